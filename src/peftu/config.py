@@ -1,0 +1,148 @@
+"""Frozen descriptions of what to run; their canonical JSON names the run."""
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from peftu.errors import PeftuError
+
+Regime = Literal["within-user", "unseen-text"]
+
+
+class Spec(BaseModel):
+    """A frozen, closed description: an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def canonical(self) -> str:
+        """Returns the one JSON text of this spec (sorted keys, no spaces), fit for hashing."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    def digest(self) -> str:
+        """Returns the sha256 of the canonical JSON, in hex."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+
+def _depth(value: Any) -> Any:
+    return None if value in ("full", "all", None) else value
+
+
+class RegionSpec(Spec):
+    """Where a personal module may act: the top ``depth`` layers, on all positions or on the answer only."""
+
+    depth: Annotated[int | None, BeforeValidator(_depth)] = Field(None, ge=1, description="None: every layer.")
+    span: Literal["all", "answer"] = "all"
+
+    @classmethod
+    def parse(cls, text: str) -> "RegionSpec":
+        """Returns the region for 'depth=6,span=answer' (either may be left out).
+
+        Raises:
+            PeftuError: a key or a value that is not known.
+        """
+        return cls(**_validated(cls, _assignments(text, "region")))
+
+    def __str__(self) -> str:
+        return f"depth={self.depth or 'full'},span={self.span}"
+
+
+class MethodSpec(Spec):
+    """A method as asked for on the command line: its name, its knobs, the base it runs on."""
+
+    name: str
+    params: dict[str, Any] = Field(default_factory=dict)
+    base: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "MethodSpec":
+        """Returns the spec for 'name', 'name@base' or 'name[key=value,…]@base'.
+
+        Raises:
+            PeftuError: the text has another shape.
+        """
+        match = re.fullmatch(r"([\w.+-]+)(?:\[([^\]]*)\])?(?:@(.+))?", text.strip())
+        if match is None:
+            raise PeftuError(f"method '{text}' is not of the form name[key=value,…]@base")
+        name, knobs, base = match.groups()
+        return cls(name=name, params=_assignments(knobs, f"method {name}") if knobs else {}, base=base)
+
+    def __str__(self) -> str:
+        knobs = ",".join(f"{key}={value}" for key, value in sorted(self.params.items()))
+        return self.name + (f"[{knobs}]" if knobs else "") + (f"@{self.base}" if self.base else "")
+
+
+class SplitSpec(Spec):
+    """How a user table becomes train, validation and test rows."""
+
+    regime: Regime = "within-user"
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    min_items: int = Field(10, ge=3, description="Users with fewer items are left out and counted.")
+    users: int | None = Field(None, ge=1, description="At most this many users, drawn by hash; None: all.")
+
+
+class TrainSpec(Spec):
+    """How modules are trained. Every number is per user; nothing here depends on who else is in the cohort."""
+
+    epochs: int = Field(8, ge=1)
+    lr: float = Field(1e-3, gt=0)
+    batch: int = Field(8, ge=1)
+    warmup: float = Field(0.1, ge=0, lt=1, description="Share of a user's steps with rising learning rate.")
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float = Field(1.0, gt=0, description="Largest norm of a user's gradient.")
+    patience: int = Field(3, ge=1, description="Epochs without a better validation loss before a user stops.")
+    shrink: float = Field(0.0, ge=0, description="Strength of the pull towards the warm start.")
+    warm_start: Literal["none", "global"] = "none"
+
+
+class RunSpec(Spec):
+    """One comparison: a task, a split, methods on bases, seeds."""
+
+    task: str
+    task_options: dict[str, Any] = Field(default_factory=dict)
+    split: SplitSpec = SplitSpec()
+    methods: tuple[MethodSpec, ...]
+    base: str = "smollm2-135m-instruct"
+    region: RegionSpec | None = Field(None, description="None: the default of the base's family.")
+    train: TrainSpec = TrainSpec()
+    seeds: tuple[int, ...] = (0,)
+    max_tokens: int = Field(256, ge=16, description="Longest text in tokens; longer ones are cut and counted.")
+
+    @property
+    def run_id(self) -> str:
+        """Returns twelve hex digits that name this run."""
+        return self.digest()[:12]
+
+
+def _scalar(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _assignments(text: str, where: str) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise PeftuError(f"{where}: '{part}' is not of the form key=value")
+        result[key.strip()] = _scalar(value.strip())
+    return result
+
+
+def _validated(cls: type[Spec], values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values unchanged when ``cls`` takes them.
+
+    Raises:
+        PeftuError: one line with the first field that is wrong.
+    """
+    try:
+        cls(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or cls.__name__
+        raise PeftuError(f"{cls.__name__}: {field}: {first['msg']} (got {first['input']!r})") from None
+    return values

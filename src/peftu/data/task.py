@@ -1,0 +1,96 @@
+"""What a data set says about itself, and the one generator that reads it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from peftu.registry import Registry
+
+Kind = Literal["single", "multi", "ordinal", "text"]
+
+
+class Row(NamedTuple):
+    """One judgement: this user gave this target to this item."""
+
+    user_id: str
+    item_id: str
+    text: str
+    target: tuple[str, ...]  # one label; several for kind "multi"; the user's own text for kind "text"
+    context: str | None = None
+    time: float | None = None  # seconds since the epoch, UTC
+    meta: str | None = None  # JSON object: annotator demographics, item attributes
+
+
+class SourceFile(BaseModel):
+    """A raw file: its name inside a ``--raw`` folder, where the publisher keeps it, and its sha256."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    url: str | None = Field(None, description="Publisher's address, or None when it must be passed with --raw.")
+    package: str | None = Field(None, description="'name==version' of the wheel on the package index.")
+    member: str | None = Field(None, description="Path of the file inside that wheel or archive.")
+    sha256: str | None = Field(None, description="Hex digest; None only for files not yet seen.")
+    bytes: int | None = None
+
+
+class TaskCard(BaseModel):
+    """Everything a reader must know before trusting a number made from this data set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    version: str
+    title: str
+    description: str
+    user: str = Field(description="Who a 'user' is here.")
+    kind: Kind
+    labels: tuple[str, ...] = Field(description="The label set, in order for kind 'ordinal'; empty for 'text'.")
+    words: tuple[str, ...] = Field((), description="How a model says each label; the labels themselves by default.")
+    instruction: str = Field(description="One or two sentences put before the text, ending in the question.")
+    main_metric: str
+    language: str
+    licence: str
+    citation: str
+    homepage: str
+    files: tuple[SourceFile, ...]
+    content_warning: str | None = None
+    superseded_by: str | None = None
+    verified: Literal["data", "format"] = "data"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TaskCard":
+        if self.kind != "text" and len(self.labels) < 2:
+            raise ValueError(f"task {self.name}: a label set needs at least two labels")
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"task {self.name}: a label stands twice")
+        if self.words and len(self.words) != len(self.labels):
+            raise ValueError(f"task {self.name}: {len(self.words)} words for {len(self.labels)} labels")
+        return self
+
+    @property
+    def verbalisations(self) -> tuple[str, ...]:
+        """Returns the word a model says for each label, in label order."""
+        return self.words or self.labels
+
+
+class Task(Protocol):
+    """A data set: a card and one generator of rows, nothing else."""
+
+    card: ClassVar[TaskCard]
+
+    def rows(self, raw: Path, **options: Any) -> Iterator[Row]:
+        """Yields every judgement in the raw folder, whole and in file order."""
+        ...
+
+
+tasks: Registry[type[Task]] = Registry(
+    "task",
+    {
+        "tweeteval": "peftu.data.tasks.tweeteval:TweetEval",
+        "epic": "peftu.data.tasks.epic:Epic",
+        "movielens": "peftu.data.tasks.movielens:MovieLens",
+    },
+)

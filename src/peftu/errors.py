@@ -1,0 +1,9 @@
+"""The one error that a user can mend."""
+
+
+class PeftuError(Exception):
+    """Raised for a bad input: the message names the file, row or field, and says how to mend it.
+
+    The command line prints it as one line and exits with code 2. Anything else that is raised is a bug and
+    keeps its traceback.
+    """

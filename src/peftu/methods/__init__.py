@@ -1,0 +1,1 @@
+"""Ways to personalise: each written once, with a leading user axis."""
