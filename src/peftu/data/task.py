@@ -34,6 +34,7 @@ class SourceFile(BaseModel):
     member: str | None = Field(None, description="Path of the file inside that wheel or archive.")
     sha256: str | None = Field(None, description="Hex digest; None only for files not yet seen.")
     bytes: int | None = None
+    option: str | None = Field(None, description="Needed only with this task option, such as 'group=g3'.")
 
 
 class TaskCard(BaseModel):
