@@ -1,0 +1,201 @@
+"""Intervals over users: how far a mean would move with other users of the same kind.
+
+The unit of chance is the user. With several seeds a user's scores are averaged over the seeds first, then users are
+resampled, so more seeds never pass for more users.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from peftu.errors import PeftuError
+from peftu.metrics import SYSTEM
+
+Doubles = npt.NDArray[np.float64]
+
+RESAMPLES = 2000
+LEVEL = 0.95
+SAME = 1e-9  # gains smaller than this are rounding: the user's score is unchanged
+_CHUNK = 4_000_000  # drawn users held at once, 32 MB of weights
+
+
+class System(NamedTuple):
+    """What stands on one line of a leaderboard: a method's label and the base it ran on."""
+
+    method: str
+    base: str | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over users with its interval; all None when no user has a score."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    users: int
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What one system gives its users over another, positive when better, on the users that both scored."""
+
+    estimate: Estimate
+    helped: int
+    unchanged: int
+    hurt: int
+
+
+@dataclass(frozen=True)
+class UserMatrix:
+    """Scores of the same users under every system.
+
+    Attributes:
+        users: user keys, sorted.
+        systems: in the order in which the frame names them.
+        values: [users, systems] score averaged over seeds; NaN where a user has none.
+    """
+
+    users: tuple[str, ...]
+    systems: tuple[System, ...]
+    values: Doubles
+
+    def column(self, system: System) -> Doubles:
+        """Returns [users] the scores under one system."""
+        return self.values[:, self.systems.index(system)]
+
+
+def user_matrix(scores: pl.DataFrame, metric: str) -> UserMatrix:
+    """Returns each user's score under each system, averaged over the seeds that have one.
+
+    Args:
+        scores: the frame that ``peftu.metrics.user_scores`` returns.
+        metric: one of its columns.
+
+    Raises:
+        PeftuError: the frame has no such column.
+    """
+    if metric not in scores.columns:
+        raise PeftuError(f"user scores: there is no metric '{metric}' — computed: {', '.join(scores.columns[6:])}")
+    systems = scores.select(SYSTEM).unique(maintain_order=True).with_row_index("system")
+    users = scores.select("user_id").unique().sort("user_id").with_row_index("user")
+    # Summing in seed order makes the last bit of a mean independent of the order of rows.
+    cells = (
+        scores.sort("seed")
+        .group_by(*SYSTEM, "user_id", maintain_order=True)
+        .agg(pl.col(metric).mean())
+        .join(systems, on=SYSTEM, nulls_equal=True)
+        .join(users, on="user_id")
+    )
+    values = np.full((len(users), len(systems)), np.nan)
+    values[cells["user"].to_numpy(), cells["system"].to_numpy()] = cells[metric].cast(pl.Float64).to_numpy()
+    return UserMatrix(tuple(users["user_id"]), tuple(System(*row[1:]) for row in systems.rows()), values)
+
+
+def seed_means(scores: pl.DataFrame, metric: str, system: System) -> list[float]:
+    """Returns the mean over users for each seed of a system, in seed order."""
+    own = scores.filter(pl.col("method") == system.method, pl.col("base").eq_missing(system.base))
+    means = own.sort("user_id").group_by("seed").agg(pl.col(metric).mean()).sort("seed")
+    return means[metric].drop_nulls().to_list()
+
+
+def bootstrap(
+    values: Doubles, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+) -> tuple[Estimate, ...]:
+    """Returns the mean of each column with its percentile bootstrap interval over users (rows).
+
+    Users are drawn with replacement ``resamples`` times, the same draws for every column; the interval runs from the
+    (1 - level)/2 to the (1 + level)/2 quantile of the resampled means (Efron 1979; linear interpolation between
+    order statistics). NaN marks a user without a score: such users are left out of a column's mean in every resample.
+    With few users a percentile interval is a little too narrow: about 93 % instead of 95 % at 20 users.
+
+    Args:
+        values: [users, columns].
+        resamples: how often users are drawn.
+        level: share of intervals that should cover the true mean.
+        seed: of the draws; the same seed and the same values in the same order give the same interval.
+    """
+    present = ~np.isnan(values)
+    counts = present.sum(0)
+    filled = np.where(present, values, 0.0)
+    draws = _resampled_means(filled, present, resamples, seed) if len(values) else np.empty((0, values.shape[1]))
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    estimates = []
+    for column, users in enumerate(counts.tolist()):
+        if users == 0:
+            estimates.append(Estimate(None, None, None, 0))
+            continue
+        means = draws[:, column]
+        low, high = np.quantile(means[~np.isnan(means)], tails)
+        estimates.append(Estimate(float(filled[:, column].sum() / users), float(low), float(high), users))
+    return tuple(estimates)
+
+
+def interval(
+    values: Sequence[float] | Doubles, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+) -> Estimate:
+    """Returns the mean over users of one score with its percentile bootstrap interval (see ``bootstrap``).
+
+    The order of the values does not matter.
+    """
+    column = np.sort(np.asarray(values, dtype=np.float64))[:, None]
+    return bootstrap(column, resamples=resamples, level=level, seed=seed)[0]
+
+
+def differences(own: Doubles, other: Doubles, *, higher_is_better: bool = True) -> Doubles:
+    """Returns [users] own minus other, turned so that positive is better; NaN where either has no score."""
+    return own - other if higher_is_better else other - own
+
+
+def count_gains(gains: Doubles) -> tuple[int, int, int]:
+    """Returns how many users are helped (gain > 1e-9), unchanged (|gain| <= 1e-9) and hurt (gain < -1e-9)."""
+    helped, hurt = int((gains > SAME).sum()), int((gains < -SAME).sum())
+    return helped, int((~np.isnan(gains)).sum()) - helped - hurt, hurt
+
+
+def paired_gains(matrix: UserMatrix, reference: System, *, higher_is_better: bool = True, seed: int = 0) -> list[Gain]:
+    """Returns each system's gain over the reference on the same users, in the order of ``matrix.systems``.
+
+    The gain is the mean over users of (own score - reference's score), each averaged over seeds; its interval
+    resamples users, keeping a user's two scores together, so what makes a user easy for both cancels. A system's
+    gain over itself is exactly 0 with the interval [0, 0].
+    """
+    gains = differences(matrix.values, matrix.column(reference)[:, None], higher_is_better=higher_is_better)
+    return [Gain(estimate, *count_gains(gains[:, place])) for place, estimate in enumerate(bootstrap(gains, seed=seed))]
+
+
+def paired_gain(
+    scores: pl.DataFrame, metric: str, own: System, other: System, *, higher_is_better: bool = True
+) -> Gain:
+    """Returns the gain of one system over another on the same users (see ``paired_gains``).
+
+    Raises:
+        PeftuError: the frame has no such metric, or not both systems.
+    """
+    matrix = user_matrix(scores, metric)
+    for system in (own, other):
+        if system not in matrix.systems:
+            raise PeftuError(f"user scores: no rows of method '{system.method}' on base '{system.base}'")
+    return paired_gains(matrix, other, higher_is_better=higher_is_better)[matrix.systems.index(own)]
+
+
+def _resampled_means(filled: Doubles, present: npt.NDArray[np.bool_], resamples: int, seed: int) -> Doubles:
+    """Returns [resamples, columns] means of drawn users; NaN where a draw has no user with a score."""
+    rng = np.random.default_rng(seed)
+    users = len(filled)
+    step = max(1, _CHUNK // users)
+    complete = bool(present.all())
+    means = []
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        drawn = rng.integers(0, users, size=(rows, users))
+        drawn += np.arange(rows)[:, None] * users
+        weights = np.bincount(drawn.ravel(), minlength=rows * users).reshape(rows, users).astype(np.float64)
+        sizes = np.float64(users) if complete else weights @ present
+        with np.errstate(invalid="ignore"):
+            means.append(weights @ filled / sizes)
+    return np.concatenate(means)

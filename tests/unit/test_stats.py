@@ -1,0 +1,82 @@
+"""Means, intervals and paired gains over users."""
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy.stats import bootstrap as scipy_bootstrap
+
+from peftu.errors import PeftuError
+from peftu.stats import Estimate, System, bootstrap, interval, paired_gain, seed_means, user_matrix
+
+OWN, OTHER = System("own", "base"), System("other", None)
+
+
+def scores(own: list[list[float | None]], other: list[list[float | None]]) -> pl.DataFrame:
+    """Returns user scores from [users][seeds] lists."""
+    rows = [
+        (*system, seed, f"u{user}", 5, 5, value)
+        for system, values in ((OWN, own), (OTHER, other))
+        for user, of_seeds in enumerate(values)
+        for seed, value in enumerate(of_seeds)
+    ]
+    columns = {"method": pl.String, "base": pl.String, "seed": pl.Int64, "user_id": pl.String}
+    schema = {**columns, "n_test": pl.Int64, "n_scored": pl.Int64, "accuracy": pl.Float64}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def test_interval_agrees_with_scipy() -> None:
+    values = np.random.default_rng(5).beta(4, 2, 60)
+    own = interval(values, resamples=8000)
+    theirs = scipy_bootstrap((values,), np.mean, n_resamples=8000, method="percentile", rng=1).confidence_interval
+    width = theirs.high - theirs.low
+    assert own.mean == pytest.approx(values.mean())
+    assert (own.low, own.high) == (
+        pytest.approx(theirs.low, abs=width / 25),
+        pytest.approx(theirs.high, abs=width / 25),
+    )
+
+
+def test_interval_covers_the_true_mean_about_95_times_in_100() -> None:
+    rng = np.random.default_rng(11)
+    worlds = rng.beta(6, 3, size=(40, 600))  # 600 experiments with 40 users each
+    hits = [estimate.low <= 6 / 9 <= estimate.high for estimate in bootstrap(worlds, resamples=600)]
+    assert 0.91 <= np.mean(hits) <= 0.97
+
+
+def test_users_without_a_score_stay_out_of_the_mean() -> None:
+    full = bootstrap(np.array([[0.2], [0.4], [0.9]]))[0]
+    holes = bootstrap(np.array([[0.2], [np.nan], [0.4], [0.9]]))[0]
+    assert (holes.mean, holes.users) == (pytest.approx(full.mean), 3)
+    assert holes.low is not None
+    assert 0.2 <= holes.low < holes.high <= 0.9
+    assert bootstrap(np.full((3, 1), np.nan)) == (Estimate(None, None, None, 0),)
+    assert interval([]) == Estimate(None, None, None, 0)
+
+
+def test_seeds_are_averaged_before_users_are_drawn() -> None:
+    once = scores([[0.5], [1.0], [0.0]], [[0.0], [1.0], [0.5]])
+    often = scores([[0.25, 0.75], [1.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [1.0, 1.0], [0.5, 0.5]])
+    assert paired_gain(often, "accuracy", OWN, OTHER) == paired_gain(once, "accuracy", OWN, OTHER)
+    assert seed_means(often, "accuracy", OWN) == [pytest.approx(1.25 / 3), pytest.approx(1.75 / 3)]
+
+
+def test_gain_counts_users_and_ignores_rounding() -> None:
+    third = [[1 / 3], [0.1 + 0.2], [0.9], [0.0], [None]]
+    gain = paired_gain(scores(third, [[0.2], [0.3], [0.9], [0.5], [1.0]]), "accuracy", OWN, OTHER)
+    assert (gain.helped, gain.unchanged, gain.hurt) == (1, 2, 1)
+    assert gain.estimate.users == 4
+    assert gain.estimate.mean == pytest.approx((1 / 3 - 0.2 + 0 + 0 - 0.5) / 4)
+
+
+def test_a_smaller_error_is_a_gain() -> None:
+    frame = scores([[0.2]], [[0.5]])
+    gain = paired_gain(frame, "accuracy", OWN, OTHER, higher_is_better=False)
+    assert (gain.estimate.mean, gain.helped) == (pytest.approx(0.3), 1)
+
+
+def test_what_is_not_there() -> None:
+    frame = scores([[0.2]], [[0.5]])
+    with pytest.raises(PeftuError, match="no metric 'jaccard' — computed: accuracy"):
+        user_matrix(frame, "jaccard")
+    with pytest.raises(PeftuError, match="no rows of method 'lora'"):
+        paired_gain(frame, "accuracy", System("lora", None), OTHER)
