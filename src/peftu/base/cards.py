@@ -35,6 +35,7 @@ class BaseCard(BaseModel):
     citation: str
     files: tuple[SourceFile, ...] = Field((), description="Files of a wheel, by sha256; empty: taken from the hub.")
     gguf: str | None = Field(None, description="Name of the file that is dequantised once to bfloat16 safetensors.")
+    split_digits: bool = Field(False, description="Numbers are cut into digits first; reading a GGUF forgets that.")
     pooling: Literal["mean"] | None = Field(None, description="How an encoder's tokens become one embedding.")
 
     @property
@@ -46,7 +47,7 @@ class BaseCard(BaseModel):
     def recipe(self) -> str:
         """Returns the sha256 over the source files and how they are converted: it names the cached folder."""
         digests = sorted((file.name, file.sha256) for file in self.files)
-        made = json.dumps([RECIPE, self.name, self.gguf, digests], separators=(",", ":"))
+        made = json.dumps([RECIPE, self.name, self.gguf, self.split_digits, digests], separators=(",", ":"))
         return hashlib.sha256(made.encode()).hexdigest()
 
     @property
@@ -71,7 +72,7 @@ def describe_bases() -> list[dict[str, Any]]:
     """Returns one plain dict for each known base, with ``name`` and whether its weights are ``cached``."""
     rows = []
     for card in map(bases.get, bases.names()):
-        row = card.model_dump(mode="json", exclude={"files", "gguf"})
+        row = card.model_dump(mode="json", exclude={"files", "gguf", "split_digits"})
         rows.append(row | {"source": card.source, "cached": weights_at_hand(card) is not None})
     return rows
 
@@ -107,6 +108,7 @@ SMOLLM2_135M_INSTRUCT = BaseCard(
         ),
     ),
     gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
+    split_digits=True,
 )
 
 ALL_MINILM_L6_V2 = BaseCard(

@@ -137,6 +137,8 @@ def _dequantise(source: Path, folder: Path, card: BaseCard) -> None:
     with contextlib.redirect_stderr(io.StringIO()):  # three progress bars; errors are raised, not printed
         model = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16, **options)
         tokenizer = transformers.AutoTokenizer.from_pretrained(**where, model_max_length=card.context)
+        if card.split_digits:
+            _split_digits(tokenizer)
         if model.num_parameters() != card.parameters or tokenizer.chat_template is None:
             mend = "install the releases that constraints.txt pins"
             raise PeftuError(f"base '{card.name}': transformers {transformers.__version__} reads it wrongly — {mend}")
@@ -145,6 +147,14 @@ def _dequantise(source: Path, folder: Path, card: BaseCard) -> None:
         except SafetensorError as error:
             raise OSError(_errno_of(error), str(error)) from error
         tokenizer.save_pretrained(folder)
+
+
+def _split_digits(tokenizer: Any) -> None:
+    """Puts the original tokenizer's first step back: without it, white space before a number gives other tokens."""
+    from tokenizers.pre_tokenizers import Digits, Sequence
+
+    backend = tokenizer.backend_tokenizer
+    backend.pre_tokenizer = Sequence([Digits(individual_digits=True), backend.pre_tokenizer])
 
 
 def _errno_of(error: Exception) -> int:
