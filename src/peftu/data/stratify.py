@@ -1,0 +1,51 @@
+"""Dealing one user's items to parts of exact sizes, so that every label is spread over the parts."""
+
+from collections.abc import Sequence
+
+
+def deal(strata: Sequence[int], ranks: Sequence[int], sizes: Sequence[int], turn: int) -> list[int]:
+    """Returns the part of each item: stratum after stratum, against a row of parts that are evenly mixed.
+
+    Every stratum gets its share of every part to within about one item, and the parts get their exact sizes.
+
+    Args:
+        strata: stratum of each item.
+        ranks: a random number for each item; ties keep the given order.
+        sizes: items in each part; adds up to the number of items.
+        turn: a random number that says where in the mixed row of parts dealing begins.
+    """
+    spread = sorted((((2 * nth + 1) / (2 * size), part) for part, size in enumerate(sizes) for nth in range(size)))
+    mixed = [part for _, part in spread]
+    order = sorted(range(len(strata)), key=lambda item: (strata[item], ranks[item]))
+    parts = [0] * len(strata)
+    for place, item in enumerate(order):
+        parts[item] = mixed[(place + turn) % len(mixed)]
+    return parts
+
+
+def deal_multi(labels: Sequence[Sequence[int]], ranks: Sequence[int], sizes: Sequence[int]) -> list[int]:
+    """Returns the part of each item by iterative stratification (Sechidis et al., 2011), with exact part sizes.
+
+    The label with the fewest items left is dealt first, each item to the part that lacks that label most.
+
+    Args:
+        labels: the labels of each item, at least one.
+        ranks: a random number for each item.
+        sizes: items in each part; adds up to the number of items.
+    """
+    number = len(labels)
+    room = list(sizes)
+    waiting = {label: {item for item, own in enumerate(labels) if label in own} for own in labels for label in own}
+    lacking = {label: [len(items) * size for size in sizes] for label, items in waiting.items()}  # times ``number``
+    parts = [0] * number
+    while waiting:
+        label = min(waiting, key=lambda one: (len(waiting[one]), min(ranks[item] for item in waiting[one])))
+        for item in sorted(waiting[label], key=lambda item: ranks[item]):
+            part = max((p for p in range(len(sizes)) if room[p]), key=lambda p: (lacking[label][p], room[p], p))
+            parts[item] = part
+            room[part] -= 1
+            for own in labels[item]:
+                lacking[own][part] -= number
+                waiting[own].discard(item)
+        waiting = {one: items for one, items in waiting.items() if items}
+    return parts
