@@ -1,0 +1,140 @@
+"""What ``peftu tasks`` and ``peftu data`` do: plain functions that return what ``--json`` prints."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args
+
+from rich.table import Column, Table
+
+from peftu.config import Regime, SplitSpec
+from peftu.data.agreement import statistics
+from peftu.data.audit import audit
+from peftu.data.load import load_task, option_choices, task_options
+from peftu.data.sources import needed_files, raw_files
+from peftu.data.splits import make_split
+from peftu.data.task import tasks
+from peftu.errors import PeftuError
+from peftu.registry import did_you_mean
+
+Result = dict[str, Any]
+SHORT = ("name", "title", "kind", "labels", "language", "main_metric", "licence", "verified", "superseded_by")
+
+
+def describe_tasks() -> list[Result]:
+    """Returns the name and the main facts of every known task."""
+    return [tasks.get(name).card.model_dump(mode="json", include=set(SHORT)) for name in tasks.names()]
+
+
+def describe_task(name: str) -> Result:
+    """Returns a task's whole card, and its options with their defaults and choices.
+
+    Raises:
+        PeftuError: nothing has that name.
+    """
+    cls = tasks.get(name)
+    return {**cls.card.model_dump(mode="json"), "options": option_choices(cls)}
+
+
+def fetch(task: str, raw: Path | None = None, options: dict[str, Any] | None = None) -> Result:
+    """Returns where a task's raw files are, after fetching them to the cache, or checking those in ``raw``.
+
+    Raises:
+        PeftuError: a file is missing, changed or not to be had.
+    """
+    cls = tasks.get(task)
+    complete = task_options(cls, options or {})
+    folder, digests = raw_files(cls.card, raw, complete)
+    files = [
+        {"name": file.name, "bytes": (folder / file.name).stat().st_size, "sha256": digests[file.name]}
+        | {"pinned": file.sha256 is not None}
+        for file in needed_files(cls.card, complete)
+    ]
+    return {"task": task, "folder": str(folder), "licence": cls.card.licence, "files": files}
+
+
+def build(task: str, raw: Path | None = None, options: dict[str, Any] | None = None, out: Path | None = None) -> Result:
+    """Returns the hash and size of a task's user table, after building it; a copy goes to ``out``.
+
+    Raises:
+        PeftuError: see ``load_task``.
+    """
+    table = load_task(task, raw, options)
+    if out is not None:
+        out = table.write(out / f"{task}.parquet" if out.is_dir() else out)
+    users, texts = (table.frame[name].n_unique() for name in ("user_id", "item_id"))
+    size = {"users": users, "texts": texts, "annotations": table.frame.height}
+    built = {"options": table.options, "hash": table.hash, **size, "sources": table.sources}
+    return {"task": task, **built, "table": str(out) if out else None}
+
+
+def stats(task: str, raw: Path | None = None, options: dict[str, Any] | None = None) -> Result:
+    """Returns a task's size, spread and agreement; see ``statistics``.
+
+    Raises:
+        PeftuError: see ``load_task``.
+    """
+    table = load_task(task, raw, options)
+    return {"task": task, "options": table.options, "hash": table.hash, **statistics(table)}
+
+
+def audit_task(
+    task: str,
+    raw: Path | None = None,
+    options: dict[str, Any] | None = None,
+    regime: str = "within-user",
+    seed: int = 0,
+) -> Result:
+    """Returns a task's split with its leakage report, and the findings of the audit.
+
+    Raises:
+        PeftuError: an unknown regime; see also ``load_task``.
+    """
+    if regime not in get_args(Regime):
+        raise PeftuError(f"unknown regime '{regime}'{did_you_mean(regime, get_args(Regime))}")
+    table = load_task(task, raw, options)
+    split = make_split(table, SplitSpec.model_validate({"regime": regime}), seed)
+    return {
+        "task": task,
+        "options": table.options,
+        "regime": regime,
+        "seed": seed,
+        "split": split.hash,
+        "users": len(split.users),
+        "rows": split.counts(),
+        "excluded": split.excluded,
+        "notes": split.notes,
+        "leakage": split.leakage,
+        "findings": [asdict(finding) for finding in audit(table, split)],
+    }
+
+
+def tables(result: Result | list[Result]) -> list[Table]:
+    """Returns a command's result as tables for people: one of plain facts, one for each list of objects."""
+    if isinstance(result, list):
+        return [_grid("", result)] if result else []
+    facts = Table("", Column(overflow="fold"), show_header=False, box=None)
+    lists: list[Table] = []
+    for key, value in result.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            lists.append(_grid(key, value))
+        elif value is not None and value not in ({}, []):
+            facts.add_row(key.replace("_", " "), _cell(value))
+    return [facts, *lists]
+
+
+def _grid(title: str, rows: list[Result]) -> Table:
+    columns = (Column(key.replace("_", " "), overflow="fold") for key in rows[0])
+    grid = Table(*columns, title=title or None, title_justify="left")
+    for row in rows:
+        grid.add_row(*(_cell(value) for value in row.values()))
+    return grid
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_cell(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_cell, value))
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 100 else f"{value:,.2f}"
+    return "" if value is None else str(value)
