@@ -1,0 +1,157 @@
+"""What this machine has for peftu, and what is missing with its mend."""
+
+import importlib.util
+import os
+import platform
+import re
+import shutil
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import Any
+
+import psutil
+
+import peftu
+from peftu.base.cards import describe_bases
+from peftu.data.sources import cache_dir
+
+EXTRAS = ("train", "report", "serve", "ray")
+DEFAULT_BASE = "smollm2-135m-instruct"
+LOW_MEMORY = 3 * 10**9  # training on the default base peaks near 2 GB
+LOW_DISK = 2 * 10**9
+
+
+def examine() -> dict[str, Any]:
+    """Returns plain data about interpreter, machine, cache, libraries and bases, and a list of ``problems``.
+
+    Each problem is a dict with ``problem`` and ``mend``. ``torch`` is None where it (or transformers) is not
+    installed. Nothing is fetched and nothing is written.
+    """
+    found: dict[str, Any] = {
+        "peftu": peftu.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": _cores(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "free_memory_bytes": psutil.virtual_memory().available,
+        "cache": _cache(),
+        "torch": _torch(),
+        "extras": _extras(),
+        "bases": describe_bases(),
+    }
+    return found | {"problems": _problems(found)}
+
+
+def as_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Returns (name, value) pairs of an examination, in the order a reader wants them; problems are not among them."""
+    cache, torch = found["cache"], found["torch"]
+    rows = [
+        ("peftu", found["peftu"]),
+        ("python", f"{found['python']} on {found['platform']}"),
+        ("cores", str(found["cores"])),
+        ("memory", f"{_gb(found['memory_bytes'])}, {_gb(found['free_memory_bytes'])} free"),
+        ("cache", f"{cache['path']}: {_gb(cache['bytes'])} used, {_gb(cache['free_bytes'])} free"),
+        ("torch", _torch_words(torch)),
+    ]
+    for name, missing in found["extras"].items():
+        rows.append((f"extra {name}", f"missing {', '.join(missing)}" if missing else "installed"))
+    for base in found["bases"]:
+        rows.append(
+            (f"base {base['name']}", "in the cache" if base["cached"] else f"not fetched yet ({base['source']})")
+        )
+    return rows
+
+
+def _cores() -> int:
+    """Returns the number of cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _cache() -> dict[str, Any]:
+    path = cache_dir()
+    nearest = next(folder for folder in (path, *path.parents) if folder.exists())
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    free = shutil.disk_usage(nearest).free
+    writable = nearest.is_dir() and os.access(nearest, os.W_OK)
+    return {"path": str(path), "bytes": size, "free_bytes": free, "writable": writable}
+
+
+def _torch() -> dict[str, Any] | None:
+    if any(importlib.util.find_spec(package) is None for package in ("torch", "transformers")):
+        return None
+    import torch
+
+    from peftu.base.model import best_dtype
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = str(best_dtype(device)).removeprefix("torch.")
+    gpus = [
+        {
+            "name": torch.cuda.get_device_name(number),
+            "memory_bytes": torch.cuda.get_device_properties(number).total_memory,
+        }
+        for number in range(torch.cuda.device_count())
+    ]
+    return {"version": torch.__version__, "threads": torch.get_num_threads(), "dtype": dtype, "gpus": gpus}
+
+
+def _torch_words(torch: dict[str, Any] | None) -> str:
+    if torch is None:
+        return "not installed"
+    gpus = ", ".join(f"{gpu['name']} ({_gb(gpu['memory_bytes'])})" for gpu in torch["gpus"]) or "no GPU"
+    return f"{torch['version']}, {torch['threads']} threads, bases run in {torch['dtype']}, {gpus}"
+
+
+def _extras() -> dict[str, list[str]]:
+    """Returns for each extra the packages of it that are not installed."""
+    try:
+        wanted = requires("peftu") or []
+    except PackageNotFoundError:  # run from a source tree without an install: nothing says what belongs to an extra
+        return {}
+    missing: dict[str, list[str]] = {name: [] for name in EXTRAS}
+    for line in wanted:
+        package = re.match(r"[\w.-]+", line)
+        extra = re.search(r"extra == ['\"](\w+)['\"]", line)
+        if package and extra and extra[1] in missing and not _installed(package[0]):
+            missing[extra[1]].append(package[0])
+    return missing
+
+
+def _installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
+
+
+def _problems(found: dict[str, Any]) -> list[dict[str, str]]:
+    cache, torch, missing = found["cache"], found["torch"], found["extras"].get("train", [])
+    cached = {base["name"] for base in found["bases"] if base["cached"]}
+    checks = [
+        (not cache["writable"], f"{cache['path']} cannot be written", "mend its rights, or set PEFTU_CACHE elsewhere"),
+        (
+            cache["free_bytes"] < LOW_DISK,
+            f"{_gb(cache['free_bytes'])} free for the cache",
+            "free some, or set PEFTU_CACHE elsewhere",
+        ),
+        (
+            found["free_memory_bytes"] < LOW_MEMORY,
+            f"{_gb(found['free_memory_bytes'])} of memory free",
+            "close other programs, or train fewer users at a time",
+        ),
+        (
+            torch is None or bool(missing),
+            f"training is not installed ({', '.join(missing) or 'torch'})",
+            "pip install 'peftu[train]'",
+        ),
+        (
+            DEFAULT_BASE not in cached,
+            f"the default base {DEFAULT_BASE} is not in the cache",
+            f"python -m peftu.base.weights {DEFAULT_BASE} (98 MB; otherwise fetched at first use)",
+        ),
+    ]
+    return [{"problem": problem, "mend": mend} for wrong, problem, mend in checks if wrong]
+
+
+def _gb(count: float) -> str:
+    return f"{count / 1e9:.1f} GB"
