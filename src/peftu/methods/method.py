@@ -4,14 +4,21 @@ A *module method* (LoRA, …) adds tensors to a frozen base, stacked over users;
 user or thousands. A *reference method* (majorities, mixed head) is fitted on the labels and frozen features directly.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar, Literal, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from peftu.data.problem import Floats, Problem, Text
+from peftu.registry import Registry
+
+if TYPE_CHECKING:  # listing methods needs no torch
+    from torch import Tensor
+
+    from peftu.base.sites import Site
 
 Numbers = npt.NDArray[np.integer]
 
@@ -57,3 +64,46 @@ class ReferenceMethod(Protocol):
     def fit(self, problem: Problem, features: Features | None, seed: int) -> Fitted:
         """Returns the method fitted on the train rows; choices are made on the val rows, test rows stay unread."""
         ...
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of a module.
+
+    Attributes:
+        shape: without the user axis.
+        bound: a fresh tensor is uniform in [-bound, bound]; 0 makes zeros.
+    """
+
+    shape: tuple[int, ...]
+    bound: float = 0.0
+
+
+class ModuleMethod(Protocol):
+    """A method that adds tensors to a frozen base, written once for any number of users.
+
+    All-zero tensors must leave the base unchanged, and so must fresh ones, bit for bit.
+    """
+
+    card: ClassVar[MethodCard]
+
+    def tensors(self, site: "Site") -> dict[str, TensorSpec]:
+        """Returns the tensors the module has at a site; empty where it does not act."""
+        ...
+
+    def apply(self, site: "Site", x: "Tensor", y: "Tensor", p: Mapping[str, "Tensor"]) -> "Tensor":
+        """Returns y [G, n, d_out] changed for G users at once, given x [G, n, d_in] and tensors [G, *shape]."""
+        ...
+
+
+methods: Registry[type[Any]] = Registry(
+    "method",
+    {
+        "global-majority": "peftu.methods.reference:GlobalMajority",
+        "user-majority": "peftu.methods.reference:UserMajority",
+        "mixed-head": "peftu.methods.mixed:MixedHead",
+        "zero-shot": "peftu.methods.zero_shot:ZeroShot",
+        "global": "peftu.methods.lora:GlobalLora",
+        "lora": "peftu.methods.lora:Lora",
+    },
+)

@@ -1,0 +1,153 @@
+"""Modules of many users stacked along one axis: the same bank trains and serves.
+
+A user's whole module is one row of a matrix; each tensor of each site is a view of some columns. So the optimiser,
+clipping, snapshots, storage and moving users between machines are all operations on rows.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from peftu.base.sites import Site
+from peftu.errors import PeftuError
+from peftu.methods.method import ModuleMethod
+
+
+@dataclass(frozen=True)
+class Column:
+    """The columns of one tensor of one site."""
+
+    site: Site
+    name: str
+    start: int
+    shape: tuple[int, ...]
+    bound: float
+
+    @property
+    def stop(self) -> int:
+        """Returns the column after the last."""
+        return self.start + prod(self.shape)
+
+
+class Layout:
+    """Which columns of a module's row belong to which tensor.
+
+    Args:
+        method: the module method.
+        sites: places in the base where it may act, in a fixed order.
+
+    Raises:
+        PeftuError: the method acts at none of them.
+    """
+
+    def __init__(self, method: ModuleMethod, sites: Sequence[Site]) -> None:
+        self.method = method
+        self.columns: list[Column] = []
+        width = 0
+        for site in sites:
+            for name, spec in method.tensors(site).items():
+                self.columns.append(Column(site, name, width, spec.shape, spec.bound))
+                width = self.columns[-1].stop
+        if not self.columns:
+            roles = ", ".join(sorted({site.role for site in sites}))
+            raise PeftuError(f"method {method.card.name}: no target lies in the region — this base has {roles}")
+        self.width = width
+        self.sites = {column.site.name: column.site for column in self.columns}
+
+    def views(self, rows: Tensor) -> dict[str, dict[str, Tensor]]:
+        """Returns site -> name -> [G, *shape] views of module rows [G, width]."""
+        found: dict[str, dict[str, Tensor]] = {}
+        for column in self.columns:
+            view = rows[:, column.start : column.stop].view(len(rows), *column.shape)
+            found.setdefault(column.site.name, {})[column.name] = view
+        return found
+
+    def fresh(self, keys: Sequence[str], seed: int) -> Tensor:
+        """Returns [keys, width] new modules; each depends on the seed and its own key alone."""
+        bounds = torch.cat([torch.full((prod(c.shape),), c.bound) for c in self.columns])
+        rows = torch.empty(len(keys), self.width)
+        for row, key in enumerate(keys):
+            rows[row] = torch.rand(self.width, generator=torch.Generator().manual_seed(derived_seed(seed, key)))
+        return (rows * 2 - 1) * bounds
+
+
+def derived_seed(seed: int, *parts: str) -> int:
+    """Returns a seed that depends on the run's seed and these parts only, the same on every machine."""
+    text = "\x1f".join([str(seed), *parts])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
+
+
+class Bound:
+    """Modules of G users, ready to act on a batch of G equal groups of rows.
+
+    Args:
+        layout: of the modules.
+        tensors: site -> name -> [G, *shape].
+        groups: G.
+    """
+
+    def __init__(self, layout: Layout, tensors: Mapping[str, Mapping[str, Tensor]], groups: int) -> None:
+        self.method, self.sites, self.tensors, self.groups = layout.method, layout.sites, tensors, groups
+
+    def apply(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
+        """Returns y changed by each group's module."""
+        return self.method.apply(site, x, y, self.tensors[site.name])
+
+
+class AdapterBank:
+    """Slots for users' modules, with the least recently used user making room for a new one.
+
+    A slot that nobody holds is all zero, which every method must read as 'the base unchanged'.
+
+    Args:
+        layout: of the modules.
+        slots: how many users fit.
+        device: where the rows live.
+    """
+
+    def __init__(self, layout: Layout, slots: int, device: torch.device | None = None) -> None:
+        self.layout = layout
+        self.rows = torch.zeros(slots, layout.width, device=device)
+        self._slot: OrderedDict[str, int] = OrderedDict()
+        self._free = list(range(slots))[::-1]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._slot
+
+    def __len__(self) -> int:
+        return len(self._slot)
+
+    def put(self, key: str, row: Tensor) -> int:
+        """Returns the slot that now holds this user's module row [width]."""
+        if key not in self._slot:
+            if not self._free:
+                _, slot = self._slot.popitem(last=False)
+                self._free.append(slot)
+            self._slot[key] = self._free.pop()
+        self._slot.move_to_end(key)
+        self.rows[self._slot[key]] = row.to(self.rows)
+        return self._slot[key]
+
+    def drop(self, key: str) -> None:
+        """Forgets a user's module and clears its slot."""
+        slot = self._slot.pop(key)
+        self.rows[slot] = 0
+        self._free.append(slot)
+
+    def slot(self, key: str) -> int:
+        """Returns the slot of a user who is in the bank.
+
+        Raises:
+            KeyError: the user is not in the bank; there is no silent fallback to the base.
+        """
+        self._slot.move_to_end(key)
+        return self._slot[key]
+
+    def bind(self, slots: Tensor) -> Bound:
+        """Returns the modules in these slots [G], bound to a batch of G equal groups of rows."""
+        return Bound(self.layout, self.layout.views(self.rows[slots]), len(slots))

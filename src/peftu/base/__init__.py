@@ -1,0 +1,1 @@
+"""Frozen base models: what no user changes is computed once."""

@@ -1,0 +1,98 @@
+"""The attention that every base runs: PyTorch's fused kernel, with keys and values computed earlier put in front.
+
+Transformers calls it through its attention interface, so one function serves every model family and the hub's own
+layer code stays as it is.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+
+KeysValues = tuple[Tensor, Tensor]  # each [rows, kv heads, tokens, head width]
+
+
+class Memory:
+    """Keys and values around one forward pass: what stands before the tokens, and what the pass itself makes.
+
+    Args:
+        before: layer -> keys and values of the earlier tokens, [rows, kv heads, tokens, head width], or None.
+        record: layers whose own keys and values are kept in ``made``.
+    """
+
+    def __init__(self, before: Callable[[int], KeysValues] | None = None, record: range = range(0)) -> None:
+        self.before = before
+        self.record = record
+        self.made: dict[int, KeysValues] = {}
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> KeysValues:
+        """Returns the layer's keys and values with the earlier ones in front."""
+        if layer in self.record:
+            self.made[layer] = (keys, values)
+        if self.before is None:
+            return keys, values
+        before_k, before_v = self.before(layer)
+        return torch.cat([before_k, keys], 2), torch.cat([before_v, values], 2)
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    position_bias: Tensor | None = None,
+    memory: Memory | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Returns [rows, tokens, heads, width] attention output (and no weights), as the interface asks.
+
+    The mask is boolean (True: may look) or additive, [rows or 1, 1, queries, keys], with the earlier tokens' columns
+    in front. Heads that share keys are folded into the query axis, so shared keys are never copied.
+    """
+    if memory is not None:
+        key, value = memory.extend(int(module.layer_idx), key, value)  # type: ignore[arg-type]
+    rows, heads, queries, width = query.shape
+    shared = heads // key.shape[1]
+    causal = attention_mask is None and queries > 1 and bool(getattr(module, "is_causal", False))
+    if position_bias is not None:
+        attention_mask = _added(position_bias.to(query.dtype), attention_mask)
+    if shared > 1 and not causal:
+        query = query.reshape(rows, heads // shared, shared * queries, width)
+        if attention_mask is not None:
+            attention_mask = attention_mask.repeat(1, 1, shared, 1)
+    if causal and shared > 1:
+        key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
+    out = scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, is_causal=causal, scale=scaling)
+    return out.reshape(rows, heads, queries, width).transpose(1, 2).contiguous(), None
+
+
+def _added(bias: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return bias
+    if mask.dtype == torch.bool:
+        return bias.masked_fill(~mask, torch.finfo(bias.dtype).min)
+    return bias + mask
+
+
+AttentionInterface.register("peftu", attend)
+AttentionMaskInterface.register("peftu", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+
+
+def use_our_attention(model: nn.Module) -> None:
+    """Makes every submodule of a hub model call `attend`."""
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if config is not None:
+            config._attn_implementation = "peftu"
+
+
+def causal_mask(queries: int, device: torch.device) -> Tensor:
+    """Returns [1, 1, queries, queries] True where a token may look at itself or at an earlier one."""
+    return torch.ones(queries, queries, dtype=torch.bool, device=device).tril()[None, None]

@@ -1,0 +1,1 @@
+"""The three kinds of base: decoder, encoder, encoder-decoder."""

@@ -1,0 +1,255 @@
+"""Decoders (Llama, SmolLM, Qwen, Mistral, GPT-2, …): the answer is the next token after the prompt.
+
+A prompt is ``head + text + tail``: the head (instruction) is the same for every text and its keys and values are
+computed once; the tail (end of turn, assistant marker) is the answer span.
+
+Shape letters: n texts, b rows, t text tokens, s span tokens, d width.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from peftu.base.attention import KeysValues, Memory, causal_mask
+from peftu.base.families.family import Context, Progress, first_attribute, label_logits, token_lists, unit
+from peftu.base.packed import Packed, length_batches, padded
+from peftu.base.prompt import Prompt, label_trie, trie_scores
+from peftu.base.region import Region
+from peftu.base.sites import Site, linear_sites
+from peftu.data.problem import Text
+from peftu.errors import PeftuError
+
+_MARK = "\u241f"  # a character no template holds
+PREFILL_TOKENS = 4096  # padded tokens a batch: large enough for full matmul rate, small enough for the cache
+
+
+class Decoder:
+    """A causal language model seen as head, text, tail."""
+
+    kind: ClassVar[str] = "decoder"
+
+    def __init__(self, model: nn.Module, tokenizer: Any) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        stack = first_attribute(model, "model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers")
+        norm = first_attribute(model, "model.norm", "transformer.ln_f", "gpt_neox.final_layer_norm")
+        embedding = first_attribute(model, "model.embed_tokens", "transformer.wte", "gpt_neox.embed_in")
+        head = cast(Any, model).get_output_embeddings()
+        if not isinstance(stack, nn.ModuleList) or norm is None or embedding is None or head is None:
+            raise PeftuError(f"base: {type(model).__name__} is not laid out like a decoder peftu knows — use another")
+        self.stack, self.norm, self.embedding, self.head = stack, norm, embedding, head
+        self.positions = first_attribute(model, "transformer.wpe")
+        self.rotary = first_attribute(model, "model.rotary_emb", "gpt_neox.rotary_emb")
+        self.layers, self.width = len(stack), int(head.weight.shape[1])
+
+    @property
+    def device(self) -> torch.device:
+        """Returns the device of the weights."""
+        return next(self.model.parameters()).device
+
+    # --- layout -------------------------------------------------------------------------------------------------
+
+    def sites(self, region: Region, labels: int) -> list[Site]:
+        """Returns the linear maps of the region's layers, and the head over the last hidden state."""
+        found = [
+            site
+            for number in range(region.floor(self.layers), self.layers)
+            for site in linear_sites(self.model, self.stack[number], number, "decoder")
+        ]
+        return [*found, Site("head", "head", "head", self.layers, "decoder", self.width, labels)]
+
+    def frame(self, prompt: Prompt) -> tuple[list[int], list[int], list[list[int]]]:
+        """Returns the tokens of head and tail, and of each label's word after the tail."""
+        if getattr(self.tokenizer, "chat_template", None):
+            turns = [{"role": "system", "content": prompt.instruction}, {"role": "user", "content": _MARK}]
+            try:
+                chat = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            except Exception:  # noqa: BLE001  (templates raise their own errors where there is no system turn)
+                turns = [{"role": "user", "content": f"{prompt.instruction}\n\n{_MARK}"}]
+                chat = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            head, _, tail = chat.partition(_MARK)
+            words = list(prompt.words)
+        else:
+            head, tail = f"{self.tokenizer.bos_token or ''}{prompt.instruction}\n\n", "\nAnswer:"
+            words = [f" {word}" for word in prompt.words]
+        head_ids, tail_ids, *word_ids = self.tokenizer([head, tail, *words], add_special_tokens=False)["input_ids"]
+        return head_ids, tail_ids, word_ids
+
+    # --- running ------------------------------------------------------------------------------------------------
+
+    def embed_tokens(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """Returns [b, t, d] what enters the first layer."""
+        h_btd: Tensor = self.embedding(ids)
+        return h_btd if self.positions is None else h_btd + self.positions(positions)
+
+    def run(
+        self, h_btd: Tensor, positions: Tensor, layers: range, mask: Tensor, memory: Memory | None = None
+    ) -> Tensor:
+        """Returns the hidden states after these layers.
+
+        Args:
+            h_btd: hidden states before the first of them.
+            positions: [b, t] places in the sequence.
+            layers: which layers.
+            mask: [b or 1, 1, t, earlier + t] True where a token may look.
+            memory: earlier keys and values, and what to keep of the new ones.
+        """
+        rotary = self.rotary(h_btd, positions) if self.rotary is not None else None
+        for number in layers:
+            out = self.stack[number](
+                h_btd,
+                attention_mask=mask,
+                position_ids=positions,
+                position_embeddings=rotary,
+                memory=memory or Memory(),
+            )
+            h_btd = out[0] if isinstance(out, tuple) else out
+        return h_btd
+
+    def _head_pass(self, head_ids: list[int], floor: int) -> tuple[Tensor, dict[int, KeysValues]]:
+        """Returns the head's hidden states at the floor [1, h, d] and its keys and values in every layer."""
+        ids = torch.tensor([head_ids], device=self.device)
+        positions = torch.arange(len(head_ids), device=self.device)[None]
+        mask = causal_mask(len(head_ids), self.device)
+        memory = Memory(record=range(self.layers))
+        at_floor = self.run(self.embed_tokens(ids, positions), positions, range(floor), mask, memory)
+        self.run(at_floor, positions, range(floor, self.layers), mask, memory)
+        return at_floor, memory.made
+
+    @torch.no_grad()
+    def prefill(self, prompt: Prompt, texts: Sequence[Text], region: Region, progress: Progress) -> Context:
+        """Returns, for an answer span, text keys and values in the region's layers and the tail's state at its floor;
+        for span 'all', the whole prompt's state at the floor (token ids where the floor is the embedding)."""
+        head_ids, tail_ids, word_ids = self.frame(prompt)
+        nodes = label_trie(word_ids, self.tokenizer.eos_token_id)
+        bodies, cut = token_lists(self.tokenizer, [prompt.body(text) for text in texts], prompt.max_tokens)
+        floor = region.floor(self.layers)
+        head_floor, head_kv = self._head_pass(head_ids, floor)
+        tails = [[*tail_ids, *node.prefix] for node in nodes]
+        state: dict[str, Any] = {"head_floor": head_floor, "head_kv": head_kv, "head": len(head_ids), "tails": tails}
+        tokens = len(head_ids)
+        if region.span == "all" and floor == 0:
+            state["ids"] = [Packed.of([torch.tensor(b + tail, device=self.device) for b in bodies]) for tail in tails]
+        else:
+            for number, tail in enumerate(tails):
+                tokens += self._fill(state, bodies, tail, region, progress, first=number == 0)
+        before = len(head_ids) + max(map(len, bodies)) if region.span == "all" else 0
+        return Context(region, prompt, nodes, len(texts), cut, tokens, before + max(map(len, tails)), state)
+
+    def _fill(
+        self,
+        state: dict[str, Any],
+        bodies: list[list[int]],
+        tail: list[int],
+        region: Region,
+        progress: Progress,
+        first: bool,
+    ) -> int:
+        """Runs text + tail of every item once and adds what the region needs to ``state``; returns tokens run."""
+        floor, head, tokens = region.floor(self.layers), state["head"], 0
+        at_floor: list[Tensor] = [torch.empty(0)] * len(bodies)
+        layers = range(floor, self.layers) if region.span == "answer" and first else range(0)
+        kept: dict[int, list[KeysValues]] = {n: [(torch.empty(0), torch.empty(0))] * len(bodies) for n in layers}
+        for batch in length_batches([len(body) + len(tail) for body in bodies], PREFILL_TOKENS):
+            ids, _ = padded([bodies[i] + tail for i in batch], tail[-1], self.device)
+            tokens += sum(len(bodies[i]) + len(tail) for i in batch)
+            positions = head + torch.arange(ids.shape[1], device=self.device)[None].expand_as(ids)
+            mask = _after(causal_mask(ids.shape[1], self.device), head)
+            memory = Memory(_expanded(state["head_kv"], len(batch)), record=range(floor, self.layers))
+            h_btd = self.run(self.embed_tokens(ids, positions), positions, range(floor), mask, memory)
+            for row, item in enumerate(batch):
+                start = 0 if region.span == "all" else len(bodies[item])
+                at_floor[item] = h_btd[row, start : len(bodies[item]) + len(tail)].clone()
+            if kept:
+                self.run(h_btd, positions, range(floor, self.layers), mask, memory)
+                for layer, items in kept.items():
+                    keys, values = (x.transpose(1, 2) for x in memory.made[layer])
+                    for row, item in enumerate(batch):
+                        length = len(bodies[item])
+                        items[item] = (keys[row, :length].clone(), values[row, :length].clone())
+            progress(len(batch))
+        if region.span == "all":
+            state.setdefault("floors", []).append(Packed.of(at_floor))
+        else:
+            state.setdefault("span_floors", []).append(torch.stack(at_floor))
+        if kept:
+            state["lengths"] = Packed.of([torch.empty(len(body), 0, device=self.device) for body in bodies])
+            state["kv"] = {
+                layer: (torch.cat([k for k, _ in items]), torch.cat([v for _, v in items]))
+                for layer, items in kept.items()
+            }
+        return tokens
+
+    def hidden(self, context: Context, node: int, rows: Tensor) -> Tensor:
+        """Returns [b, d] the last span token's state after the final norm."""
+        last = self._last_all if context.region.span == "all" else self._last_answer
+        return cast(Tensor, self.norm(last(context, node, rows)))
+
+    def _last_answer(self, context: Context, node: int, rows: Tensor) -> Tensor:
+        state, floor = context.state, context.region.floor(self.layers)
+        h_bsd = state["span_floors"][node][rows]
+        span = h_bsd.shape[1]
+        packed: Packed = state["lengths"]
+        places, real = packed.places(rows)
+        positions = (state["head"] + packed.lengths[rows])[:, None] + torch.arange(span, device=rows.device)
+        own = causal_mask(span, rows.device).expand(len(rows), -1, -1, -1)
+        text = real[:, None, None, :].expand(-1, -1, span, -1)
+        mask = torch.cat([_ones(own, state["head"]), text, own], -1)
+        head_kv = _expanded(state["head_kv"], len(rows))
+
+        def before(layer: int) -> KeysValues:
+            pairs = zip(head_kv(layer), state["kv"][layer], strict=True)
+            keys, values = (torch.cat([head, text[places].transpose(1, 2)], 2) for head, text in pairs)
+            return keys, values
+
+        return self.run(h_bsd, positions, range(floor, self.layers), mask, Memory(before))[:, -1]
+
+    def _last_all(self, context: Context, node: int, rows: Tensor) -> Tensor:
+        state, floor = context.state, context.region.floor(self.layers)
+        head = state["head"]
+        packed: Packed = (state["ids"] if floor == 0 else state["floors"])[node]
+        places, _ = packed.places(rows)
+        positions = torch.arange(head + places.shape[1], device=rows.device)[None].expand(len(rows), -1)
+        rest = packed.values[places]
+        if floor == 0:
+            rest = self.embed_tokens(rest, positions[:, head:])
+        h_btd = torch.cat([state["head_floor"].expand(len(rows), -1, -1), rest], 1)
+        mask = causal_mask(h_btd.shape[1], rows.device)
+        out = self.run(h_btd, positions, range(floor, self.layers), mask)
+        return out[torch.arange(len(rows), device=rows.device), head + packed.lengths[rows] - 1]
+
+    def scores(self, context: Context, hidden: Sequence[Tensor]) -> Tensor:
+        """Returns [b, labels] scores; only the branches' rows of the output matrix are read."""
+        return trie_scores(
+            context.nodes,
+            [label_logits(self.head, h_bd, node) for node, h_bd in zip(context.nodes, hidden, strict=True)],
+            context.prompt.exclusive,
+        )
+
+    @torch.no_grad()
+    def embed(self, texts: Sequence[Text], max_tokens: int) -> Tensor:
+        """Returns the mean of the last hidden states over a text's tokens, at unit length."""
+        bodies, _ = token_lists(self.tokenizer, [Prompt.body(text) for text in texts], max_tokens)
+        out = torch.empty(len(bodies), self.width, device=self.device)
+        for batch in length_batches([len(body) for body in bodies], PREFILL_TOKENS):
+            ids, real = padded([bodies[i] for i in batch], 0, self.device)
+            positions = torch.arange(ids.shape[1], device=self.device)[None].expand_as(ids)
+            mask = causal_mask(ids.shape[1], self.device)
+            h_btd = self.norm(self.run(self.embed_tokens(ids, positions), positions, range(self.layers), mask))
+            out[batch] = (h_btd.float() * real[..., None]).sum(1) / real.sum(1, keepdim=True)
+        return unit(out)
+
+
+def _expanded(kv: dict[int, KeysValues], rows: int) -> Any:
+    """Returns layer -> keys and values, the one row repeated as a view."""
+    return lambda layer: tuple(x.expand(rows, -1, -1, -1) for x in kv[layer])
+
+
+def _ones(mask: Tensor, columns: int) -> Tensor:
+    return torch.ones(*mask.shape[:3], columns, dtype=torch.bool, device=mask.device)
+
+
+def _after(mask: Tensor, columns: int) -> Tensor:
+    """Returns the mask with columns in front that every token may look at."""
+    return torch.cat([_ones(mask, columns), mask], -1)

@@ -1,0 +1,121 @@
+"""Encoders (BERT, MiniLM, RoBERTa, …): one sentence vector, scored against the label statements.
+
+The base's own score of a label is the cosine of the text with 'instruction word', scaled. A module can add a head
+of its own on the sentence vector. Shape letters: n texts, b rows, t tokens, d width.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from peftu.base.families.family import Context, Progress, first_attribute, token_lists, unit
+from peftu.base.packed import Packed, length_batches, padded
+from peftu.base.prompt import Prompt
+from peftu.base.region import Region
+from peftu.base.sites import Site, linear_sites
+from peftu.data.problem import Text
+from peftu.errors import PeftuError
+
+PREFILL_TOKENS = 4096
+COSINE_SCALE = 10.0  # cosines of sentence vectors differ by about 0.1 between labels; this makes that about one nat
+
+
+class Encoder:
+    """A bidirectional encoder with a pooled sentence vector."""
+
+    kind: ClassVar[str] = "encoder"
+
+    def __init__(self, model: nn.Module, tokenizer: Any, pooling: str = "mean") -> None:
+        self.model, self.tokenizer, self.pooling = model, tokenizer, pooling
+        stack = first_attribute(model, "encoder.layer", "transformer.layer", "layers")
+        embeddings = first_attribute(model, "embeddings")
+        if not isinstance(stack, nn.ModuleList) or embeddings is None:
+            raise PeftuError(f"base: {type(model).__name__} is not laid out like an encoder peftu knows — use another")
+        self.stack, self.embeddings = stack, embeddings
+        self.layers, self.width = len(stack), int(cast(Any, model).config.hidden_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Returns the device of the weights."""
+        return next(self.model.parameters()).device
+
+    def sites(self, region: Region, labels: int) -> list[Site]:
+        """Returns the linear maps of the region's layers, and the head on the sentence vector.
+
+        Raises:
+            PeftuError: the region asks for an answer span, which an encoder does not have.
+        """
+        if region.span == "answer":
+            raise PeftuError("region: an encoder has no answer span — use span=all")
+        found = [
+            site
+            for number in range(region.floor(self.layers), self.layers)
+            for site in linear_sites(self.model, self.stack[number], number, "encoder")
+        ]
+        return [*found, Site("head", "head", "head", self.layers, "encoder", self.width, labels)]
+
+    def _run(self, h_btd: Tensor, real: Tensor, layers: range) -> Tensor:
+        mask = real[:, None, None, :]
+        for number in layers:
+            out = self.stack[number](h_btd, attention_mask=mask)
+            h_btd = out[0] if isinstance(out, tuple) else out
+        return h_btd
+
+    def _pool(self, h_btd: Tensor, real: Tensor) -> Tensor:
+        """Returns [b, d] unit sentence vectors times the root of the width, so that entries are about one."""
+        h_btd = h_btd.float()
+        if self.pooling == "cls":
+            x_bd = h_btd[:, 0]
+        else:
+            x_bd = (h_btd * real[..., None]).sum(1) / real.sum(1, keepdim=True)
+        return unit(x_bd) * math.sqrt(self.width)
+
+    @torch.no_grad()
+    def prefill(self, prompt: Prompt, texts: Sequence[Text], region: Region, progress: Progress) -> Context:
+        """Returns the hidden states at the region's floor (token ids where that is the embedding)."""
+        floor = region.floor(self.layers)
+        lists, cut = token_lists(self.tokenizer, [prompt.body(t) for t in texts], prompt.max_tokens, special=True)
+        longest = max(map(len, lists))
+        labels = [Text(f"{prompt.instruction} {word}") for word in prompt.words]
+        state: dict[str, Any] = {"labels": self.embed(labels, prompt.max_tokens)}
+        if floor == 0:
+            state["ids"] = Packed.of([torch.tensor(tokens, device=self.device) for tokens in lists])
+            return Context(region, prompt, (), len(texts), cut, 0, longest, state)
+        at_floor: list[Tensor] = [torch.empty(0)] * len(lists)
+        for batch in length_batches([len(tokens) for tokens in lists], PREFILL_TOKENS):
+            ids, real = padded([lists[i] for i in batch], 0, self.device)
+            h_btd = self._run(self.embeddings(input_ids=ids), real, range(floor))
+            for row, item in enumerate(batch):
+                at_floor[item] = h_btd[row, : len(lists[item])].clone()
+            progress(len(batch))
+        state["floors"] = Packed.of(at_floor)
+        return Context(region, prompt, (), len(texts), cut, sum(map(len, lists)), longest, state)
+
+    def hidden(self, context: Context, node: int, rows: Tensor) -> Tensor:
+        """Returns [b, d] the pooled sentence vectors."""
+        floor = context.region.floor(self.layers)
+        packed: Packed = context.state["ids" if floor == 0 else "floors"]
+        places, real = packed.places(rows)
+        h_btd = self.embeddings(input_ids=packed.values[places]) if floor == 0 else packed.values[places]
+        return self._pool(self._run(h_btd, real, range(floor, self.layers)), real)
+
+    def scores(self, context: Context, hidden: Sequence[Tensor]) -> Tensor:
+        """Returns [b, labels] scaled cosines with the label statements; log-softmaxed where labels exclude."""
+        labels_cd: Tensor = context.state["labels"]
+        raw_bc = COSINE_SCALE * (unit(hidden[0]) @ labels_cd.T)
+        if context.prompt.exclusive:
+            return raw_bc.log_softmax(-1)
+        return raw_bc - raw_bc.mean(-1, keepdim=True)
+
+    @torch.no_grad()
+    def embed(self, texts: Sequence[Text], max_tokens: int) -> Tensor:
+        """Returns [texts, d] unit sentence vectors, as sentence-transformers gives for a mean-pooled model."""
+        lists, _ = token_lists(self.tokenizer, [Prompt.body(text) for text in texts], max_tokens, special=True)
+        out = torch.empty(len(lists), self.width, device=self.device)
+        for batch in length_batches([len(tokens) for tokens in lists], PREFILL_TOKENS):
+            ids, real = padded([lists[i] for i in batch], 0, self.device)
+            out[batch] = unit(self._pool(self._run(self.embeddings(input_ids=ids), real, range(self.layers)), real))
+        return out

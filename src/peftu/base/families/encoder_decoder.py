@@ -1,0 +1,192 @@
+"""Encoder-decoders (T5, Flan-T5): the text is encoded, the answer is the decoder's first token.
+
+Span 'answer' is the decoder: the encoder, and the decoder's keys and values of the encoded text, are computed once a
+text. Span 'all' lets modules act in the encoder's top layers too.
+Shape letters: n texts, b rows, t text tokens, s decoder tokens, d width, h heads.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, EncoderDecoderCache
+
+from peftu.base.attention import KeysValues, causal_mask
+from peftu.base.families.family import Context, Progress, label_logits, token_lists, unit
+from peftu.base.packed import Packed, length_batches, padded
+from peftu.base.prompt import Prompt, label_trie, trie_scores
+from peftu.base.region import Region
+from peftu.base.sites import Site, linear_sites
+from peftu.data.problem import Text
+from peftu.errors import PeftuError
+
+PREFILL_TOKENS = 4096
+
+
+class EncoderDecoder:
+    """A T5-like model."""
+
+    kind: ClassVar[str] = "encoder_decoder"
+
+    def __init__(self, model: nn.Module, tokenizer: Any) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        hub = cast(Any, model)
+        if not hasattr(getattr(hub, "encoder", None), "block"):
+            raise PeftuError(f"base: {type(model).__name__} is not laid out like T5 — use another")
+        self.encoder, self.decoder, self.head = hub.encoder, hub.decoder, hub.lm_head
+        self.layers = max(len(self.encoder.block), len(self.decoder.block))
+        self.width = int(hub.config.d_model)
+        self.start = int(hub.config.decoder_start_token_id)
+        self.head_scale = self.width**-0.5 if getattr(hub.config, "scale_decoder_outputs", False) else 1.0
+
+    @property
+    def device(self) -> torch.device:
+        """Returns the device of the weights."""
+        return next(self.model.parameters()).device
+
+    def sites(self, region: Region, labels: int) -> list[Site]:
+        """Returns the linear maps inside the region.
+
+        For span 'answer' the decoder's maps of the encoded text (cross-attention keys and values) lie outside.
+        """
+        found: list[Site] = []
+        if region.span == "all":
+            blocks = self.encoder.block
+            for number in range(region.floor(len(blocks)), len(blocks)):
+                found += linear_sites(self.model, blocks[number], number, "encoder")
+        blocks = self.decoder.block
+        for number in range(region.floor(len(blocks)), len(blocks)):
+            found += linear_sites(self.model, blocks[number], number, "decoder")
+        if region.span == "answer":
+            found = [site for site in found if not site.name.endswith(("EncDecAttention.k", "EncDecAttention.v"))]
+        return [*found, Site("head", "head", "head", self.layers, "decoder", self.width, labels)]
+
+    # --- running ------------------------------------------------------------------------------------------------
+
+    def _encode(self, h_btd: Tensor, real: Tensor, layers: range, final: bool = True) -> Tensor:
+        bias = _bias(self.encoder, h_btd.shape[1])
+        for number in layers:
+            h_btd = self.encoder.block[number](
+                h_btd, attention_mask=real[:, None, None, :], position_bias=bias, memory=None
+            )[0]
+        return cast(Tensor, self.encoder.final_layer_norm(h_btd)) if final else h_btd
+
+    def _decode(
+        self, h_bsd: Tensor, layers: range, real: Tensor, encoded: Tensor, cache: EncoderDecoderCache | None
+    ) -> Tensor:
+        span = h_bsd.shape[1]
+        bias = _bias(self.decoder, span)
+        for number in layers:
+            h_bsd = self.decoder.block[number](
+                h_bsd,
+                attention_mask=causal_mask(span, h_bsd.device),
+                position_bias=bias,
+                encoder_hidden_states=encoded,
+                encoder_attention_mask=real[:, None, None, :].expand(-1, -1, span, -1),
+                past_key_values=cache,
+            )[0]
+        return h_bsd
+
+    def _cross(self, encoded: Tensor, layer: int) -> KeysValues:
+        attention = self.decoder.block[layer].layer[1].EncDecAttention
+        shape = (*encoded.shape[:-1], attention.n_heads, attention.key_value_proj_dim)
+        return attention.k(encoded).view(shape), attention.v(encoded).view(shape)
+
+    def _span(self, tail: Sequence[int], rows: int) -> Tensor:
+        ids = torch.tensor([[self.start, *tail]], device=self.device)
+        return cast(Tensor, self.decoder.embed_tokens(ids)).expand(rows, -1, -1)
+
+    @torch.no_grad()
+    def prefill(self, prompt: Prompt, texts: Sequence[Text], region: Region, progress: Progress) -> Context:
+        """Returns, for span 'answer', cross-attention keys and values in the region and the decoder's state at its
+        floor; for span 'all', the encoder's state at its floor (token ids where that is the embedding)."""
+        bodies = [f"{prompt.instruction}\n\n{prompt.body(text)}" for text in texts]
+        allowed = prompt.max_tokens + len(self.tokenizer(prompt.instruction)["input_ids"])
+        lists, cut = token_lists(self.tokenizer, bodies, allowed, special=True)
+        words = self.tokenizer(list(prompt.words), add_special_tokens=False)["input_ids"]
+        nodes = label_trie(words, self.tokenizer.eos_token_id)
+        floor = region.floor(len(self.encoder.block))
+        state: dict[Any, Any] = {"tails": [list(node.prefix) for node in nodes]}
+        span = max(map(len, lists)) if region.span == "all" else max(1 + len(node.prefix) for node in nodes)
+        context = Context(region, prompt, nodes, len(texts), cut, 0, span, state)
+        if region.span == "all" and floor == 0:
+            state["ids"] = Packed.of([torch.tensor(tokens, device=self.device) for tokens in lists])
+            return context
+        context.tokens = sum(map(len, lists))
+        gathered: dict[Any, list[Tensor]] = {}
+        for batch in length_batches([len(tokens) for tokens in lists], PREFILL_TOKENS):
+            ids, real = padded([lists[i] for i in batch], 0, self.device)
+            h_btd = self.encoder.embed_tokens(ids)
+            if region.span == "all":
+                made = {"floors": self._encode(h_btd, real, range(floor), final=False)}
+            else:
+                made = self._answer_state(self._encode(h_btd, real, range(len(self.encoder.block))), real, context)
+            for key, value in made.items():
+                items = gathered.setdefault(key, [torch.empty(0)] * len(lists))
+                for row, item in enumerate(batch):
+                    whole = isinstance(key, tuple) and key[0] == "span"
+                    items[item] = value[row].clone() if whole else value[row, : len(lists[item])].clone()
+            progress(len(batch))
+        for key, items in gathered.items():
+            state[key] = torch.stack(items) if isinstance(key, tuple) and key[0] == "span" else Packed.of(items)
+        return context
+
+    def _answer_state(self, encoded: Tensor, real: Tensor, context: Context) -> dict[Any, Tensor]:
+        """Returns ('k'|'v', layer) -> [b, t, h, width] and ('span', node) -> [b, s, d] at the decoder's floor."""
+        layers, made = len(self.decoder.block), {}
+        floor = context.region.floor(layers)
+        for layer in range(floor, layers):
+            made["k", layer], made["v", layer] = self._cross(encoded, layer)
+        for number, tail in enumerate(context.state["tails"]):
+            h_bsd = self._span(tail, len(encoded))
+            made["span", number] = self._decode(h_bsd, range(floor), real, encoded, None)
+        return made
+
+    def hidden(self, context: Context, node: int, rows: Tensor) -> Tensor:
+        """Returns [b, d] the decoder's last state after the final norm."""
+        state, layers = context.state, len(self.decoder.block)
+        if context.region.span == "answer":
+            floor = context.region.floor(layers)
+            places, real = cast(Packed, state["k", floor]).places(rows)
+            cross = DynamicCache()
+            for layer in range(layers):
+                keys, values = (
+                    state[kind, layer].values[places].transpose(1, 2) if layer >= floor else torch.empty(0)
+                    for kind in "kv"
+                )
+                cross.update(keys, values, layer)
+            cache = EncoderDecoderCache(DynamicCache(), cross)
+            # The encoded text is given for its presence only: its keys and values come from the cache.
+            h_bsd = self._decode(state["span", node][rows], range(floor, layers), real, real, cache)
+        else:
+            floor = context.region.floor(len(self.encoder.block))
+            packed: Packed = state["ids" if floor == 0 else "floors"]
+            places, real = packed.places(rows)
+            h_btd = packed.values[places]
+            h_btd = self.encoder.embed_tokens(h_btd) if floor == 0 else h_btd
+            encoded = self._encode(h_btd, real, range(floor, len(self.encoder.block)))
+            h_bsd = self._decode(self._span(state["tails"][node], len(rows)), range(layers), real, encoded, None)
+        return cast(Tensor, self.decoder.final_layer_norm(h_bsd)[:, -1])
+
+    def scores(self, context: Context, hidden: Sequence[Tensor]) -> Tensor:
+        """Returns [b, labels] scores; only the branches' rows of the output matrix are read."""
+        pairs = zip(context.nodes, hidden, strict=True)
+        logits = [label_logits(self.head, h_bd * self.head_scale, node) for node, h_bd in pairs]
+        return trie_scores(context.nodes, logits, context.prompt.exclusive)
+
+    @torch.no_grad()
+    def embed(self, texts: Sequence[Text], max_tokens: int) -> Tensor:
+        """Returns the mean of the encoder's states over a text's tokens, at unit length."""
+        lists, _ = token_lists(self.tokenizer, [Prompt.body(text) for text in texts], max_tokens, special=True)
+        out = torch.empty(len(lists), self.width, device=self.device)
+        for batch in length_batches([len(tokens) for tokens in lists], PREFILL_TOKENS):
+            ids, real = padded([lists[i] for i in batch], 0, self.device)
+            h_btd = self._encode(self.encoder.embed_tokens(ids), real, range(len(self.encoder.block)))
+            out[batch] = (h_btd.float() * real[..., None]).sum(1) / real.sum(1, keepdim=True)
+        return unit(out)
+
+
+def _bias(stack: Any, tokens: int) -> Tensor:
+    """Returns [1, h, tokens, tokens] the stack's relative position bias, which its first layer holds for all."""
+    return cast(Tensor, stack.block[0].layer[0].SelfAttention.compute_bias(tokens, tokens))

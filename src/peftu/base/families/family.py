@@ -1,0 +1,105 @@
+"""What each family of base models gives, and what they share."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from peftu.base.prompt import Prompt, TrieNode
+from peftu.base.region import Region
+from peftu.base.sites import Site
+from peftu.data.problem import Text
+
+
+@dataclass
+class Context:
+    """What `prefill` computed once for n texts: all that the region's layers need, nothing of any user.
+
+    Attributes:
+        region: the region it was made for.
+        prompt: the prompt it was made with.
+        nodes: branching points of the label words; empty for encoders, which score labels by a head.
+        count: number of texts.
+        cut: texts that were longer than ``prompt.max_tokens``.
+        tokens: number of tokens that were run through the frozen part.
+        span_tokens: tokens of the longest row that the region runs at every read.
+        state: the family's own tensors.
+    """
+
+    region: Region
+    prompt: Prompt
+    nodes: tuple[TrieNode, ...]
+    count: int
+    cut: int
+    tokens: int
+    span_tokens: int
+    state: dict[Any, Any] = field(default_factory=dict)
+
+
+Progress = Callable[[int], None]
+
+
+class Family(Protocol):
+    """A family knows how its models are laid out; nothing else does."""
+
+    kind: ClassVar[str]
+    model: nn.Module
+    layers: int  # of the deepest stack
+    width: int
+
+    def sites(self, region: Region, labels: int) -> list[Site]:
+        """Returns the places inside the region where a module may act."""
+        ...
+
+    def prefill(self, prompt: Prompt, texts: Sequence[Text], region: Region, progress: Progress) -> Context:
+        """Returns the context of the texts; runs without gradients."""
+        ...
+
+    def hidden(self, context: Context, node: int, rows: Tensor) -> Tensor:
+        """Returns [rows, width] the state that is read at a node (node 0 where there are none)."""
+        ...
+
+    def scores(self, context: Context, hidden: Sequence[Tensor]) -> Tensor:
+        """Returns [rows, labels] float32 scores, given each node's states."""
+        ...
+
+    def embed(self, texts: Sequence[Text], max_tokens: int) -> Tensor:
+        """Returns [texts, width] float32 unit-length sentence embeddings."""
+        ...
+
+
+def first_attribute(owner: nn.Module, *paths: str) -> nn.Module | None:
+    """Returns the first submodule that exists among dotted paths, else None."""
+    for path in paths:
+        found: Any = owner
+        for part in path.split("."):
+            found = getattr(found, part, None)
+        if isinstance(found, nn.Module):
+            return found
+    return None
+
+
+def token_lists(
+    tokenizer: Any, texts: Sequence[str], max_tokens: int, special: bool = False
+) -> tuple[list[list[int]], int]:
+    """Returns the texts' tokens, cut to the longest allowed, and how many were cut."""
+    encoded: list[list[int]] = tokenizer(list(texts), add_special_tokens=special)["input_ids"]
+    cut = sum(len(tokens) > max_tokens for tokens in encoded)
+    if cut and special:  # let the tokenizer keep its closing token
+        encoded = tokenizer(list(texts), add_special_tokens=True, truncation=True, max_length=max_tokens)["input_ids"]
+    return [tokens[:max_tokens] for tokens in encoded], cut
+
+
+def label_logits(head: nn.Module, h_bd: Tensor, node: TrieNode) -> Tensor:
+    """Returns [rows, branches] float32 logits; only the branches' rows of the output matrix are read."""
+    chosen = torch.tensor(node.tokens, device=h_bd.device)
+    weight, bias = cast(Tensor, head.weight), getattr(head, "bias", None)
+    logits_bk = h_bd.float() @ weight[chosen].float().T
+    return logits_bk if bias is None else logits_bk + bias[chosen].float()
+
+
+def unit(x_nd: Tensor) -> Tensor:
+    """Returns the rows scaled to length one, in float32."""
+    return torch.nn.functional.normalize(x_nd.float(), dim=-1)

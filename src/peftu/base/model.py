@@ -1,0 +1,164 @@
+"""A frozen base model: run once a text, read for every user."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+from peftu.base.attention import use_our_attention
+from peftu.base.families.decoder import Decoder
+from peftu.base.families.encoder import Encoder
+from peftu.base.families.encoder_decoder import EncoderDecoder
+from peftu.base.families.family import Context, Family, Progress
+from peftu.base.prompt import Prompt
+from peftu.base.region import Region
+from peftu.base.sites import Binding, Site, attached
+from peftu.base.weights import resolve_weights
+from peftu.config import RegionSpec
+from peftu.data.problem import Floats, Text
+from peftu.errors import PeftuError
+
+DEFAULT_REGIONS = {  # measured: docs/results.md
+    "decoder": RegionSpec(depth=6, span="answer"),
+    "encoder": RegionSpec(depth=2, span="all"),
+    "encoder_decoder": RegionSpec(depth=None, span="answer"),
+}
+
+
+def _silent(_: int) -> None:
+    """Reports no progress."""
+
+
+class FrozenBase:
+    """A base model whose weights never change.
+
+    Args:
+        family: the model seen through its family.
+        name: what the user calls it.
+    """
+
+    def __init__(self, family: Family, name: str) -> None:
+        self.family, self.name = family, name
+        family.model.eval().requires_grad_(False)
+        use_our_attention(family.model)
+
+    @property
+    def device(self) -> torch.device:
+        """Returns the device of the weights."""
+        return next(self.family.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Returns the dtype of the weights."""
+        return next(self.family.model.parameters()).dtype
+
+    @property
+    def default_region(self) -> RegionSpec:
+        """Returns the region used when none is asked for, no deeper than the model."""
+        spec = DEFAULT_REGIONS[self.family.kind]
+        return spec if (spec.depth or 0) <= self.family.layers else RegionSpec(span=spec.span)
+
+    def region(self, spec: RegionSpec | None) -> Region:
+        """Returns the region asked for, or the default one, resolved against this model."""
+        return Region.resolve(spec or self.default_region, self.family.layers)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Returns 'sha256:…' over weights, tokenizer and dtype: modules only fit the base they were trained on."""
+        digest = hashlib.sha256(str(self.dtype).encode())
+        for name, tensor in sorted(self.family.model.state_dict().items()):
+            digest.update(f"{name}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        tokenizer = cast(Any, self.family).tokenizer
+        vocabulary = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else {}
+        digest.update(json.dumps(vocabulary, sort_keys=True).encode())
+        digest.update(str(getattr(tokenizer, "chat_template", "")).encode())
+        return f"sha256:{digest.hexdigest()}"
+
+    def sites(self, region: Region, labels: int) -> list[Site]:
+        """Returns the places inside the region where a module may act."""
+        return self.family.sites(region, labels)
+
+    def prefill(self, prompt: Prompt, texts: Sequence[Text], region: Region, progress: Progress = _silent) -> Context:
+        """Returns what the region needs of each text, computed once for all users, epochs and methods."""
+        return self.family.prefill(prompt, texts, region, progress)
+
+    def readout(self, context: Context, rows: Tensor, binding: Binding | None = None) -> Tensor:
+        """Returns [rows, labels] float32 label scores, differentiable in the binding's tensors only.
+
+        Args:
+            context: from `prefill`.
+            rows: [rows] text numbers in the context; with a binding, G equal groups one after the other.
+            binding: modules of the G users; None reads the base itself.
+
+        Scores are log-probabilities among the labels, or one logit a label where labels do not exclude each other.
+        """
+        with attached(self.family.model, binding):
+            hidden = [self.family.hidden(context, node, rows) for node in range(max(1, len(context.nodes)))]
+        scores_bc = self.family.scores(context, hidden)
+        head = binding.sites.get("head") if binding is not None else None
+        if binding is not None and head is not None:
+            x_gnd = hidden[0].float().reshape(binding.groups, -1, head.d_in)
+            scores_bc = binding.apply(head, x_gnd, scores_bc.view(binding.groups, -1, head.d_out)).view_as(scores_bc)
+        return scores_bc.log_softmax(-1) if context.prompt.exclusive else scores_bc
+
+    def embed(self, texts: Sequence[Text], max_tokens: int = 256) -> Floats:
+        """Returns [texts, width] unit sentence vectors."""
+        return cast(Floats, self.family.embed(texts, max_tokens).cpu().numpy().astype(np.float32))
+
+
+def best_dtype(device: torch.device) -> torch.dtype:
+    """Returns bfloat16 where the processor multiplies it natively, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    capable = torch.backends.cpu.get_cpu_capability()
+    native = "AVX512" in capable and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return torch.bfloat16 if native else torch.float32
+
+
+def wrap(model: nn.Module, tokenizer: Any, name: str) -> FrozenBase:
+    """Returns a frozen base around a loaded hub model; its family is read from the model itself."""
+    hub = cast(Any, model)
+    made: Family
+    if hub.config.is_encoder_decoder:
+        made = EncoderDecoder(model, tokenizer)
+    elif hub.get_output_embeddings() is not None:
+        made = Decoder(model, tokenizer)
+    else:
+        made = Encoder(model, tokenizer)
+    return FrozenBase(made, name)
+
+
+def load_base(name: str, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> FrozenBase:
+    """Returns the base of this name: a known card, a local folder or a hub id.
+
+    Args:
+        name: see `peftu bases`.
+        device: where the weights go.
+        dtype: None: bfloat16 where the processor multiplies it natively, else float32.
+
+    Raises:
+        PeftuError: no such base, weights that cannot be had or are altered, or an architecture peftu does not know.
+    """
+    folder = resolve_weights(name)
+    device = torch.device(device)
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise PeftuError(
+            f"base {name}: {str(error).splitlines()[0]} — check the folder's config and tokenizer"
+        ) from None
+    architectures = " ".join(config.architectures or [])
+    if config.is_encoder_decoder:
+        kind: Any = AutoModelForSeq2SeqLM
+    else:
+        kind = AutoModelForCausalLM if "CausalLM" in architectures or "LMHead" in architectures else AutoModel
+    model = kind.from_pretrained(folder, dtype=dtype or best_dtype(device))
+    return wrap(model.to(device), tokenizer, name)

@@ -1,0 +1,91 @@
+"""What the base reads (instruction, text, answer marker) and how it may answer (a trie over the label words)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from peftu.data.problem import Text
+from peftu.errors import PeftuError
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The task as a model is told it.
+
+    Attributes:
+        instruction: what to judge; ends in the question.
+        words: the word for each label, in label order.
+        max_tokens: longest text in tokens; longer ones are cut at the end and counted.
+        exclusive: one label holds (softmax over the labels), or each holds or not (a logit for each).
+    """
+
+    instruction: str
+    words: tuple[str, ...]
+    max_tokens: int = 256
+    exclusive: bool = True
+
+    @staticmethod
+    def body(text: Text) -> str:
+        """Returns the part of the prompt that differs between items."""
+        return f"{text.context}\n\nReply: {text.text}" if text.context else text.text
+
+
+@dataclass(frozen=True)
+class TrieNode:
+    """A point where label words part.
+
+    Attributes:
+        prefix: tokens of the word up to here.
+        tokens: the tokens that may follow, one a branch.
+        branch: for each label, which branch it takes here, or -1 where its word does not pass here.
+    """
+
+    prefix: tuple[int, ...]
+    tokens: tuple[int, ...]
+    branch: tuple[int, ...]
+
+
+def label_trie(words: Sequence[Sequence[int]], end: int) -> tuple[TrieNode, ...]:
+    """Returns the branching points of the label words' token sequences; one alone when first tokens differ.
+
+    A label's log-probability among the labels is the sum, over the nodes its word passes, of the log-softmax over
+    that node's branches: the probability that decoding held to the label set would write this word.
+
+    Args:
+        words: tokens of each label's word.
+        end: token put after every word where one word starts another.
+
+    Raises:
+        PeftuError: two labels have the same tokens, or one has none.
+    """
+    sequences = [tuple(word) for word in words]
+    if not all(sequences) or len(set(sequences)) < len(sequences):
+        raise PeftuError("label words: two labels have the same tokens or one has none — give the task other words")
+    if any(a != b and b[: len(a)] == a for a in sequences for b in sequences):
+        sequences = [(*word, end) for word in sequences]
+    prefixes = sorted({word[:n] for word in sequences for n in range(len(word))}, key=lambda p: (len(p), p))
+    nodes = []
+    for prefix in prefixes:
+        following = [word[len(prefix)] if word[: len(prefix)] == prefix else -1 for word in sequences]
+        tokens = tuple(dict.fromkeys(token for token in following if token >= 0))
+        if len(tokens) > 1:
+            nodes.append(TrieNode(prefix, tokens, tuple(tokens.index(t) if t >= 0 else -1 for t in following)))
+    return tuple(nodes)
+
+
+def trie_scores(nodes: Sequence[TrieNode], logits: Sequence[Tensor], exclusive: bool) -> Tensor:
+    """Returns [rows, labels] log-probabilities among the labels, or one logit a label when they do not exclude.
+
+    Args:
+        nodes: the trie.
+        logits: for each node, [rows, branches] float32.
+        exclusive: True: log-softmax at each node. False: logits around their mean, so labels do not compete.
+    """
+    total = logits[0].new_zeros(len(logits[0]), len(nodes[0].branch))
+    for node, logits_rk in zip(nodes, logits, strict=True):
+        branch = torch.tensor(node.branch, device=logits_rk.device)
+        part = logits_rk.log_softmax(-1) if exclusive else logits_rk - logits_rk.mean(-1, keepdim=True)
+        total = total + part[:, branch.clamp(min=0)] * (branch >= 0)
+    return total

@@ -1,0 +1,71 @@
+"""LoRA: a low-rank change of frozen linear maps (Hu et al. 2021, arXiv 2106.09685)."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from peftu.methods.method import MethodCard, TensorSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from peftu.base.sites import Site
+
+
+class Lora(BaseModel):
+    """y + alpha/rank · x Aᵀ Bᵀ at each target; `A` [G, rank, d_in] starts random, `B` [G, d_out, rank] at zero."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    card: ClassVar[MethodCard] = MethodCard(
+        name="lora",
+        summary="A low-rank change of the base's linear maps for each user.",
+        scope="user",
+        trained=True,
+        uses_others_labels=False,
+        needs_base="yes",
+        source="arXiv 2106.09685",
+    )
+
+    rank: int = Field(8, ge=1)
+    alpha: float = Field(16.0, gt=0)
+    targets: tuple[str, ...] = Field(("q", "v"), description="Roles of the linear maps: q k v o gate up down.")
+    rslora: bool = Field(False, description="Scale by alpha/√rank (arXiv 2312.03732) instead of alpha/rank.")
+    head: bool | None = Field(None, description="Also a linear map on the read state; None: where the base has none.")
+
+    @property
+    def scale(self) -> float:
+        """Returns the factor before the low-rank product."""
+        return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
+
+    def tensors(self, site: "Site") -> dict[str, TensorSpec]:
+        """Returns A and B at a target, weight and bias at the head, nothing elsewhere."""
+        if site.kind == "head":
+            wanted = site.stack == "encoder" if self.head is None else self.head
+            return {"weight": TensorSpec((site.d_out, site.d_in)), "bias": TensorSpec((site.d_out,))} if wanted else {}
+        if site.role not in self.targets and not (site.role == "qkv" and {"q", "k", "v"} & set(self.targets)):
+            return {}
+        # peft's start: kaiming-uniform with a = √5 is uniform within 1/√d_in.
+        return {"A": TensorSpec((self.rank, site.d_in), site.d_in**-0.5), "B": TensorSpec((site.d_out, self.rank))}
+
+    def apply(self, site: "Site", x: "Tensor", y: "Tensor", p: Mapping[str, "Tensor"]) -> "Tensor":
+        """Returns y plus each user's low-rank change of x (at the head: plus a linear map of x)."""
+        if site.kind == "head":
+            return y + x @ p["weight"].to(x.dtype).mT + p["bias"].to(x.dtype)[:, None]
+        a_grd, b_gor = p["A"].to(x.dtype), p["B"].to(x.dtype)
+        return y.baddbmm(x @ a_grd.mT, b_gor.mT, alpha=self.scale)
+
+
+class GlobalLora(Lora):
+    """One LoRA trained on everyone's labels: what a model that ignores who asks can reach."""
+
+    card: ClassVar[MethodCard] = MethodCard(
+        name="global",
+        summary="One LoRA for all users, trained on everyone's labels.",
+        scope="global",
+        trained=True,
+        uses_others_labels=True,
+        needs_base="yes",
+        source="arXiv 2106.09685",
+    )

@@ -1,0 +1,338 @@
+"""Training: one loop over a cohort of users, each as if alone.
+
+Every step moves each active user one step along their own schedule: own batches, learning rate, clipping, early stop.
+Rows of the parameter matrix never touch each other, so a user's result does not depend on the cohort. A finished user
+is dropped and the matrix compacted.
+
+Shape letters: g users of the cohort still training, w module width, b rows a user, c labels.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from peftu.bank import Bound, Layout, derived_seed
+from peftu.base.families.family import Context
+from peftu.base.model import FrozenBase
+from peftu.config import TrainSpec
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # AdamW's own (Loshchilov & Hutter 2019)
+COHORT_BYTES = 1 << 30  # module rows, optimiser state and activations of one cohort
+COMPACT_BELOW = 0.75  # share of users still training at which the matrix is compacted
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows to learn from or to validate on.
+
+    Attributes:
+        text: [n] text numbers in the context.
+        target: [n, c] one-hot, a distribution over labels, or multi-hot.
+        weight: [n] how much each row counts.
+    """
+
+    text: npt.NDArray[np.int64]
+    target: npt.NDArray[np.float32]
+    weight: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Somebody with a module of their own: a user, or everyone together."""
+
+    key: str
+    train: Examples
+    val: Examples
+
+
+@dataclass(frozen=True)
+class UnitLog:
+    """How one unit's training went. ``best_epoch`` 0 is the start, before any step."""
+
+    epochs: int
+    steps: int
+    best_epoch: int
+    start_loss: float | None
+    best_loss: float | None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Module rows [units, w] (each unit's best by validation loss) and a log a unit."""
+
+    rows: Tensor
+    logs: list[UnitLog]
+
+
+def train(
+    base: FrozenBase,
+    context: Context,
+    layout: Layout,
+    units: Sequence[Unit],
+    spec: TrainSpec,
+    seed: int,
+    start: Tensor | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Trained:
+    """Returns a trained module for every unit.
+
+    Args:
+        base: the frozen base.
+        context: its prefill of the texts that the examples point at.
+        layout: of the modules.
+        units: who to train. A unit without train rows keeps its start; one without val rows keeps its last state.
+        spec: learning rate, epochs and the rest.
+        seed: the run's seed.
+        start: [w] where all begin, and what ``spec.shrink`` pulls towards; None: fresh modules.
+        progress: told the number of training rows done.
+    """
+    rows = torch.empty(len(units), layout.width)
+    logs: list[UnitLog | None] = [None] * len(units)
+    # Users of like length together: fewer part-filled batches. Which cohort a user is in changes nothing else.
+    order = sorted(range(len(units)), key=lambda i: (len(units[i].train), units[i].key))
+    size = cohort_size(base, context, layout, spec)
+    for first in range(0, len(order), size):
+        chosen = order[first : first + size]
+        cohort = [units[i] for i in chosen]
+        begin = layout.fresh([u.key for u in cohort], seed) if start is None else start.expand(len(cohort), -1).clone()
+        loop = _Cohort(base, context, layout, cohort, spec, seed, begin.to(base.device), start is not None)
+        loop.run(progress)
+        rows[torch.tensor(chosen)] = loop.best.cpu()
+        for place, i in enumerate(chosen):
+            logs[i] = loop.log(place)
+    return Trained(rows, [log for log in logs if log is not None])
+
+
+def cohort_size(base: FrozenBase, context: Context, layout: Layout, spec: TrainSpec) -> int:
+    """Returns how many users are trained at once within `COHORT_BYTES`."""
+    rows_bytes = 4 * layout.width * 7  # weights, gradient, two moments, best, start, one temporary
+    tokens = max(1, context.span_tokens) * spec.batch
+    activations = tokens * context.region.depth * base.family.width * 24 * base.dtype.itemsize
+    return int(max(1, min(512, COHORT_BYTES // (rows_bytes + activations))))
+
+
+def row_loss(scores_nc: Tensor, target_nc: Tensor, exclusive: bool) -> Tensor:
+    """Returns [n] cross-entropy with the target distribution, or the mean binary cross-entropy over labels."""
+    if exclusive:
+        return -(target_nc * scores_nc).sum(-1)
+    return torch.nn.functional.binary_cross_entropy_with_logits(scores_nc, target_nc, reduction="none").mean(-1)
+
+
+class _Rows:
+    """The examples of all users of a cohort, end to end."""
+
+    def __init__(self, parts: Sequence[Examples], device: torch.device) -> None:
+        self.size = np.array([len(part) for part in parts], dtype=np.int64)
+        self.start = np.concatenate([[0], self.size.cumsum()[:-1]]).astype(np.int64)
+        self.text, self.target, self.weight = (
+            torch.from_numpy(np.concatenate([getattr(part, name) for part in parts])).to(device)
+            for name in ("text", "target", "weight")
+        )
+
+    def take(self, picked: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns texts [g, b], targets [g, b, c], weights [g, b] of these rows; -1 is any row, with weight 0."""
+        rows = torch.from_numpy(picked.clip(min=0)).to(self.text.device)
+        real = torch.from_numpy(picked >= 0).to(self.text.device)
+        return self.text[rows], self.target[rows], self.weight[rows] * real
+
+
+def _schedule(size: int, spec: TrainSpec, seed: int) -> npt.NDArray[np.int64]:
+    """Returns [steps, batch] row numbers, -1 where a batch is not full; a new order every epoch."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    grid = np.full((spec.epochs, -(-size // spec.batch) * spec.batch), -1, dtype=np.int64)
+    for epoch in range(spec.epochs):
+        grid[epoch, :size] = rng.permutation(size)
+    return grid.reshape(-1, spec.batch)
+
+
+class _Cohort:
+    """The state of one cohort; `run` is the loop."""
+
+    def __init__(
+        self,
+        base: FrozenBase,
+        context: Context,
+        layout: Layout,
+        units: Sequence[Unit],
+        spec: TrainSpec,
+        seed: int,
+        begin: Tensor,
+        anchored: bool,
+    ) -> None:
+        self.base, self.context, self.layout, self.spec = base, context, layout, spec
+        device = base.device
+        self.best = begin.clone()
+        self.begin = begin if anchored and spec.shrink else None
+        sizes = np.array([len(unit.train) for unit in units], dtype=np.int64)
+        self.epoch_steps = np.maximum(1, -(-sizes // spec.batch))
+        self.total = np.where(sizes > 0, self.epoch_steps * spec.epochs, 0)
+        self.train_data = _Rows([unit.train for unit in units], device)
+        self.val_data = _Rows([unit.val for unit in units], device)
+        self.schedule = np.full((len(units), max(1, int(self.total.max())), spec.batch), -1, dtype=np.int64)
+        for place, unit in enumerate(units):
+            own = _schedule(len(unit.train), spec, derived_seed(seed, unit.key, "order"))
+            self.schedule[place, : len(own)] = np.where(own < 0, -1, own + self.train_data.start[place])
+        # What a user's training has come to; all users of the cohort, not only the active ones.
+        self.steps = np.zeros(len(units), dtype=np.int64)
+        self.best_epoch = np.zeros(len(units), dtype=np.int64)
+        self.best_loss = np.full(len(units), np.inf)
+        self.start_loss = np.full(len(units), np.nan)
+        # Rows of the users still training.
+        self.active = np.flatnonzero(self.total)
+        self._load(begin[torch.from_numpy(self.active).to(device)])
+        self.first = torch.zeros_like(self.weights)
+        self.second = torch.zeros_like(self.weights)
+
+    def _load(self, weights: Tensor) -> None:
+        """Takes these rows as the parameters: one matrix, and a leaf view of its columns for each tensor."""
+        self.weights = weights.contiguous()
+        self.leaves = {
+            site: {name: view.detach().requires_grad_() for name, view in views.items()}
+            for site, views in self.layout.views(self.weights).items()
+        }
+
+    def _gradient(self) -> Tensor:
+        """Returns [g, w] the gradient just computed, and clears it."""
+        parts = []
+        for column in self.layout.columns:
+            leaf = self.leaves[column.site.name][column.name]
+            assert leaf.grad is not None  # noqa: S101  (every site of a layout is read)
+            parts.append(leaf.grad.flatten(1))
+            leaf.grad = None
+        return torch.cat(parts, 1)
+
+    # --- the loop -----------------------------------------------------------------------------------------------
+
+    def run(self, progress: Callable[[int], None]) -> None:
+        """Trains every user of the cohort to their end."""
+        self._validate(np.arange(len(self.active)), epoch=0)
+        running = np.ones(len(self.active), dtype=bool)
+        while running.any():
+            progress(self._step(running))
+            ended = running & (self.steps[self.active] % self.epoch_steps[self.active] == 0)
+            if ended.any():
+                self._validate(np.flatnonzero(ended))
+                running &= ~self._finished()
+                if running.mean() < COMPACT_BELOW:
+                    running = self._compact(running)
+
+    def _step(self, running: npt.NDArray[np.bool_]) -> int:
+        """Takes one optimiser step for every running user; returns the rows seen."""
+        text, target, weight = self._batch(running)
+        binding = Bound(self.layout, self.leaves, len(self.active))
+        scores_nc = self.base.readout(self.context, text.view(-1), binding)
+        loss_gb = row_loss(scores_nc, target.view(-1, target.shape[-1]), self.context.prompt.exclusive).view_as(weight)
+        # A mean over each user's rows, summed over users: no user's gradient knows of another.
+        ((loss_gb * weight).sum(1) / weight.sum(1).clamp(min=1e-12)).sum().backward()  # type: ignore[no-untyped-call]
+        self._update(self._gradient(), running)
+        self.steps[self.active[running]] += 1
+        return int((weight > 0).sum())
+
+    def _batch(self, running: npt.NDArray[np.bool_]) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns each user's next rows: texts [g, b], targets [g, b, c], weights [g, b] (0 where there is none)."""
+        step = np.minimum(self.steps, self.total - 1)[self.active]
+        picked = np.where(running[:, None], self.schedule[self.active, step], -1)
+        return self.train_data.take(picked[:, : max(1, int((picked >= 0).sum(1).max()))])
+
+    @torch.no_grad()
+    def _update(self, grad: Tensor, running: npt.NDArray[np.bool_]) -> None:
+        """Applies AdamW to every running user's row, with the user's own clipping and learning rate.
+
+        lr rises linearly over the first ``warmup`` share of the user's steps, then falls linearly to zero.
+        """
+        step, total = self.steps[self.active], self.total[self.active]
+        warm = np.maximum(1, np.ceil(total * self.spec.warmup))
+        factor = np.minimum((step + 1) / warm, (total - step) / np.maximum(1, total - warm + 1)) * running
+        lr = _column(self.spec.lr * factor, self.weights)
+        count = _column(step + 1.0, self.weights)
+        norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
+        grad *= (self.spec.clip / (norm + 1e-6)).clamp(max=1.0)
+        self.first.lerp_(grad, 1 - BETA1)
+        self.second.mul_(BETA2).addcmul_(grad, grad, value=1 - BETA2)
+        towards = self.weights if self.begin is None else self.weights - self.begin[self.active]
+        decay = self.spec.weight_decay if self.begin is None else self.spec.shrink
+        move = self.first / (1 - BETA1**count)
+        move /= (self.second / (1 - BETA2**count)).sqrt_().add_(EPSILON)
+        move.add_(towards, alpha=decay)
+        self.weights.sub_(move.mul_(lr))
+
+    @torch.no_grad()
+    def _validate(self, places: npt.NDArray[np.int64], epoch: int | None = None) -> None:
+        """Scores these users on their validation rows and keeps the rows of those that got better."""
+        members = self.active[places]
+        sizes = self.val_data.size[members]
+        blind = sizes == 0  # nothing to choose by: the last state is the result
+        if blind.any() and epoch is None:
+            self.best[members[blind]] = self.weights[places[blind]]
+            self.best_epoch[members[blind]] = self.steps[members[blind]] // self.epoch_steps[members[blind]]
+        places, members, sizes = places[~blind], members[~blind], sizes[~blind]
+        if not len(members):
+            return
+        loss = self._validation_loss(places, members, sizes)
+        if epoch == 0:
+            self.start_loss[members] = loss
+        better = loss < self.best_loss[members]
+        chosen = members[better]
+        self.best_loss[chosen] = loss[better]
+        self.best_epoch[chosen] = self.steps[chosen] // self.epoch_steps[chosen]
+        self.best[chosen] = self.weights[places[better]]
+
+    def _validation_loss(
+        self, places: npt.NDArray[np.int64], members: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float64]:
+        """Returns each member's weighted mean loss over their validation rows, in slabs of the training batch's size."""
+        total, count = np.zeros(len(members)), np.zeros(len(members))
+        rows = self.weights[places]
+        binding = Bound(self.layout, self.layout.views(rows), len(members))
+        slab = 2 * self.spec.batch  # no gradients are kept: twice the rows of a training step fit
+        for first in range(0, int(sizes.max()), slab):
+            step = np.arange(first, min(first + slab, int(sizes.max())))
+            start = self.val_data.start[members, None]
+            text, target, weight = self.val_data.take(np.where(step[None] < sizes[:, None], start + step, -1))
+            scores = self.base.readout(self.context, text.view(-1), binding)
+            loss = row_loss(scores, target.view(-1, target.shape[-1]), self.context.prompt.exclusive).view_as(weight)
+            total += (loss * weight).sum(1).double().cpu().numpy()
+            count += weight.sum(1).double().cpu().numpy()
+        return total / count
+
+    def _finished(self) -> npt.NDArray[np.bool_]:
+        """Returns which active users are at their last step or have waited ``patience`` epochs."""
+        steps, epochs = self.steps[self.active], self.steps[self.active] // self.epoch_steps[self.active]
+        seen = self.val_data.size[self.active] > 0
+        patient = epochs - self.best_epoch[self.active] < self.spec.patience
+        return np.asarray((steps >= self.total[self.active]) | (seen & ~patient))
+
+    def _compact(self, running: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Drops finished users' rows; returns the new running mask (all true)."""
+        keep = torch.from_numpy(np.flatnonzero(running)).to(self.weights.device)
+        self.active = self.active[running]
+        self.first, self.second = self.first[keep], self.second[keep]
+        self._load(self.weights[keep])
+        return np.ones(len(self.active), dtype=bool)
+
+    def log(self, place: int) -> UnitLog:
+        """Returns how the training of the user at this place went."""
+
+        def finite(value: float) -> float | None:
+            return float(value) if np.isfinite(value) else None
+
+        steps = int(self.steps[place])
+        return UnitLog(
+            epochs=steps // int(self.epoch_steps[place]),
+            steps=steps,
+            best_epoch=int(self.best_epoch[place]),
+            start_loss=finite(self.start_loss[place]),
+            best_loss=finite(self.best_loss[place]),
+        )
+
+
+def _column(values: npt.NDArray[np.floating], like: Tensor) -> Tensor:
+    """Returns the values as [g, 1] beside a matrix."""
+    return torch.as_tensor(np.asarray(values), dtype=like.dtype, device=like.device)[:, None]
