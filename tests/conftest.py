@@ -1,0 +1,27 @@
+"""Fixtures for every test: the shared raw data where there is some, and a cache of each test's own."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """Returns a function: the folder of a task's real raw files, or a skip where it is not there."""
+
+    def folder(name: str) -> Path:
+        if not (SHARED / name).is_dir():
+            pytest.skip(f"no real files of '{name}' beside the repository (../shared/data/{name})")
+        return SHARED / name
+
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty cache for each test; tests of real weights keep the real one."""
+    if request.node.get_closest_marker("weights") is None:
+        monkeypatch.setenv("PEFTU_CACHE", str(tmp_path / "cache"))
