@@ -16,7 +16,7 @@ from peftu.data.sources import cache_dir
 
 EXTRAS = ("train", "report", "serve", "ray")
 DEFAULT_BASE = "smollm2-135m-instruct"
-LOW_MEMORY = 3 * 10**9  # training on the default base peaks near 2 GB
+LOW_MEMORY = 3 * 10**9
 LOW_DISK = 2 * 10**9
 
 
