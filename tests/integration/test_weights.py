@@ -170,7 +170,7 @@ def test_a_break_while_making_leaves_nothing_that_is_read(decoder: BaseCard, mon
     assert not decoder.folder.exists()
     assert [path.name for path in home.iterdir()] == [f".{decoder.name}.lock"]
 
-    killed = home / f".{decoder.name}-killed" / "made"  # a process that had no time to tidy up
+    killed = home / f".{decoder.name}@killed" / "made"  # a process that had no time to tidy up
     killed.mkdir(parents=True)
     (killed / "config.json").write_text("{}")
     assert weights_at_hand(decoder) is None

@@ -87,10 +87,10 @@ def _make(card: BaseCard, say: Say) -> Path:
     ):
         if (ready := weights_at_hand(card)) is not None:
             return ready
-        for left in home.glob(f".{card.name}-*"):  # of a process that was killed: nobody else is in here
+        for left in home.glob(f".{card.name}@*"):  # of a process that was killed: nobody else is in here
             shutil.rmtree(left, ignore_errors=True)
         _check_room(card, home)
-        with tempfile.TemporaryDirectory(dir=home, prefix=f".{card.name}-") as work:
+        with tempfile.TemporaryDirectory(dir=home, prefix=f".{card.name}@") as work:
             source, made = Path(work, "source"), Path(work, "made")
             made.mkdir()
             target = source if card.gguf else made
