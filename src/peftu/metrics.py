@@ -92,7 +92,8 @@ metrics: Registry[Metric] = Registry(
 def user_scores(predictions: pl.DataFrame, card: TaskCard, n_train: pl.DataFrame | None = None) -> pl.DataFrame:
     """Returns one row per method, base, seed and user: n_test, n_scored and the metrics of the card's kind.
 
-    Only rows with ``part == 'test'`` count. Methods keep the order in which they first appear, users are sorted.
+    Only rows with ``part == 'test'`` count. Methods keep the order in which they first appear, users are sorted; a
+    label 'lora@base' becomes 'lora', since the base has its own column.
     With h the gold and p the predicted set of labels of a row, t_l, g_l and s_l the rows of a user in which label l
     is in both, in gold, in the prediction:
 
@@ -163,8 +164,12 @@ def _test_rows(predictions: pl.DataFrame, card: TaskCard) -> pl.DataFrame:
     if rows.select((pl.col("scores").list.len() != len(card.labels)).any()).item():
         raise PeftuError(f"predictions: scores must hold one number for each of the {len(card.labels)} labels")
     labels = pl.List(pl.Enum(card.labels))
+    suffix = "@" + pl.col("base").fill_null("@")  # nothing ends with '@@': without a base the label stays
+    named_twice = pl.col("method").str.ends_with(suffix)
+    plain = pl.when(named_twice).then(pl.col("method").str.strip_suffix(suffix)).otherwise(pl.col("method"))
     nan = pl.col("scores").list.eval(pl.element().is_nan()).list.any()
     return rows.with_columns(
+        method=plain,
         gold=pl.col("target").list.unique().cast(labels),
         said=pl.col("predicted").list.unique().cast(labels),
         scored=pl.col("predicted").is_not_null() & pl.col("scores").is_not_null() & ~nan.fill_null(value=False),

@@ -16,7 +16,8 @@ LABELS = ("calm", "cross", "glad")
 def card(kind: Kind = "single", labels: tuple[str, ...] = LABELS) -> TaskCard:
     return TaskCard(
         name="made-up", version="1", title="Made up", description="d", user="a person", kind=kind,
-        labels=labels, instruction="?", main_metric="accuracy", language="en", licence="CC0", citation="none", homepage="none", files=(),
+        labels=labels, instruction="?", main_metric="accuracy", language="en", licence="CC0", citation="none",
+        homepage="none", files=(),
     )  # fmt: skip
 
 
@@ -106,6 +107,12 @@ def test_only_test_rows_count_and_methods_keep_their_order() -> None:
     )
     scores = user_scores(frame, card())
     assert scores.select("method", "base", "n_test", "accuracy").rows() == [("z", None, 1, 1.0), ("a", "b", 1, 1.0)]
+
+
+def test_a_label_does_not_repeat_its_base() -> None:
+    method, base = ["lora@b", "lora@b", "lora", "x@c"], ["b", None, "c", "b"]
+    scores = user_scores(predictions([["calm"]] * 4, [["calm"]] * 4, method=method, base=base), card())
+    assert scores.select("method", "base").rows() == [("lora", "b"), ("lora@b", None), ("lora", "c"), ("x@c", "b")]
 
 
 def test_training_rows_can_be_joined() -> None:

@@ -1,0 +1,71 @@
+"""What a run ran on: enough to explain a difference, nothing that names a person or a machine."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PACKAGES = (
+    "peftu", "numpy", "polars", "pyarrow", "pydantic", "scikit-learn", "scipy", "torch", "transformers", "tokenizers",
+    "safetensors", "gguf", "peft", "ray",
+)  # fmt: skip
+
+
+class Environment(BaseModel):
+    """Interpreter, machine and versions."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    python: str
+    platform: str
+    cpu: str
+    cores: int = Field(description="Cores this process may use.")
+    packages: dict[str, str]
+    git: str | None = Field(None, description="Revision of peftu's own checkout, '-dirty' when changed; null if none.")
+
+
+def current_environment() -> Environment:
+    """Returns the environment of this process; reads versions without importing the packages."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return Environment(
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.release()} {platform.machine()}",
+        cpu=_cpu(),
+        cores=len(affinity(0)) if affinity else os.cpu_count() or 1,
+        packages={name: found for name in PACKAGES if (found := _version(name))},
+        git=_git_revision(Path(__file__).parent),
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git_revision(folder: Path) -> str | None:
+    """Returns the revision of the checkout that tracks this package; None when installed from a wheel."""
+    try:
+        # A wheel unpacked below somebody's own repository must not borrow that repository's revision.
+        tracked = ["ls-files", "--error-unmatch", "errors.py"]
+        revision = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        for command in (tracked, revision):
+            done = subprocess.run(
+                ["git", "-C", str(folder), *command], capture_output=True, text=True, timeout=10, check=True
+            )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,152 @@
+"""Invented people and invented methods, to look at a report without data and without a model."""
+
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from peftu.config import MethodSpec, RunSpec
+from peftu.data.task import TaskCard
+from peftu.metrics import PREDICTIONS, user_scores
+from peftu.results import CostTotals, Hashes, MethodCost, MethodResult, RunRecord, Scope, TaskSummary, summarise
+
+CARD = TaskCard(
+    name="invented",
+    version="1",
+    title="Invented judgements",
+    description="Drawn by a random number generator.",
+    user="an invented person",
+    kind="single",
+    labels=("calm", "cross", "glad"),
+    instruction="How does the writer feel?",
+    main_metric="accuracy",
+    language="none",
+    licence="CC0-1.0",
+    citation="Nobody (no year). Invented.",
+    homepage="none",
+    files=(),
+    content_warning="None of this was said by anybody.",
+)
+
+
+class _Invented(NamedTuple):
+    """How an invented method behaves: chance of being right, what more training rows add, and its cost."""
+
+    name: str
+    base: str | None
+    scope: Scope
+    skill: float
+    growth: float
+    cost: MethodCost
+
+
+_METHODS = (
+    _Invented("user-majority", None, "user", 0.62, 0.0, MethodCost(parameters_per_user=1, bytes_per_user=2)),
+    _Invented("global", "minilm", "global", 0.65, 0.0, MethodCost(parameters_per_user=0, bytes_per_user=0)),
+    _Invented("zero-shot", "smollm2", "none", 0.48, 0.0, MethodCost(parameters_per_user=0, bytes_per_user=0)),
+    _Invented("mixed-head", "minilm", "both", 0.68, 0.14, MethodCost(parameters_per_user=1155, bytes_per_user=2310)),
+    _Invented("lora[r=4]", "smollm2", "user", 0.57, 0.2, MethodCost(parameters_per_user=69120, bytes_per_user=138240)),
+    _Invented("ia3", "smollm2", "user", 0.63, 0.0, MethodCost(parameters_per_user=5760, bytes_per_user=11520)),
+)  # fmt: skip
+_SECONDS = (0.001, 0.02, 0.4, 0.09, 8.5, 6.1)
+
+
+def example_run(users: int = 20, seeds: int = 3, test_rows: int = 20) -> tuple[RunRecord, pl.DataFrame]:
+    """Returns a finished record of invented results and its user scores.
+
+    >>> record, scores = example_run(users=12, seeds=1)
+    >>> record.users, len(record.methods)
+    (12, 6)
+    """
+    rng = np.random.default_rng(7)
+    train = rng.integers(8, 200, users)
+    ease = rng.normal(0, 0.1, users)
+    talent = {method.name: rng.normal(0, 0.09, users) for method in _METHODS}
+    talent["user-majority"] *= 0
+    parts = []
+    for method in _METHODS:
+        right = method.skill + ease + talent[method.name] + method.growth * (np.log(train / 80) / np.log(80))
+        for seed in range(seeds):
+            parts.append(_predict(method, seed, np.clip(right, 0.05, 0.97), test_rows, rng))
+    n_train = pl.DataFrame(
+        {
+            "seed": np.repeat(np.arange(seeds), users),
+            "user_id": [f"key-{user}" for user in range(users)] * seeds,
+            "n_train": np.tile(train, seeds),
+        }
+    )
+    scores = user_scores(pl.concat(parts), CARD, n_train)
+    costs = {
+        (method.name, method.base): method.cost.model_copy(
+            update={"seconds_per_user": seconds, "peak_rss_bytes": 400_000_000 + int(1e8 * seconds)}
+        )
+        for method, seconds in zip(_METHODS, _SECONDS, strict=True)
+    }
+    results = summarise(scores, CARD, costs)
+    scopes = {method.name: method.scope for method in _METHODS}
+    return _record(users, seeds, [r.model_copy(update={"scope": scopes[r.method]}) for r in results]), scores
+
+
+def _predict(
+    method: _Invented,
+    seed: int,
+    right: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+    rows: int,
+    rng: np.random.Generator,
+) -> pl.DataFrame:
+    """Returns predictions that are right with each user's chance."""
+    users = len(right)
+    gold = rng.integers(0, 3, users * rows)
+    wrong = rng.random(users * rows) >= np.repeat(right, rows)
+    said = (gold + wrong * rng.integers(1, 3, users * rows)) % 3
+    labels = np.array(CARD.labels)
+    return pl.DataFrame(
+        {
+            "method": method.name,
+            "base": pl.Series([method.base] * users * rows, dtype=pl.String),
+            "seed": seed,
+            "user_id": np.repeat([f"key-{user}" for user in range(users)], rows),
+            "item_id": [str(item) for item in range(users * rows)],
+            "part": "test",
+            "target": labels[gold][:, None].tolist(),
+            "predicted": labels[said][:, None].tolist(),
+            "scores": [[-1.0, -1.0, -1.0]] * (users * rows),
+        },
+        schema_overrides={name: PREDICTIONS[name] for name in ("base", "seed", "scores")},
+    ).select(*PREDICTIONS)
+
+
+def _record(users: int, seeds: int, results: list[MethodResult]) -> RunRecord:
+    asked = RunSpec(
+        task=CARD.name,
+        methods=tuple(
+            MethodSpec.parse(f"{method.name}@{method.base}" if method.base else method.name) for method in _METHODS
+        ),
+        seeds=tuple(range(seeds)),
+    )
+    spec = asked.model_dump(mode="json")
+    methods = ",".join(map(str, asked.methods))
+    return RunRecord(
+        run=asked.run_id,
+        created=datetime(2025, 1, 31, 12, tzinfo=UTC),
+        command=f"peftu compare {CARD.name} --methods {methods} --seeds {seeds}",
+        spec_passed={key: spec[key] for key in ("task", "methods", "seeds")},
+        spec=spec,
+        task=TaskSummary.of(CARD),
+        regime=asked.split.regime,
+        hashes=Hashes(
+            data="sha256:" + "0" * 64,
+            splits={str(seed): "sha256:" + str(seed % 10) * 64 for seed in range(seeds)},
+            bases={"minilm": "sha256:" + "a" * 64, "smollm2": "sha256:" + "b" * 64},
+        ),
+        users=users,
+        excluded_users={"fewer than 10 items": users // 5, "test part would be empty": 1},
+        truncated_texts={"smollm2": 3},
+        leakage={
+            str(seed): {"test_rows": users * 20, "text_seen_same_user": 0.0, "text_seen_other_users": 0.94 + seed / 100}
+            for seed in range(seeds)
+        },
+        methods=tuple(results),
+        cost=CostTotals(seconds=sum(_SECONDS) * users * seeds, peak_rss_bytes=1_250_000_000, bytes=152_072 * users),
+    )

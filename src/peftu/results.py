@@ -1,0 +1,430 @@
+"""The run record: everything needed to trust, repeat and compare a run, as one versioned JSON file.
+
+A run folder holds ``predictions.parquet``, ``user_scores.parquet``, ``train_log.jsonl``, ``report.html`` and, written
+last, ``run.json``. A folder without ``run.json`` is unfinished and is never read as whole.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import polars as pl
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from peftu.data.task import Kind, TaskCard
+from peftu.environment import Environment, current_environment
+from peftu.errors import PeftuError
+from peftu.metrics import metrics
+from peftu.stats import Estimate, System, UserMatrix, bootstrap, paired_gains, seed_means, user_matrix
+
+RECORD = "run.json"
+REPORT = "report.html"
+PREDICTIONS = "predictions.parquet"
+USER_SCORES = "user_scores.parquet"
+USER_MAJORITY = "user-majority"
+GLOBAL = "global"
+MIXED_HEAD = "mixed-head"  # costs seconds to fit: a dearer module must beat it or say that it does not
+REFERENCES = (USER_MAJORITY, GLOBAL, MIXED_HEAD)
+
+SystemKey = tuple[str, str | None]
+Scope = Literal["none", "global", "user", "both"]
+
+
+class Tags(Protocol):
+    """The part of a method's card that must stand beside its number."""
+
+    @property
+    def scope(self) -> Scope: ...  # noqa: D102
+    @property
+    def trained(self) -> bool: ...  # noqa: D102
+    @property
+    def uses_others_labels(self) -> bool: ...  # noqa: D102
+
+
+class Part(BaseModel):
+    """A frozen piece of the record; keys added by a later minor version are skipped when it is read."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Score(Part):
+    """A mean over users and its 95 % interval (percentile bootstrap over users); null without a scored user."""
+
+    mean: float | None
+    ci: tuple[float, float] | None
+
+
+class MethodCost(Part):
+    """What one method cost, as measured by whoever ran it; averaged over seeds."""
+
+    parameters_per_user: int | None = None
+    bytes_per_user: int | None = None
+    seconds_per_user: float | None = None
+    users_per_hour: float | None = Field(None, description="3600 / seconds_per_user unless measured.")
+    peak_rss_bytes: int | None = None
+    notes: dict[str, Any] = Field(default_factory=dict)
+
+
+class MethodResult(Part):
+    """One line of the leaderboard. Its JSON is the documented shape of ``run --json`` and ``compare --json``."""
+
+    method: str
+    base: str | None
+    mean: float | None = Field(description="Main metric, averaged over seeds, then over users.")
+    ci: tuple[float, float] | None
+    seeds: tuple[float, ...] = Field(description="Mean over users for each seed.")
+    gain: dict[str, Score] = Field(description="Paired over users; positive is better whatever the metric.")
+    helped: int | None = Field(description="Users scoring better than with user-majority; null when it was not run.")
+    unchanged: int | None
+    hurt: int | None
+    parameters_per_user: int | None = None
+    bytes_per_user: int | None = None
+    seconds_per_user: float | None = None
+    users_per_hour: float | None = None
+    peak_rss_bytes: int | None = None
+    macro_f1: Score
+    users: int = Field(description="Users with at least one scored test row.")
+    scored: int = Field(description="Test rows scored, over all seeds.")
+    unscored: int = Field(description="Test rows without a usable prediction, over all seeds; in no metric.")
+    scope: Scope | None = Field(None, description="Whose parameters it has.")
+    trained: bool | None = None
+    uses_others_labels: bool | None = None
+    notes: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """Returns 'method@base', the name of this line."""
+        return f"{self.method}@{self.base}" if self.base else self.method
+
+    @property
+    def name(self) -> str:
+        """Returns the method's plain name, without knobs and base."""
+        return plain_name(self.method)
+
+    @property
+    def personal(self) -> bool:
+        """Returns whether this is a way to personalise that must prove itself against user-majority."""
+        if self.name in (USER_MAJORITY, GLOBAL):
+            return False
+        if self.scope is None:
+            return not self.name.startswith(("global", "zero-shot"))
+        return self.scope in ("user", "both")
+
+
+class TaskSummary(Part):
+    """The part of the task card that a reader of results needs."""
+
+    name: str
+    version: str
+    title: str
+    kind: Kind
+    labels: tuple[str, ...]
+    user: str
+    main_metric: str
+    language: str
+    licence: str
+    citation: str
+    homepage: str
+    content_warning: str | None = None
+    superseded_by: str | None = None
+
+    @classmethod
+    def of(cls, card: TaskCard) -> "TaskSummary":
+        """Returns the summary of a card."""
+        return cls.model_validate(card.model_dump())
+
+
+class Hashes(Part):
+    """What the numbers were made from."""
+
+    data: str = Field(description="'sha256:…' of the user table.")
+    splits: dict[str, str] = Field(description="Seed -> 'sha256:…' of its split.")
+    bases: dict[str, str] = Field(default_factory=dict, description="Base -> fingerprint of weights and tokenizer.")
+
+
+class CostTotals(Part):
+    """What the whole run cost."""
+
+    seconds: float | None = None
+    peak_rss_bytes: int | None = None
+    bytes: int | None = Field(None, description="Stored personal modules of all methods.")
+
+
+class RunFile(Part):
+    """A file of the run folder."""
+
+    name: str = Field(pattern=r"^[\w-][\w.-]*$")
+    bytes: int
+    sha256: str
+
+
+class RunRecord(Part):
+    """Version 1 of the record. Files written by it load for ever."""
+
+    schema_version: Literal[1] = 1
+    run: str = Field(description="The run's id: first digits of the hash of its spec.")
+    created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+    status: Literal["complete", "failed", "interrupted"] = "complete"
+    error: str | None = None
+    command: str | None = Field(None, description="Command line that makes this run again.")
+    spec_passed: dict[str, Any] = Field(description="As asked for.")
+    spec: dict[str, Any] = Field(description="As resolved: every default filled in.")
+    task: TaskSummary
+    regime: str
+    hashes: Hashes
+    users: int
+    excluded_users: dict[str, int] = Field(default_factory=dict, description="Reason -> users left out.")
+    truncated_texts: dict[str, int] = Field(default_factory=dict, description="Base -> texts cut at its limit.")
+    leakage: dict[str, Any] = Field(default_factory=dict, description="The split's leakage report.")
+    methods: tuple[MethodResult, ...] = ()
+    cost: CostTotals = CostTotals()
+    warnings: tuple[str, ...] = Field((), description="What a reader must know and no other field says; no user keys.")
+    environment: Environment = Field(default_factory=current_environment)
+    files: tuple[RunFile, ...] = ()
+
+    @property
+    def scored(self) -> int:
+        """Returns the test rows that got a score, over methods and seeds."""
+        return sum(method.scored for method in self.methods)
+
+    @property
+    def unscored(self) -> int:
+        """Returns the test rows that got none, over methods and seeds."""
+        return sum(method.unscored for method in self.methods)
+
+    @property
+    def split(self) -> str:
+        """Returns the split's hash; with different splits per seed, the hash of their hashes."""
+        distinct = sorted(set(self.hashes.splits.values()))
+        return (
+            distinct[0] if len(distinct) == 1 else "sha256:" + hashlib.sha256("\n".join(distinct).encode()).hexdigest()
+        )
+
+    def to_json(self) -> str:
+        """Returns the record as indented JSON without NaN."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def write(self, folder: Path) -> Path:
+        """Returns the path of ``run.json``, written whole or not at all."""
+        return write_atomic(Path(folder) / RECORD, self.to_json())
+
+    @classmethod
+    def read(cls, path: Path) -> "RunRecord":
+        """Returns the record in a ``run.json`` or in the folder that holds it; keys it does not know are skipped.
+
+        Raises:
+            PeftuError: there is none, it is cut off, is another kind of file, or comes from a newer version.
+        """
+        path = Path(path)
+        path = path / RECORD if path.is_dir() else path
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except OSError:
+            raise PeftuError(f"{path}: no readable run record — the run did not finish, or this is no run") from None
+        except ValueError:
+            raise PeftuError(f"{path}: not a whole JSON file — it was cut off or is no run record; run again") from None
+        version = raw.get("schema_version") if isinstance(raw, dict) else None
+        if not isinstance(version, int):
+            raise PeftuError(f"{path}: schema_version is missing — this is no run record of peftu")
+        if version > 1:
+            raise PeftuError(f"{path}: schema_version {version} is newer than this peftu — pip install -U peftu")
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            raise PeftuError(
+                f"{path}: {field}: {first['msg']} — the record was changed or damaged; run again"
+            ) from None
+
+    def cli_json(self, folder: Path | None = None) -> dict[str, Any]:
+        """Returns the one JSON object that ``run --json`` and ``compare --json`` print.
+
+        Args:
+            folder: the run folder; without it ``run`` is the id and ``report`` is null.
+        """
+        return {
+            "task": self.task.name,
+            "regime": self.regime,
+            "split": self.split,
+            "users": self.users,
+            "metric": self.task.main_metric,
+            "run": self.run if folder is None else str(folder),
+            "report": None if folder is None else str(Path(folder) / REPORT),
+            "methods": [method.model_dump(mode="json") for method in self.methods],
+        }
+
+
+def summarise(
+    user_scores: pl.DataFrame,
+    card: TaskCard,
+    costs: Mapping[SystemKey, MethodCost] | None = None,
+    cards: Mapping[str, Tags] | None = None,
+) -> list[MethodResult]:
+    """Returns one result per method and base, in the order of the frame.
+
+    Gains are taken over 'user-majority', 'global' and 'mixed-head' where these were run. Where one of them was run
+    on several bases, a method is compared with the one on its own base, and with none when there is no such one.
+
+    Args:
+        user_scores: the frame that ``peftu.metrics.user_scores`` returns.
+        card: names the main metric.
+        costs: (method, base) -> its cost; the method with or without '@base'.
+        cards: plain method name -> its card; fills scope, trained and uses_others_labels.
+
+    Raises:
+        PeftuError: the card's main metric is unknown or was not computed for its kind.
+    """
+    main = metrics.get(card.main_metric)
+    matrix, f1 = user_matrix(user_scores, main.name), user_matrix(user_scores, "macro_f1")
+    means, f1_means = bootstrap(matrix.values), bootstrap(f1.values)
+    gains = {
+        reference: paired_gains(matrix, reference, higher_is_better=main.higher_is_better)
+        for reference in matrix.systems
+        if plain_name(reference.method) in REFERENCES
+    }
+    costs = {(method.removesuffix(f"@{base}"), base): cost for (method, base), cost in (costs or {}).items()}
+    rows = user_scores.group_by("method", "base").agg(pl.col("n_test", "n_scored").sum()).rows()
+    tested = {System(method, base): (n_test, n_scored) for method, base, n_test, n_scored in rows}
+    results = []
+    for place, system in enumerate(matrix.systems):
+        references = _references(matrix, system)
+        majority = gains[references[USER_MAJORITY]][place] if USER_MAJORITY in references else None
+        tags = (cards or {}).get(plain_name(system.method))
+        n_test, n_scored = tested[system]
+        results.append(
+            MethodResult(
+                method=system.method,
+                base=system.base,
+                **_score(means[place]).model_dump(),
+                seeds=tuple(seed_means(user_scores, main.name, system)),
+                gain={name: _score(gains[reference][place].estimate) for name, reference in references.items()},
+                helped=majority and majority.helped,
+                unchanged=majority and majority.unchanged,
+                hurt=majority and majority.hurt,
+                **_cost(costs.get(system)),
+                macro_f1=_score(f1_means[place]),
+                users=means[place].users,
+                scored=n_scored,
+                unscored=n_test - n_scored,
+                scope=tags.scope if tags else None,
+                trained=tags.trained if tags else None,
+                uses_others_labels=tags.uses_others_labels if tags else None,
+            )
+        )
+    return results
+
+
+def plain_name(label: str) -> str:
+    """Returns 'lora' for 'lora[rank=4]@base'."""
+    return label.partition("@")[0].partition("[")[0]
+
+
+def _references(matrix: UserMatrix, own: System) -> dict[str, System]:
+    """Returns the reference systems that this one is compared with."""
+    found = {}
+    for name in REFERENCES:
+        candidates = [system for system in matrix.systems if plain_name(system.method) == name]
+        candidates = [system for system in candidates if system.base == own.base] or candidates
+        if len(candidates) == 1:
+            found[name] = candidates[0]
+    return found
+
+
+def _score(estimate: Estimate) -> Score:
+    bounds = None if estimate.low is None or estimate.high is None else (estimate.low, estimate.high)
+    return Score(mean=estimate.mean, ci=bounds)
+
+
+def _cost(cost: MethodCost | None) -> dict[str, Any]:
+    fields = (cost or MethodCost()).model_dump()
+    if fields["users_per_hour"] is None and fields["seconds_per_user"]:
+        fields["users_per_hour"] = 3600 / fields["seconds_per_user"]
+    return fields
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run folder whose files are what its record says they are."""
+
+    folder: Path
+    record: RunRecord
+
+    def user_scores(self) -> pl.DataFrame:
+        """Returns the scores of every user under every method and seed."""
+        return pl.read_parquet(self.folder / USER_SCORES)
+
+    def predictions(self) -> pl.DataFrame:
+        """Returns every prediction."""
+        return pl.read_parquet(self.folder / PREDICTIONS)
+
+
+def start_folder(folder: Path) -> Path:
+    """Returns the folder, made if need be and without a ``run.json``: from now on it is an unfinished run."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RECORD).unlink(missing_ok=True)
+    return folder
+
+
+def finish_folder(folder: Path, record: RunRecord) -> RunRecord:
+    """Returns the record with the folder's files and their sha256, after writing it as the last file.
+
+    Listed are the files that lie directly in the folder, without ``run.json`` itself and the report, which is a view
+    that may be drawn again at any time. Sub-folders (a store of modules) keep their own checksums.
+    """
+    files = tuple(
+        RunFile(name=path.name, bytes=path.stat().st_size, sha256=_sha256(path))
+        for path in sorted(Path(folder).iterdir())
+        if path.is_file() and path.name not in (RECORD, REPORT) and not path.name.startswith(".")
+    )
+    finished = record.model_copy(update={"files": files})
+    finished.write(folder)
+    return finished
+
+
+def load_run(folder: Path) -> Run:
+    """Returns a run after checking every listed file against its sha256.
+
+    Raises:
+        PeftuError: the folder has no whole record, or a file is missing or was changed since.
+    """
+    folder = Path(folder)
+    folder = folder.parent if folder.name == RECORD else folder
+    record = RunRecord.read(folder / RECORD)
+    for file in record.files:
+        path = folder / file.name
+        if not path.is_file():
+            raise PeftuError(f"{path}: listed in {RECORD} but missing — copy the whole folder, or run again")
+        if _sha256(path) != file.sha256:
+            raise PeftuError(f"{path}: differs from the sha256 in {RECORD} — restore the file, or run again")
+    return Run(folder, record)
+
+
+def write_atomic(path: Path, text: str) -> Path:
+    """Returns the path, now holding the text: readers see the old file or the new one, never a part."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def record_schema() -> dict[str, Any]:
+    """Returns the JSON schema of the record; ``schemas/run-record-v1.json`` is its committed copy."""
+    return RunRecord.model_json_schema(mode="serialization")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
