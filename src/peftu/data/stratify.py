@@ -39,7 +39,7 @@ def deal_multi(labels: Sequence[Sequence[int]], ranks: Sequence[int], sizes: Seq
     lacking = {label: [len(items) * size for size in sizes] for label, items in waiting.items()}  # times ``number``
     parts = [0] * number
     while waiting:
-        label = min(waiting, key=lambda one: (len(waiting[one]), min(ranks[item] for item in waiting[one])))
+        label = min(waiting, key=lambda one: (len(waiting[one]), min(ranks[item] for item in waiting[one]), one))
         for item in sorted(waiting[label], key=lambda item: ranks[item]):
             part = max((p for p in range(len(sizes)) if room[p]), key=lambda p: (lacking[label][p], room[p], p))
             parts[item] = part
