@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import altair as alt
 import numpy as np
@@ -11,7 +11,7 @@ import vl_convert as vlc
 
 from peftu.report.words import Scale
 from peftu.results import MethodResult, Score
-from peftu.stats import SAME, Doubles, bootstrap
+from peftu.stats import SAME, Doubles, interval
 
 PANEL = (244, 150)
 _MOST_BARS = 200
@@ -20,6 +20,15 @@ _FEWEST_A_BIN = 6
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 HELPED, SAME_COLOUR, HURT = "var(--helped)", "var(--same)", "var(--hurt)"
 _INK, _MUTED, _LINE = "var(--ink)", "var(--muted)", "var(--line)"
+
+
+class Bin(NamedTuple):
+    """Users with about as many training items: the median of these, the mean gain and its interval."""
+
+    items: float
+    gain: float
+    low: float
+    high: float
 
 
 def leaderboard_chart(
@@ -98,10 +107,10 @@ def gain_panel(gains: Doubles, mean: Score, scale: Scale, domain: tuple[float, f
     return _svg(alt.layer(*_mean_band(mean, scale, domain), sides, ticks, _zero(y)))
 
 
-def training_panel(gains: Doubles, n_train: Doubles, scale: Scale, domain: tuple[float, float]) -> str:
+def training_panel(
+    gains: Doubles, n_train: Doubles, bins: Sequence[Bin], scale: Scale, domain: tuple[float, float]
+) -> str:
     """Returns each user's gain against the number of training items, with the mean and interval of bins of users."""
-    known = ~np.isnan(gains) & ~np.isnan(n_train)
-    gains, n_train = gains[known], n_train[known]
     wide = n_train.max() > 10 * max(n_train.min(), 1)
     ends = [float(n_train.min()), float(n_train.max())]
     x_scale = alt.Scale(type="log" if wide else "linear", domain=ends, nice=not wide, padding=8, zero=False)
@@ -116,9 +125,8 @@ def training_panel(gains: Doubles, n_train: Doubles, scale: Scale, domain: tuple
         _zero(y),
         alt.Chart(dots).mark_point(filled=True, size=26, opacity=0.4, color=SAME_COLOUR).encode(x=x, y=y),
     ]
-    bins = binned_gains(gains, n_train)
     if bins:
-        frame = pl.DataFrame(bins, schema=["items", "gain", "low", "high"], orient="row")
+        frame = pl.DataFrame(bins, schema=Bin._fields, orient="row")
         means = alt.Chart(frame.with_columns(pl.col("gain", "low", "high") * scale.factor))
         low = _gain_axis(scale, domain, "low")
         layers += [
@@ -129,19 +137,20 @@ def training_panel(gains: Doubles, n_train: Doubles, scale: Scale, domain: tuple
     return _svg(alt.layer(*layers))
 
 
-def binned_gains(gains: Doubles, n_train: Doubles) -> list[tuple[float, float, float, float]]:
-    """Returns (median items, mean gain, low, high) for up to five equal bins of users; none for too few users."""
+def binned_gains(gains: Doubles, n_train: Doubles) -> list[Bin]:
+    """Returns up to five equally large groups of users, by training items; none for too few users."""
     wanted = min(5, len(gains) // _FEWEST_A_BIN)
     if wanted < 2:
         return []
     cuts = np.unique(np.quantile(n_train, np.linspace(0, 1, wanted + 1)[1:-1]))
     place = np.searchsorted(cuts, n_train, side="left")
-    rows = []
-    for chosen in (place == bin_ for bin_ in range(len(cuts) + 1)):
-        if chosen.sum() >= _FEWEST_A_BIN - 1:
-            estimate = bootstrap(gains[chosen][:, None])[0]
-            rows.append((float(np.median(n_train[chosen])), estimate.mean, estimate.low, estimate.high))
-    return rows  # type: ignore[return-value]
+    groups = [np.flatnonzero(place == number) for number in range(len(cuts) + 1)]
+    estimates = [(group, interval(gains[group])) for group in groups if len(group) >= _FEWEST_A_BIN - 1]
+    return [
+        Bin(float(np.median(n_train[group])), estimate.mean, estimate.low, estimate.high)
+        for group, estimate in estimates
+        if estimate.mean is not None and estimate.low is not None and estimate.high is not None
+    ]
 
 
 def gain_domain(gains: Doubles, scale: Scale) -> tuple[float, float]:

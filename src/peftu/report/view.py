@@ -174,10 +174,7 @@ class RunView:
         mean = result.gain[USER_MAJORITY]
         words = f"{result.helped} helped, {result.unchanged} unchanged, {result.hurt} hurt"
         average = f"average {self.scale.gain(mean)} {self.scale.unit}"
-        training, trend = "", ""
-        if self.training is not None:
-            training = self.charts_module.training_panel(gains, self.training, self.scale, domain)
-            trend = self._trend(gains)
+        training, trend = self._training(gains, domain)
         return {
             "label": result.label,
             "words": words,
@@ -188,14 +185,16 @@ class RunView:
             "training_alt": f"Gain against training items under {result.label}. {trend}",
         }
 
-    def _trend(self, gains: Doubles) -> str:
-        assert self.training is not None  # noqa: S101
+    def _training(self, gains: Doubles, domain: tuple[float, float]) -> tuple[str, str]:
+        """Returns the chart of gains against training items, and its first and last average in words."""
+        if self.training is None:
+            return "", ""
         known = ~np.isnan(gains) & ~np.isnan(self.training)
-        bins = self.charts_module.binned_gains(gains[known], self.training[known])
-        if not bins:
-            return "too few users for averages"
-        ends = [f"{self.scale.signed(gain)} at {items:.0f} items" for items, gain, *_ in (bins[0], bins[-1])]
-        return " → ".join(ends)
+        gains, n_train = gains[known], self.training[known]
+        bins = self.charts_module.binned_gains(gains, n_train)
+        ends = [f"{self.scale.signed(bins[end].gain)} at {bins[end].items:.0f} items" for end in (0, -1) if bins]
+        words = f"on average {' → '.join(ends)}" if len(bins) > 1 else "too few users for averages"
+        return self.charts_module.training_panel(gains, n_train, bins, self.scale, domain), words
 
     @cached_property
     def training(self) -> Doubles | None:
