@@ -59,7 +59,7 @@ class TestLoad:
     @pytest.mark.parametrize(
         ("task", "options", "said"),
         [
-            ("tweeteval", {"grup": "g1"}, "task 'tweeteval': unknown option 'grup' — did you mean 'group'?"),
+            ("tweeteval", {"groups": "g1"}, "task 'tweeteval': unknown option 'groups' — did you mean 'group'?"),
             ("tweeteval", {"group": "g4"}, "task 'tweeteval': group='g4' — known: g1, g2, g3"),
             ("epic", {"group": "g1"}, "task 'epic': unknown option 'group' — it has none"),
             ("tweetevel", {}, "unknown task 'tweetevel' — did you mean 'tweeteval'?"),

@@ -77,7 +77,7 @@ class UserTable:
         """
         about = {"hash": self.hash, "options": self.options, "sources": self.sources}
         metadata = {FORMAT: json.dumps(about, sort_keys=True), "peftu-card": self.card.model_dump_json()}
-        table = self.frame.to_arrow().replace_schema_metadata(metadata)
+        table = self.frame.to_arrow(compat_level=pl.CompatLevel.oldest()).replace_schema_metadata(metadata)
         part = path.with_name(path.name + ".part")
         with writing_to(path.parent):
             try:
@@ -200,9 +200,9 @@ def _repeated_rows(frame: pl.DataFrame) -> Problems:
             continue
         earlier, before = first[user, item]
         how = (
-            "is row {} again — keep one"
+            "repeats row {} — keep one"
             if rest == before
-            else "and row {} judge one item by one user differently — keep one"
+            else "is by the user and on the item of row {}, with another answer — keep one"
         )
         found.append((row, how.format(earlier)))
     return found
