@@ -3,12 +3,14 @@
 import hashlib
 import json
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from peftu.errors import PeftuError
+from peftu.registry import did_you_mean
 
+T = TypeVar("T", bound=BaseModel)
 Regime = Literal["within-user", "unseen-text"]
 
 
@@ -43,7 +45,7 @@ class RegionSpec(Spec):
         Raises:
             PeftuError: a key or a value that is not known.
         """
-        return cls(**_validated(cls, _assignments(text, "region")))
+        return validated(cls, assignments(text, "region"), "region")
 
     def __str__(self) -> str:
         return f"depth={self.depth or 'full'},span={self.span}"
@@ -67,7 +69,7 @@ class MethodSpec(Spec):
         if match is None:
             raise PeftuError(f"method '{text}' is not of the form name[key=value,…]@base")
         name, knobs, base = match.groups()
-        return cls(name=name, params=_assignments(knobs, f"method {name}") if knobs else {}, base=base)
+        return cls(name=name, params=assignments(knobs, f"method {name}") if knobs else {}, base=base)
 
     def __str__(self) -> str:
         knobs = ",".join(f"{key}={value}" for key, value in sorted(self.params.items()))
@@ -81,6 +83,7 @@ class SplitSpec(Spec):
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     min_items: int = Field(10, ge=3, description="Users with fewer items are left out and counted.")
     users: int | None = Field(None, ge=1, description="At most this many users, drawn by hash; None: all.")
+    max_items: int | None = Field(None, ge=3, description="At most this many items a user, drawn by hash; None: all.")
 
 
 class TrainSpec(Spec):
@@ -103,17 +106,33 @@ class RunSpec(Spec):
     task: str
     task_options: dict[str, Any] = Field(default_factory=dict)
     split: SplitSpec = SplitSpec()
-    methods: tuple[MethodSpec, ...]
+    methods: tuple[MethodSpec, ...] = Field(min_length=1)
     base: str = "smollm2-135m-instruct"
     region: RegionSpec | None = Field(None, description="None: the default of the base's family.")
-    train: TrainSpec = TrainSpec()
-    seeds: tuple[int, ...] = (0,)
+    train: dict[str, Any] = Field(default_factory=dict, description="TrainSpec values that hold for every method.")
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
     max_tokens: int = Field(256, ge=16, description="Longest text in tokens; longer ones are cut and counted.")
 
     @property
     def run_id(self) -> str:
         """Returns twelve hex digits that name this run."""
         return self.digest()[:12]
+
+
+def validated(cls: type[T], values: dict[str, Any], where: str) -> T:
+    """Returns the spec or method made from these values.
+
+    Raises:
+        PeftuError: one line with the first value that is wrong, and the closest known name for an unknown one.
+    """
+    try:
+        return cls(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or cls.__name__
+        if first["type"] == "extra_forbidden":
+            raise PeftuError(f"{where}: unknown setting '{field}'{did_you_mean(field, cls.model_fields)}") from None
+        raise PeftuError(f"{where}: {field}: {first['msg']} (got {first['input']!r})") from None
 
 
 def _scalar(text: str) -> Any:
@@ -123,26 +142,23 @@ def _scalar(text: str) -> Any:
         return text
 
 
-def _assignments(text: str, where: str) -> dict[str, Any]:
+def assignments(text: str, where: str, dotted: bool = False) -> dict[str, Any]:
+    """Returns the values of 'key=value,key=value'; a value is read as JSON where it is JSON, else as text.
+
+    Args:
+        text: the assignments; a comma divides only where a key follows, so that lists may hold commas.
+        where: what the text is, for messages.
+        dotted: keys may name nested values, as ``train.batch``.
+
+    Raises:
+        PeftuError: a piece has no '='.
+    """
     result: dict[str, Any] = {}
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
+    for part in filter(None, (piece.strip() for piece in re.split(r",(?=\s*[\w.]+=)", text))):
         key, equals, value = part.partition("=")
         if not equals:
             raise PeftuError(f"{where}: '{part}' is not of the form key=value")
+        if "." in key and not dotted:
+            raise PeftuError(f"{where}: '{key.strip()}' has a dot — write a plain name")
         result[key.strip()] = _scalar(value.strip())
     return result
-
-
-def _validated(cls: type[Spec], values: dict[str, Any]) -> dict[str, Any]:
-    """Returns the values unchanged when ``cls`` takes them.
-
-    Raises:
-        PeftuError: one line with the first field that is wrong.
-    """
-    try:
-        cls(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or cls.__name__
-        raise PeftuError(f"{cls.__name__}: {field}: {first['msg']} (got {first['input']!r})") from None
-    return values

@@ -287,7 +287,7 @@ class _Cohort:
     def _validation_loss(
         self, places: npt.NDArray[np.int64], members: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float64]:
-        """Returns each member's weighted mean loss over their validation rows, in slabs of the training batch's size."""
+        """Returns each member's weighted mean loss over their validation rows, a slab of rows at a time."""
         total, count = np.zeros(len(members)), np.zeros(len(members))
         rows = self.weights[places]
         binding = Bound(self.layout, self.layout.views(rows), len(members))

@@ -52,7 +52,7 @@ def padded(sequences: Sequence[Sequence[int]], fill: int, device: torch.device) 
 
 
 def length_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Returns sequence numbers in batches of like length, each at most ``tokens`` when padded (one sequence at least)."""
+    """Returns sequence numbers in batches of like length, each at most ``tokens`` when padded; never empty."""
     batches: list[list[int]] = []
     for number in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
         if not batches or (len(batches[-1]) + 1) * max(1, lengths[number]) > tokens:

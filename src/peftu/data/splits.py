@@ -67,7 +67,7 @@ def make_split(table: UserTable, spec: SplitSpec | None = None, seed: int = 0) -
     spec = spec or SplitSpec()
     fractions = _fractions(spec)
     frame, excluded = _eligible(table, spec)
-    notes: dict[str, int] = {}
+    frame, cut = _capped(frame, spec.max_items)
     if spec.regime == "within-user":
         parts, notes = _within_user(table.card, frame, fractions, seed)
         frame = frame.with_columns(pl.Series("part", parts, pl.String))
@@ -80,7 +80,7 @@ def make_split(table: UserTable, spec: SplitSpec | None = None, seed: int = 0) -
     rows = frame.select("user_id", "item_id", "part")
     digest = hashlib.sha256(f"{table.hash}\n{content_hash(rows)}".encode()).hexdigest()
     kept = {reason: number for reason, number in excluded.items() if number}
-    return Split(rows, spec.regime, seed, spec.fractions, kept, notes, leakage_report(frame), f"sha256:{digest}")
+    return Split(rows, spec.regime, seed, spec.fractions, kept, cut | notes, leakage_report(frame), f"sha256:{digest}")
 
 
 def leakage_report(frame: pl.DataFrame) -> Leakage:
@@ -199,6 +199,17 @@ def _eligible(table: UserTable, spec: SplitSpec) -> tuple[pl.DataFrame, dict[str
         excluded[f"not among the {spec.users} drawn"] = len(enough) - len(drawn)
         enough = drawn
     return table.frame.filter(pl.col("user_id").is_in(enough)), excluded
+
+
+def _capped(frame: pl.DataFrame, most: int | None) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Returns at most so many rows a user, drawn by hash, and how many users had more."""
+    if most is None:
+        return frame, {}
+    ranks = [hashed("item", user, item) for user, item in frame.select("user_id", "item_id").iter_rows()]
+    place = pl.col("rank").rank("ordinal").over("user_id")
+    drawn = frame.with_columns(pl.Series("rank", ranks, pl.UInt64)).filter(place <= most)
+    richer = int((frame.group_by("user_id").len()["len"] > most).sum())
+    return drawn.drop("rank"), {f"cut to {most} items": richer} if richer else {}
 
 
 def _within_user(

@@ -1,7 +1,7 @@
 """LoRA: a low-rank change of frozen linear maps (Hu et al. 2021, arXiv 2106.09685)."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,9 +28,15 @@ class Lora(BaseModel):
         source="arXiv 2106.09685",
     )
 
+    # Chosen on validation data: benchmarks/accuracy.py.
+    train_defaults: ClassVar[dict[str, Any]] = {"lr": 1e-3, "epochs": 8}
+    warm_defaults: ClassVar[dict[str, Any]] = {"lr": 5e-4, "epochs": 8}
+
     rank: int = Field(8, ge=1)
     alpha: float = Field(16.0, gt=0)
-    targets: tuple[str, ...] = Field(("q", "v"), description="Roles of the linear maps: q k v o gate up down.")
+    targets: tuple[str, ...] = Field(
+        ("q", "v", "o", "down"), description="Roles of the linear maps: q k v o gate up down."
+    )
     rslora: bool = Field(False, description="Scale by alpha/√rank (arXiv 2312.03732) instead of alpha/rank.")
     head: bool | None = Field(None, description="Also a linear map on the read state; None: where the base has none.")
 
@@ -69,3 +75,4 @@ class GlobalLora(Lora):
         needs_base="yes",
         source="arXiv 2106.09685",
     )
+    train_defaults: ClassVar[dict[str, Any]] = {"lr": 3e-3, "epochs": 12, "batch": 16}

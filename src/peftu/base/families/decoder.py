@@ -119,8 +119,11 @@ class Decoder:
 
     @torch.no_grad()
     def prefill(self, prompt: Prompt, texts: Sequence[Text], region: Region, progress: Progress) -> Context:
-        """Returns, for an answer span, text keys and values in the region's layers and the tail's state at its floor;
-        for span 'all', the whole prompt's state at the floor (token ids where the floor is the embedding)."""
+        """Returns what the region needs of each text.
+
+        For an answer span: the text's keys and values in the region's layers, and the tail's state at its floor. For
+        span 'all': the whole prompt's state at the floor (token ids where the floor is the embedding).
+        """
         head_ids, tail_ids, word_ids = self.frame(prompt)
         nodes = label_trie(word_ids, self.tokenizer.eos_token_id)
         bodies, cut = token_lists(self.tokenizer, [prompt.body(text) for text in texts], prompt.max_tokens)

@@ -28,8 +28,8 @@ class Encoder:
 
     kind: ClassVar[str] = "encoder"
 
-    def __init__(self, model: nn.Module, tokenizer: Any, pooling: str = "mean") -> None:
-        self.model, self.tokenizer, self.pooling = model, tokenizer, pooling
+    def __init__(self, model: nn.Module, tokenizer: Any) -> None:
+        self.model, self.tokenizer = model, tokenizer
         stack = first_attribute(model, "encoder.layer", "transformer.layer", "layers")
         embeddings = first_attribute(model, "embeddings")
         if not isinstance(stack, nn.ModuleList) or embeddings is None:
@@ -67,11 +67,7 @@ class Encoder:
     def _pool(self, h_btd: Tensor, real: Tensor) -> Tensor:
         """Returns [b, d] unit sentence vectors times the root of the width, so that entries are about one."""
         h_btd = h_btd.float()
-        if self.pooling == "cls":
-            x_bd = h_btd[:, 0]
-        else:
-            x_bd = (h_btd * real[..., None]).sum(1) / real.sum(1, keepdim=True)
-        return unit(x_bd) * math.sqrt(self.width)
+        return unit((h_btd * real[..., None]).sum(1) / real.sum(1, keepdim=True)) * math.sqrt(self.width)
 
     @torch.no_grad()
     def prefill(self, prompt: Prompt, texts: Sequence[Text], region: Region, progress: Progress) -> Context:

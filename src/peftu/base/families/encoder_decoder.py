@@ -99,8 +99,11 @@ class EncoderDecoder:
 
     @torch.no_grad()
     def prefill(self, prompt: Prompt, texts: Sequence[Text], region: Region, progress: Progress) -> Context:
-        """Returns, for span 'answer', cross-attention keys and values in the region and the decoder's state at its
-        floor; for span 'all', the encoder's state at its floor (token ids where that is the embedding)."""
+        """Returns what the region needs of each text.
+
+        For span 'answer': cross-attention keys and values in the region, and the decoder's state at its floor. For
+        span 'all': the encoder's state at its floor (token ids where that is the embedding).
+        """
         bodies = [f"{prompt.instruction}\n\n{prompt.body(text)}" for text in texts]
         allowed = prompt.max_tokens + len(self.tokenizer(prompt.instruction)["input_ids"])
         lists, cut = token_lists(self.tokenizer, bodies, allowed, special=True)

@@ -1,0 +1,5 @@
+"""Runs the command line as ``python -m peftu``."""
+
+from peftu.cli import main
+
+main()

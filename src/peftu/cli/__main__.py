@@ -1,0 +1,5 @@
+"""Runs the command line as ``python -m peftu.cli``."""
+
+from peftu.cli.app import main
+
+main()

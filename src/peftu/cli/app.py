@@ -1,0 +1,231 @@
+"""The commands. Heavy rooms are imported inside the command that needs them, so that help is instant."""
+
+import logging
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from peftu import __version__
+from peftu.cli.console import bars, emit, stderr
+from peftu.cli.data import data
+from peftu.errors import PeftuError
+
+app = typer.Typer(
+    name="peftu",
+    help="One small module per person on a frozen language model: train, judge, keep and serve them together.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(data, name="data")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+Raw = Annotated[Path | None, typer.Option(help="Folder with the task's raw files; otherwise the cache or publisher.")]
+Base = Annotated[str, typer.Option(help="Base model: see 'peftu bases', or a local folder or hub id.")]
+Regime = Annotated[str, typer.Option(help="within-user or unseen-text.")]
+Region = Annotated[str | None, typer.Option(help="Where modules act, as depth=6,span=answer.")]
+Users = Annotated[int | None, typer.Option(min=1, help="At most this many users, drawn by hash.")]
+MinItems = Annotated[int, typer.Option(help="Users with fewer items are left out and counted.")]
+MaxItems = Annotated[int | None, typer.Option(help="At most this many items a user, drawn by hash.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Number of seeds: each a split and a start of its own.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over a user's items at most; default by method.")]
+Lr = Annotated[float | None, typer.Option(help="Learning rate; default by method.")]
+WarmStart = Annotated[str | None, typer.Option(help="none, or global: train on everyone, then each user from there.")]
+Shrink = Annotated[float | None, typer.Option(help="Pull of a user's module towards its warm start.")]
+Setting = Annotated[list[str] | None, typer.Option("-s", "--set", help="A rare knob, as train.batch=16.")]
+Config = Annotated[Path | None, typer.Option(help="YAML file with a run's description; flags go before it.")]
+TaskOption = Annotated[list[str] | None, typer.Option("--option", help="A task's option, as group=g1.")]
+Out = Annotated[Path | None, typer.Option(help="Run folder; default runs/<task>-<id>.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        emit({"version": __version__}, False, f"peftu {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def tasks(
+    name: Annotated[str | None, typer.Argument(help="Show one task's whole card.")] = None, json: Json = False
+) -> None:
+    """List the tasks, or show one."""
+    from peftu.data import commands
+
+    result: Any = commands.describe_task(name) if name else commands.describe_tasks()
+    emit(result, json, *commands.tables(result if name else _columns(result, "name", "title", "labels", "verified")))
+
+
+@app.command()
+def methods(name: Annotated[str | None, typer.Argument(help="Show one method.")] = None, json: Json = False) -> None:
+    """List the ways to personalise, or show one with its knobs."""
+    from peftu.data.commands import tables
+    from peftu.methods.describe import describe_method, describe_methods
+
+    result: Any = describe_method(name) if name else describe_methods()
+    emit(result, json, *tables(result if name else _columns(result, "name", "summary", "scope", "needs_base")))
+
+
+@app.command()
+def bases(name: Annotated[str | None, typer.Argument(help="Show one base.")] = None, json: Json = False) -> None:
+    """List the base models peftu knows, and whether their weights are at hand."""
+    from peftu.base.cards import bases as known
+    from peftu.base.cards import describe_bases
+    from peftu.data.commands import tables
+
+    found = describe_bases()
+    if name:
+        card = known.get(name)
+        result: Any = next(base for base in found if base["name"] == card.name)
+        emit(result, json, *tables(result))
+        return
+    emit(found, json, *tables(_columns(found, "name", "family", "parameters", "licence", "cached")))
+
+
+def _columns(rows: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
+    return [{name: row[name] for name in names} for row in rows]
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Say what this machine has, what is missing, and how to mend it."""
+    from rich.table import Table
+
+    from peftu.doctor import as_rows, examine
+
+    found = examine()
+    grid = Table(show_header=False, box=None)
+    for key, value in as_rows(found):
+        grid.add_row(key, value)
+    emit(found, json, grid)
+
+
+@app.command()
+def run(
+    task: str,
+    method: Annotated[str, typer.Option(help="Method, as name, name@base or name[key=value,…]@base.")],
+    base: Base = "smollm2-135m-instruct",
+    raw: Raw = None,
+    option: TaskOption = None,
+    regime: Regime = "within-user",
+    region: Region = None,
+    users: Users = None,
+    min_items: MinItems = 10,
+    max_items: MaxItems = None,
+    seeds: Seeds = 1,
+    epochs: Epochs = None,
+    lr: Lr = None,
+    warm_start: WarmStart = None,
+    shrink: Shrink = None,
+    setting: Setting = None,
+    config: Config = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Train and judge one method on a task."""
+    _execute(dict(locals(), methods=method))
+
+
+@app.command()
+def compare(
+    task: str,
+    methods: Annotated[str, typer.Option(help="Methods, with commas between them.")],
+    base: Base = "smollm2-135m-instruct",
+    raw: Raw = None,
+    option: TaskOption = None,
+    regime: Regime = "within-user",
+    region: Region = None,
+    users: Users = None,
+    min_items: MinItems = 10,
+    max_items: MaxItems = None,
+    seeds: Seeds = 1,
+    epochs: Epochs = None,
+    lr: Lr = None,
+    warm_start: WarmStart = None,
+    shrink: Shrink = None,
+    setting: Setting = None,
+    config: Config = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Train and judge several methods on the same users and splits: one leaderboard, one report."""
+    _execute(dict(locals()))
+
+
+def _execute(flags: dict[str, Any]) -> None:
+    """Runs what `run` and `compare` ask for, and prints table, verdict and the report's path."""
+    _need_torch()
+    from peftu.cli.spec import run_spec
+    from peftu.execute.run import run as execute
+    from peftu.report.terminal import summary
+
+    spec = run_spec(flags)
+    out = flags["out"] or Path("runs") / f"{spec.task}-{spec.run_id}"
+    passed = {
+        key: str(value) if isinstance(value, Path) else value for key, value in flags.items() if value is not None
+    }
+    try:
+        with bars() as shown:
+            record = execute(spec, out, flags["raw"], passed, shown)
+    except KeyboardInterrupt:
+        stderr.print(f"interrupted: {out} has no run.json and will not be read as whole — start the run again")
+        sys.exit(130)
+    emit(record.cli_json(out), flags["json"], summary(record), f"\nreport: {out / 'report.html'}")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The HTML file to write.")] = Path("report.html"),
+    json: Json = False,
+) -> None:
+    """Draw one report over one or several runs; it opens without a network."""
+    from peftu.report.html import render_folders
+
+    path = render_folders(runs, out)
+    emit({"report": str(path)}, json, f"report: {path}")
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="A finished run folder.")],
+    user: Annotated[str, typer.Option(help="The user's key; a user without a module is an error.")],
+    text: Annotated[list[str], typer.Option(help="What to judge; may be given several times.")],
+    context: Annotated[str | None, typer.Option(help="What the text answers.")] = None,
+    method: Annotated[str | None, typer.Option(help="Whose modules, when the run trained several methods.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Which seed's modules; the first by default.")] = None,
+    json: Json = False,
+) -> None:
+    """Answer for one user from the modules that a run stored."""
+    _need_torch()
+    from rich.table import Table
+
+    from peftu.data.problem import Text
+    from peftu.execute.answer import answer
+
+    found = answer(run, user, [Text(one, context) for one in text], method, seed)
+    grid = Table("label", "probability", "text")
+    for one in found["answers"]:
+        grid.add_row(one["label"], f"{one['probabilities'][one['label']]:.3f}", one["text"])
+    emit(found, json, grid, f"{found['method']}, seed {found['seed']}")
+
+
+def _need_torch() -> None:
+    if find_spec("torch") is None or find_spec("transformers") is None:
+        raise PeftuError("this command needs torch and transformers — pip install 'peftu[train]'")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    from transformers.utils import logging as hub_logging
+
+    hub_logging.disable_progress_bar()
+
+
+def main() -> None:
+    """Runs the command line; a mendable error is one line and exit code 2, a bug keeps its traceback."""
+    try:
+        app()
+    except PeftuError as error:
+        stderr.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(2)

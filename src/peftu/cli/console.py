@@ -1,0 +1,60 @@
+"""What every command prints: results on stdout, progress and remarks on stderr, one JSON object where asked."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+stdout = Console(soft_wrap=False)
+stderr = Console(stderr=True, highlight=False)
+
+
+def emit(result: Any, as_json: bool, *human: RenderableType) -> None:
+    """Prints one JSON value, or what a person reads."""
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False, allow_nan=False))  # noqa: T201
+    else:
+        for part in human:
+            stdout.print(part)
+
+
+class Bars:
+    """A progress bar a stage, on stderr, with the time left."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def note(self, text: str) -> None:
+        """Prints one line above the bars."""
+        self._progress.console.print(text)
+
+    def stage(self, name: str, total: int) -> Callable[[int], None]:
+        """Adds a bar; users who stop early leave it short, so it is filled when the next stage starts."""
+        self.finish()
+        task = self._progress.add_task(name, total=max(1, total))
+        return lambda steps: self._progress.advance(task, steps)
+
+    def finish(self) -> None:
+        """Fills every bar."""
+        for task in self._progress.tasks:
+            self._progress.update(task.id, completed=task.total)
+
+
+@contextmanager
+def bars() -> Iterator[Bars]:
+    """Shows bars on stderr while the block runs."""
+    columns = (
+        TextColumn("{task.description:<32}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=stderr) as progress:
+        shown = Bars(progress)
+        yield shown
+        shown.finish()

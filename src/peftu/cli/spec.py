@@ -1,0 +1,61 @@
+"""A run's description from flags and a YAML file."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from peftu.cli.data import task_options
+from peftu.config import MethodSpec, RegionSpec, RunSpec, assignments, validated
+from peftu.errors import PeftuError
+
+
+def run_spec(flags: dict[str, Any]) -> RunSpec:
+    """Returns the run that flags, ``-s`` settings and a config file describe; what is nearer to the user wins.
+
+    Raises:
+        PeftuError: an unknown key or an impossible value, named with its flag or field.
+    """
+    values = _read(flags["config"]) if flags["config"] else {}
+    split = {"regime": flags["regime"], "min_items": flags["min_items"]}
+    split |= {key: flags[key] for key in ("users", "max_items") if flags[key] is not None}
+    train = {key: flags[key] for key in ("epochs", "lr", "warm_start", "shrink") if flags[key] is not None}
+    values["task"] = flags["task"]
+    values["methods"] = tuple(MethodSpec.parse(part) for part in method_list(flags["methods"]))
+    values["base"] = values.get("base") or flags["base"]
+    values["seeds"] = values.get("seeds") or tuple(range(flags["seeds"]))
+    values["split"] = split | values.get("split", {})
+    values["train"] = values.get("train", {}) | train
+    if flags["option"]:
+        values["task_options"] = task_options(flags["option"])
+    if flags["region"]:
+        values["region"] = RegionSpec.parse(flags["region"])
+    for key, value in assignments(",".join(flags["setting"] or []), "-s", dotted=True).items():
+        _put(values, key, value)
+    return validated(RunSpec, values, "run")
+
+
+def method_list(text: str) -> list[str]:
+    """Returns the methods of 'a,b[k=v,l=w]@base,c'; commas inside brackets do not divide."""
+    return [part for part in re.split(r",(?![^\[]*\])", text) if part.strip()]
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        values = values.setdefault(part, {})
+    values[last] = value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        read = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise PeftuError(f"{path}: cannot be read — pass a YAML file with --config") from None
+    except yaml.YAMLError as error:
+        line = str(error).splitlines()[0]
+        raise PeftuError(f"{path}: not valid YAML ({line}) — mend the file") from None
+    if not isinstance(read, dict):
+        raise PeftuError(f"{path}: holds no 'key: value' lines — see docs/ for the keys of a run")
+    return read

@@ -1,0 +1,1 @@
+"""From a run's description to a finished run folder."""

@@ -1,0 +1,240 @@
+"""One method at one seed: fit, score the validation and test rows, measure."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from peftu.bank import Layout
+from peftu.base.families.family import Context
+from peftu.base.model import FrozenBase, load_base
+from peftu.base.prompt import Prompt
+from peftu.base.region import Region
+from peftu.data.problem import Floats, Problem, Text
+from peftu.data.task import TaskCard
+from peftu.execute.cost import measured
+from peftu.execute.plan import Job, is_module, is_reference
+from peftu.execute.progress import Reporter
+from peftu.predict import score
+from peftu.store import EVERYONE
+from peftu.train import Examples, Trained, Unit, UnitLog, train
+
+BYTES_PER_NUMBER = 4  # modules are float32
+
+
+@dataclass
+class Cell:
+    """What one method at one seed gave.
+
+    Attributes:
+        rows: numbers of the problem's rows that were scored (validation and test).
+        scores: [rows, labels] log-probabilities (or one logit a label, where labels do not exclude each other).
+        seconds: fit and score, with what it needed computed first (prefill, warm start), as if run alone.
+        peak_rss_bytes: largest resident memory while it ran.
+        parameters: numbers a user has of their own.
+        notes: choices made on validation data, counts.
+        modules: trained rows by key, for the store.
+        logs: how training went, a unit each.
+    """
+
+    rows: npt.NDArray[np.int64]
+    scores: Floats
+    seconds: float = 0.0
+    peak_rss_bytes: int = 0
+    parameters: int = 0
+    notes: dict[str, Any] = field(default_factory=dict)
+    modules: "Modules | None" = None
+    logs: list[UnitLog] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Modules:
+    """Trained module rows, the keys they belong to, and what they were trained as."""
+
+    layout: Layout
+    region: Region
+    trained: Trained
+    keys: tuple[str, ...]
+    train_rows: tuple[int, ...]
+
+
+class Workshop:
+    """Bases, prefilled contexts, embeddings and shared modules of a run: each made once, whichever method asks first.
+
+    Args:
+        card: the task.
+        problems: seed -> its problem.
+        max_tokens: longest text in tokens.
+        reporter: hears how far long work is.
+    """
+
+    def __init__(self, card: TaskCard, problems: dict[int, Problem], max_tokens: int, reporter: Reporter) -> None:
+        self.problems, self.reporter = problems, reporter
+        self.prompt = prompt_of(card, max_tokens)
+        self.texts: list[Text] = list(dict.fromkeys(text for p in problems.values() for text in p.texts))
+        place = {text: number for number, text in enumerate(self.texts)}
+        self.number = {s: np.array([place[t] for t in p.texts], dtype=np.int64) for s, p in problems.items()}
+        self.base: Callable[[str], FrozenBase] = cache(load_base)
+        self.cut: dict[str, int] = {}
+        self._contexts: dict[tuple[str, Region], tuple[Context, float]] = {}
+        self._embedded: dict[str, tuple[Floats, float]] = {}
+        self._shared: dict[tuple[str, int], tuple[Modules, float]] = {}
+
+    def context(self, name: str, region: Region) -> tuple[Context, float]:
+        """Returns the prefill of all texts on a base, and the seconds it took when it was made."""
+        if (name, region) not in self._contexts:
+            with measured() as cost:
+                told = self.reporter.stage(f"reading texts with {name}", len(self.texts))
+                context = self.base(name).prefill(self.prompt, self.texts, region, told)
+            self._contexts[name, region] = (context, cost.seconds)
+            self.cut[name] = context.cut
+        return self._contexts[name, region]
+
+    def embedded(self, name: str) -> tuple[Floats, float]:
+        """Returns [all texts, width] sentence vectors of a base, and the seconds they took."""
+        if name not in self._embedded:
+            with measured() as cost:
+                vectors = self.base(name).embed(self.texts, self.prompt.max_tokens)
+            self._embedded[name] = (vectors, cost.seconds)
+        return self._embedded[name]
+
+    def shared(self, job: Job, seed: int) -> tuple[Modules, float]:
+        """Returns the module trained on everyone for a global job, and the seconds its training took."""
+        key = (repr(job.resolved()), seed)
+        if key not in self._shared:
+            with measured() as cost:
+                modules = self._train(job, seed, (self._everyone(seed),), "training on everyone")
+            self._shared[key] = (modules, cost.seconds)
+        return self._shared[key]
+
+    def run(self, job: Job, seed: int) -> Cell:
+        """Returns a job's cell at a seed."""
+        with measured() as cost:
+            if is_reference(job.method):
+                cell = self._reference(job, seed)
+            elif is_module(job.method):
+                cell = self._module(job, seed)
+            else:
+                cell = self._untrained(job, seed)
+        cell.seconds += cost.seconds
+        cell.peak_rss_bytes = cost.peak_rss_bytes
+        return cell
+
+    # --- the three kinds of method ------------------------------------------------------------------------------
+
+    def _reference(self, job: Job, seed: int) -> Cell:
+        problem = self.problems[seed]
+        rows = np.flatnonzero(problem.part > 0)
+        features, alone = None, 0.0
+        if job.base is not None:
+            made_before = job.base in self._embedded
+            vectors, seconds = self.embedded(job.base)
+            features, alone = _Vectors(vectors, self.texts), seconds if made_before else 0.0
+        fitted = job.method.fit(problem, features, seed)
+        scores = fitted.scores(problem.user[rows], problem.text[rows])
+        return Cell(rows, scores, alone, parameters=int(fitted.parameters_per_user), notes=dict(fitted.notes))
+
+    def _untrained(self, job: Job, seed: int) -> Cell:
+        problem, base = self.problems[seed], self.base(cast(str, job.base))
+        made_before = (base.name, base.region(job.region)) in self._contexts
+        context, seconds = self.context(base.name, base.region(job.region))
+        rows = np.flatnonzero(problem.part > 0)
+        scores = score(base, context, self.number[seed][problem.text[rows]])
+        return Cell(rows, scores, seconds if made_before else 0.0)
+
+    def _module(self, job: Job, seed: int) -> Cell:
+        problem, base = self.problems[seed], self.base(cast(str, job.base))
+        region = base.region(job.region)
+        made_before = (base.name, region) in self._contexts
+        context, alone = self.context(base.name, region)
+        alone = alone if made_before else 0.0
+        rows = np.flatnonzero(problem.part > 0)
+        if job.card.scope == "global":
+            shared_before = (repr(job.resolved()), seed) in self._shared
+            modules, seconds = self.shared(job, seed)
+            alone += seconds if shared_before else 0.0
+            owner = np.zeros(len(rows), dtype=np.int64)
+        else:
+            start = None
+            if job.start is not None:
+                shared_before = (repr(job.start.resolved()), seed) in self._shared
+                everyone, seconds = self.shared(job.start, seed)
+                alone += seconds if shared_before else 0.0
+                start = everyone.trained.rows[0]
+            modules = self._train(job, seed, self._users(seed), f"training {job.label}", start)
+            owner = problem.user[rows].astype(np.int64)
+        texts = self.number[seed][problem.text[rows]]
+        scores = score(base, context, texts, modules.layout, modules.trained.rows, owner)
+        own = 0 if job.card.scope == "global" else modules.layout.width
+        notes = {"region": f"depth={region.depth},span={region.span}", "module_parameters": modules.layout.width}
+        return Cell(rows, scores, alone, parameters=own, notes=notes, modules=modules, logs=modules.trained.logs)
+
+    # --- training -----------------------------------------------------------------------------------------------
+
+    def _train(
+        self, job: Job, seed: int, units: Sequence[Unit], stage: str, start: torch.Tensor | None = None
+    ) -> Modules:
+        base = self.base(cast(str, job.base))
+        region = base.region(job.region)
+        context, _ = self.context(base.name, region)
+        layout = Layout(job.method, base.sites(region, len(self.prompt.words)))
+        told = self.reporter.stage(stage, sum(len(unit.train) for unit in units) * job.train.epochs)
+        trained = train(base, context, layout, units, job.train, seed, start, told)
+        counts = tuple(round(float(unit.train.weight.sum())) for unit in units)
+        return Modules(layout, region, trained, tuple(unit.key for unit in units), counts)
+
+    def _users(self, seed: int) -> list[Unit]:
+        problem = self.problems[seed]
+        parts = {part: problem.rows(part) for part in ("train", "val")}
+        grouped = {part: _by_user(rows, problem.user[rows], len(problem.users)) for part, rows in parts.items()}
+        return [
+            Unit(key, self._examples(seed, grouped["train"][u]), self._examples(seed, grouped["val"][u]))
+            for u, key in enumerate(problem.users)
+        ]
+
+    def _examples(self, seed: int, rows: npt.NDArray[np.int64]) -> Examples:
+        problem = self.problems[seed]
+        texts = self.number[seed][problem.text[rows]]
+        return Examples(texts, problem.target[rows], np.ones(len(rows), dtype=np.float32))
+
+    def _everyone(self, seed: int) -> Unit:
+        """Returns all users as one unit: a distinct text once, with its labels' shares and its number of judgements.
+
+        The summed cross-entropy is the same as over the single judgements, at a fraction of the work.
+        """
+        problem = self.problems[seed]
+        parts = []
+        for part in ("train", "val"):
+            rows = problem.rows(part)
+            texts, back, count = np.unique(
+                self.number[seed][problem.text[rows]], return_inverse=True, return_counts=True
+            )
+            share = np.zeros((len(texts), problem.target.shape[1]), dtype=np.float32)
+            np.add.at(share, back, problem.target[rows])
+            weight = count.astype(np.float32)
+            parts.append(Examples(texts, np.asarray(share / weight[:, None], dtype=np.float32), weight))
+        return Unit(EVERYONE, *parts)
+
+
+class _Vectors:
+    """Sentence vectors computed before, as `Features`."""
+
+    def __init__(self, vectors: Floats, texts: Sequence[Text]) -> None:
+        self.vectors, self.place = vectors, {text: number for number, text in enumerate(texts)}
+
+    def embed(self, texts: Sequence[Text]) -> Floats:
+        return self.vectors[[self.place[text] for text in texts]]
+
+
+def prompt_of(card: TaskCard, max_tokens: int) -> Prompt:
+    """Returns what a base is told about a task."""
+    return Prompt(card.instruction, card.verbalisations, max_tokens, exclusive=card.kind != "multi")
+
+
+def _by_user(rows: npt.NDArray[np.int64], users: npt.NDArray[np.integer], number: int) -> list[npt.NDArray[np.int64]]:
+    order = np.argsort(users, kind="stable")
+    return np.split(rows[order], np.searchsorted(users[order], np.arange(1, number)))

@@ -1,0 +1,77 @@
+"""How long a run will take and how much it will keep, said before it starts."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from peftu.bank import Layout
+from peftu.base.model import FrozenBase
+from peftu.data.problem import Problem
+from peftu.execute.cells import BYTES_PER_NUMBER, Workshop
+from peftu.execute.plan import Job, is_module
+
+CHARACTERS_PER_TOKEN = 4.0
+FRAME_TOKENS = 12  # end of turn and assistant marker round a text
+EFFICIENCY = 0.5  # share of the matmul rate that whole steps reach (benchmarks/training.py)
+EPOCHS_RUN = 0.7  # share of the epochs that users run before they stop early, as seen on tweeteval
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds of work and bytes of stored modules."""
+
+    seconds: float
+    module_bytes: int
+
+
+def matmul_rate(base: FrozenBase) -> float:
+    """Returns this machine's multiply-adds ×2 a second in the base's dtype, measured in some 50 ms."""
+    a = torch.randn(512, 512, device=base.device).to(base.dtype)
+    for _ in range(3):
+        a @ a
+    start, rounds = time.perf_counter(), 0
+    while time.perf_counter() - start < 0.05:
+        a @ a
+        rounds += 1
+    if base.device.type == "cuda":
+        torch.cuda.synchronize()
+    return 2 * 512**3 * rounds / (time.perf_counter() - start)
+
+
+def estimate(jobs: Sequence[Job], workshop: Workshop, problems: Mapping[int, Problem]) -> Estimate:
+    """Returns an estimate from token counts, depths and the measured matmul rate."""
+    seconds, module_bytes = 0.0, 0
+    prefilled: set[object] = set()
+    text_tokens = sum(len(t.text) + len(t.context or "") for t in workshop.texts) / CHARACTERS_PER_TOKEN
+    text_tokens += FRAME_TOKENS * len(workshop.texts)
+    for job in jobs:
+        if job.base is None:
+            continue
+        base = workshop.base(job.base)
+        rate = matmul_rate(base) * EFFICIENCY
+        layer = layer_flops(base)
+        region = base.region(job.region)
+        if (job.base, region) not in prefilled:
+            prefilled.add((job.base, region))
+            seconds += text_tokens * layer * base.family.layers / rate
+        if not is_module(job.method):
+            continue
+        span = FRAME_TOKENS / 2 if region.span == "answer" else text_tokens / max(1, len(workshop.texts))
+        for problem in problems.values():
+            for trained in (job, job.start) if job.start else (job,):
+                everyone = trained.card.scope == "global"
+                rows = len(set(problem.text[problem.rows("train")])) if everyone else len(problem.rows("train"))
+                steps = rows * trained.train.epochs * EPOCHS_RUN
+                seconds += 2 * steps * span * region.depth * layer / rate
+                width = Layout(trained.method, base.sites(region, len(workshop.prompt.words))).width
+                module_bytes += BYTES_PER_NUMBER * width * (1 if everyone else len(problem.users))
+    return Estimate(seconds, module_bytes)
+
+
+def layer_flops(base: FrozenBase) -> float:
+    """Returns the forward FLOPs a token in one layer: twice its weights."""
+    weights = sum(p.numel() for name, p in base.family.model.named_parameters() if ".layers." in name or ".h." in name)
+    weights = weights or sum(p.numel() for p in base.family.model.parameters())
+    return 2.0 * weights / base.family.layers

@@ -1,0 +1,69 @@
+"""Scores turned into the predictions frame."""
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from peftu.data.problem import PARTS, Floats, Problem
+from peftu.execute.cells import Cell
+from peftu.execute.plan import Job
+
+
+def predictions_frame(job: Job, seed: int, problem: Problem, cell: Cell) -> pl.DataFrame:
+    """Returns one cell's predictions in the schema of ``predictions.parquet``; a row without finite scores is null."""
+    labels = np.array(problem.card.labels, dtype=object)
+    rows = cell.rows
+    scored = [bool(np.isfinite(row).all()) for row in cell.scores]
+    chosen = decide(problem, cell)
+    return pl.DataFrame(
+        {
+            "method": pl.repeat(job.label, len(rows), eager=True),
+            "base": pl.Series([job.base] * len(rows), dtype=pl.String),
+            "seed": pl.repeat(seed, len(rows), dtype=pl.Int64, eager=True),
+            "user_id": np.array(problem.users, dtype=object)[problem.user[rows]].tolist(),
+            "item_id": np.array(problem.item_ids, dtype=object)[rows].tolist(),
+            "part": [PARTS[part] for part in problem.part[rows]],
+            "target": _names(labels, problem.target[rows] > 0),
+            "predicted": [names if ok else None for names, ok in zip(_names(labels, chosen), scored, strict=True)],
+            "scores": [row if ok else None for row, ok in zip(cell.scores.tolist(), scored, strict=True)],
+        },
+        schema_overrides={
+            "target": pl.List(pl.String),
+            "predicted": pl.List(pl.String),
+            "scores": pl.List(pl.Float32),
+        },
+    )
+
+
+def decide(problem: Problem, cell: Cell) -> npt.NDArray[np.bool_]:
+    """Returns [rows, labels] which labels are predicted.
+
+    One label: the best score. Several: those above a threshold for each label, chosen on the validation rows of all
+    users as the one with the best F1; a row with none gets its best label, since every row of a label set has one.
+    """
+    best = np.arange(cell.scores.shape[1])[None] == cell.scores.argmax(1)[:, None]
+    if problem.card.kind != "multi":
+        return np.asarray(best)
+    validation = problem.part[cell.rows] == PARTS.index("val")
+    above = np.zeros_like(best)
+    for label in range(best.shape[1]):
+        scores, gold = cell.scores[:, label], problem.target[cell.rows, label] > 0
+        above[:, label] = scores > threshold(scores[validation], gold[validation])
+    return np.asarray(np.where(above.any(1, keepdims=True), above, best), dtype=np.bool_)
+
+
+def threshold(scores: Floats, gold: npt.NDArray[np.bool_]) -> float:
+    """Returns the threshold, half-way between two scores, above which naming the label gives the best F1."""
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order].astype(np.float64)
+    if not gold.any():
+        return float("inf")
+    hits = gold[order].cumsum()
+    f1 = 2 * hits / (np.arange(1, len(order) + 1) + gold.sum())
+    last_of_ties = np.append(ranked[1:] < ranked[:-1], True)
+    place = int(np.where(last_of_ties, f1, -1.0).argmax())
+    return float((ranked[place] + ranked[place + 1]) / 2) if place + 1 < len(ranked) else -float("inf")
+
+
+def _names(labels: npt.NDArray[np.object_], chosen: npt.NDArray[np.bool_]) -> list[list[str]]:
+    return [labels[row].tolist() for row in chosen]

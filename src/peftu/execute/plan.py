@@ -1,0 +1,111 @@
+"""What a run will do, resolved before any work: each method with its base, knobs and training settings."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from peftu.config import MethodSpec, RegionSpec, RunSpec, TrainSpec, validated
+from peftu.errors import PeftuError
+from peftu.methods.method import MethodCard, methods
+
+
+@dataclass(frozen=True)
+class Job:
+    """One method of a run, with every default filled in.
+
+    Attributes:
+        spec: as asked for.
+        method: the method with its knobs.
+        base: name of its base, or None.
+        region: where its modules act; None: the base's default.
+        train: how its modules are trained.
+        start: the global job whose result it starts from, if any.
+    """
+
+    spec: MethodSpec
+    method: Any
+    base: str | None
+    region: RegionSpec | None
+    train: TrainSpec
+    start: "Job | None" = None
+
+    @property
+    def card(self) -> MethodCard:
+        """Returns the method's card."""
+        return self.method.card  # type: ignore[no-any-return]
+
+    @property
+    def label(self) -> str:
+        """Returns the method with its knobs, as it stands in predictions and tables."""
+        return str(self.spec.model_copy(update={"base": None}))
+
+    def resolved(self) -> dict[str, Any]:
+        """Returns everything about the job as JSON values."""
+        knobs = self.method.model_dump(mode="json") if isinstance(self.method, BaseModel) else {}
+        return {
+            "method": self.card.name,
+            "base": self.base,
+            "knobs": knobs,
+            "region": self.region.model_dump(mode="json") if self.region else None,
+            "train": self.train.model_dump(mode="json") if is_module(self.method) else None,
+            "start": self.start.resolved() if self.start else None,
+        }
+
+
+def is_module(method: object) -> bool:
+    """Returns whether a method trains modules on a base (`ModuleMethod`)."""
+    return hasattr(method, "tensors")
+
+
+def is_reference(method: object) -> bool:
+    """Returns whether a method is fitted on labels and features (`ReferenceMethod`)."""
+    return hasattr(method, "fit")
+
+
+def plan(spec: RunSpec) -> list[Job]:
+    """Returns the run's jobs, in the order asked for.
+
+    Raises:
+        PeftuError: an unknown method or knob, a method on a base that it cannot use, or the same method twice.
+    """
+    jobs = [_job(spec, method) for method in spec.methods]
+    seen: set[tuple[str, str | None]] = set()
+    for job in jobs:
+        if (job.label, job.base) in seen:
+            raise PeftuError(f"methods: '{job.spec}' stands twice — name each method once")
+        seen.add((job.label, job.base))
+    return jobs
+
+
+def _job(spec: RunSpec, asked: MethodSpec) -> Job:
+    cls = methods.get(asked.name)
+    where = f"method {asked.name}"
+    train_keys = {key: value for key, value in asked.params.items() if key in TrainSpec.model_fields}
+    region_keys = {key: value for key, value in asked.params.items() if key in RegionSpec.model_fields}
+    knobs = {k: v for k, v in asked.params.items() if k not in train_keys and k not in region_keys}
+    card: MethodCard = cls.card
+    if card.needs_base == "no" and asked.base:
+        raise PeftuError(f"{where}: takes no base — write '{asked.name}' without '@{asked.base}'")
+    method = validated(cls, knobs, where)
+    base = asked.base or (spec.base if card.needs_base != "no" else None)
+    region = spec.region
+    if region_keys:
+        region = validated(RegionSpec, {**(region.model_dump() if region else {}), **region_keys}, where)
+    defaults: dict[str, Any] = getattr(cls, "train_defaults", {})
+    if not is_module(method):
+        return Job(asked, method, base, region, validated(TrainSpec, spec.train, "train"))
+    common = dict(spec.train)
+    if card.scope == "global":  # a shared module has nobody to start from
+        common.pop("warm_start", None), common.pop("shrink", None)
+    values = {**defaults, **common, **train_keys}
+    train = validated(TrainSpec, values, where)
+    if train.warm_start == "none":
+        return Job(asked, method, base, region, train)
+    warm: dict[str, Any] = getattr(cls, "warm_defaults", {})
+    train = validated(TrainSpec, {**defaults, **warm, **common, **train_keys}, where)
+    everyone = methods.get("global")
+    start = everyone(**method.model_dump())
+    settings = {k: v for k, v in spec.train.items() if k not in ("warm_start", "shrink")}
+    start_train = validated(TrainSpec, {**everyone.train_defaults, **settings}, "global")
+    return Job(asked, method, base, region, train, Job(MethodSpec(name="global"), start, base, region, start_train))

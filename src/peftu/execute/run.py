@@ -1,0 +1,233 @@
+"""A whole run: data, split, every method at every seed, judgement, and one folder that is written whole."""
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from peftu.config import RunSpec
+from peftu.data.load import load_task
+from peftu.data.problem import Problem
+from peftu.data.sources import writing_to
+from peftu.data.splits import Split, make_problem, make_split
+from peftu.data.table import UserTable
+from peftu.errors import PeftuError
+from peftu.execute.cells import BYTES_PER_NUMBER, Cell, Workshop
+from peftu.execute.cost import measured
+from peftu.execute.estimate import Estimate, estimate
+from peftu.execute.frames import predictions_frame
+from peftu.execute.plan import Job, plan
+from peftu.execute.progress import Reporter, Silent
+from peftu.metrics import user_scores
+from peftu.report.html import render
+from peftu.results import (
+    PREDICTIONS,
+    RECORD,
+    REPORT,
+    USER_SCORES,
+    CostTotals,
+    Hashes,
+    MethodCost,
+    RunRecord,
+    SystemKey,
+    TaskSummary,
+    finish_folder,
+    start_folder,
+    summarise,
+)
+from peftu.store import AdapterStore, Collection, recipe
+
+MODULES = "modules"
+TRAIN_LOG = "train_log.jsonl"
+
+
+def run(
+    spec: RunSpec,
+    out: Path,
+    raw: Path | None = None,
+    passed: dict[str, Any] | None = None,
+    reporter: Reporter | None = None,
+) -> RunRecord:
+    """Returns the record of a finished run, whose folder holds predictions, scores, modules, log and report.
+
+    Args:
+        spec: what to compare.
+        out: the run folder. It is emptied of an earlier run first; until ``run.json`` is there it counts as unfinished.
+        raw: folder with the task's raw files; None: the cache or the publisher.
+        passed: what the user asked for, kept in the record beside what it came to.
+        reporter: hears about stages.
+
+    Raises:
+        PeftuError: anything the user can mend; nothing half-written is left to be read as whole.
+    """
+    reporter = reporter or Silent()
+    jobs = plan(spec)
+    table = load_task(spec.task, raw, spec.task_options)
+    if table.card.kind == "text":
+        raise PeftuError(f"task {spec.task}: its targets are texts — run and compare take tasks with labels")
+    splits = {seed: make_split(table, spec.split, seed) for seed in spec.seeds}
+    problems = {seed: make_problem(table, table.card, split) for seed, split in splits.items()}
+    workshop = Workshop(table.card, problems, spec.max_tokens, reporter)
+    _announce(jobs, splits[spec.seeds[0]], table, workshop, problems, reporter)
+    folder = _fresh(out)
+    cells: dict[tuple[int, int], Cell] = {}
+    with measured() as total, writing_to(folder):
+        frames = []
+        for number, job in enumerate(jobs):
+            for seed in spec.seeds:
+                cells[number, seed] = cell = workshop.run(job, seed)
+                frames.append(predictions_frame(job, seed, problems[seed], cell))
+        predictions = pl.concat(frames)
+        bases = _store_modules(folder / MODULES, jobs, cells, workshop)
+        predictions.write_parquet(folder / PREDICTIONS)
+        scores = user_scores(predictions, table.card, _train_counts(problems))
+        scores.write_parquet(folder / USER_SCORES)
+        _write_log(folder / TRAIN_LOG, jobs, cells, problems)
+    first = splits[spec.seeds[0]]
+    record = RunRecord(
+        run=spec.run_id,
+        command=_command(),
+        spec_passed=passed or spec.model_dump(mode="json"),
+        spec={**spec.model_dump(mode="json"), "jobs": [job.resolved() for job in jobs], "task_options": table.options},
+        task=TaskSummary.of(table.card),
+        regime=spec.split.regime,
+        hashes=Hashes(data=table.hash, splits={str(s): split.hash for s, split in splits.items()}, bases=bases),
+        users=len(first.users),
+        excluded_users=first.excluded,
+        truncated_texts={base: cut for base, cut in workshop.cut.items() if cut},
+        leakage=dict(first.leakage),
+        methods=tuple(
+            summarise(scores, table.card, _costs(jobs, cells, problems), {job.card.name: job.card for job in jobs})
+        ),
+        cost=CostTotals(
+            seconds=total.seconds, peak_rss_bytes=total.peak_rss_bytes, bytes=_size(folder / MODULES / "shards")
+        ),
+        warnings=tuple(f"{rule}: {users} users" for rule, users in first.notes.items()),
+    )
+    record = finish_folder(folder, record)
+    render([(record, scores)], folder / REPORT)
+    return record
+
+
+def _announce(
+    jobs: Sequence[Job],
+    split: Split,
+    table: UserTable,
+    workshop: Workshop,
+    problems: dict[int, Problem],
+    reporter: Reporter,
+) -> None:
+    counts = split.counts()
+    rows = " / ".join(f"{counts[part]:,} {part}" for part in counts)
+    reporter.note(f"{table.card.title}: {len(split.users)} users, {len(workshop.texts):,} texts, {rows} rows")
+    for reason, users in split.excluded.items():
+        reporter.note(f"left out: {users} users ({reason})")
+    guess: Estimate = estimate(jobs, workshop, problems)
+    if guess.seconds >= 1:
+        reporter.note(f"about {_duration(guess.seconds)} of work, {guess.module_bytes / 1e6:,.1f} MB of modules")
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def _fresh(out: Path) -> Path:
+    """Returns the folder, emptied of an earlier run and of nothing else.
+
+    Raises:
+        PeftuError: the folder holds other things.
+    """
+    ours = {RECORD, REPORT, PREDICTIONS, USER_SCORES, TRAIN_LOG, MODULES}
+    if out.exists() and not out.is_dir():
+        raise PeftuError(f"{out}: is a file — pass a folder with --out")
+    foreign = sorted({path.name for path in out.iterdir()} - ours) if out.exists() else []
+    if foreign:
+        raise PeftuError(f"{out}: holds '{foreign[0]}', which no run made — pass a new or empty folder with --out")
+    with writing_to(out):
+        start_folder(out)
+        for name in ours:
+            path = out / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    return out
+
+
+def _store_modules(
+    folder: Path, jobs: Sequence[Job], cells: dict[tuple[int, int], Cell], workshop: Workshop
+) -> dict[str, str]:
+    """Commits every trained module to the run's store; returns base -> fingerprint for every base that was used."""
+    fingerprints = {job.base: workshop.base(job.base).fingerprint for job in jobs if job.base}
+    if any(cell.modules for cell in cells.values()):
+        with AdapterStore(folder, create=True) as store:
+            for (number, seed), cell in cells.items():
+                job, modules = jobs[number], cell.modules
+                if modules is None or job.base is None:
+                    continue
+                made = recipe(
+                    method=job.card.name,
+                    knobs=job.method.model_dump(mode="json"),
+                    region={"depth": modules.region.depth, "span": modules.region.span},
+                    prompt=vars(workshop.prompt),
+                    labels=list(workshop.problems[seed].card.labels),
+                )
+                label = f"{job.label}@{job.base}"
+                kind = Collection(label, seed, job.base, fingerprints[job.base], modules.layout.width, made)
+                store.add(kind, modules.keys, modules.trained.rows, modules.train_rows)
+    return fingerprints
+
+
+def _train_counts(problems: dict[int, Problem]) -> pl.DataFrame:
+    frames = []
+    for seed, problem in problems.items():
+        users = pl.Series("user_id", [problem.users[u] for u in problem.user[problem.rows("train")]], pl.String)
+        counts = users.value_counts(name="n_train").with_columns(pl.lit(seed, pl.Int64).alias("seed"))
+        frames.append(counts.with_columns(pl.col("n_train").cast(pl.Int64)))
+    return pl.concat(frames)
+
+
+def _costs(
+    jobs: Sequence[Job], cells: dict[tuple[int, int], Cell], problems: dict[int, Problem]
+) -> dict[SystemKey, MethodCost]:
+    costs: dict[SystemKey, MethodCost] = {}
+    for number, job in enumerate(jobs):
+        own = {seed: cell for (n, seed), cell in cells.items() if n == number}
+        last = next(reversed(own.values()))
+        seconds = [cell.seconds / len(problems[seed].users) for seed, cell in own.items()]
+        costs[job.label, job.base] = MethodCost(
+            parameters_per_user=last.parameters,
+            bytes_per_user=last.parameters * BYTES_PER_NUMBER,
+            seconds_per_user=sum(seconds) / len(seconds),
+            peak_rss_bytes=max(cell.peak_rss_bytes for cell in own.values()),
+            notes=last.notes,
+        )
+    return costs
+
+
+def _write_log(
+    path: Path, jobs: Sequence[Job], cells: dict[tuple[int, int], Cell], problems: dict[int, Problem]
+) -> None:
+    """Writes how each unit's training went; users are numbered in the order of their sorted keys, never named."""
+    lines = []
+    for (number, seed), cell in cells.items():
+        job = jobs[number]
+        for unit, log in enumerate(cell.logs):
+            who = {"user": None if job.card.scope == "global" else unit + 1}
+            lines.append(json.dumps({"method": job.label, "base": job.base, "seed": seed, **who, **vars(log)}))
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _size(folder: Path) -> int | None:
+    return sum(path.stat().st_size for path in folder.iterdir()) if folder.is_dir() else None
+
+
+def _command() -> str | None:
+    return " ".join(["peftu", *sys.argv[1:]]) if Path(sys.argv[0]).name == "peftu" else None
