@@ -144,6 +144,15 @@ def test_drawn_users_are_the_same_for_all_seeds_and_grow() -> None:
 
 
 @pytest.mark.parametrize("regime", ["within-user", "unseen-text"])
+def test_rich_users_are_cut_the_same_for_every_seed_and_it_is_noted(regime: str) -> None:
+    table = table_of({"a": 100, "b": 40, "c": 39})
+    found = [make_split(table, SplitSpec(regime=regime, max_items=40), seed) for seed in (0, 1)]
+    assert found[0].notes["cut to 40 items"] == 1
+    assert sum(found[0].counts().values()) == 119
+    assert found[0].frame.select("user_id", "item_id").equals(found[1].frame.select("user_id", "item_id"))
+
+
+@pytest.mark.parametrize("regime", ["within-user", "unseen-text"])
 def test_seeds_differ_and_repeat(regime: str) -> None:
     table, spec = synthetic_table(), SplitSpec(regime=regime)
     assert make_split(table, spec, 1).hash == make_split(table, spec, 1).hash != make_split(table, spec, 2).hash
