@@ -109,8 +109,8 @@ def test_small_users_are_left_out_and_counted() -> None:
 
 
 def test_parts_that_would_be_empty_get_one_item_and_it_is_noted() -> None:
-    split = make_split(table_of({"a": 30, "b": 4, "c": 3}), SplitSpec(min_items=3))
-    assert per_user(split) == {(24, 3, 3), (2, 1, 1), (1, 1, 1)}
+    split = make_split(table_of({"a": 30, "b": 4, "c": 3, "d": 9}), SplitSpec(min_items=3))
+    assert per_user(split) == {(24, 3, 3), (2, 1, 1), (1, 1, 1), (7, 1, 1)}
     assert split.notes == {"a part that would be empty got one item, taken from the largest": 2}
 
 

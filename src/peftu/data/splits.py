@@ -147,15 +147,20 @@ def part_sizes(number: int, fractions: Sequence[Fraction]) -> list[int]:
 
     A part with a share gets at least one, taken from the largest, as long as there are enough.
     """
+    sizes = _rounded(number, fractions)
+    for part, fraction in enumerate(fractions):
+        if fraction and not sizes[part] and max(sizes) > 1:
+            sizes[sizes.index(max(sizes))] -= 1
+            sizes[part] = 1
+    return sizes
+
+
+def _rounded(number: int, fractions: Sequence[Fraction]) -> list[int]:
     exact = [number * fraction for fraction in fractions]
     sizes = [int(value) for value in exact]
     order = sorted(range(len(sizes)), key=lambda part: (exact[part] - sizes[part], part), reverse=True)
     for part in order[: number - sum(sizes)]:
         sizes[part] += 1
-    for part, fraction in enumerate(fractions):
-        if fraction and not sizes[part] and max(sizes) > 1:
-            sizes[sizes.index(max(sizes))] -= 1
-            sizes[part] = 1
     return sizes
 
 
@@ -222,7 +227,7 @@ def _within_user(
     for rows in frame.select("user_id", "item_id", "target").partition_by("user_id", maintain_order=True):
         user = rows["user_id"][0]
         sizes = part_sizes(rows.height, fractions)
-        filled += any(size == 1 > fraction * rows.height for size, fraction in zip(sizes, fractions, strict=True))
+        filled += sizes != _rounded(rows.height, fractions)
         ranks = [hashed(seed, user, item) for item in rows["item_id"]]
         if card.kind == "text":
             dealt = deal([0] * rows.height, ranks, sizes, hashed(seed, user))
