@@ -1,0 +1,152 @@
+"""`check_method`: every promise of `ModuleMethod`, checked on tiny bases."""
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import combinations
+from math import prod
+
+import torch
+from torch import Tensor
+
+from peftu.bank import AdapterBank, Bound, Layout
+from peftu.base.families.family import Context
+from peftu.base.model import FrozenBase
+from peftu.base.prompt import Prompt
+from peftu.config import RegionSpec
+from peftu.methods.method import ModuleMethod
+from peftu.testing.bases import FAMILIES, tiny_base
+from peftu.testing.problems import tiny_prompt, tiny_texts
+
+USERS, TEXTS = 3, 4
+CLOSE = 1e-5
+WORDS = ("no", "nor", "yes")  # one begins another: the label trie has several branching points
+
+
+def regions_of(base: FrozenBase) -> list[RegionSpec]:
+    """Returns regions worth checking: deep and shallow, and the answer span where the base has one."""
+    spans = [RegionSpec(), RegionSpec(depth=2)]
+    if base.family.kind != "encoder":
+        spans += [RegionSpec(span="answer"), RegionSpec(depth=1, span="answer")]
+    return spans
+
+
+def check_method(method: ModuleMethod, families: Sequence[str] = FAMILIES) -> None:
+    """Checks what every module method promises, on a tiny base of each family and in several regions.
+
+    A fresh module and an empty slot are the base, bit for bit; users batched together score as one at a time, in
+    whatever order they stand; a user's loss moves that user's module only; the declared tensors are all there is; the
+    base stays as it was.
+
+    Args:
+        method: the method with its knobs.
+        families: the families of bases it claims to work on.
+
+    Raises:
+        AssertionError: a promise is broken; the message names it, the family and the region.
+    """
+    for family in families:
+        base = _base(family)
+        before = base.family.model.state_dict()
+        before = {name: tensor.clone() for name, tensor in before.items()}
+        for region, case in _cases(base):
+            try:
+                case.check(method)
+            except AssertionError as error:
+                raise AssertionError(f"{method.card.name} on {family}, {region}: {error}") from None
+        after = base.family.model.state_dict()
+        _hold(all(torch.equal(before[name], after[name]) for name in before), "the base's weights changed")
+
+
+def _hold(truth: bool, broken: str) -> None:
+    if not truth:
+        raise AssertionError(broken)
+
+
+@cache
+def _base(family: str) -> FrozenBase:
+    return tiny_base(family)
+
+
+def _cases(base: FrozenBase) -> Iterator[tuple[RegionSpec, "_Case"]]:
+    for region in regions_of(base):
+        yield region, _Case(base, region, tiny_prompt(WORDS))
+    yield RegionSpec(), _Case(base, RegionSpec(), tiny_prompt(WORDS, exclusive=False))
+
+
+class _Case:
+    """A base, a region and a prompt that one method is checked on."""
+
+    def __init__(self, base: FrozenBase, region: RegionSpec, prompt: Prompt) -> None:
+        self.base, self.region = base, base.region(region)
+        self.sites = base.sites(self.region, len(prompt.words))
+        self.context: Context = base.prefill(prompt, tiny_texts(TEXTS), self.region)
+        self.texts = torch.arange(TEXTS)
+
+    def check(self, method: ModuleMethod) -> None:
+        layout = Layout(method, self.sites)
+        plain = self.read(None)
+        keys = [f"user {number}" for number in range(USERS)]
+        fresh = layout.fresh(keys, seed=0)
+        noise = torch.rand(fresh.shape, generator=torch.Generator().manual_seed(1)) - 0.5
+        moved = fresh + 0.5 * noise
+        self._declared(method, layout, fresh)
+        self._starts_as_the_base(layout, fresh, plain)
+        alone = torch.cat([self.read(layout, moved[[user]]) for user in range(USERS)])
+        _hold(bool(alone.isfinite().all()), "scores are not finite")
+        different = [plain, *alone.view(USERS, TEXTS, -1)]
+        for first, second in combinations(different, 2):
+            _hold(not torch.allclose(first, second, atol=1e-3), "modules that differ (or the base) score alike")
+        self._batched(layout, moved, alone)
+        self._own_rows_only(layout, moved)
+
+    def read(self, layout: Layout | None, rows: Tensor | None = None) -> Tensor:
+        """Returns [modules × texts, labels] every text read with every module; without them, with the base."""
+        if layout is None or rows is None:
+            return self.base.readout(self.context, self.texts)
+        binding = Bound(layout, layout.views(rows), len(rows))
+        return self.base.readout(self.context, self.texts.repeat(len(rows)), binding)
+
+    # --- the promises -------------------------------------------------------------------------------------------
+
+    def _declared(self, method: ModuleMethod, layout: Layout, fresh: Tensor) -> None:
+        declared = {(site.name, name): spec for site in self.sites for name, spec in method.tensors(site).items()}
+        number = sum(prod(spec.shape) for spec in declared.values())
+        _hold(layout.width == number, f"{number} parameters are declared, a module has {layout.width}")
+        views = {(site, name): view for site, own in layout.views(fresh).items() for name, view in own.items()}
+        _hold(views.keys() == declared.keys(), "a module's tensors are not the declared ones")
+        for key, spec in declared.items():
+            _hold(tuple(views[key].shape[1:]) == spec.shape, f"{key}: is {tuple(views[key].shape[1:])}")
+            _hold(bool((views[key].abs() <= spec.bound).all()), f"{key}: starts outside ±{spec.bound}")
+        bank = AdapterBank(layout, slots=2)
+        _hold(bank.rows[0].nbytes == 4 * number, f"a module takes {bank.rows[0].nbytes} bytes, not {4 * number}")
+
+    def _starts_as_the_base(self, layout: Layout, fresh: Tensor, plain: Tensor) -> None:
+        expected = self.base.readout(self.context, self.texts.repeat(USERS))
+        _hold(torch.equal(self.read(layout, fresh), expected), "a fresh module is not the base bit for bit")
+        bank = AdapterBank(layout, slots=USERS)
+        bank.put("somebody", fresh[0] + 0.1)
+        bank.drop("somebody")
+        empty = self.base.readout(self.context, self.texts, bank.bind(torch.tensor([0])))
+        _hold(torch.equal(empty, plain), "an empty slot is not the base bit for bit")
+
+    def _batched(self, layout: Layout, moved: Tensor, alone: Tensor) -> None:
+        batched = self.read(layout, moved)
+        apart = float((batched - alone).abs().max())
+        _hold(apart < CLOSE, f"users read together score {apart:.1e} apart from users read alone")
+        order = torch.tensor([2, 0, 1])
+        permuted = self.read(layout, moved[order])
+        expected = batched.view(USERS, TEXTS, -1)[order].view_as(batched)
+        _hold(torch.allclose(permuted, expected, atol=CLOSE), "users in another order score differently")
+
+    def _own_rows_only(self, layout: Layout, moved: Tensor) -> None:
+        for user in range(USERS):
+            rows = moved.clone().requires_grad_()
+            scores = self.read(layout, rows).view(USERS, TEXTS, -1)
+            (gradient,) = torch.autograd.grad(scores[user].square().sum(), rows)
+            others = torch.arange(USERS) != user
+            _hold(bool((gradient[others] == 0).all()), "a user's loss moves another user's module")
+            _hold(bool(gradient[user].any()), "a user's loss does not move the user's own module")
+        trained = any(p.requires_grad or p.grad is not None for p in self.base.family.model.parameters())
+        _hold(not trained, "the base would be trained")
+        hooks = [name for name, module in self.base.family.model.named_modules() if module._forward_hooks]
+        _hold(not hooks, f"a hook stays on {hooks[:1]}")

@@ -1,0 +1,97 @@
+"""Every module method keeps its promises, and the checks notice when one does not."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+
+from peftu.base.sites import Site
+from peftu.methods.lora import GlobalLora, Lora
+from peftu.methods.method import TensorSpec
+from peftu.testing import FAMILIES, check_method
+
+torch.set_num_threads(1)
+
+ATTENTION = ("q", "k", "v", "o")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "method",
+    [
+        Lora(),
+        Lora(rank=1, alpha=4, targets=(*ATTENTION, "gate", "up", "down"), rslora=True, head=True),
+        GlobalLora(rank=3, targets=("o", "up")),
+    ],
+    ids=["default", "every-site", "global"],
+)
+def test_lora(method: Lora, family: str) -> None:
+    check_method(method, [family])
+
+
+@pytest.mark.parametrize(
+    ("method", "families"),
+    [
+        (Lora(targets=("v",), head=False), ["llama", "bert"]),
+        (Lora(targets=("no-such-role",), head=True), ["gpt2", "t5"]),
+        (Lora(rank=16, alpha=2, targets=("down",), rslora=True), ["llama", "bert"]),
+    ],
+    ids=["one-target", "head-alone", "rslora"],
+)
+def test_lora_with_other_knobs(method: Lora, families: list[str]) -> None:
+    check_method(method, families)
+
+
+# --- a broken method is noticed --------------------------------------------------------------------------------------
+
+
+class _StartsElsewhere(Lora):
+    """`B` does not start at zero."""
+
+    def tensors(self, site: Site) -> dict[str, TensorSpec]:
+        return {name: TensorSpec(spec.shape, 0.01) for name, spec in super().tensors(site).items()}
+
+
+class _MixesUsers(Lora):
+    """Each user gets the mean of the cohort's change."""
+
+    def apply(self, site: Site, x: torch.Tensor, y: torch.Tensor, p: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return y + (super().apply(site, x, y, p) - y).mean(0, keepdim=True)
+
+
+class _TakesTheFirst(Lora):
+    """Everybody reads with the first user's module."""
+
+    def apply(self, site: Site, x: torch.Tensor, y: torch.Tensor, p: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        first = {name: tensor[:1].expand_as(tensor) for name, tensor in p.items()}
+        return super().apply(site, x, y, first)
+
+
+class _DoesNothing(Lora):
+    """The module is read and has no effect."""
+
+    def apply(self, site: Site, x: torch.Tensor, y: torch.Tensor, p: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return y + 0 * sum(tensor.sum() for tensor in p.values())
+
+
+class _AddsToEmptySlots(Lora):
+    """An all-zero module is not the base."""
+
+    def apply(self, site: Site, x: torch.Tensor, y: torch.Tensor, p: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return super().apply(site, x, y, p) + (0.1 if not p["A"].any() else 0)
+
+
+@pytest.mark.parametrize(
+    ("broken", "complaint"),
+    [
+        (_StartsElsewhere, "fresh module is not the base"),
+        (_MixesUsers, "read together"),
+        (_TakesTheFirst, "read together"),
+        (_DoesNothing, "score alike"),
+        (_AddsToEmptySlots, "empty slot"),
+    ],
+)
+def test_a_broken_promise_is_named(broken: Any, complaint: str) -> None:
+    with pytest.raises(AssertionError, match=f"lora on llama, depth=full,span=all: .*{complaint}"):
+        check_method(broken(targets=("v",), head=False), ["llama"])
