@@ -143,6 +143,15 @@ def test_drawn_users_are_the_same_for_all_seeds_and_grow() -> None:
     assert whole.equals(four.frame)
 
 
+def test_users_are_drawn_among_those_who_can_be_split() -> None:
+    table = table_of({f"u{number}": 10 for number in range(40)})
+    whole, five = make_split(table, UNSEEN), make_split(table, UNSEEN.model_copy(update={"users": 5}))
+    assert len(five.users) == 5
+    assert sum(five.excluded.values()) == 35
+    assert five.excluded["no test rows"] == whole.excluded["no test rows"]
+    assert five.notes.get("kept without validation rows", 0) <= 5
+
+
 @pytest.mark.parametrize("regime", ["within-user", "unseen-text"])
 def test_rich_users_are_cut_the_same_for_every_seed_and_it_is_noted(regime: str) -> None:
     table = table_of({"a": 100, "b": 40, "c": 39})

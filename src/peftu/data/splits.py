@@ -59,7 +59,8 @@ def make_split(table: UserTable, spec: SplitSpec | None = None, seed: int = 0) -
 
     ``within-user`` divides each user's items, stratified by label; a user's rows depend on the seed and that user's
     own rows only. ``unseen-text`` divides the distinct texts of the whole table (spelling variants together), so
-    no test text was trained on by anybody. Which users are drawn when ``spec.users`` is set depends on their keys only.
+    no test text was trained on by anybody. ``spec.users`` draws from the users who can be split, in the order of a
+    hash of their keys; it changes no row of theirs.
 
     Raises:
         PeftuError: the fractions or ``min_items`` make no split, or no user is left.
@@ -67,20 +68,23 @@ def make_split(table: UserTable, spec: SplitSpec | None = None, seed: int = 0) -
     spec = spec or SplitSpec()
     fractions = _fractions(spec)
     frame, excluded = _eligible(table, spec)
-    frame, cut = _capped(frame, spec.max_items)
     if spec.regime == "within-user":
+        frame = _capped(_drawn(frame, spec.users, excluded), spec.max_items)
         parts, notes = _within_user(table.card, frame, fractions, seed)
         frame = frame.with_columns(pl.Series("part", parts, pl.String))
     else:
+        frame = _capped(frame, spec.max_items)
         frame = frame.join(_text_parts(table, fractions, seed), on=["text", "context"], how="left", nulls_equal=True)
-        frame, notes = _usable(frame, excluded, fractions)
+        frame = _drawn(_usable(frame, excluded), spec.users, excluded)
+        notes = _without_validation(frame) if fractions[1] else {}
     if frame.is_empty():
         raise PeftuError(f"{table.card.name}: no user has training and test rows — use more items or 'within-user'")
+    notes |= _cut(table, frame)
     frame = frame.sort("user_id", "item_id")
     rows = frame.select("user_id", "item_id", "part")
     digest = hashlib.sha256(f"{table.hash}\n{content_hash(rows)}".encode()).hexdigest()
     kept = {reason: number for reason, number in excluded.items() if number}
-    return Split(rows, spec.regime, seed, spec.fractions, kept, cut | notes, leakage_report(frame), f"sha256:{digest}")
+    return Split(rows, spec.regime, seed, spec.fractions, kept, notes, leakage_report(frame), f"sha256:{digest}")
 
 
 def leakage_report(frame: pl.DataFrame) -> Leakage:
@@ -96,7 +100,7 @@ def leakage_report(frame: pl.DataFrame) -> Leakage:
         ``context_seen``: the share of test rows with a context that stands in training rows.
     """
     frame = with_text_keys(frame)
-    train, test = (frame.filter(pl.col("part") == part) for part in ("train", "test"))
+    train, test = _sides(frame, "train", "test")
     everyone = train.group_by("text_key").agg(pl.len().alias("everyone"))
     own = train.group_by("text_key", "user_id").agg(pl.len().alias("own"))
     seen = (
@@ -199,22 +203,33 @@ def _eligible(table: UserTable, spec: SplitSpec) -> tuple[pl.DataFrame, dict[str
         most = max(items["len"].to_list())
         raise PeftuError(f"{table.card.name}: no user has {spec.min_items} items (most: {most}) — lower min_items")
     excluded = {f"fewer than {spec.min_items} items": items.height - len(enough)}
-    if spec.users is not None:
-        drawn = sorted(enough, key=lambda user: (hashed("user", user), user))[: spec.users]
-        excluded[f"not among the {spec.users} drawn"] = len(enough) - len(drawn)
-        enough = drawn
     return table.frame.filter(pl.col("user_id").is_in(enough)), excluded
 
 
-def _capped(frame: pl.DataFrame, most: int | None) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Returns at most so many rows a user, drawn by hash, and how many users had more."""
+def _drawn(frame: pl.DataFrame, number: int | None, excluded: dict[str, int]) -> pl.DataFrame:
+    """Returns the rows of at most so many users; the others are counted in ``excluded``."""
+    if number is None:
+        return frame
+    users = sorted(frame["user_id"].unique(), key=lambda user: (hashed("user", user), user))
+    excluded[f"not among the {number} drawn"] = len(users[number:])
+    return frame.filter(pl.col("user_id").is_in(users[:number]))
+
+
+def _capped(frame: pl.DataFrame, most: int | None) -> pl.DataFrame:
+    """Returns at most so many rows a user, drawn by hash."""
     if most is None:
-        return frame, {}
+        return frame
     ranks = [hashed("item", user, item) for user, item in frame.select("user_id", "item_id").iter_rows()]
     place = pl.col("rank").rank("ordinal").over("user_id")
     drawn = frame.with_columns(pl.Series("rank", ranks, pl.UInt64)).filter(place <= most)
-    richer = int((frame.group_by("user_id").len()["len"] > most).sum())
-    return drawn.drop("rank"), {f"cut to {most} items": richer} if richer else {}
+    return drawn.drop("rank")
+
+
+def _cut(table: UserTable, frame: pl.DataFrame) -> dict[str, int]:
+    """Returns how many users of the split had more items in the table."""
+    had, have = (rows.group_by("user_id").len() for rows in (table.frame, frame))
+    cut = had.join(have, on="user_id").filter(pl.col("len") > pl.col("len_right"))
+    return {f"cut to {cut['len_right'][0]} items": cut.height} if cut.height else {}
 
 
 def _within_user(
@@ -251,15 +266,20 @@ def _text_parts(table: UserTable, fractions: Sequence[Fraction], seed: int) -> p
     return texts.join(part_of, on="text_key").drop("text_key")
 
 
-def _usable(
-    frame: pl.DataFrame, excluded: dict[str, int], fractions: Sequence[Fraction]
-) -> tuple[pl.DataFrame, dict[str, int]]:
+def _usable(frame: pl.DataFrame, excluded: dict[str, int]) -> pl.DataFrame:
     """Returns the rows of users who have training and test rows; the others are counted in ``excluded``."""
-    has = {part: set(frame.filter(pl.col("part") == part)["user_id"]) for part in PARTS}
-    users = set(frame["user_id"])
-    excluded["no training rows"] = len(users - has["train"])
-    excluded["no test rows"] = len(users & has["train"] - has["test"])
-    users &= has["train"] & has["test"]
-    without = len(users - has["val"]) if fractions[1] else 0
-    notes = {"kept without validation rows": without} if without else {}
-    return frame.filter(pl.col("user_id").is_in(list(users))), notes
+    users, train, test = (set(rows["user_id"]) for rows in (frame, *_sides(frame, "train", "test")))
+    excluded["no training rows"] = len(users - train)
+    excluded["no test rows"] = len((users & train) - test)
+    return frame.filter(pl.col("user_id").is_in(list(train & test)))
+
+
+def _without_validation(frame: pl.DataFrame) -> dict[str, int]:
+    """Returns how many users have no validation row."""
+    (val,) = _sides(frame, "val")
+    number = len(set(frame["user_id"]) - set(val["user_id"]))
+    return {"kept without validation rows": number} if number else {}
+
+
+def _sides(frame: pl.DataFrame, *parts: str) -> list[pl.DataFrame]:
+    return [frame.filter(pl.col("part") == part) for part in parts]
