@@ -1,9 +1,9 @@
 """LoRA: a low-rank change of frozen linear maps (Hu et al. 2021, arXiv 2106.09685)."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from peftu.methods.method import MethodCard, TensorSpec
 
@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from peftu.base.sites import Site
+
+
+def _plus(value: Any) -> Any:
+    return tuple(value.split("+")) if isinstance(value, str) else value
 
 
 class Lora(BaseModel):
@@ -34,8 +38,8 @@ class Lora(BaseModel):
 
     rank: int = Field(8, ge=1)
     alpha: float = Field(16.0, gt=0)
-    targets: tuple[str, ...] = Field(
-        ("q", "v", "o", "down"), description="Roles of the linear maps: q k v o gate up down."
+    targets: Annotated[tuple[str, ...], BeforeValidator(_plus)] = Field(
+        ("q", "v", "o", "down"), description="Roles of the linear maps, as q+v: of q k v o gate up down."
     )
     rslora: bool = Field(False, description="Scale by alpha/√rank (arXiv 2312.03732) instead of alpha/rank.")
     head: bool | None = Field(None, description="Also a linear map on the read state; None: where the base has none.")
