@@ -13,6 +13,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
+from peftu.base.packed import Ragged
+
 KeysValues = tuple[Tensor, Tensor]  # each [rows, kv heads, tokens, head width]
 
 
@@ -45,13 +47,17 @@ def attend(
     dropout: float = 0.0,
     position_bias: Tensor | None = None,
     memory: Memory | None = None,
+    ragged: Ragged | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Returns [rows, tokens, heads, width] attention output (and no weights), as the interface asks.
 
     The mask is boolean (True: may look) or additive, [rows or 1, 1, queries, keys], with the earlier tokens' columns
-    in front. Heads that share keys are folded into the query axis, so shared keys are never copied.
+    in front. With ``ragged``, all rows come end to end as one, and are padded for the attention alone. Heads that share
+    keys are folded into the query axis, so shared keys are never copied.
     """
+    if ragged is not None:
+        query, key, value = (ragged.pad(x[0].transpose(0, 1)).transpose(1, 2) for x in (query, key, value))
     rows, heads, queries, width = query.shape
     shared = heads // key.shape[1]
     causal = attention_mask is None and queries > 1 and bool(getattr(module, "is_causal", False))
@@ -69,7 +75,8 @@ def attend(
         out = _attend_both(query, before, (key, value), attention_mask, width**-0.5 if scaling is None else scaling)
     else:
         out = scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, is_causal=causal, scale=scaling)
-    return out.reshape(rows, heads, queries, width).transpose(1, 2).contiguous(), None
+    out = out.reshape(rows, heads, queries, width).transpose(1, 2)
+    return (out.contiguous() if ragged is None else ragged.unpad(out)[None]), None
 
 
 def _attend_both(query: Tensor, before: KeysValues, own: KeysValues, mask: Tensor | None, scale: float) -> Tensor:

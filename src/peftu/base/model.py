@@ -99,8 +99,9 @@ class FrozenBase:
 
         Scores are log-probabilities among the labels, or one logit a label where labels do not exclude each other.
         """
-        with attached(self.family.model, binding):
-            hidden = [self.family.hidden(context, node, rows) for node in range(max(1, len(context.nodes)))]
+        with attached(self.family.model, binding) as attachment:
+            nodes = range(max(1, len(context.nodes)))
+            hidden = [self.family.hidden(context, node, rows, attachment) for node in nodes]
         scores_bc = self.family.scores(context, hidden)
         head = binding.sites.get("head") if binding is not None else None
         if binding is not None and head is not None:

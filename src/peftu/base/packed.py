@@ -1,10 +1,12 @@
-"""Sequences of different lengths, stored end to end."""
+"""Sequences of different lengths, stored and run end to end, so that no work is done on padding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,57 @@ class Packed:
         step = torch.arange(int(length.max()), device=rows.device)
         real = step[None] < length[:, None]
         return start[:, None] + torch.minimum(step[None], (length[:, None] - 1).clamp(min=0)), real
+
+
+class _Gather(Function):
+    """Rows picked by index, where each real row is picked once: the gradient is a gather too, not a slow scatter."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, back: Tensor, real: Tensor | None) -> Tensor:
+        ctx.save_for_backward(back, real)
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        back, real = ctx.saved_tensors
+        found = grad.index_select(0, back)
+        if real is not None:
+            found = found * real.view(-1, *[1] * (found.ndim - 1)).to(found.dtype)
+        return found, None, None, None
+
+
+class Ragged:
+    """Segments of different lengths lying end to end, and their padded grid [segments, longest].
+
+    Args:
+        lengths: [segments] tokens of each, at least one.
+    """
+
+    def __init__(self, lengths: Tensor) -> None:
+        if int(lengths.min()) < 1:
+            raise ValueError("an empty segment cannot be padded")
+        start = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)[:-1]])
+        self.shape = (len(lengths), int(lengths.max()))
+        step = torch.arange(self.shape[1], device=lengths.device)[None]
+        real = step < lengths[:, None]
+        self.real = real
+        self.even = bool(real.all())
+        self._grid = (start[:, None] + torch.minimum(step, lengths[:, None] - 1)).flatten()
+        self._flat = real.flatten().nonzero().squeeze(1)
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Returns [segments, longest, ...] from [tokens, ...]; places behind a segment's end repeat its last token."""
+        if not self.even:
+            # Nothing reads the places behind a segment's end, so their gradient is zero and need not be added back.
+            x = cast(Tensor, _Gather.apply(x, self._grid, self._flat, None))  # type: ignore[no-untyped-call]
+        return x.view(*self.shape, *x.shape[1:])
+
+    def unpad(self, x: Tensor) -> Tensor:
+        """Returns [tokens, ...] from [segments, longest, ...]."""
+        x = x.reshape(-1, *x.shape[2:])
+        if self.even:
+            return x
+        return cast(Tensor, _Gather.apply(x, self._flat, self._grid, self.real.flatten()))  # type: ignore[no-untyped-call]
 
 
 def padded(sequences: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple[Tensor, Tensor]:

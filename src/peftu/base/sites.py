@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from peftu.base.packed import Ragged
+
 
 @dataclass(frozen=True)
 class Site:
@@ -50,25 +52,50 @@ class Binding(Protocol):
         ...
 
 
-def _hook(site: Site, binding: Binding) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
-    def change(_: nn.Module, args: tuple[Any, ...], y: Tensor) -> Tensor:
-        x_gnd = args[0].reshape(binding.groups, -1, site.d_in)
-        return binding.apply(site, x_gnd, y.reshape(binding.groups, -1, site.d_out)).view(y.shape)
+class Attachment:
+    """Modules acting on a model during one pass.
 
-    return change
+    Attributes:
+        binding: the modules, or None.
+        tokens: how the tokens of the running batch fall to the groups; None: equally. A family that runs rows of
+            different lengths end to end says so here before it runs them.
+    """
+
+    def __init__(self, binding: Binding | None) -> None:
+        self.binding = binding
+        self.tokens: Ragged | None = None
+
+    def spread(self, lengths: Tensor) -> None:
+        """Notes that rows of these lengths [rows] are about to be run end to end."""
+        if self.binding is not None:
+            self.tokens = Ragged(lengths.view(self.binding.groups, -1).sum(1))
+
+    def change(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
+        """Returns the output y of a site, changed by every group's module."""
+        binding = self.binding
+        assert binding is not None  # noqa: S101  (hooks exist only with a binding)
+        if self.tokens is None:
+            x_gnd, y_gnd = (z.reshape(binding.groups, -1, z.shape[-1]) for z in (x, y))
+            return binding.apply(site, x_gnd, y_gnd).view(y.shape)
+        x_gnd, y_gnd = (self.tokens.pad(z[0]) for z in (x, y))
+        return self.tokens.unpad(binding.apply(site, x_gnd, y_gnd))[None]
+
+
+def _hook(site: Site, attachment: Attachment) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
+    return lambda _, args, y: attachment.change(site, args[0], y)
 
 
 @contextmanager
-def attached(model: nn.Module, binding: Binding | None) -> Iterator[None]:
+def attached(model: nn.Module, binding: Binding | None) -> Iterator[Attachment]:
     """Lets the binding's modules act on the model's linear sites inside the block; the model itself never changes."""
-    handles = []
+    handles, attachment = [], Attachment(binding)
     try:
         if binding is not None:
             for site in binding.sites.values():
                 if site.kind == "linear":
                     module = model.get_submodule(site.name)
-                    handles.append(module.register_forward_hook(_hook(site, binding)))
-        yield
+                    handles.append(module.register_forward_hook(_hook(site, attachment)))
+        yield attachment
     finally:
         for handle in handles:
             handle.remove()

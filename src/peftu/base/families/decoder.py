@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from peftu.base.attention import KeysValues, Memory, causal_mask
 from peftu.base.families.family import Context, Progress, first_attribute, label_logits, token_lists, unit
-from peftu.base.packed import Packed, length_batches, padded
+from peftu.base.packed import Packed, Ragged, length_batches, padded
 from peftu.base.prompt import Prompt, label_trie, trie_scores
 from peftu.base.region import Region
-from peftu.base.sites import Site, linear_sites
+from peftu.base.sites import Attachment, Site, linear_sites
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
 
@@ -84,7 +84,13 @@ class Decoder:
         return h_btd if self.positions is None else h_btd + self.positions(positions)
 
     def run(
-        self, h_btd: Tensor, positions: Tensor, layers: range, mask: Tensor, memory: Memory | None = None
+        self,
+        h_btd: Tensor,
+        positions: Tensor,
+        layers: range,
+        mask: Tensor,
+        memory: Memory | None = None,
+        ragged: Ragged | None = None,
     ) -> Tensor:
         """Returns the hidden states after these layers.
 
@@ -94,6 +100,7 @@ class Decoder:
             layers: which layers.
             mask: [b or 1, 1, t, earlier + t] True where a token may look.
             memory: earlier keys and values, and what to keep of the new ones.
+            ragged: given when all rows lie end to end in one.
         """
         rotary = self.rotary(h_btd, positions) if self.rotary is not None else None
         for number in layers:
@@ -102,7 +109,8 @@ class Decoder:
                 attention_mask=mask,
                 position_ids=positions,
                 position_embeddings=rotary,
-                memory=memory or Memory(),
+                memory=memory,
+                ragged=ragged,
             )
             h_btd = out[0] if isinstance(out, tuple) else out
         return h_btd
@@ -184,10 +192,11 @@ class Decoder:
             }
         return tokens
 
-    def hidden(self, context: Context, node: int, rows: Tensor) -> Tensor:
+    def hidden(self, context: Context, node: int, rows: Tensor, attachment: Attachment) -> Tensor:
         """Returns [b, d] the last span token's state after the final norm."""
-        last = self._last_all if context.region.span == "all" else self._last_answer
-        return cast(Tensor, self.norm(last(context, node, rows)))
+        if context.region.span == "all":
+            return cast(Tensor, self.norm(self._last_all(context, node, rows, attachment)))
+        return cast(Tensor, self.norm(self._last_answer(context, node, rows)))
 
     def _last_answer(self, context: Context, node: int, rows: Tensor) -> Tensor:
         state, floor = context.state, context.region.floor(self.layers)
@@ -208,7 +217,7 @@ class Decoder:
 
         return self.run(h_bsd, positions, range(floor, self.layers), mask, Memory(before))[:, -1]
 
-    def _last_all(self, context: Context, node: int, rows: Tensor) -> Tensor:
+    def _last_all(self, context: Context, node: int, rows: Tensor, attachment: Attachment) -> Tensor:
         state, floor = context.state, context.region.floor(self.layers)
         head = state["head"]
         packed: Packed = (state["ids"] if floor == 0 else state["floors"])[node]
@@ -218,9 +227,13 @@ class Decoder:
         if floor == 0:
             rest = self.embed_tokens(rest, positions[:, head:])
         h_btd = torch.cat([state["head_floor"].expand(len(rows), -1, -1), rest], 1)
+        lengths = head + packed.lengths[rows]
+        ragged = Ragged(lengths)
+        attachment.spread(lengths)
         mask = causal_mask(h_btd.shape[1], rows.device)
-        out = self.run(h_btd, positions, range(floor, self.layers), mask)
-        return out[torch.arange(len(rows), device=rows.device), head + packed.lengths[rows] - 1]
+        flat, flat_positions = ragged.unpad(h_btd)[None], ragged.unpad(positions)[None]
+        out = self.run(flat, flat_positions, range(floor, self.layers), mask, ragged=ragged)
+        return out[0, lengths.cumsum(0) - 1]
 
     def scores(self, context: Context, hidden: Sequence[Tensor]) -> Tensor:
         """Returns [b, labels] scores; only the branches' rows of the output matrix are read."""

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from peftu.base.families.family import Context, Progress, first_attribute, token_lists, unit
-from peftu.base.packed import Packed, length_batches, padded
+from peftu.base.packed import Packed, Ragged, length_batches, padded
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
-from peftu.base.sites import Site, linear_sites
+from peftu.base.sites import Attachment, Site, linear_sites
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
 
@@ -57,10 +57,11 @@ class Encoder:
         ]
         return [*found, Site("head", "head", "head", self.layers, "encoder", self.width, labels)]
 
-    def _run(self, h_btd: Tensor, real: Tensor, layers: range) -> Tensor:
+    def _run(self, h_btd: Tensor, real: Tensor, layers: range, ragged: Ragged | None = None) -> Tensor:
+        """Returns the hidden states after these layers; with ``ragged``, of rows that lie end to end in one."""
         mask = real[:, None, None, :]
         for number in layers:
-            out = self.stack[number](h_btd, attention_mask=mask)
+            out = self.stack[number](h_btd, attention_mask=mask, ragged=ragged)
             h_btd = out[0] if isinstance(out, tuple) else out
         return h_btd
 
@@ -90,13 +91,16 @@ class Encoder:
         state["floors"] = Packed.of(at_floor)
         return Context(region, prompt, (), len(texts), cut, sum(map(len, lists)), longest, state)
 
-    def hidden(self, context: Context, node: int, rows: Tensor) -> Tensor:
+    def hidden(self, context: Context, node: int, rows: Tensor, attachment: Attachment) -> Tensor:
         """Returns [b, d] the pooled sentence vectors."""
         floor = context.region.floor(self.layers)
         packed: Packed = context.state["ids" if floor == 0 else "floors"]
         places, real = packed.places(rows)
         h_btd = self.embeddings(input_ids=packed.values[places]) if floor == 0 else packed.values[places]
-        return self._pool(self._run(h_btd, real, range(floor, self.layers)), real)
+        ragged = Ragged(packed.lengths[rows])
+        attachment.spread(packed.lengths[rows])
+        flat = self._run(ragged.unpad(h_btd)[None], real, range(floor, self.layers), ragged)
+        return self._pool(ragged.pad(flat[0]), real)
 
     def scores(self, context: Context, hidden: Sequence[Tensor]) -> Tensor:
         """Returns [b, labels] scaled cosines with the label statements; log-softmaxed where labels exclude."""

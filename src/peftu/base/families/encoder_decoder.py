@@ -17,7 +17,7 @@ from peftu.base.families.family import Context, Progress, label_logits, token_li
 from peftu.base.packed import Packed, length_batches, padded
 from peftu.base.prompt import Prompt, label_trie, trie_scores
 from peftu.base.region import Region
-from peftu.base.sites import Site, linear_sites
+from peftu.base.sites import Attachment, Site, linear_sites
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
 
@@ -146,7 +146,7 @@ class EncoderDecoder:
             made["span", number] = self._decode(h_bsd, range(floor), real, encoded, None)
         return made
 
-    def hidden(self, context: Context, node: int, rows: Tensor) -> Tensor:
+    def hidden(self, context: Context, node: int, rows: Tensor, attachment: Attachment) -> Tensor:
         """Returns [b, d] the decoder's last state after the final norm."""
         state, layers = context.state, len(self.decoder.block)
         if context.region.span == "answer":

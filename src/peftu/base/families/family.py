@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from peftu.base.prompt import Prompt, TrieNode
 from peftu.base.region import Region
-from peftu.base.sites import Site
+from peftu.base.sites import Attachment, Site
 from peftu.data.problem import Text
 
 
@@ -57,7 +57,7 @@ class Family(Protocol):
         """Returns the context of the texts; runs without gradients."""
         ...
 
-    def hidden(self, context: Context, node: int, rows: Tensor) -> Tensor:
+    def hidden(self, context: Context, node: int, rows: Tensor, attachment: Attachment) -> Tensor:
         """Returns [rows, width] the state that is read at a node (node 0 where there are none)."""
         ...
 
