@@ -24,19 +24,19 @@ app.add_typer(data, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Raw = Annotated[Path | None, typer.Option(help="Folder with the task's raw files; otherwise the cache or publisher.")]
-Base = Annotated[str, typer.Option(help="Base model: see 'peftu bases', or a local folder or hub id.")]
-Regime = Annotated[str, typer.Option(help="within-user or unseen-text.")]
+Base = Annotated[str | None, typer.Option(help="Base model, see 'peftu bases'; default smollm2-135m-instruct.")]
+Regime = Annotated[str | None, typer.Option(help="How items are split; default within-user.")]
 Region = Annotated[str | None, typer.Option(help="Where modules act, as depth=6,span=answer.")]
 Users = Annotated[int | None, typer.Option(min=1, help="At most this many users, drawn by hash.")]
-MinItems = Annotated[int, typer.Option(help="Users with fewer items are left out and counted.")]
+MinItems = Annotated[int | None, typer.Option(help="Users with fewer items are left out and counted; default 10.")]
 MaxItems = Annotated[int | None, typer.Option(help="At most this many items a user, drawn by hash.")]
-Seeds = Annotated[int, typer.Option(min=1, help="Number of seeds: each a split and a start of its own.")]
+Seeds = Annotated[int | None, typer.Option(min=1, help="Number of seeds, each a split and a start of its own.")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over a user's items at most; default by method.")]
 Lr = Annotated[float | None, typer.Option(help="Learning rate; default by method.")]
 WarmStart = Annotated[str | None, typer.Option(help="none, or global: train on everyone, then each user from there.")]
 Shrink = Annotated[float | None, typer.Option(help="Pull of a user's module towards its warm start.")]
 Setting = Annotated[list[str] | None, typer.Option("-s", "--set", help="A rare knob, as train.batch=16.")]
-Config = Annotated[Path | None, typer.Option(help="YAML file with a run's description; flags go before it.")]
+Config = Annotated[Path | None, typer.Option(help="YAML file with a run's description; flags win over it.")]
 TaskOption = Annotated[list[str] | None, typer.Option("--option", help="A task's option, as group=g1.")]
 Out = Annotated[Path | None, typer.Option(help="Run folder; default runs/<task>-<id>.")]
 
@@ -107,15 +107,15 @@ def doctor(json: Json = False) -> None:
 def run(
     task: str,
     method: Annotated[str, typer.Option(help="Method, as name, name@base or name[key=value,…]@base.")],
-    base: Base = "smollm2-135m-instruct",
+    base: Base = None,
     raw: Raw = None,
     option: TaskOption = None,
-    regime: Regime = "within-user",
+    regime: Regime = None,
     region: Region = None,
     users: Users = None,
-    min_items: MinItems = 10,
+    min_items: MinItems = None,
     max_items: MaxItems = None,
-    seeds: Seeds = 1,
+    seeds: Seeds = None,
     epochs: Epochs = None,
     lr: Lr = None,
     warm_start: WarmStart = None,
@@ -133,15 +133,15 @@ def run(
 def compare(
     task: str,
     methods: Annotated[str, typer.Option(help="Methods, with commas between them.")],
-    base: Base = "smollm2-135m-instruct",
+    base: Base = None,
     raw: Raw = None,
     option: TaskOption = None,
-    regime: Regime = "within-user",
+    regime: Regime = None,
     region: Region = None,
     users: Users = None,
-    min_items: MinItems = 10,
+    min_items: MinItems = None,
     max_items: MaxItems = None,
-    seeds: Seeds = 1,
+    seeds: Seeds = None,
     epochs: Epochs = None,
     lr: Lr = None,
     warm_start: WarmStart = None,

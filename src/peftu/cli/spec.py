@@ -10,6 +10,8 @@ from peftu.cli.data import task_options
 from peftu.config import MethodSpec, RegionSpec, RunSpec, assignments, validated
 from peftu.errors import PeftuError
 
+GROUPS = {"split": ("regime", "users", "min_items", "max_items"), "train": ("epochs", "lr", "warm_start", "shrink")}
+
 
 def run_spec(flags: dict[str, Any]) -> RunSpec:
     """Returns the run that flags, ``-s`` settings and a config file describe; what is nearer to the user wins.
@@ -18,15 +20,12 @@ def run_spec(flags: dict[str, Any]) -> RunSpec:
         PeftuError: an unknown key or an impossible value, named with its flag or field.
     """
     values = _read(flags["config"]) if flags["config"] else {}
-    split = {"regime": flags["regime"], "min_items": flags["min_items"]}
-    split |= {key: flags[key] for key in ("users", "max_items") if flags[key] is not None}
-    train = {key: flags[key] for key in ("epochs", "lr", "warm_start", "shrink") if flags[key] is not None}
-    values["task"] = flags["task"]
+    values |= {key: flags[key] for key in ("task", "base") if flags[key] is not None}
     values["methods"] = tuple(MethodSpec.parse(part) for part in method_list(flags["methods"]))
-    values["base"] = values.get("base") or flags["base"]
-    values["seeds"] = values.get("seeds") or tuple(range(flags["seeds"]))
-    values["split"] = split | values.get("split", {})
-    values["train"] = values.get("train", {}) | train
+    if flags["seeds"] is not None:
+        values["seeds"] = tuple(range(flags["seeds"]))
+    for group, keys in GROUPS.items():
+        values[group] = values.get(group, {}) | {key: flags[key] for key in keys if flags[key] is not None}
     if flags["option"]:
         values["task_options"] = task_options(flags["option"])
     if flags["region"]:
