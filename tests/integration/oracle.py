@@ -53,7 +53,6 @@ class Oracle:
     ) -> None:
         self.model, self.tokenizer, self.labels, self.head = model, tokenizer, labels or model, head
 
-    @torch.no_grad()
     def scores(self, prompt: Prompt, text: Text) -> Tensor:
         """Returns [labels] scores of one text."""
         config = self.model.config

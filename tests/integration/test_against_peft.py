@@ -48,7 +48,10 @@ class Pair:
         self.row = self.layout.fresh(["somebody"], 0)
         self.row += 0.2 * torch.randn(self.row.shape, generator=generator)
         views = self.layout.views(self.row)
-        self.own = {site: {name: view[0] for name, view in tensors.items()} for site, tensors in views.items()}
+        self.own = {
+            site: {name: view[0].clone().requires_grad_() for name, view in tensors.items()}
+            for site, tensors in views.items()
+        }
 
     def scores(self) -> Tensor:
         """Returns [texts, labels] our scores, all texts in one batch."""
@@ -83,6 +86,16 @@ class Pair:
         judge = Oracle(model, tokenizer, labels, (head["weight"], head["bias"]) if head else None)
         return torch.stack([judge.scores(self.prompt, text) for text in self.texts])
 
+    def gradients(self) -> dict[str, Tensor]:
+        """Returns 'site A' and 'site B' -> how our scores, weighed, move with that matrix."""
+        context = self.base.prefill(self.prompt, self.texts, self.region)
+        leaf = self.row.clone().requires_grad_()
+        binding = Bound(self.layout, self.layout.views(leaf), 1)
+        weighed(self.base.readout(context, torch.arange(len(self.texts)), binding)).backward()
+        assert leaf.grad is not None
+        found = self.layout.views(leaf.grad)
+        return {f"{site} {name}": found[site][name][0] for site in self.names for name in "AB"}
+
     @contextmanager
     def only_after(self, model: Any, length: Callable[[], int]) -> Iterator[Any]:
         """Adds the module's change in a hub model by hand, on the positions from ``length()`` on and no others."""
@@ -108,10 +121,21 @@ def hub(family: str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
+def weighed(scores: Tensor) -> Tensor:
+    """Returns one number from scores, a different weight for each."""
+    return (scores * torch.linspace(-1, 1, scores.numel()).view_as(scores)).sum()
+
+
+def alike(ours: Tensor, theirs: Tensor | None) -> bool:
+    """Returns whether two gradients agree, measured by the largest of their numbers."""
+    assert theirs is not None
+    return float((ours - theirs).abs().max()) <= 1e-3 * float(theirs.abs().max()) + 1e-6
+
+
 def close(ours: Tensor, theirs: Tensor) -> bool:
     """Returns whether the scores agree, and differ enough between texts and labels to tell anything."""
-    assert float(theirs.std()) > 100 * CLOSE
-    return float((ours - theirs).abs().max()) < CLOSE
+    assert float(theirs.detach().std()) > 100 * CLOSE
+    return float((ours - theirs).detach().abs().max()) < CLOSE
 
 
 @pytest.mark.parametrize("exclusive", [True, False], ids=["exclusive", "multi"])
@@ -149,6 +173,20 @@ def test_depth_is_peft_s_layers_to_transform(family: str) -> None:
     assert close(pair.scores(), pair.oracle(wrapped, tokenizer, hub(family)[0]))
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_are_peft_s(family: str) -> None:
+    """Scores may agree where gradients do not: padding, gathers and attention have backward passes of their own."""
+    method = Lora(rank=2, targets=EVERYWHERE, head=False)
+    pair = Pair(tiny_base(family), RegionSpec(), method, tiny_prompt(WORDS), tiny_texts(5))
+    model, tokenizer = hub(family)
+    wrapped = pair.wrapped(model)
+    weighed(pair.oracle(wrapped, tokenizer, hub(family)[0])).backward()
+    for key, ours in pair.gradients().items():
+        site, name = key.split()
+        theirs = getattr(wrapped.get_submodule(site), f"lora_{name}")["default"].weight.grad
+        assert alike(ours, theirs), key
+
+
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_an_answer_span_changes_the_answer_positions_only(family: str, depth: int) -> None:
@@ -161,6 +199,10 @@ def test_an_answer_span_changes_the_answer_positions_only(family: str, depth: in
             length = len(judge.prompt_ids(pair.prompt, text)[0])
             expected.append(judge.scores(pair.prompt, text))
     assert close(pair.scores(), torch.stack(expected))
+    weighed(torch.stack(expected)).backward()
+    for key, ours in pair.gradients().items():
+        site, name = key.split()
+        assert alike(ours, pair.own[site][name].grad), key
 
 
 @pytest.mark.parametrize("depth", [1, 3])
@@ -189,6 +231,7 @@ def real(name: str) -> Path:
 
 
 @pytest.mark.weights
+@torch.no_grad()
 def test_smollm2_is_peft_too() -> None:
     folder = real("smollm2-135m-instruct")
     base = load_base("smollm2-135m-instruct", dtype=torch.float32)
