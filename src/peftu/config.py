@@ -11,7 +11,7 @@ from peftu.errors import PeftuError
 from peftu.registry import did_you_mean
 
 T = TypeVar("T", bound=BaseModel)
-Regime = Literal["within-user", "unseen-text"]
+Regime = Literal["within-user", "unseen-text", "unseen-user", "temporal", "published"]
 
 
 class Spec(BaseModel):
@@ -79,11 +79,13 @@ class MethodSpec(Spec):
 class SplitSpec(Spec):
     """How a user table becomes train, validation and test rows."""
 
-    regime: Regime = "within-user"
+    regime: Regime = Field("within-user", description="See peftu.data.splits.make_split.")
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     min_items: int = Field(10, ge=3, description="Users with fewer items are left out and counted.")
     users: int | None = Field(None, ge=1, description="At most this many users, drawn by hash; None: all.")
     max_items: int | None = Field(None, ge=3, description="At most this many items a user, drawn by hash; None: all.")
+    k: int | None = Field(None, ge=0, description="unseen-user only: an unseen user's training items; None: 5.")
+    unseen: float = Field(0.2, gt=0, lt=1, description="unseen-user only: share of users who are unseen.")
 
 
 class TrainSpec(Spec):
@@ -132,6 +134,10 @@ def validated(cls: type[T], values: dict[str, Any], where: str) -> T:
         field = ".".join(map(str, first["loc"])) or cls.__name__
         if first["type"] == "extra_forbidden":
             raise PeftuError(f"{where}: unknown setting '{field}'{did_you_mean(field, cls.model_fields)}") from None
+        if first["type"] == "literal_error":
+            known = re.findall(r"'([^']+)'", first["ctx"]["expected"])
+            said = f"unknown value {first['input']!r}{did_you_mean(str(first['input']), known)}"
+            raise PeftuError(f"{where}: {field}: {said}") from None
         raise PeftuError(f"{where}: {field}: {first['msg']} (got {first['input']!r})") from None
 
 

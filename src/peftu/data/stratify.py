@@ -1,6 +1,36 @@
-"""Dealing one user's items to parts of exact sizes, so that every label is spread over the parts."""
+"""Drawing by hash, exact part sizes, and dealing one user's items so that every label is spread over the parts."""
 
+import hashlib
 from collections.abc import Sequence
+from fractions import Fraction
+
+
+def hashed(*parts: object) -> int:
+    """Returns a number of 64 bits drawn from these values; the same on every machine and Python version."""
+    return int.from_bytes(hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).digest())
+
+
+def part_sizes(number: int, fractions: Sequence[Fraction]) -> list[int]:
+    """Returns how many of ``number`` things go to each part: largest remainders, the last part first on a tie.
+
+    A part with a share gets at least one, taken from the largest, as long as there are enough.
+    """
+    sizes = rounded_sizes(number, fractions)
+    for part, fraction in enumerate(fractions):
+        if fraction and not sizes[part] and max(sizes) > 1:
+            sizes[sizes.index(max(sizes))] -= 1
+            sizes[part] = 1
+    return sizes
+
+
+def rounded_sizes(number: int, fractions: Sequence[Fraction]) -> list[int]:
+    """Returns how many of ``number`` things go to each part by largest remainders alone; a part may stay empty."""
+    exact = [number * fraction for fraction in fractions]
+    sizes = [int(value) for value in exact]
+    order = sorted(range(len(sizes)), key=lambda part: (exact[part] - sizes[part], part), reverse=True)
+    for part in order[: number - sum(sizes)]:
+        sizes[part] += 1
+    return sizes
 
 
 def deal(strata: Sequence[int], ranks: Sequence[int], sizes: Sequence[int], turn: int) -> list[int]:

@@ -96,7 +96,7 @@ def run(
         task=TaskSummary.of(table.card),
         regime=spec.split.regime,
         hashes=Hashes(data=table.hash, splits={str(s): split.hash for s, split in splits.items()}, bases=bases),
-        users=len(first.users),
+        users=len(first.tested),
         excluded_users=first.excluded,
         truncated_texts={base: cut for base, cut in workshop.cut.items() if cut},
         leakage=dict(first.leakage),

@@ -26,6 +26,9 @@ _LEAKS = {
     "near_duplicates": "test texts that differ from a training text in spelling only",
     "item_overlap": "of the test items are training items of somebody",
     "context_seen": "with a context that stands in training rows",
+    "user_seen": "of users with training rows",
+    "later_same_user": "older than a training row of the same user",
+    "later_other_users": "older than a training row of another user",
 }
 
 
