@@ -1,0 +1,193 @@
+"""`mixed-head`: a logistic mixed model on frozen text features; fits in seconds, and any dearer module must beat it."""
+
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from peftu.data.problem import Floats, Problem
+from peftu.errors import PeftuError
+from peftu.methods.method import Features, MethodCard, Numbers
+from peftu.methods.mixed_features import text_features
+from peftu.methods.mixed_fit import fit_mixed
+from peftu.methods.mixed_model import Data, MixedModel, Priors
+
+LADDER = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
+WORTH = 1.0  # a rung must make the val rows likelier by this much, or it only follows their noise
+PASSES = 3
+SEARCH_TOLERANCE = 1e-8
+
+
+class FittedMixedHead:
+    """A fitted `mixed-head`."""
+
+    def __init__(self, model: MixedModel, notes: dict[str, object]) -> None:
+        self.model = model
+        self.notes = notes
+        self.parameters_per_user = model.parameters_per_user
+
+    def scores(self, users: Numbers, texts: Numbers) -> Floats:
+        """Returns [rows, labels] log-probabilities for pairs of user and text numbers of the problem.
+
+        For kind 'multi' each label's is its own: given or not, whatever the others.
+
+        Raises:
+            IndexError: a number is not of the problem.
+        """
+        if len(users) and (users.min() < 0 or texts.min() < 0):  # numpy would take them from the end
+            raise IndexError("user and text numbers start at 0")
+        return self.model.log_probabilities(users, texts).astype(np.float32)
+
+
+class MixedHead(BaseModel):
+    """A shared logistic model of the text, a bias, a slope and a small deviation for every user.
+
+    The strengths of the Gaussian priors are standard deviations, in logits; 0 leaves a part out, None has it chosen by
+    the likelihood of the validation rows of all users together. Weights are fitted on training rows only.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    card: ClassVar[MethodCard] = MethodCard(
+        name="mixed-head",
+        summary="A shared logistic model with a bias, a slope and a small deviation for each user.",
+        scope="both",
+        trained=True,
+        uses_others_labels=True,
+        needs_base="optional",
+        source="logistic mixed model (generalised linear mixed models)",
+    )
+
+    features: Literal["embedding", "tfidf", "both"] | None = Field(
+        None, description="None: both where there is a base, else tfidf."
+    )
+    rank: int = Field(128, ge=1, description="Directions that the n-grams are projected on.")
+    width: int = Field(32, ge=0, description="Leading feature directions on which a user may deviate.")
+    embedding: float | None = Field(None, ge=0, description="Prior of the shared weights on the embedding.")
+    tfidf: float | None = Field(None, ge=0, description="Prior of the shared weights on the n-grams.")
+    text: float | None = Field(None, ge=0, description="Prior of the shared effect of each text.")
+    bias: float | None = Field(None, ge=0, description="Prior of a user's bias.")
+    slope: float | None = Field(None, ge=0, description="Prior of a user's slope on the shared score.")
+    deviation: float | None = Field(None, ge=0, description="Prior of a user's own weights.")
+
+    def fit(self, problem: Problem, features: Features | None, seed: int) -> FittedMixedHead:
+        """Returns the model fitted on the train rows with the priors that the val rows find likeliest.
+
+        Raises:
+            PeftuError: the task has no label set, there are no train rows, or embeddings are asked for without a base.
+        """
+        train, val = self._data(problem, features, seed)
+        priors, tried = self._choose(train, val)
+        model = fit_mixed(train, priors)
+        rows = np.bincount(train.user, minlength=train.users)
+        notes: dict[str, object] = {
+            "features": self._features(features),
+            "priors": priors.model_dump(),
+            "priors_tried": tried,
+            "users_without_train_rows": int((rows == 0).sum()),
+        }
+        if len(val.user):
+            notes["val_log_likelihood"] = model.log_likelihood(val) / len(val.user)
+            notes["val_accuracy"] = model.accuracy(val)
+        return FittedMixedHead(model, notes)
+
+    def _features(self, features: Features | None) -> str:
+        chosen = self.features or ("tfidf" if features is None else "both")
+        if features is None and chosen != "tfidf":
+            raise PeftuError(f"mixed-head: features={chosen} needs a base — name one, or use features=tfidf")
+        return chosen
+
+    def _data(self, problem: Problem, features: Features | None, seed: int) -> tuple[Data, Data]:
+        """Returns the train and the val rows over the same text features."""
+        if problem.card.kind == "text":
+            raise PeftuError(f"mixed-head: task {problem.card.name} has no label set — use a task with labels")
+        rows = {part: problem.rows(part) for part in ("train", "val")}
+        if not len(rows["train"]):
+            raise PeftuError(f"mixed-head: task {problem.card.name} has no training rows — use a larger train share")
+        chosen = self._features(features)
+        text = text_features(
+            problem.texts,
+            seen=np.unique(problem.text[rows["train"]]),
+            embedding=features.embed(problem.texts) if features is not None and chosen != "tfidf" else None,
+            ngrams=chosen != "embedding",
+            rank=self.rank,
+            width=self.width,
+            seed=seed,
+        )
+        link: Literal["softmax", "sigmoid"] = "sigmoid" if problem.card.kind == "multi" else "softmax"
+        train, val = (
+            Data(
+                features=text,
+                users=len(problem.users),
+                user=problem.user[chosen_rows],
+                text=problem.text[chosen_rows],
+                target=problem.target[chosen_rows].astype(np.float64),
+                link=link,
+            )
+            for chosen_rows in rows.values()
+        )
+        return train, val
+
+    def _choose(self, train: Data, val: Data) -> tuple[Priors, int]:
+        """Returns the priors that make the val rows likeliest, and how many were tried.
+
+        Each prior in turn climbs up or else down a ladder of strengths while a rung is worth it, until none is.
+        """
+        fixed = {name: value for name in Priors.model_fields if (value := getattr(self, name)) is not None}
+        useless = {
+            "embedding": not train.features.embedding.size,
+            "tfidf": not train.features.tfidf.size,
+            "deviation": not train.features.personal.size,
+        }
+        fixed |= {name: 0.0 for name, missing in useless.items() if missing}
+        free = [name for name in Priors.model_fields if name not in fixed]
+        first = Priors(**fixed)
+        if not len(val.user) or not free:
+            return first, 0
+        climb = _Climb(train, val)
+        best = climb.try_out(first)
+        for _ in range(PASSES):
+            before = best
+            for name in free:
+                higher = climb.along(best, name, 1)
+                best = climb.along(best, name, -1) if higher is best else higher
+            if best is before:
+                break
+        return best.priors, len(climb.tried)
+
+
+class _Tried(NamedTuple):
+    """Priors, the model fitted with them, and how likely it makes the val rows."""
+
+    priors: Priors
+    model: MixedModel
+    likelihood: float
+
+
+class _Climb:
+    """The search for priors, and what it has tried."""
+
+    def __init__(self, train: Data, val: Data) -> None:
+        self.train, self.val = train, val
+        self.tried: set[Priors] = set()
+
+    def try_out(self, priors: Priors, start: MixedModel | None = None) -> _Tried:
+        """Returns what these priors reach."""
+        self.tried.add(priors)
+        model = fit_mixed(self.train, priors, SEARCH_TOLERANCE, start)
+        return _Tried(priors, model, model.log_likelihood(self.val))
+
+    def along(self, best: _Tried, name: str, step: int) -> _Tried:
+        """Returns the best found when one prior moves up or down the ladder while that is worth it."""
+        while (priors := _moved(best.priors, name, step)) is not None and priors not in self.tried:
+            reached = self.try_out(priors, best.model)
+            if reached.likelihood < best.likelihood + WORTH:
+                break
+            best = reached
+        return best
+
+
+def _moved(priors: Priors, name: str, step: int) -> Priors | None:
+    """Returns the priors with one of them a rung up or down; None at the ladder's end."""
+    rung = LADDER.index(getattr(priors, name)) + step
+    return priors.model_copy(update={name: LADDER[rung]}) if 0 <= rung < len(LADDER) else None

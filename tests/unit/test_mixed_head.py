@@ -1,0 +1,170 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from peftu.config import SplitSpec
+from peftu.data.load import load_task
+from peftu.data.problem import Problem, Text
+from peftu.data.splits import make_problem, make_split
+from peftu.data.synthetic import synthetic_card, synthetic_table
+from peftu.errors import PeftuError
+from peftu.methods.mixed import MixedHead
+from peftu.methods.reference import UserMajority
+
+PRIORS = {"embedding": 0.7, "tfidf": 0.4, "text": 0.3, "bias": 1.0, "slope": 0.5, "deviation": 0.6}
+
+
+class Embeddings:
+    """Vectors drawn from the letters of a text."""
+
+    def embed(self, texts) -> np.ndarray:
+        letters = np.random.default_rng(0).normal(size=(128, 6))
+        vectors = np.array([letters[[ord(letter) % 128 for letter in text.text]].mean(0) for text in texts])
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def made_up(kind="single", users=8, items=40, seed=0, regime="within-user", **options) -> Problem:
+    table = synthetic_table(users, items, kind, seed, **options)
+    return make_problem(table, table.card, make_split(table, SplitSpec(regime=regime), seed))
+
+
+def every_pair(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+    users, texts = np.meshgrid(np.arange(len(problem.users)), np.arange(len(problem.texts)), indexing="ij")
+    return users.ravel(), texts.ravel()
+
+
+def accuracy(fitted, problem: Problem, part="test") -> float:
+    rows = problem.rows(part)
+    return float((fitted.scores(problem.user[rows], problem.text[rows]).argmax(1) == problem.label[rows]).mean())
+
+
+@pytest.mark.parametrize("kind", ["single", "ordinal", "multi"])
+def test_scores_are_log_probabilities_for_any_user_and_text(kind) -> None:
+    problem = made_up(kind)
+    fitted = MixedHead().fit(problem, Embeddings(), 0)
+    scores = fitted.scores(*every_pair(problem))
+    labels = len(problem.card.labels)
+    assert scores.shape == (len(problem.users) * len(problem.texts), labels)
+    assert scores.dtype == np.float32
+    assert (scores <= 0).all()
+    if kind != "multi":
+        np.testing.assert_allclose(np.exp(scores).sum(1), 1, rtol=1e-5)
+    assert fitted.parameters_per_user > 0
+
+
+def test_learns_each_users_taste() -> None:
+    problem = made_up(users=12, items=150, noise=0.05)
+    fitted = MixedHead().fit(problem, None, 0)
+    assert accuracy(fitted, problem) > accuracy(UserMajority().fit(problem, None, 0), problem) + 0.15
+    assert accuracy(fitted, problem) > accuracy(MixedHead(slope=0, deviation=0).fit(problem, None, 0), problem) + 0.05
+
+
+def test_notes_say_what_was_chosen() -> None:
+    problem = made_up()
+    notes = MixedHead().fit(problem, Embeddings(), 0).notes
+    assert notes["features"] == "both"
+    assert set(notes["priors"]) == set(PRIORS)
+    assert notes["priors_tried"] > len(PRIORS)
+    assert notes["users_without_train_rows"] == 0
+    assert 0 < notes["val_accuracy"] <= 1
+    assert notes["val_log_likelihood"] < 0
+
+
+def test_the_chosen_priors_are_no_worse_on_val_than_those_it_started_from() -> None:
+    problem = made_up(users=12, items=100)
+    start = {"tfidf": 0.5, "text": 0.5, "bias": 1.0, "slope": 0.5, "deviation": 0.5}
+    chosen, fixed = (MixedHead(**knobs).fit(problem, None, 0).notes for knobs in ({}, start))
+    assert chosen["val_log_likelihood"] >= fixed["val_log_likelihood"]
+    assert fixed["priors_tried"] == 0
+
+
+def test_given_priors_stay() -> None:
+    fitted = MixedHead(bias=3.3, deviation=0, features="tfidf").fit(made_up(), Embeddings(), 0)
+    assert fitted.notes["features"] == "tfidf"
+    assert fitted.notes["priors"]["bias"] == 3.3
+    assert fitted.notes["priors"]["deviation"] == fitted.notes["priors"]["embedding"] == 0
+    assert fitted.parameters_per_user <= 2
+
+
+def test_test_rows_stay_unread() -> None:
+    problem = made_up()
+    target = problem.target.copy()
+    target[problem.rows("test")] = target[problem.rows("test")][:, ::-1]
+    other = dataclasses.replace(problem, target=target)
+    pairs = every_pair(problem)
+    one, two = (MixedHead().fit(each, Embeddings(), 0).scores(*pairs) for each in (problem, other))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_weights_come_from_train_rows_only() -> None:
+    problem = made_up()
+    kept = problem.part == 0
+    trained = dataclasses.replace(
+        problem,
+        item_ids=tuple(np.array(problem.item_ids)[kept]),
+        user=problem.user[kept],
+        text=problem.text[kept],
+        part=problem.part[kept],
+        target=problem.target[kept],
+    )
+    pairs = every_pair(problem)
+    one, two = (MixedHead(**PRIORS).fit(each, Embeddings(), 0).scores(*pairs) for each in (problem, trained))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_without_val_rows_it_keeps_the_priors_it_starts_from() -> None:
+    problem = made_up()
+    fitted = MixedHead().fit(dataclasses.replace(problem, part=np.where(problem.part == 1, 2, problem.part)), None, 0)
+    assert fitted.notes["priors_tried"] == 0
+    assert "val_accuracy" not in fitted.notes
+
+
+def test_a_user_without_rows_gets_the_shared_model() -> None:
+    problem = made_up(users=5)
+    kept = problem.user != 2
+    lost = dataclasses.replace(problem, part=np.where(kept, problem.part, 2).astype(np.int8))
+    fitted = MixedHead(**PRIORS).fit(lost, Embeddings(), 0)
+    assert fitted.notes["users_without_train_rows"] == 1
+    texts = np.arange(len(problem.texts))
+    parts = {name: np.zeros((0, *part.shape[1:])) for name, part in fitted.model.parts.items()} | {
+        name: fitted.model.parts[name] for name in ("intercept", "embedding", "tfidf", "text")
+    }
+    shared = dataclasses.replace(fitted.model, parts=parts)
+    nobody = np.full_like(texts, 2)
+    np.testing.assert_allclose(fitted.scores(nobody, texts), shared.log_probabilities(nobody, texts), rtol=1e-6)
+
+
+def test_the_same_twice_gives_the_same_bits() -> None:
+    problem = made_up()
+    one, two = (MixedHead().fit(problem, Embeddings(), 3).scores(*every_pair(problem)) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_bad_inputs_are_said() -> None:
+    problem = made_up()
+    with pytest.raises(PeftuError, match="features=both needs a base"):
+        MixedHead(features="both").fit(problem, None, 0)
+    with pytest.raises(PeftuError, match="no training rows"):
+        MixedHead().fit(dataclasses.replace(problem, part=np.full_like(problem.part, 2)), None, 0)
+    with pytest.raises(PeftuError, match="no label set"):
+        MixedHead().fit(dataclasses.replace(problem, card=synthetic_card("text")), None, 0)
+    fitted = MixedHead(**PRIORS).fit(problem, Embeddings(), 0)
+    with pytest.raises(IndexError):
+        fitted.scores(np.array([-1]), np.array([0]))
+
+
+def test_texts_without_a_common_word_leave_the_biases() -> None:
+    problem = made_up()
+    strange = tuple(Text(chr(0x4E00 + 7 * number)) for number in range(len(problem.texts)))
+    fitted = MixedHead().fit(dataclasses.replace(problem, texts=strange), None, 0)
+    assert fitted.notes["priors"]["tfidf"] == 0
+    assert accuracy(fitted, problem, "train") > 0.5
+
+
+@pytest.mark.parametrize("regime", ["within-user", "unseen-text"])
+def test_beats_the_majority_on_real_annotators(shared_data, regime) -> None:
+    table = load_task("tweeteval", shared_data("tweeteval"), {"group": "g3"})
+    problem = make_problem(table, table.card, make_split(table, SplitSpec(regime=regime)))
+    fitted = MixedHead().fit(problem, None, 0)
+    assert accuracy(fitted, problem, "val") > accuracy(UserMajority().fit(problem, None, 0), problem, "val")
