@@ -25,7 +25,12 @@ app.add_typer(data, name="data")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Raw = Annotated[Path | None, typer.Option(help="Folder with the task's raw files; otherwise the cache or publisher.")]
 Base = Annotated[str | None, typer.Option(help="Base model, see 'peftu bases'; default smollm2-135m-instruct.")]
-Regime = Annotated[str | None, typer.Option(help="How items are split; default within-user.")]
+Regime = Annotated[
+    str | None,
+    typer.Option(
+        help="within-user (default), unseen-text, unseen-user (k labelled items: -s split.k=5), temporal or published."
+    ),
+]
 Region = Annotated[str | None, typer.Option(help="Where modules act, as depth=6,span=answer.")]
 Users = Annotated[int | None, typer.Option(min=1, help="At most this many users, drawn by hash.")]
 MinItems = Annotated[int | None, typer.Option(help="Users with fewer items are left out and counted; default 10.")]
