@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -76,8 +77,7 @@ class FrozenBase:
             digest.update(f"{name}{tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         tokenizer = cast(Any, self.family).tokenizer
-        vocabulary = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else {}
-        digest.update(json.dumps(vocabulary, sort_keys=True).encode())
+        digest.update(_tokenizer_state(tokenizer).encode())
         digest.update(str(getattr(tokenizer, "chat_template", "")).encode())
         return f"sha256:{digest.hexdigest()}"
 
@@ -114,6 +114,15 @@ class FrozenBase:
         return cast(Floats, self.family.embed(texts, max_tokens).cpu().numpy().astype(np.float32))
 
 
+def _tokenizer_state(tokenizer: Any) -> str:
+    """Returns all that decides how a text is cut into tokens, but for what the last call left switched on."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    state = json.loads(backend.to_str())
+    return json.dumps({**state, "truncation": None, "padding": None}, sort_keys=True)
+
+
 def best_dtype(device: torch.device) -> torch.dtype:
     """Returns bfloat16 where the processor multiplies it natively, else float32."""
     if device.type == "cuda":
@@ -124,16 +133,21 @@ def best_dtype(device: torch.device) -> torch.dtype:
 
 
 def wrap(model: nn.Module, tokenizer: Any, name: str) -> FrozenBase:
-    """Returns a frozen base around a loaded hub model; its family is read from the model itself."""
+    """Returns a frozen base around a loaded hub model; its family is read from the model itself.
+
+    Raises:
+        PeftuError: peftu has not been checked on models of its type, and might read it wrongly without a sign.
+    """
     hub = cast(Any, model)
-    made: Family
+    family: type[Decoder] | type[Encoder] | type[EncoderDecoder]
     if hub.config.is_encoder_decoder:
-        made = EncoderDecoder(model, tokenizer)
-    elif hub.get_output_embeddings() is not None:
-        made = Decoder(model, tokenizer)
+        family = EncoderDecoder
     else:
-        made = Encoder(model, tokenizer)
-    return FrozenBase(made, name)
+        family = Encoder if hub.get_output_embeddings() is None else Decoder
+    if hub.config.model_type not in family.types:
+        known = ", ".join(sorted(Decoder.types | Encoder.types | EncoderDecoder.types))
+        raise PeftuError(f"base {name}: peftu does not know models of type '{hub.config.model_type}' — known: {known}")
+    return FrozenBase(family(model, tokenizer), name)
 
 
 def load_base(name: str, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> FrozenBase:
@@ -161,5 +175,11 @@ def load_base(name: str, device: str | torch.device = "cpu", dtype: torch.dtype 
         kind: Any = AutoModelForSeq2SeqLM
     else:
         kind = AutoModelForCausalLM if "CausalLM" in architectures or "LMHead" in architectures else AutoModel
-    model = kind.from_pretrained(folder, dtype=dtype or best_dtype(device))
+    try:
+        model, found = kind.from_pretrained(folder, dtype=dtype or best_dtype(device), output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise PeftuError(f"base {name}: {str(error).splitlines()[0]} — get the folder again") from None
+    missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
+    if missing:  # the hub would fill them at random
+        raise PeftuError(f"base {name}: its weights lack {missing[0]} ({len(missing)} in all) — get the folder again")
     return wrap(model.to(device), tokenizer, name)

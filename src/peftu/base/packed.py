@@ -35,12 +35,14 @@ class Packed:
     def places(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Returns where the rows' tokens stand in ``values`` and which of them are real, both [rows, longest].
 
-        Places behind a sequence's end repeat its last token, so that they are always valid to read.
+        Places behind a sequence's end repeat its last token (of an empty one: some other's), so that they are always
+        valid to read.
         """
         start, length = self.offsets[rows], self.lengths[rows]
         step = torch.arange(int(length.max()), device=rows.device)
         real = step[None] < length[:, None]
-        return start[:, None] + torch.minimum(step[None], (length[:, None] - 1).clamp(min=0)), real
+        place = start[:, None] + torch.minimum(step[None], (length[:, None] - 1).clamp(min=0))
+        return place.clamp(max=len(self.values) - 1), real
 
 
 class _Gather(Function):

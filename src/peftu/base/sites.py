@@ -107,7 +107,9 @@ ROLES = {
     "gate_proj": "gate", "up_proj": "up", "down_proj": "down",
     "q": "q", "k": "k", "v": "v", "o": "o", "wi": "up", "wi_0": "gate", "wi_1": "up", "wo": "down",
     "query": "q", "key": "k", "value": "v", "c_attn": "qkv", "c_fc": "up",
-    "attn.c_proj": "o", "mlp.c_proj": "down",
+    "q_lin": "q", "k_lin": "k", "v_lin": "v", "out_lin": "o", "lin1": "up", "lin2": "down",
+    "qkv_proj": "qkv", "query_key_value": "qkv", "gate_up_proj": "up", "dense_h_to_4h": "up", "dense_4h_to_h": "down",
+    "attn.c_proj": "o", "mlp.c_proj": "down", "attention.dense": "o",
     "attention.output.dense": "o", "intermediate.dense": "up", "output.dense": "down",
 }  # fmt: skip
 

@@ -13,7 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from peftu.base.attention import KeysValues, Memory, causal_mask
-from peftu.base.families.family import Context, Progress, first_attribute, label_logits, token_lists, unit
+from peftu.base.families.family import (
+    Context,
+    Progress,
+    check_reach,
+    first_attribute,
+    label_logits,
+    token_lists,
+    unit,
+)
 from peftu.base.packed import Packed, Ragged, length_batches, padded
 from peftu.base.prompt import Prompt, label_trie, trie_scores
 from peftu.base.region import Region
@@ -29,6 +37,9 @@ class Decoder:
     """A causal language model seen as head, text, tail."""
 
     kind: ClassVar[str] = "decoder"
+    types: ClassVar[frozenset[str]] = frozenset(
+        {"llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo2", "gemma", "phi3", "gpt2", "gpt_neox"}
+    )
 
     def __init__(self, model: nn.Module, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
@@ -135,6 +146,8 @@ class Decoder:
         head_ids, tail_ids, word_ids = self.frame(prompt)
         nodes = label_trie(word_ids, self.tokenizer.eos_token_id)
         bodies, cut = token_lists(self.tokenizer, [prompt.body(text) for text in texts], prompt.max_tokens)
+        longest = max(map(len, bodies)) + max(len(tail_ids) + len(node.prefix) for node in nodes)
+        check_reach(cast(Any, self.model).config, len(head_ids) + longest)
         floor = region.floor(self.layers)
         head_floor, head_kv = self._head_pass(head_ids, floor)
         tails = [[*tail_ids, *node.prefix] for node in nodes]
@@ -247,6 +260,8 @@ class Decoder:
     def embed(self, texts: Sequence[Text], max_tokens: int) -> Tensor:
         """Returns the mean of the last hidden states over a text's tokens, at unit length."""
         bodies, _ = token_lists(self.tokenizer, [Prompt.body(text) for text in texts], max_tokens)
+        check_reach(cast(Any, self.model).config, max(map(len, bodies)))
+        bodies = [body or [self.tokenizer.eos_token_id] for body in bodies]  # an empty text needs a vector too
         out = torch.empty(len(bodies), self.width, device=self.device)
         for batch in length_batches([len(body) for body in bodies], PREFILL_TOKENS):
             ids, real = padded([bodies[i] for i in batch], 0, self.device)

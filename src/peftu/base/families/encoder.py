@@ -11,7 +11,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from peftu.base.families.family import Context, Progress, first_attribute, token_lists, unit
+from peftu.base.families.family import Context, Progress, check_reach, first_attribute, token_lists, unit
 from peftu.base.packed import Packed, Ragged, length_batches, padded
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
@@ -27,6 +27,7 @@ class Encoder:
     """A bidirectional encoder with a pooled sentence vector."""
 
     kind: ClassVar[str] = "encoder"
+    types: ClassVar[frozenset[str]] = frozenset({"bert", "roberta", "xlm-roberta", "distilbert"})
 
     def __init__(self, model: nn.Module, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
@@ -35,7 +36,9 @@ class Encoder:
         if not isinstance(stack, nn.ModuleList) or embeddings is None:
             raise PeftuError(f"base: {type(model).__name__} is not laid out like an encoder peftu knows — use another")
         self.stack, self.embeddings = stack, embeddings
-        self.layers, self.width = len(stack), int(cast(Any, model).config.hidden_size)
+        hub = cast(Any, model)
+        hub.pooler = None  # never read; where a checkpoint has none, the hub's would be random
+        self.layers, self.width = len(stack), int(hub.config.hidden_size)
 
     @property
     def device(self) -> torch.device:
@@ -57,6 +60,14 @@ class Encoder:
         ]
         return [*found, Site("head", "head", "head", self.layers, "encoder", self.width, labels)]
 
+    def _tokens(self, texts: Sequence[str], max_tokens: int) -> tuple[list[list[int]], int]:
+        """Returns the texts' tokens with the special ones, cut to the longest allowed, and how many were cut."""
+        lists, cut = token_lists(self.tokenizer, texts, max_tokens, special=True)
+        # RoBERTa counts places from behind its padding token's number.
+        unused = getattr(getattr(self.embeddings, "position_embeddings", None), "padding_idx", None)
+        check_reach(cast(Any, self.model).config, max(map(len, lists)), 0 if unused is None else unused + 1)
+        return lists, cut
+
     def _run(self, h_btd: Tensor, real: Tensor, layers: range, ragged: Ragged | None = None) -> Tensor:
         """Returns the hidden states after these layers; with ``ragged``, of rows that lie end to end in one."""
         mask = real[:, None, None, :]
@@ -74,7 +85,7 @@ class Encoder:
     def prefill(self, prompt: Prompt, texts: Sequence[Text], region: Region, progress: Progress) -> Context:
         """Returns the hidden states at the region's floor (token ids where that is the embedding)."""
         floor = region.floor(self.layers)
-        lists, cut = token_lists(self.tokenizer, [prompt.body(t) for t in texts], prompt.max_tokens, special=True)
+        lists, cut = self._tokens([prompt.body(text) for text in texts], prompt.max_tokens)
         longest = max(map(len, lists))
         labels = [Text(f"{prompt.instruction} {word}") for word in prompt.words]
         state: dict[str, Any] = {"labels": self.embed(labels, prompt.max_tokens)}
@@ -113,7 +124,7 @@ class Encoder:
     @torch.no_grad()
     def embed(self, texts: Sequence[Text], max_tokens: int) -> Tensor:
         """Returns [texts, d] unit sentence vectors, as sentence-transformers gives for a mean-pooled model."""
-        lists, _ = token_lists(self.tokenizer, [Prompt.body(text) for text in texts], max_tokens, special=True)
+        lists, _ = self._tokens([Prompt.body(text) for text in texts], max_tokens)
         out = torch.empty(len(lists), self.width, device=self.device)
         for batch in length_batches([len(tokens) for tokens in lists], PREFILL_TOKENS):
             ids, real = padded([lists[i] for i in batch], 0, self.device)

@@ -28,6 +28,7 @@ class EncoderDecoder:
     """A T5-like model."""
 
     kind: ClassVar[str] = "encoder_decoder"
+    types: ClassVar[frozenset[str]] = frozenset({"t5", "mt5"})
 
     def __init__(self, model: nn.Module, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer

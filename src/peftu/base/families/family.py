@@ -11,6 +11,7 @@ from peftu.base.prompt import Prompt, TrieNode
 from peftu.base.region import Region
 from peftu.base.sites import Attachment, Site
 from peftu.data.problem import Text
+from peftu.errors import PeftuError
 
 
 @dataclass
@@ -45,6 +46,7 @@ class Family(Protocol):
     """A family knows how its models are laid out; nothing else does."""
 
     kind: ClassVar[str]
+    types: ClassVar[frozenset[str]]  # of hub models that score here as they do on their own: tests/integration
     model: nn.Module
     layers: int  # of the deepest stack
     width: int
@@ -90,6 +92,24 @@ def token_lists(
     if cut and special:  # let the tokenizer keep its closing token
         encoded = tokenizer(list(texts), add_special_tokens=True, truncation=True, max_length=max_tokens)["input_ids"]
     return [tokens[:max_tokens] for tokens in encoded], cut
+
+
+def check_reach(config: Any, tokens: int, offset: int = 0) -> None:
+    """Checks that a model can look at so many tokens at once.
+
+    Args:
+        config: of the hub model.
+        tokens: of the longest input.
+        offset: places that the model counts and no token has.
+
+    Raises:
+        PeftuError: it was made for fewer.
+    """
+    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "sliding_window")]
+    places, window = (tokens + offset if limit is None else int(limit) for limit in limits)
+    reach = min(places - offset, window)
+    if tokens > reach:
+        raise PeftuError(f"base: reads {reach} tokens at most, the longest input has {tokens} — lower max_tokens")
 
 
 def label_logits(head: nn.Module, h_bd: Tensor, node: TrieNode) -> Tensor:

@@ -1,0 +1,317 @@
+"""Bases: which models they are, what is read of a text, and that it is what transformers itself would read."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers as hub
+from oracle import Oracle
+from safetensors.torch import load_file, save_file
+from tokenizers import pre_tokenizers
+from transformers import AutoModel, AutoTokenizer
+
+from peftu.bank import Bound, Layout
+from peftu.base.cards import bases, weights_at_hand
+from peftu.base.families import decoder, encoder, encoder_decoder
+from peftu.base.model import FrozenBase, load_base, wrap
+from peftu.base.prompt import Prompt
+from peftu.config import RegionSpec
+from peftu.data.problem import Text
+from peftu.errors import PeftuError
+from peftu.methods.lora import Lora
+from peftu.testing import FAMILIES, randomise, tiny_base, tiny_model, tiny_prompt, tiny_texts, tiny_tokenizer
+
+torch.set_num_threads(1)
+
+SIZE = len(tiny_tokenizer())
+TOKENS = {"vocab_size": SIZE, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
+SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+GROUPED = {**TOKENS, **SHAPE, "num_key_value_heads": 2}
+T5 = {**TOKENS, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
+DISTIL = {**TOKENS, "dim": 32, "hidden_dim": 48, "n_layers": 3, "n_heads": 4}
+GATED = {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+
+KNOWN: dict[str, Callable[[], Any]] = {
+    "llama-biases": lambda: hub.LlamaForCausalLM(hub.LlamaConfig(**GROUPED, attention_bias=True, mlp_bias=True)),
+    "llama-tied": lambda: hub.LlamaForCausalLM(hub.LlamaConfig(**GROUPED, tie_word_embeddings=True)),
+    "mistral": lambda: hub.MistralForCausalLM(hub.MistralConfig(**GROUPED)),
+    "qwen2": lambda: hub.Qwen2ForCausalLM(hub.Qwen2Config(**GROUPED)),
+    "qwen3": lambda: hub.Qwen3ForCausalLM(hub.Qwen3Config(**GROUPED, head_dim=8)),
+    "smollm3": lambda: hub.SmolLM3ForCausalLM(hub.SmolLM3Config(**GROUPED)),
+    "olmo2": lambda: hub.Olmo2ForCausalLM(hub.Olmo2Config(**GROUPED)),
+    "gemma": lambda: hub.GemmaForCausalLM(hub.GemmaConfig(**GROUPED, head_dim=8)),
+    "phi3": lambda: hub.Phi3ForCausalLM(hub.Phi3Config(**GROUPED)),
+    "gpt_neox": lambda: hub.GPTNeoXForCausalLM(hub.GPTNeoXConfig(**TOKENS, **SHAPE)),
+    "roberta": lambda: hub.RobertaModel(hub.RobertaConfig(**TOKENS, **SHAPE), add_pooling_layer=False),
+    "xlm-roberta": lambda: hub.XLMRobertaModel(hub.XLMRobertaConfig(**TOKENS, **SHAPE), add_pooling_layer=False),
+    "distilbert": lambda: hub.DistilBertModel(hub.DistilBertConfig(**DISTIL)),
+    "flan-t5": lambda: hub.T5ForConditionalGeneration(hub.T5Config(**GATED)),
+    "mt5": lambda: hub.MT5ForConditionalGeneration(hub.MT5Config(**T5)),
+    "t5-deep-decoder": lambda: hub.T5ForConditionalGeneration(hub.T5Config(**T5, num_decoder_layers=4)),
+}
+FOREIGN: dict[str, Callable[[], Any]] = {  # each would score wrongly, or break, if read like its cousins above
+    "gemma2": lambda: hub.Gemma2ForCausalLM(hub.Gemma2Config(**GROUPED, head_dim=8)),
+    "granite": lambda: hub.GraniteForCausalLM(hub.GraniteConfig(**GROUPED, embedding_multiplier=3.0)),
+    "cohere": lambda: hub.CohereForCausalLM(hub.CohereConfig(**GROUPED)),
+    "stablelm": lambda: hub.StableLmForCausalLM(hub.StableLmConfig(**GROUPED)),
+    "opt": lambda: hub.OPTForCausalLM(hub.OPTConfig(**TOKENS, hidden_size=48, ffn_dim=48)),
+    "mpnet": lambda: hub.MPNetModel(hub.MPNetConfig(**TOKENS, **SHAPE), add_pooling_layer=False),
+    "electra": lambda: hub.ElectraModel(hub.ElectraConfig(**TOKENS, **SHAPE, embedding_size=16)),
+    "bart": lambda: hub.BartForConditionalGeneration(hub.BartConfig(**TOKENS, d_model=32, encoder_layers=1)),
+}
+
+
+def pair(make: Callable[[], Any], name: str) -> tuple[Any, FrozenBase]:
+    """Returns a hub model with eager attention, and our base around its twin."""
+    model, twin = make().eval(), make().eval()
+    for one in (model, twin):
+        randomise(one, seed=1)
+    model.set_attn_implementation("eager")
+    closing = model.config.is_encoder_decoder or model.get_output_embeddings() is None
+    return model, wrap(twin, tiny_tokenizer(closing=closing), name)
+
+
+def spans(base: FrozenBase) -> list[RegionSpec]:
+    both = [RegionSpec(), RegionSpec(depth=1)]
+    return both + [RegionSpec(depth=1, span="answer")] * (base.family.kind != "encoder")
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_known_architecture_scores_as_the_hub_model_does(name: str) -> None:
+    model, base = pair(KNOWN[name], name)
+    prompt, texts = tiny_prompt(("no", "nor", "yes")), tiny_texts(4)
+    judge = Oracle(model, base.family.tokenizer)  # type: ignore[attr-defined]
+    with torch.no_grad():
+        expected = torch.stack([judge.scores(prompt, text) for text in texts])
+    for spec in spans(base):
+        region = base.region(spec)
+        got = base.readout(base.prefill(prompt, texts, region), torch.arange(4))
+        assert torch.allclose(got, expected, atol=1e-4), spec
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_lora_finds_its_targets_in_every_known_architecture(name: str) -> None:
+    _, base = pair(KNOWN[name], name)
+    sites = base.sites(base.region(RegionSpec(depth=1)), 2)
+    roles = {site.role for site in sites}
+    assert {"o", "up", "down", "head"} < roles
+    assert {"q", "k", "v"} <= roles or "qkv" in roles
+    wanted = [site.name for site in sites if Lora().tensors(site)]
+    assert len(wanted) >= 3
+    region = base.region(RegionSpec())
+    context = base.prefill(tiny_prompt(), tiny_texts(3), region)
+    layout = Layout(Lora(rank=2), base.sites(region, 2))
+    row = torch.rand(1, layout.width, generator=torch.Generator().manual_seed(0)) - 0.5
+    changed = base.readout(context, torch.arange(3), Bound(layout, layout.views(row), 1))
+    assert not torch.allclose(changed, base.readout(context, torch.arange(3)), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_an_unknown_architecture_is_refused_rather_than_read_wrongly(name: str) -> None:
+    with pytest.raises(PeftuError, match=f"'{name}'.*llama") as caught:
+        pair(FOREIGN[name], "my-model")
+    assert "my-model" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# --- what is read of a text ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_text_s_scores_do_not_depend_on_its_neighbours(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, prompt, texts = tiny_base(family), tiny_prompt(), tiny_texts(9)
+    for spec in spans(base):
+        region = base.region(spec)
+        context = base.prefill(prompt, texts, region)
+        together = base.readout(context, torch.arange(9))
+        order = torch.tensor([8, 0, 3, 3, 1])
+        assert torch.allclose(base.readout(context, order), together[order], atol=1e-5)
+        with monkeypatch.context() as patch:
+            for module in (decoder, encoder, encoder_decoder):
+                patch.setattr(module, "PREFILL_TOKENS", 1)  # one text a batch
+            alone = base.prefill(prompt, texts[::-1], region)
+        assert torch.allclose(base.readout(alone, torch.arange(8, -1, -1)), together, atol=1e-5)
+    vectors = base.embed(texts)
+    assert np.allclose(vectors[::-1], base.embed(texts[::-1]), atol=1e-6)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    assert vectors.dtype == np.float32
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_long_texts_are_cut_and_counted(family: str) -> None:
+    base, prompt = tiny_base(family), tiny_prompt(max_tokens=20)
+    texts = [Text("x" * 15), Text("y" * 90), Text("y" * 91)]
+    for spec in spans(base):
+        context = base.prefill(prompt, texts, base.region(spec))
+        assert context.cut == 2
+        scores = base.readout(context, torch.arange(3))
+        assert torch.allclose(scores[1], scores[2], atol=1e-6)
+        assert not torch.allclose(scores[0], scores[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_empty_text_is_read_like_any_other(family: str) -> None:
+    model, tokenizer = tiny_model(family)
+    base, prompt = tiny_base(family), tiny_prompt()
+    judge = Oracle(model, tokenizer)
+    for texts in ([Text("")], [Text("short"), Text(""), Text("longer text"), Text("")]):
+        with torch.no_grad():
+            expected = torch.stack([judge.scores(prompt, text) for text in texts])
+        for spec in spans(base):
+            context = base.prefill(prompt, texts, base.region(spec))
+            assert torch.allclose(base.readout(context, torch.arange(len(texts))), expected, atol=1e-4)
+        assert np.isfinite(base.embed(texts)).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "reach"),
+    [
+        (lambda: hub.GPT2LMHeadModel(hub.GPT2Config(**TOKENS, n_positions=64, n_embd=32, n_layer=1, n_head=4)), 64),
+        (lambda: hub.MistralForCausalLM(hub.MistralConfig(**GROUPED, sliding_window=48)), 48),
+        (lambda: hub.BertModel(hub.BertConfig(**TOKENS, **SHAPE, max_position_embeddings=40)), 40),
+        (lambda: hub.RobertaModel(hub.RobertaConfig(**TOKENS, **SHAPE, max_position_embeddings=42)), 41),
+    ],
+    ids=["gpt2", "sliding-window", "bert", "roberta"],
+)
+def test_a_prompt_beyond_the_base_s_reach_is_refused(make: Callable[[], Any], reach: int) -> None:
+    _, base = pair(make, "short-sighted")
+    region = base.region(RegionSpec())
+    prompt = tiny_prompt(max_tokens=256)
+    around = 1 if base.family.kind == "encoder" else 1 + len(f"{prompt.instruction}\n\n" + "\nAnswer: ")
+    longest = [Text("x" * (reach - around)), Text("y")]
+    assert base.readout(base.prefill(prompt, longest, region), torch.arange(2)).isfinite().all()
+    with pytest.raises(PeftuError, match=f"reads {reach} tokens at most, .* has {reach + 1} — lower max_tokens"):
+        base.prefill(prompt, [*longest, Text("x" * (reach - around + 1))], region)
+    with pytest.raises(PeftuError, match="lower max_tokens"):
+        base.embed([Text("x" * (reach + 1))], max_tokens=256)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_regions_outside_the_model_are_refused(family: str) -> None:
+    base = tiny_base(family)
+    with pytest.raises(PeftuError, match="depth 4 is more than the base's 3 layers"):
+        base.region(RegionSpec(depth=4))
+    assert base.region(None) == base.region(base.default_region)
+    if family == "bert":
+        with pytest.raises(PeftuError, match="an encoder has no answer span"):
+            base.sites(base.region(RegionSpec(span="answer")), 2)
+    else:
+        with pytest.raises(PeftuError, match="two labels have the same tokens"):
+            base.prefill(tiny_prompt(("no", "no")), tiny_texts(2), base.region(RegionSpec()))
+
+
+# --- identity --------------------------------------------------------------------------------------------------------
+
+
+def test_the_fingerprint_is_of_weights_tokenizer_and_dtype() -> None:
+    def of(seed: int = 0, dtype: torch.dtype = torch.float32, change: Callable[[Any], None] = lambda _: None) -> str:
+        model, tokenizer = tiny_model("llama", seed)
+        change(tokenizer)
+        return wrap(model.to(dtype), tokenizer, "x").fingerprint
+
+    def digits_apart(tokenizer: Any) -> None:
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Digits(individual_digits=True)
+
+    def chat(tokenizer: Any) -> None:
+        tokenizer.chat_template = "{{ messages }}"
+
+    def word(tokenizer: Any) -> None:
+        tokenizer.add_tokens(["word"])
+
+    def used(tokenizer: Any) -> None:  # leaves cutting and padding switched on inside the tokenizer
+        tokenizer(["a", "bcd"], padding=True, truncation=True, max_length=2)
+
+    plain = of()
+    assert plain.startswith("sha256:")
+    assert of() == of(change=used) == plain
+    others = [of(seed=1), of(dtype=torch.bfloat16), of(change=digits_apart), of(change=chat), of(change=word)]
+    assert len({plain, *others}) == 6
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_folder_written_by_save_pretrained_is_a_base(family: str, tmp_path: Path) -> None:
+    folder = folder_of(family, tmp_path / family)
+    loaded, made = load_base(str(folder), dtype=torch.float32), tiny_base(family)
+    assert loaded.family.kind == made.family.kind
+    assert loaded.fingerprint == made.fingerprint
+    region = made.region(None)
+    scores = [
+        base.readout(base.prefill(tiny_prompt(), tiny_texts(3), region), torch.arange(3)) for base in (loaded, made)
+    ]
+    assert torch.equal(*scores)
+
+
+def folder_of(family: str, folder: Path) -> Path:
+    model, tokenizer = tiny_model(family)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _other_type(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "no-such-type"}))
+
+
+def _cut(folder: Path) -> None:
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+
+
+def _lacking(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors.pop(next(name for name in sorted(tensors) if "layer" in name))
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def _narrower(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 24}))
+
+
+@pytest.mark.parametrize("harm", [_other_type, _cut, _lacking, _narrower])
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_a_damaged_folder_is_one_clear_line(family: str, harm: Callable[[Path], None], tmp_path: Path) -> None:
+    folder = folder_of(family, tmp_path / "base")
+    load_base(str(folder))
+    harm(folder)
+    with pytest.raises(PeftuError, match=f"base {folder}: .* — ") as caught:
+        load_base(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+# --- real weights ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.weights
+def test_minilm_embeds_as_sentence_transformers_defines_it() -> None:
+    """Mean over the tokens of at most 256, special ones included, scaled to length one."""
+    folder = weights_at_hand(bases.get("all-minilm-l6-v2"))
+    if folder is None:
+        pytest.skip("all-minilm-l6-v2 is not in the cache — make setup puts it there")
+    model, tokenizer = AutoModel.from_pretrained(folder, dtype=torch.float32), AutoTokenizer.from_pretrained(folder)
+    texts = ["A dog runs in the park.", "No.", "Rates rose again, he said. " * 60, "¿Qué?"]
+    inputs = tokenizer(texts, padding=True, truncation=True, max_length=256, return_tensors="pt")
+    with torch.no_grad():
+        hidden = model(**inputs).last_hidden_state
+    mask = inputs["attention_mask"][..., None].float()
+    expected = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1).clamp(min=1e-9), p=2, dim=1)
+    got = load_base("all-minilm-l6-v2", dtype=torch.float32).embed([Text(text) for text in texts])
+    assert np.allclose(got, expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.weights
+def test_minilm_s_own_label_scores_are_scaled_cosines() -> None:
+    if weights_at_hand(bases.get("all-minilm-l6-v2")) is None:
+        pytest.skip("all-minilm-l6-v2 is not in the cache — make setup puts it there")
+    base = load_base("all-minilm-l6-v2", dtype=torch.float32)
+    prompt, texts = Prompt("The topic is", ("sport", "money")), [Text("He scored a goal."), Text("Rates rose again.")]
+    scores = base.readout(base.prefill(prompt, texts, base.region(None)), torch.arange(2))
+    vectors = base.embed([*texts, Text("The topic is sport"), Text("The topic is money")])
+    expected = torch.from_numpy(10 * vectors[:2] @ vectors[2:].T).log_softmax(1)
+    assert torch.allclose(scores, expected, atol=1e-4)
+    assert scores.argmax(1).tolist() == [0, 1]
