@@ -124,6 +124,8 @@ class AdapterBank:
 
     def put(self, key: str, row: Tensor) -> int:
         """Returns the slot that now holds this user's module row [width]."""
+        if row.shape != self.rows.shape[1:]:  # before anything is noted: else the key would get another's module
+            raise ValueError(f"row is {tuple(row.shape)}, not {tuple(self.rows.shape[1:])}")
         if key not in self._slot:
             if not self._free:
                 _, slot = self._slot.popitem(last=False)
