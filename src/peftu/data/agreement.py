@@ -19,7 +19,8 @@ def statistics(table: UserTable) -> dict[str, Any]:
 
     Keys: users, texts (items), distinct_texts, annotations, examples_per_user, users_per_text, fewest_examples,
     median_examples, most_examples, labels_per_row, label_shares, alpha, alpha_metric ('nominal', 'ordinal' or 'masi',
-    by the task's kind) and alpha_masi, the benchmark's figure. Alphas are None where nothing can agree.
+    by the task's kind), alpha_masi, the benchmark's figure, and notes: what was left out, and how many of it. Alphas
+    are None where nothing can agree.
     """
     frame, card = table.frame, table.card
     examples = frame.group_by("user_id").len()["len"].to_numpy()
@@ -42,6 +43,7 @@ def statistics(table: UserTable) -> dict[str, Any]:
         "alpha": alpha(table, level) if level else None,
         "alpha_metric": level,
         "alpha_masi": alpha(table, "masi") if level else None,
+        "notes": table.notes,
     }
 
 
@@ -55,7 +57,7 @@ def alpha(table: UserTable, level: str) -> float | None:
     if level == "masi":
         sets = [frozenset(labels) for labels in table.frame["target"]]
         values = sorted(set(sets), key=sorted)
-        distance = np.array([[masi_distance(one, other) for other in values] for one in values])
+        distance = _masi_distances(values)
         place_of = {labels: number for number, labels in enumerate(values)}
         return alpha_of_counts(_counts(table, pl.Series([place_of[labels] for labels in sets])), distance)
     place = {label: number for number, label in enumerate(table.card.labels)}
@@ -78,6 +80,17 @@ def masi_distance(one: frozenset[str], other: frozenset[str]) -> float:
         return 0.0 if one == other else 1.0
     factor = 1.0 if one == other else 0.67 if common == min(len(one), len(other)) else 0.33
     return 1 - common / len(one | other) * factor
+
+
+def _masi_distances(values: list[frozenset[str]]) -> npt.NDArray[np.float64]:
+    """Returns [values, values] ``masi_distance`` of every two of these sets, which differ and are not empty."""
+    labels = sorted(set().union(*values))
+    holds = np.array([[label in labels_of for label in labels] for labels_of in values], np.int64)
+    common, size = holds @ holds.T, holds.sum(1)
+    either = size[:, None] + size[None, :] - common
+    factor = np.where(common == np.minimum(size[:, None], size[None, :]), 0.67, 0.33)
+    np.fill_diagonal(factor, 1.0)
+    return np.asarray(1 - common / either * factor, dtype=np.float64)
 
 
 def alpha_of_counts(counts: sparse.csr_array, distance: npt.NDArray[np.float64]) -> float | None:

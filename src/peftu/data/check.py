@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from peftu.data.load import task_options
+from peftu.data.load import read_table, task_options
 from peftu.data.sources import raw_files
 from peftu.data.table import UserTable
 from peftu.data.task import SourceFile, Task, TaskCard
@@ -38,12 +38,13 @@ def check_task(cls: type[Task], raw: Path | None, options: dict[str, Any] | None
     Raises:
         PeftuError: one line with the first thing that is wrong.
     """
-    card = cls.card
-    check_card(card)
+    check_card(cls.card)
     complete = task_options(cls, options or {})
-    folder, digests = raw_files(card, raw, complete)
-    table = UserTable.build(card, cls().rows(folder, **complete), complete, digests)
-    if UserTable.build(card, cls().rows(folder, **complete)).hash != table.hash:
+    folder, digests = raw_files(cls.card, raw, complete)
+    table = read_table(cls, folder, complete, digests)
+    card = table.card
+    check_card(card)
+    if read_table(cls, folder, complete, digests).hash != table.hash:
         raise PeftuError(f"task '{card.name}': two readings give different rows — draw nothing at random in rows()")
     unused = set(card.labels) - set(table.frame["target"].explode().drop_nulls())
     if unused and card.kind != "text":
@@ -70,6 +71,9 @@ def check_card(card: TaskCard) -> None:
         raise PeftuError(f"{where}.words: one begins with another — choose words that differ at their start")
     if not card.files:
         raise PeftuError(f"{where}.files: is empty — name the raw files")
+    for name, values in card.presets.items():
+        if "preset" in values:
+            raise PeftuError(f"{where}.presets: {name}: names a preset — give option values only")
     for file in card.files:
         _check_file(file, f"{where}.files: {file.name}")
 

@@ -48,6 +48,7 @@ def fetch(task: str, raw: Path | None = None, options: dict[str, Any] | None = N
         {"name": file.name, "bytes": (folder / file.name).stat().st_size, "sha256": digests[file.name]}
         | {"pinned": file.sha256 is not None}
         for file in needed_files(cls.card, complete)
+        if file.name in digests
     ]
     return {"task": task, "folder": str(folder), "licence": cls.card.licence, "files": files}
 
@@ -63,7 +64,7 @@ def build(task: str, raw: Path | None = None, options: dict[str, Any] | None = N
         out = table.write(out / f"{task}.parquet" if out.is_dir() else out)
     users, texts = (table.frame[name].n_unique() for name in ("user_id", "item_id"))
     size = {"users": users, "texts": texts, "annotations": table.frame.height}
-    built = {"options": table.options, "hash": table.hash, **size, "sources": table.sources}
+    built = {"options": table.options, "hash": table.hash, **size, "notes": table.notes, "sources": table.sources}
     return {"task": task, **built, "table": str(out) if out else None}
 
 

@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from peftu.data.sources import cache_dir, raw_files
+from peftu.data.sources import cache_dir, needed_files, raw_files
 from peftu.data.table import FORMAT, UserTable
-from peftu.data.task import Task, tasks
+from peftu.data.task import Task, card_of, tasks
 from peftu.errors import PeftuError
 from peftu.registry import did_you_mean
+
+MIN_EXAMPLES = "min_examples"  # every task has this option, be it in its own reader or here
 
 
 def load_task(
@@ -22,7 +24,8 @@ def load_task(
     Args:
         name: a registered task.
         raw: folder with the raw files; None: the cache, filled from the publisher or the package index.
-        options: the task's own options, such as {"group": "g1"}.
+        options: the task's own options, such as {"group": "g1"}; 'preset': the card's name for several of them;
+            'min_examples': leave out users with fewer rows.
         allow_changed: take raw files whose sha256 is not the card's.
 
     Raises:
@@ -35,9 +38,32 @@ def load_task(
     if path.is_file():
         with contextlib.suppress(PeftuError):  # a damaged table is built again
             return UserTable.read(path)
-    table = UserTable.build(cls.card, cls().rows(folder, **complete), complete, digests)
+    table = read_table(cls, folder, complete, digests)
     table.write(path)
     return table
+
+
+def read_table(cls: type[Task], folder: Path, options: dict[str, Any], digests: dict[str, str]) -> UserTable:
+    """Returns the table of a folder of raw files.
+
+    Args:
+        cls: the task.
+        folder: its raw files.
+        options: as ``task_options`` returns them.
+        digests: sha256 of each file that is there, by name.
+
+    Raises:
+        PeftuError: a file cannot be read, or a row is wrong.
+    """
+    least = 1
+    own = dict(options)
+    if MIN_EXAMPLES not in option_choices(cls):
+        least = own.pop(MIN_EXAMPLES, 1)
+    table = UserTable.build(card_of(cls, own), cls().rows(folder, **own), options, digests)
+    missing = [file.name for file in needed_files(cls.card, options) if file.name not in digests]
+    if missing:
+        table.notes[f"raw files that are not in the folder ({', '.join(missing)})"] = len(missing)
+    return table.with_examples(least) if least > 1 else table
 
 
 def option_choices(cls: type[Task]) -> dict[str, dict[str, Any]]:
@@ -51,20 +77,44 @@ def option_choices(cls: type[Task]) -> dict[str, dict[str, Any]]:
 
 
 def task_options(cls: type[Task], given: dict[str, Any]) -> dict[str, Any]:
-    """Returns the task's options, complete with defaults.
+    """Returns the task's options, complete with defaults; a preset becomes the values that it stands for.
 
     Raises:
-        PeftuError: an unknown option or value.
+        PeftuError: an unknown option, value or preset.
     """
     known = option_choices(cls)
-    for name, value in given.items():
-        if name not in known:
-            hint = did_you_mean(name, known) if known else " — it has none"
-            raise PeftuError(f"task '{cls.card.name}': unknown option '{name}'{hint}")
-        choices = known[name]["choices"]
-        if choices and value not in choices:
-            raise PeftuError(f"task '{cls.card.name}': {name}={value!r}{did_you_mean(str(value), map(str, choices))}")
-    return {name: given.get(name, about["default"]) for name, about in known.items()}
+    given = {**_preset(cls, given), **{key: value for key, value in given.items() if key != "preset"}}
+    for key, value in given.items():
+        if key not in known and key != MIN_EXAMPLES:
+            hint = did_you_mean(key, known) if known else " — it has none"
+            raise PeftuError(f"task '{cls.card.name}': unknown option '{key}'{hint}")
+        wrong = _wrong_value(value, known.get(key, {"default": 1, "choices": None}))
+        if wrong:
+            raise PeftuError(f"task '{cls.card.name}': {key}={value!r}{wrong}")
+    complete = {key: given.get(key, about["default"]) for key, about in known.items()}
+    if given.get(MIN_EXAMPLES, 1) > 1:
+        complete[MIN_EXAMPLES] = given[MIN_EXAMPLES]
+    return complete
+
+
+def _wrong_value(value: Any, about: dict[str, Any]) -> str:
+    """Returns what is wrong with an option's value and how to mend it, or ''."""
+    choices, number = about["choices"], isinstance(about["default"], int)
+    if choices and value not in choices:
+        return did_you_mean(str(value), map(str, choices))
+    if type(value) is not type(about["default"]):
+        return f" — give {'a whole number' if number else 'text'}"
+    return " — give a number above 0" if number and value < 1 else ""
+
+
+def _preset(cls: type[Task], given: dict[str, Any]) -> dict[str, Any]:
+    if "preset" not in given:
+        return {}
+    presets = cls.card.presets
+    if given["preset"] not in presets:
+        hint = did_you_mean(str(given["preset"]), presets) if presets else " — it has none"
+        raise PeftuError(f"task '{cls.card.name}': unknown preset '{given['preset']}'{hint}")
+    return presets[given["preset"]]
 
 
 def _key(cls: type[Task], options: dict[str, Any], digests: dict[str, str]) -> str:
@@ -73,5 +123,6 @@ def _key(cls: type[Task], options: dict[str, Any], digests: dict[str, str]) -> s
         reader = inspect.getsource(inspect.getmodule(cls) or cls)
     except (OSError, TypeError):
         reader = ""
-    parts = [FORMAT, cls.card.model_dump_json(), reader, options, digests]
+    card = card_of(cls, {name: options[name] for name in option_choices(cls)})
+    parts = [FORMAT, card.model_dump_json(), reader, options, digests]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]

@@ -1,12 +1,46 @@
 """Reading publishers' files: every oddity becomes one line that names the file and the line."""
 
+import ast
+import contextlib
 import csv
-from collections.abc import Iterator
+import gzip
+import io
+import json
+import tarfile
+import xml.etree.ElementTree as ET
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO, Any, Literal
 
+import polars as pl
+
+from peftu.data.task import LeftOut, Row
 from peftu.errors import PeftuError
 
 LONGEST_CELL = 1 << 24
+AGAIN = "judgements that a user gave once more, unchanged"
+ANEW = {
+    "first": "judgements of an item that the user had judged otherwise before (the first is kept)",
+    "last": "judgements that the same user replaced by a later one (the last is kept)",
+}
+CUT = "the file is cut short or was edited"
+
+
+def once(rows: Iterable[Row | LeftOut], keep: Literal["first", "last"] = "first") -> Iterator[Row | LeftOut]:
+    """Yields one row for each user and item, and what is left out for it."""
+    kept: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        if isinstance(row, LeftOut):
+            yield row
+            continue
+        key = row.user_id, row.item_id
+        before = kept.get(key)
+        if before is not None:
+            yield LeftOut(AGAIN if before.target == row.target else ANEW[keep])
+        if before is None or keep == "last":
+            kept[key] = row
+    yield from kept.values()
 
 
 def read_csv(path: Path, columns: tuple[str, ...] = (), delimiter: str = ",") -> Iterator[dict[str, str]]:
@@ -20,24 +54,135 @@ def read_csv(path: Path, columns: tuple[str, ...] = (), delimiter: str = ",") ->
     Raises:
         PeftuError: the file is missing, not UTF-8, has no such column, or a row of another length.
     """
+    with _opened(path) as stream:
+        yield from _cells(stream, str(path), columns, delimiter)
+
+
+def read_csv_in_tar(path: Path, member: str, columns: tuple[str, ...], delimiter: str) -> Iterator[dict[str, str]]:
+    """Yields each row of a delimited UTF-8 file inside a compressed tar archive; nothing is unpacked to disk.
+
+    Raises:
+        PeftuError: as ``read_csv``, or there is no such file in the archive.
+    """
+    with _opened(path) as stream:
+        try:
+            with tarfile.open(fileobj=stream) as archive:
+                inner = archive.extractfile(member)
+                if inner is None:
+                    raise KeyError(member)
+                yield from _cells(inner, f"{path}: {member}", columns, delimiter)
+        except KeyError:
+            raise PeftuError(f"{path}: holds no file '{member}' — check that it is the right archive") from None
+        except (tarfile.TarError, EOFError, zlib.error):
+            raise PeftuError(f"{path}: is truncated or no tar archive — get it again") from None
+
+
+def read_json(path: Path) -> Any:
+    """Returns what a UTF-8 JSON file holds.
+
+    Raises:
+        PeftuError: the file is missing or no JSON.
+    """
+    with _opened(path) as stream:
+        return _json(stream.read(), str(path))
+
+
+def read_json_lines(path: Path) -> Iterator[Any]:
+    """Yields what each line of a gzipped file holds as JSON.
+
+    Raises:
+        PeftuError: the file is missing, cut short, or a line is no JSON.
+    """
+    with _opened(path) as stream, gzip.open(stream) as lines:
+        try:
+            for number, line in enumerate(lines, 1):
+                yield _json(line, f"{path}: line {number}")
+        except (EOFError, OSError, zlib.error):
+            raise PeftuError(f"{path}: is truncated or not gzipped — get it again") from None
+
+
+def read_parquet(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
+    """Yields these columns of each row of a Parquet file.
+
+    Raises:
+        PeftuError: the file is missing, cut short, or has no such column.
+    """
+    with _opened(path) as stream:
+        try:
+            yield from pl.read_parquet(stream, columns=list(columns)).select(columns).iter_rows()
+        except pl.exceptions.ColumnNotFoundError as error:
+            raise PeftuError(f"{path}: {str(error).splitlines()[0]} — needed: {', '.join(columns)}") from None
+        except pl.exceptions.PolarsError:
+            raise PeftuError(f"{path}: is truncated or no Parquet file — get it again") from None
+
+
+def read_xml_rows(path: Path, tag: str = "row") -> Iterator[dict[str, str]]:
+    """Yields the attributes of each element of that name, one at a time: a file of any size fits in memory.
+
+    Raises:
+        PeftuError: the file is missing or no well-formed XML.
+    """
+    with _opened(path) as stream:
+        try:
+            # Expat refuses entities that grow without end; no document outside the file is read.
+            events = ET.iterparse(stream, ("start", "end"))  # noqa: S314
+            _, root = next(events)
+            for event, element in events:
+                if event == "end" and element.tag == tag:
+                    yield dict(element.attrib)
+                    root.clear()
+        except ET.ParseError as error:
+            raise PeftuError(f"{path}: line {error.position[0]}: is no well-formed XML — {CUT}") from None
+
+
+def literal(cell: str, where: str) -> Any:
+    """Returns the value of a cell that holds a Python literal, such as a list of strings.
+
+    Raises:
+        PeftuError: it holds none; ``where`` says which cell it is.
+    """
+    try:
+        return ast.literal_eval(cell)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise PeftuError(f"{where}: holds no Python literal — {CUT}") from None
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        stream = path.open("rb")
+    except FileNotFoundError:
+        raise PeftuError(f"{path}: no such file — check the --raw folder") from None
+    with stream:
+        yield stream
+
+
+def _json(content: bytes, where: str) -> Any:
+    try:
+        return json.loads(content)
+    except UnicodeDecodeError as error:
+        raise PeftuError(f"{where}: byte {error.start} is not UTF-8 — save the file as UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise PeftuError(f"{where}: is no JSON ({error}) — {CUT}; get it again") from None
+
+
+def _cells(stream: IO[bytes], where: str, columns: tuple[str, ...], delimiter: str) -> Iterator[dict[str, str]]:
     csv.field_size_limit(LONGEST_CELL)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, delimiter=delimiter, strict=True)
+        with io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as lines:
+            reader = csv.reader(lines, delimiter=delimiter, strict=True)
             header = next(reader, [])
             missing = [column for column in columns if column not in header]
             if missing:
-                raise PeftuError(f"{path}: has no column '{missing[0]}' — columns: {', '.join(header) or 'none'}")
+                raise PeftuError(f"{where}: has no column '{missing[0]}' — columns: {', '.join(header) or 'none'}")
             for cells in reader:
                 if len(cells) != len(header):
                     raise PeftuError(
-                        f"{path}: line {reader.line_num}: {len(cells)} cells under {len(header)} columns — "
-                        "the file is cut short or was edited; get it again"
+                        f"{where}: line {reader.line_num}: {len(cells)} cells under {len(header)} columns — "
+                        f"{CUT}; get it again"
                     )
                 yield dict(zip(header, cells, strict=True))
-    except FileNotFoundError:
-        raise PeftuError(f"{path}: no such file — check the --raw folder") from None
     except UnicodeDecodeError as error:
-        raise PeftuError(f"{path}: byte {error.start} is not UTF-8 — save the file as UTF-8") from None
+        raise PeftuError(f"{where}: byte {error.start} is not UTF-8 — save the file as UTF-8") from None
     except csv.Error as error:
-        raise PeftuError(f"{path}: line {reader.line_num}: {error} — the file is cut short or was edited") from None
+        raise PeftuError(f"{where}: line {reader.line_num}: {error} — {CUT}") from None

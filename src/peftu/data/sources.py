@@ -55,7 +55,7 @@ def needed_files(card: TaskCard, options: dict[str, object]) -> list[SourceFile]
 def raw_files(
     card: TaskCard, raw: Path | None, options: dict[str, object], *, allow_changed: bool = False
 ) -> tuple[Path, dict[str, str]]:
-    """Returns the folder that holds a task's raw files, and the sha256 of each file by name.
+    """Returns the folder that holds a task's raw files, and the sha256 of each file that is there, by name.
 
     Args:
         card: the task's card.
@@ -72,7 +72,8 @@ def raw_files(
         return folder, {file.name: sha256_of(fetch_file(card, file)) for file in files}
     if not raw.is_dir():
         raise PeftuError(f"{card.name}: {raw} is not a folder — pass --raw the folder with {_names(files)}")
-    return raw, {file.name: _check_raw(card, file, raw, allow_changed) for file in files}
+    there = [file for file in files if not file.optional or inside(raw, file.name).is_file()]
+    return raw, {file.name: _check_raw(card, file, raw, allow_changed) for file in there}
 
 
 def fetch_file(card: TaskCard, file: SourceFile) -> Path:

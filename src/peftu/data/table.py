@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from peftu.data.sources import writing_to
-from peftu.data.task import Row, TaskCard
+from peftu.data.task import LeftOut, Row, TaskCard
 from peftu.errors import PeftuError
 from peftu.registry import did_you_mean
 
@@ -41,6 +41,7 @@ class UserTable:
         hash: 'sha256:…' of the rows; the same for any order of the raw rows, platform and library version.
         options: the task's options it was built with.
         sources: sha256 of each raw file it was built from, by name.
+        notes: what was left out, and how many of it.
     """
 
     card: TaskCard
@@ -48,26 +49,43 @@ class UserTable:
     hash: str
     options: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def build(
         cls,
         card: TaskCard,
-        rows: Iterable[Row],
+        rows: Iterable[Row | LeftOut],
         options: dict[str, Any] | None = None,
         sources: dict[str, str] | None = None,
     ) -> "UserTable":
-        """Returns the table of these rows, after checking every one.
+        """Returns the table of these rows, after checking every one; what is left out is counted in ``notes``.
 
         Raises:
             PeftuError: one line with the first wrong row, its number in file order, and how many more are wrong.
         """
-        frame = _frame(card, list(rows))
+        kept, notes = _sorted_out(rows)
+        frame = _frame(card, kept)
         problems = _problems(card, frame)
         if problems:
             raise PeftuError(_message(card, problems))
         frame = _canonical(card, frame)
-        return cls(card, frame, content_hash(frame), options or {}, sources or {})
+        return cls(card, frame, content_hash(frame), options or {}, sources or {}, notes)
+
+    def with_examples(self, least: int) -> "UserTable":
+        """Returns the table without the users who have fewer than ``least`` rows; they are counted in the notes.
+
+        Raises:
+            PeftuError: no user has as many.
+        """
+        rows = pl.len().over("user_id")
+        frame = self.frame.filter(rows >= least)
+        if frame.is_empty():
+            most = self.frame.select(rows.max()).item()
+            raise PeftuError(f"{self.card.name}: no user has {least} examples (most: {most}) — lower min_examples")
+        few = self.frame["user_id"].n_unique() - frame["user_id"].n_unique()
+        notes = {**self.notes, f"users with fewer than {least} examples": few} if few else self.notes
+        return replace(self, frame=frame, hash=content_hash(frame), notes=notes)
 
     def write(self, path: Path) -> Path:
         """Returns the path after writing the table there as Parquet, whole or not at all.
@@ -75,7 +93,7 @@ class UserTable:
         Raises:
             PeftuError: the disk is full or the folder cannot be written.
         """
-        about = {"hash": self.hash, "options": self.options, "sources": self.sources}
+        about = {"hash": self.hash, "options": self.options, "sources": self.sources, "notes": self.notes}
         metadata = {FORMAT: json.dumps(about, sort_keys=True), "peftu-card": self.card.model_dump_json()}
         table = self.frame.to_arrow(compat_level=pl.CompatLevel.oldest()).replace_schema_metadata(metadata)
         part = path.with_name(path.name + ".part")
@@ -108,7 +126,7 @@ class UserTable:
         if dict(frame.schema) != SCHEMA or content_hash(frame) != about["hash"]:
             raise PeftuError(f"{path}: its rows are not those that its hash names — delete it and build it again")
         card = TaskCard.model_validate_json(metadata[b"peftu-card"])
-        return cls(card, frame, about["hash"], about["options"], about["sources"])
+        return cls(card, frame, about["hash"], about["options"], about["sources"], about.get("notes", {}))
 
 
 def content_hash(frame: pl.DataFrame) -> str:
@@ -126,6 +144,18 @@ def content_hash(frame: pl.DataFrame) -> str:
         else:
             digest.update(column.cast(pl.Float64).fill_null(np.nan).to_numpy().astype("<f8").tobytes())
     return f"sha256:{digest.hexdigest()}"
+
+
+def _sorted_out(rows: Iterable[Row | LeftOut]) -> tuple[list[Row], dict[str, int]]:
+    """Returns the rows, and what was left out with its number, in order of appearance."""
+    kept: list[Row] = []
+    notes: dict[str, int] = {}
+    for row in rows:
+        if not isinstance(row, LeftOut):
+            kept.append(row)
+        elif row.number:
+            notes[row.what] = notes.get(row.what, 0) + row.number
+    return kept, notes
 
 
 def _frame(card: TaskCard, rows: Sequence[Row]) -> pl.DataFrame:

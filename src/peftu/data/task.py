@@ -20,7 +20,14 @@ class Row(NamedTuple):
     target: tuple[str, ...]  # one label; several for kind "multi"; the user's own text for kind "text"
     context: str | None = None
     time: float | None = None  # seconds since the epoch, UTC
-    meta: str | None = None  # JSON object: annotator demographics, item attributes
+    meta: str | None = None  # JSON object: annotator demographics, item attributes; 'split': the publisher's own part
+
+
+class LeftOut(NamedTuple):
+    """Things in the raw files that become no row: what, in the plural, and how many; tables add them up by ``what``."""
+
+    what: str
+    number: int = 1
 
 
 class SourceFile(BaseModel):
@@ -35,6 +42,7 @@ class SourceFile(BaseModel):
     sha256: str | None = Field(None, description="Hex digest; None only for files not yet seen.")
     bytes: int | None = None
     option: str | None = Field(None, description="Needed only with this task option, such as 'group=g3'.")
+    optional: bool = Field(False, description="May be missing from a --raw folder; the table then notes it.")
 
 
 class TaskCard(BaseModel):
@@ -57,9 +65,14 @@ class TaskCard(BaseModel):
     citation: str
     homepage: str
     files: tuple[SourceFile, ...]
+    presets: dict[str, dict[str, Any]] = Field(
+        {}, description="Named option values; 'reference' are those of PEFT-U's own code."
+    )
     content_warning: str | None = None
     superseded_by: str | None = None
-    verified: Literal["data", "format"] = "data"
+    verified: Literal["data", "format"] = Field(
+        "data", description="Read from the publisher's own file, or so far from files made in its format only."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "TaskCard":
@@ -78,13 +91,23 @@ class TaskCard(BaseModel):
 
 
 class Task(Protocol):
-    """A data set: a card and one generator of rows, nothing else."""
+    """A data set: a card and one generator of rows, nothing else.
+
+    A task whose options change the card (its label set, say) has a class method ``variant(**options)`` besides, which
+    returns that card. See ``card_of``.
+    """
 
     card: ClassVar[TaskCard]
 
-    def rows(self, raw: Path, **options: Any) -> Iterator[Row]:
-        """Yields every judgement in the raw folder, whole and in file order."""
+    def rows(self, raw: Path, **options: Any) -> Iterator[Row | LeftOut]:
+        """Yields every judgement in the raw folder, whole and in file order, and what it leaves out."""
         ...
+
+
+def card_of(cls: type[Task], options: dict[str, Any]) -> TaskCard:
+    """Returns a task's card under these options, which are complete."""
+    variant = getattr(cls, "variant", None)
+    return cls.card if variant is None else variant(**options)
 
 
 tasks: Registry[type[Task]] = Registry(
