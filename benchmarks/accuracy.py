@@ -43,7 +43,7 @@ def measure(task: str, raw: Path | None, out: Path) -> dict[str, Any]:
 def table(task: dict[str, Any]) -> str:
     """Returns a task's leaderboard in Markdown, best first."""
     lines = [
-        "| method | base | accuracy, mean over users [95 % interval] | gain over user-majority | helped / same / hurt | s a user |",
+        "| method | base | accuracy [95 % interval] | gain over user-majority | helped / same / hurt | s a user |",
         "|---|---|---|---|---|---|",
     ]
     for row in sorted(task["methods"], key=lambda m: -m["mean"]):
@@ -51,7 +51,7 @@ def table(task: dict[str, Any]) -> str:
         low, high = (100 * x for x in row["ci"])
         change = f"{100 * gain['mean']:+.1f} [{100 * gain['ci'][0]:+.1f}, {100 * gain['ci'][1]:+.1f}]"
         counts = f"{row['helped']} / {row['unchanged']} / {row['hurt']}"
-        base = row["base"] or "–"
+        base = row["base"] or "none"
         mean = f"{100 * row['mean']:.1f} [{low:.1f}, {high:.1f}]"
         lines.append(f"| {row['method']} | {base} | {mean} | {change} | {counts} | {row['seconds_per_user']:.2f} |")
     return "\n".join(lines)
