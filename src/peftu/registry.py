@@ -4,11 +4,12 @@ import difflib
 import importlib
 from collections.abc import Iterable
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar, cast
+from typing import Generic, Protocol, TypeVar, cast
 
 from peftu.errors import PeftuError
 
 T = TypeVar("T")
+Found = TypeVar("Found", covariant=True)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -18,17 +19,31 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" — did you mean '{close[0]}'?" if close else f" — known: {', '.join(known)}"
 
 
+class Finder(Protocol[Found]):
+    """Knows more names, which may come and go while the process runs (files in a folder)."""
+
+    def names(self) -> Iterable[str]:
+        """Returns the names that can be found now."""
+        ...
+
+    def find(self, name: str) -> Found | None:
+        """Returns the object of that name, or None."""
+        ...
+
+
 class Registry(Generic[T]):
     """Names mapped to lazily imported objects; packages add their own through entry points ``peftu.<kind>s``.
 
     Args:
         kind: what is registered, in the singular; used in messages and for the entry-point group.
         entries: name -> "module:attribute".
+        finders: "module:attribute" of each `Finder`; asked, in order, for names that nothing else has.
     """
 
-    def __init__(self, kind: str, entries: dict[str, str]) -> None:
+    def __init__(self, kind: str, entries: dict[str, str], finders: Iterable[str] = ()) -> None:
         self.kind = kind
         self._targets = dict(entries)
+        self._finders = tuple(finders)
         self._loaded: dict[str, T] = {}
         self._seen_entry_points = False
 
@@ -39,9 +54,13 @@ class Registry(Generic[T]):
     def names(self) -> list[str]:
         """Returns every known name, sorted."""
         self._scan()
-        return sorted({*self._targets, *self._loaded})
+        return sorted({*self._targets, *self._loaded, *(name for finder in self._asked() for name in finder.names())})
 
     def __contains__(self, name: str) -> bool:
+        return self.is_own(name) or any(finder.find(name) is not None for finder in self._asked())
+
+    def is_own(self, name: str) -> bool:
+        """Returns whether a name is registered here, so that no finder is asked for it."""
         self._scan()
         return name in self._loaded or name in self._targets
 
@@ -51,16 +70,25 @@ class Registry(Generic[T]):
         Raises:
             PeftuError: nothing has that name; the message suggests the closest one.
         """
-        self._scan()
+        if not self.is_own(name):
+            for finder in self._asked():
+                if (found := finder.find(name)) is not None:
+                    return found
+            raise PeftuError(f"unknown {self.kind} '{name}'{did_you_mean(name, self.names())}")
         if name not in self._loaded:
-            if name not in self._targets:
-                raise PeftuError(f"unknown {self.kind} '{name}'{did_you_mean(name, self.names())}")
-            module, _, attribute = self._targets[name].partition(":")
-            self._loaded[name] = cast(T, getattr(importlib.import_module(module), attribute))
+            self._loaded[name] = cast(T, _attribute(self._targets[name]))
         return self._loaded[name]
+
+    def _asked(self) -> list[Finder[T]]:
+        return [cast(Finder[T], _attribute(target)) for target in self._finders]
 
     def _scan(self) -> None:
         if not self._seen_entry_points:
             self._seen_entry_points = True
             for point in entry_points(group=f"peftu.{self.kind}s"):
                 self._targets.setdefault(point.name, point.value)
+
+
+def _attribute(target: str) -> object:
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)

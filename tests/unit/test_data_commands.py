@@ -164,8 +164,8 @@ class TestCommands:
         assert {"users", "texts", "annotations", "examples_per_user", "users_per_text", "alpha"} <= set(found)
         audited = commands.audit_task("made-up", raw, regime="unseen-text", seed=3)
         assert (audited["users"], audited["rows"], audited["seed"]) == (6, {"train": 144, "val": 18, "test": 18}, 3)
-        with pytest.raises(PeftuError, match="unknown regime 'unseen' — did you mean 'unseen-text'"):
-            commands.audit_task("made-up", raw, regime="unseen")
+        with pytest.raises(PeftuError, match="unknown regime 'unseen-texts' — did you mean 'unseen-text'"):
+            commands.audit_task("made-up", raw, regime="unseen-texts")
 
     def test_everything_is_json_and_a_table(self, raw: Path) -> None:
         results = [

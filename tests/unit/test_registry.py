@@ -47,6 +47,39 @@ def test_other_packages_add_by_entry_points_but_do_not_replace(monkeypatch: pyte
     assert names.get("new") == "\n"
 
 
+class Folder:
+    """A finder whose names come and go."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, object] = {}
+
+    def names(self) -> list[str]:
+        return list(self.found)
+
+    def find(self, name: str) -> object | None:
+        return self.found.get(name)
+
+
+folder = Folder()
+
+
+def test_finders_are_asked_for_names_that_nothing_else_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "found", {"a": "hidden", "b": "found"})
+    names: Registry[object] = Registry("thing", {"a": "os:curdir"}, finders=(f"{__name__}:folder",))
+    assert (names.names(), names.get("a"), names.get("b")) == (["a", "b"], ".", "found")
+    assert "b" in names
+    assert (names.is_own("a"), names.is_own("b")) == (True, False)
+    folder.found = {"b": "another", "c": "new"}
+    assert (names.names(), names.get("b")) == (["a", "b", "c"], "another")
+    with pytest.raises(PeftuError, match=r"^unknown thing 'd'"):
+        names.get("d")
+    assert "d" not in names
+
+
+def test_a_finder_is_imported_when_asked_for() -> None:
+    Registry[object]("thing", {"a": "os:curdir"}, finders=("no.such:finder",)).is_own("a")
+
+
 def test_every_known_task_can_be_imported() -> None:
     for name in tasks.names():
         assert tasks.get(name).card.name == name

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from peftu.data.load import read_table, task_options
+from peftu.data.load import raw_folder, read_table, task_options
 from peftu.data.sources import raw_files
 from peftu.data.table import UserTable
 from peftu.data.task import SourceFile, Task, TaskCard
@@ -40,7 +40,7 @@ def check_task(cls: type[Task], raw: Path | None, options: dict[str, Any] | None
     """
     check_card(cls.card)
     complete = task_options(cls, options or {})
-    folder, digests = raw_files(cls.card, raw, complete)
+    folder, digests = raw_files(cls.card, raw_folder(cls, raw), complete)
     table = read_table(cls, folder, complete, digests)
     card = table.card
     check_card(card)

@@ -9,7 +9,7 @@ from rich.table import Column, Table
 from peftu.config import Regime, SplitSpec
 from peftu.data.agreement import statistics
 from peftu.data.audit import audit
-from peftu.data.load import load_task, option_choices, task_options
+from peftu.data.load import load_task, option_choices, raw_folder, task_options
 from peftu.data.sources import needed_files, raw_files
 from peftu.data.splits import make_split
 from peftu.data.task import tasks
@@ -43,7 +43,7 @@ def fetch(task: str, raw: Path | None = None, options: dict[str, Any] | None = N
     """
     cls = tasks.get(task)
     complete = task_options(cls, options or {})
-    folder, digests = raw_files(cls.card, raw, complete)
+    folder, digests = raw_files(cls.card, raw_folder(cls, raw), complete)
     files = [
         {"name": file.name, "bytes": (folder / file.name).stat().st_size, "sha256": digests[file.name]}
         | {"pinned": file.sha256 is not None}

@@ -33,7 +33,9 @@ def load_task(
     """
     cls = tasks.get(name)
     complete = task_options(cls, options or {})
-    folder, digests = raw_files(cls.card, raw, complete, allow_changed=allow_changed)
+    folder, digests = raw_files(cls.card, raw_folder(cls, raw), complete, allow_changed=allow_changed)
+    if hasattr(cls, "table"):
+        return read_table(cls, folder, complete, digests)
     path = cache_dir() / "tables" / name / f"{_key(cls, complete, digests)}.parquet"
     if path.is_file():
         with contextlib.suppress(PeftuError):  # a damaged table is built again
@@ -59,11 +61,19 @@ def read_table(cls: type[Task], folder: Path, options: dict[str, Any], digests: 
     own = dict(options)
     if MIN_EXAMPLES not in option_choices(cls):
         least = own.pop(MIN_EXAMPLES, 1)
-    table = UserTable.build(card_of(cls, own), cls().rows(folder, **own), options, digests)
+    if (ready := getattr(cls, "table", None)) is not None:
+        table: UserTable = ready(folder)
+    else:
+        table = UserTable.build(card_of(cls, own), cls().rows(folder, **own), options, digests)
     missing = [file.name for file in needed_files(cls.card, options) if file.name not in digests]
     if missing:
         table.notes[f"raw files that are not in the folder ({', '.join(missing)})"] = len(missing)
     return table.with_examples(least) if least > 1 else table
+
+
+def raw_folder(cls: type[Task], raw: Path | None) -> Path | None:
+    """Returns the folder of raw files that was given, else the task's own, if it has one."""
+    return raw if raw is not None else getattr(cls, "folder", None)
 
 
 def option_choices(cls: type[Task]) -> dict[str, dict[str, Any]]:

@@ -65,12 +65,27 @@ class UserTable:
             PeftuError: one line with the first wrong row, its number in file order, and how many more are wrong.
         """
         kept, notes = _sorted_out(rows)
-        frame = _frame(card, kept)
+        return cls.of_frame(card, _frame(card, kept), options, sources, notes)
+
+    @classmethod
+    def of_frame(
+        cls,
+        card: TaskCard,
+        frame: pl.DataFrame,
+        options: dict[str, Any] | None = None,
+        sources: dict[str, str] | None = None,
+        notes: dict[str, int] | None = None,
+    ) -> "UserTable":
+        """Returns the table of a frame with the columns of SCHEMA, in file order; as ``build`` but without row objects.
+
+        Raises:
+            PeftuError: as for ``build``.
+        """
         problems = _problems(card, frame)
         if problems:
             raise PeftuError(_message(card, problems))
         frame = _canonical(card, frame)
-        return cls(card, frame, content_hash(frame), options or {}, sources or {}, notes)
+        return cls(card, frame, content_hash(frame), options or {}, sources or {}, notes or {})
 
     def with_examples(self, least: int) -> "UserTable":
         """Returns the table without the users who have fewer than ``least`` rows; they are counted in the notes.

@@ -94,7 +94,8 @@ class Task(Protocol):
     """A data set: a card and one generator of rows, nothing else.
 
     A task whose options change the card (its label set, say) has a class method ``variant(**options)`` besides, which
-    returns that card. See ``card_of``.
+    returns that card. See ``card_of``. A task that is kept ready has ``folder``, where its files are, and
+    ``table(folder)``, which reads them as a whole.
     """
 
     card: ClassVar[TaskCard]
@@ -117,4 +118,5 @@ tasks: Registry[type[Task]] = Registry(
         "epic": "peftu.data.tasks.epic:Epic",
         "movielens": "peftu.data.tasks.movielens:MovieLens",
     },
+    finders=("peftu.data.imported:imports",),
 )
