@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -133,12 +133,22 @@ def validated(cls: type[T], values: dict[str, Any], where: str) -> T:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or cls.__name__
         if first["type"] == "extra_forbidden":
-            raise PeftuError(f"{where}: unknown setting '{field}'{did_you_mean(field, cls.model_fields)}") from None
+            hint = did_you_mean(str(first["loc"][-1]), _fields_around(cls, first["loc"]))
+            raise PeftuError(f"{where}: unknown setting '{field}'{hint}") from None
         if first["type"] == "literal_error":
             known = re.findall(r"'([^']+)'", first["ctx"]["expected"])
             said = f"unknown value {first['input']!r}{did_you_mean(str(first['input']), known)}"
             raise PeftuError(f"{where}: {field}: {said}") from None
         raise PeftuError(f"{where}: {field}: {first['msg']} (got {first['input']!r})") from None
+
+
+def _fields_around(cls: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+    """Returns the names that a nested setting could have had."""
+    for name in place[:-1]:
+        annotation = cls.model_fields[str(name)].annotation
+        candidates = [annotation, *get_args(annotation)]
+        cls = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return list(cls.model_fields)
 
 
 def _scalar(text: str) -> Any:

@@ -34,7 +34,7 @@ def test_lora(method: Lora, family: str) -> None:
     ("method", "families"),
     [
         (Lora(targets=("v",), head=False), ["llama", "bert"]),
-        (Lora(targets=("no-such-role",), head=True), ["gpt2", "t5"]),
+        (Lora(targets=("gate",), head=True), ["gpt2", "t5"]),
         (Lora(rank=16, alpha=2, targets=("down",), rslora=True), ["llama", "bert"]),
     ],
     ids=["one-target", "head-alone", "rslora"],

@@ -25,11 +25,11 @@ def run_spec(flags: dict[str, Any]) -> RunSpec:
     if flags["seeds"] is not None:
         values["seeds"] = tuple(range(flags["seeds"]))
     for group, keys in GROUPS.items():
-        values[group] = values.get(group, {}) | {key: flags[key] for key in keys if flags[key] is not None}
+        _group(values, group).update({key: flags[key] for key in keys if flags[key] is not None})
     if flags["option"]:
         values["task_options"] = task_options(flags["option"])
     if flags["region"]:
-        values["region"] = RegionSpec.parse(flags["region"])
+        values["region"] = RegionSpec.parse(flags["region"]).model_dump()
     for key, value in assignments(",".join(flags["setting"] or []), "-s", dotted=True).items():
         _put(values, key, value)
     return validated(RunSpec, values, "run")
@@ -43,8 +43,20 @@ def method_list(text: str) -> list[str]:
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
     *path, last = key.split(".")
     for part in path:
-        values = values.setdefault(part, {})
+        values = _group(values, part)
     values[last] = value
+
+
+def _group(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """Returns the settings that stand under a name, made if there are none.
+
+    Raises:
+        PeftuError: something else stands there.
+    """
+    found: Any = values.setdefault(name, {})
+    if not isinstance(found, dict):
+        raise PeftuError(f"run: {name}: is {found!r}, not a group of settings — write '{name}=…', or its parts alone")
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -55,6 +67,6 @@ def _read(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         line = str(error).splitlines()[0]
         raise PeftuError(f"{path}: not valid YAML ({line}) — mend the file") from None
-    if not isinstance(read, dict):
+    if not isinstance(read, dict) or not all(isinstance(key, str) for key in read):
         raise PeftuError(f"{path}: holds no 'key: value' lines — see docs/ for the keys of a run")
     return read

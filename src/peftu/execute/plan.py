@@ -81,8 +81,9 @@ def plan(spec: RunSpec) -> list[Job]:
 def _job(spec: RunSpec, asked: MethodSpec) -> Job:
     cls = methods.get(asked.name)
     where = f"method {asked.name}"
-    train_keys = {key: value for key, value in asked.params.items() if key in TrainSpec.model_fields}
-    region_keys = {key: value for key, value in asked.params.items() if key in RegionSpec.model_fields}
+    ours = TrainSpec.model_fields if hasattr(cls, "tensors") else {}
+    train_keys = {key: value for key, value in asked.params.items() if key in ours}
+    region_keys = {key: value for key, value in asked.params.items() if ours and key in RegionSpec.model_fields}
     knobs = {k: v for k, v in asked.params.items() if k not in train_keys and k not in region_keys}
     card: MethodCard = cls.card
     if card.needs_base == "no" and asked.base:
@@ -98,8 +99,12 @@ def _job(spec: RunSpec, asked: MethodSpec) -> Job:
     common = dict(spec.train)
     if card.scope == "global":  # a shared module has nobody to start from
         common.pop("warm_start", None), common.pop("shrink", None)
+        for key in {"warm_start", "shrink"} & set(train_keys):
+            raise PeftuError(f"{where}: {key} is for modules of single users — take it out")
     values = {**defaults, **common, **train_keys}
     train = validated(TrainSpec, values, where)
+    if train.warm_start == "none" and train.shrink:
+        raise PeftuError(f"{where}: shrink pulls towards a warm start — add warm_start=global")
     if train.warm_start == "none":
         return Job(asked, method, base, region, train)
     warm: dict[str, Any] = getattr(cls, "warm_defaults", {})

@@ -1,7 +1,7 @@
 """LoRA: a low-rank change of frozen linear maps (Hu et al. 2021, arXiv 2106.09685)."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from peftu.base.sites import Site
+
+
+Role = Literal["q", "k", "v", "o", "gate", "up", "down"]
 
 
 def _plus(value: Any) -> Any:
@@ -38,7 +41,7 @@ class Lora(BaseModel):
 
     rank: int = Field(8, ge=1)
     alpha: float = Field(16.0, gt=0)
-    targets: Annotated[tuple[str, ...], BeforeValidator(_plus)] = Field(
+    targets: Annotated[tuple[Role, ...], BeforeValidator(_plus)] = Field(
         ("q", "v", "o", "down"), description="Roles of the linear maps, as q+v: of q k v o gate up down."
     )
     rslora: bool = Field(False, description="Scale by alpha/√rank (arXiv 2312.03732) instead of alpha/rank.")
