@@ -29,8 +29,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 setup: $(INSTALLED) ## Install into .venv and put the base weights into the cache (PEFTU_CACHE)
 	@$(BIN)/python -m peftu.base.weights $(BASES)
 
-demo: setup ## Compare four methods on 24 MovieLens users; the report is runs/demo/report.html
-	$(BIN)/peftu compare movielens --users 24 --methods user-majority,mixed-head,global,lora --out runs/demo
+demo: setup ## Personalise for 20 real film viewers, with five methods; the report is runs/demo/report.html
+	$(BIN)/peftu compare movielens --users 20 --max-items 100 --out runs/demo \
+	  --methods "user-majority,mixed-head@all-minilm-l6-v2,global,lora,lora[warm_start=global]"
 
 check: $(INSTALLED) ## Lint, types, layers, spelling, dependencies, file length
 	$(BIN)/python -m ruff check .

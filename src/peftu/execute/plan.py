@@ -89,7 +89,8 @@ def _job(spec: RunSpec, asked: MethodSpec) -> Job:
     if card.needs_base == "no" and asked.base:
         raise PeftuError(f"{where}: takes no base — write '{asked.name}' without '@{asked.base}'")
     method = validated(cls, knobs, where)
-    base = asked.base or (spec.base if card.needs_base != "no" else None)
+    needed = card.needs_base == "yes" or (card.needs_base == "optional" and getattr(method, "reads_base", True))
+    base = asked.base or (spec.base if needed else None)
     region = spec.region
     if region_keys:
         region = validated(RegionSpec, {**(region.model_dump() if region else {}), **region_keys}, where)

@@ -91,6 +91,11 @@ class MixedHead(BaseModel):
             notes["val_accuracy"] = model.accuracy(val)
         return FittedMixedHead(model, notes)
 
+    @property
+    def reads_base(self) -> bool:
+        """Returns whether these features come from a base."""
+        return self.features != "tfidf"
+
     def _features(self, features: Features | None) -> str:
         chosen = self.features or ("tfidf" if features is None else "both")
         if features is None and chosen != "tfidf":
