@@ -176,7 +176,8 @@ def _execute(flags: dict[str, Any]) -> None:
         with bars() as shown:
             record = execute(spec, out, flags["raw"], passed, shown)
     except KeyboardInterrupt:
-        stderr.print(f"interrupted: {out} has no run.json and will not be read as whole — start the run again")
+        line = f"interrupted: {out} has no run.json and will not be read as whole — start the run again"
+        stderr.print(line, soft_wrap=True)
         sys.exit(130)
     emit(record.cli_json(out), flags["json"], summary(record), f"\nreport: {out / 'report.html'}")
 
@@ -232,5 +233,5 @@ def main() -> None:
     try:
         app()
     except PeftuError as error:
-        stderr.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        stderr.print(f"error: {error}", style="red", soft_wrap=True)
         sys.exit(2)

@@ -8,8 +8,9 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-stdout = Console(soft_wrap=False)
-stderr = Console(stderr=True, highlight=False)
+# No markup: rich would take the knobs of 'lora[rank=4]' for a style and leave them out.
+stdout = Console(markup=False)
+stderr = Console(stderr=True, highlight=False, markup=False)
 
 
 def emit(result: Any, as_json: bool, *human: RenderableType) -> None:
@@ -18,7 +19,7 @@ def emit(result: Any, as_json: bool, *human: RenderableType) -> None:
         print(json.dumps(result, ensure_ascii=False, allow_nan=False))  # noqa: T201
     else:
         for part in human:
-            stdout.print(part)
+            stdout.print(part, soft_wrap=isinstance(part, str))  # a path stays in one piece
 
 
 class Bars:
@@ -29,7 +30,7 @@ class Bars:
 
     def note(self, text: str) -> None:
         """Prints one line above the bars."""
-        self._progress.console.print(text)
+        self._progress.console.print(text, soft_wrap=True)
 
     def stage(self, name: str, total: int) -> Callable[[int], None]:
         """Adds a bar; users who stop early leave it short, so it is filled when the next stage starts."""
@@ -47,7 +48,7 @@ class Bars:
 def bars() -> Iterator[Bars]:
     """Shows bars on stderr while the block runs."""
     columns = (
-        TextColumn("{task.description:<32}"),
+        TextColumn("{task.description:<32}", markup=False),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

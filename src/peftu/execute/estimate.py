@@ -66,8 +66,8 @@ def estimate(jobs: Sequence[Job], workshop: Workshop, problems: Mapping[int, Pro
                 rows = len(set(problem.text[problem.rows("train")])) if everyone else len(problem.rows("train"))
                 steps = rows * trained.train.epochs * EPOCHS_RUN
                 seconds += 2 * steps * span * region.depth * layer / rate
-                width = Layout(trained.method, base.sites(region, len(workshop.prompt.words))).width
-                module_bytes += BYTES_PER_NUMBER * width * (1 if everyone else len(problem.users))
+            width = Layout(job.method, base.sites(region, len(workshop.prompt.words))).width
+            module_bytes += BYTES_PER_NUMBER * width * (1 if job.card.scope == "global" else len(problem.users))
     return Estimate(seconds, module_bytes)
 
 

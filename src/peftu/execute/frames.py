@@ -38,13 +38,14 @@ def predictions_frame(job: Job, seed: int, problem: Problem, cell: Cell) -> pl.D
 def decide(problem: Problem, cell: Cell) -> npt.NDArray[np.bool_]:
     """Returns [rows, labels] which labels are predicted.
 
-    One label: the best score. Several: those above a threshold for each label, chosen on the validation rows of all
-    users as the one with the best F1; a row with none gets its best label, since every row of a label set has one.
+    One label: the best score. Several: those above a threshold for each label, chosen on the scored validation rows
+    of all users as the one with the best F1; a row with none gets its best label, since every row of a label set has one.
     """
     best = np.arange(cell.scores.shape[1])[None] == cell.scores.argmax(1)[:, None]
     if problem.card.kind != "multi":
         return np.asarray(best)
-    validation = problem.part[cell.rows] == PARTS.index("val")
+    scored = np.isfinite(cell.scores).all(1)
+    validation = scored & (problem.part[cell.rows] == PARTS.index("val"))
     above = np.zeros_like(best)
     for label in range(best.shape[1]):
         scores, gold = cell.scores[:, label], problem.target[cell.rows, label] > 0

@@ -1,0 +1,99 @@
+"""The estimate before a run: bytes to the byte, seconds that grow with the work."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from peftu.base.model import FrozenBase
+from peftu.cli.spec import method_list
+from peftu.config import MethodSpec, RegionSpec, RunSpec, SplitSpec
+from peftu.data.problem import Problem
+from peftu.data.splits import make_problem, make_split
+from peftu.data.synthetic import synthetic_table
+from peftu.execute import cells
+from peftu.execute import estimate as estimating
+from peftu.execute.cells import Workshop
+from peftu.execute.estimate import Estimate, estimate, layer_flops, matmul_rate
+from peftu.execute.plan import plan
+from peftu.execute.progress import Silent
+from peftu.testing import FAMILIES, tiny_base
+
+torch.set_num_threads(1)
+
+TABLE = synthetic_table(users=4, items=20)
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str) -> FrozenBase:
+        base = tiny_base(name)
+        base.name = name
+        return base
+
+    monkeypatch.setattr(cells, "load_base", load)
+    monkeypatch.setattr(estimating, "matmul_rate", lambda _: 1e9)
+
+
+def shop(seeds: int = 1, users: int = 4) -> Workshop:
+    problems: dict[int, Problem] = {
+        seed: make_problem(TABLE, TABLE.card, make_split(TABLE, SplitSpec(users=users), seed)) for seed in range(seeds)
+    }
+    return Workshop(TABLE.card, problems, 64, Silent())
+
+
+def guess(methods: str, seeds: int = 1, users: int = 4, **spec: Any) -> Estimate:
+    asked = tuple(MethodSpec.parse(part) for part in method_list(methods))
+    workshop = shop(seeds, users)
+    return estimate(plan(RunSpec(task="any", methods=asked, base="llama", **spec)), workshop, workshop.problems)
+
+
+def test_methods_without_modules_keep_no_bytes() -> None:
+    assert guess("user-majority") == Estimate(0.0, 0)
+    read = guess("zero-shot")
+    assert read.module_bytes == 0
+    assert read.seconds > 0
+    assert guess("zero-shot,mixed-head").seconds == pytest.approx(read.seconds)  # texts are read once
+
+
+@pytest.mark.parametrize("methods", ["lora[rank=2]", "global", "lora,global", "lora[warm_start=global,rank=1]"])
+def test_bytes_are_those_that_will_be_stored(methods: str) -> None:
+    asked = tuple(MethodSpec.parse(part) for part in method_list(methods))
+    workshop = shop(seeds=2)
+    jobs = plan(RunSpec(task="any", methods=asked, base="llama", train={"epochs": 1}))
+    stored = 0
+    for job in jobs:
+        for seed in workshop.problems:
+            modules = workshop.run(job, seed).modules
+            assert modules is not None
+            stored += modules.trained.rows.numel() * 4
+    assert estimate(jobs, workshop, workshop.problems).module_bytes == stored
+
+
+def test_seconds_grow_with_the_work() -> None:
+    plain = guess("lora").seconds
+    dearer = [
+        guess("lora[epochs=80]"),
+        guess("lora", seeds=2),
+        guess("lora,global"),
+        guess("lora[warm_start=global,epochs=8]"),
+        guess("lora", region=RegionSpec()),
+        guess("lora", region=RegionSpec(depth=3, span="all")),
+    ]
+    assert all(one.seconds > plain for one in dearer)
+    assert guess("lora", users=2).seconds < plain
+    assert guess("lora", region=RegionSpec(depth=1, span="answer")).seconds < plain
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_layer_costs_twice_its_weights(family: str) -> None:
+    base = tiny_base(family)
+    model = base.family.model
+    whole = sum(p.numel() for p in model.parameters())
+    embedding = sum(p.numel() for name, p in model.named_parameters() if "embed" in name or "shared" in name)
+    own = layer_flops(base) / 2
+    assert (whole - embedding) / 3 * 0.5 < own <= whole / 3
+
+
+def test_the_rate_is_measured() -> None:
+    assert matmul_rate(tiny_base("llama")) > 1e6
