@@ -39,7 +39,7 @@ def decide(problem: Problem, cell: Cell) -> npt.NDArray[np.bool_]:
     """Returns [rows, labels] which labels are predicted.
 
     One label: the best score. Several: those above a threshold for each label, chosen on the scored validation rows
-    of all users as the one with the best F1; a row with none gets its best label, since every row of a label set has one.
+    of all users as the one with the best F1; a row with none gets its best label, since every row has one.
     """
     best = np.arange(cell.scores.shape[1])[None] == cell.scores.argmax(1)[:, None]
     if problem.card.kind != "multi":
