@@ -15,6 +15,7 @@ from peftu.data.problem import Problem
 from peftu.data.sources import writing_to
 from peftu.data.splits import Split, make_problem, make_split
 from peftu.data.table import UserTable
+from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
 from peftu.execute.cells import BYTES_PER_NUMBER, Cell, Workshop
 from peftu.execute.cost import measured
@@ -32,6 +33,7 @@ from peftu.results import (
     CostTotals,
     Hashes,
     MethodCost,
+    MethodResult,
     RunRecord,
     SystemKey,
     TaskSummary,
@@ -100,9 +102,7 @@ def run(
         excluded_users=first.excluded,
         truncated_texts={base: cut for base, cut in workshop.cut.items() if cut},
         leakage=dict(first.leakage),
-        methods=tuple(
-            summarise(scores, table.card, _costs(jobs, cells, problems), {job.card.name: job.card for job in jobs})
-        ),
+        methods=_results(jobs, scores, table.card, _costs(jobs, cells, problems)),
         cost=CostTotals(
             seconds=total.seconds, peak_rss_bytes=total.peak_rss_bytes, bytes=_size(folder / MODULES / "shards")
         ),
@@ -111,6 +111,17 @@ def run(
     record = finish_folder(folder, record)
     render([(record, scores)], folder / REPORT)
     return record
+
+
+def _results(
+    jobs: Sequence[Job], scores: pl.DataFrame, card: TaskCard, costs: dict[SystemKey, MethodCost]
+) -> tuple[MethodResult, ...]:
+    """Returns the leaderboard; a module that starts from everyone's has seen others' labels, whatever its method."""
+    started = {(job.label, job.base) for job in jobs if job.start is not None}
+    results = summarise(scores, card, costs, {job.card.name: job.card for job in jobs})
+    return tuple(
+        r.model_copy(update={"uses_others_labels": True}) if (r.method, r.base) in started else r for r in results
+    )
 
 
 def _announce(
