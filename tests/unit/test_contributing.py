@@ -1,4 +1,4 @@
-"""The task in CONTRIBUTING.md is what it says: whole, and accepted."""
+"""The task and the method in CONTRIBUTING.md are what it says: whole, and accepted."""
 
 import re
 from pathlib import Path
@@ -9,16 +9,25 @@ import pytest
 from peftu.data.check import check_task
 from peftu.data.task import Task
 from peftu.errors import PeftuError
+from peftu.testing import check_method
 
 PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"
 
 
-@pytest.fixture
-def task() -> type[Task]:
+def from_page(name: str) -> Any:
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
     found: dict[str, Any] = {}
-    exec(next(block for block in blocks if "class Jokes" in block), found)  # noqa: S102 - our own page
-    return found["Jokes"]
+    exec(next(block for block in blocks if f"class {name}" in block), found)  # noqa: S102 - our own page
+    return found[name]
+
+
+@pytest.fixture
+def task() -> type[Task]:
+    return from_page("Jokes")
+
+
+def test_the_method_of_the_page_keeps_every_promise() -> None:
+    check_method(from_page("Shift")())
 
 
 def test_the_task_of_the_page_is_accepted(task: type[Task], tmp_path: Path) -> None:
