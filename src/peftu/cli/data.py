@@ -1,17 +1,18 @@
-"""``peftu data``: fetch, build, look at and audit a task's data."""
+"""``peftu data``: fetch, build, look at, audit, import and export a task's data."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from peftu.cli.console import emit
+from peftu.cli.console import emit, stderr
 from peftu.config import assignments
 
-data = typer.Typer(no_args_is_help=True, help="Fetch, build, look at and audit a task's data.")
+data = typer.Typer(no_args_is_help=True, help="Fetch, build, look at, audit, import and export a task's data.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Raw = Annotated[Path | None, typer.Option(help="Folder with the task's raw files; otherwise the cache or publisher.")]
+REGIMES = "within-user, unseen-text, unseen-user, temporal or published."
 TaskOption = Annotated[list[str] | None, typer.Option("--option", help="A task's option, as group=g1.")]
 
 
@@ -50,14 +51,70 @@ def audit(
     task: str,
     raw: Raw = None,
     option: TaskOption = None,
-    regime: Annotated[str, typer.Option(help="within-user or unseen-text.")] = "within-user",
+    regime: Annotated[str, typer.Option(help=REGIMES)] = "within-user",
+    k: Annotated[int | None, typer.Option(min=0, help="Training items of an unseen user; regime unseen-user.")] = None,
+    min_items: Annotated[int, typer.Option(min=3, help="Users with fewer items are left out and counted.")] = 10,
     seed: int = 0,
     json: Json = False,
 ) -> None:
     """What leaks between the parts of a split, and what is odd about users and labels."""
     from peftu.data import commands
 
-    _show(commands.audit_task(task, raw, task_options(option), regime, seed), json)
+    _show(commands.audit_task(task, raw, task_options(option), regime, seed, k=k, min_items=min_items), json)
+
+
+@data.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL or Parquet file, or a folder saved by datasets.")],
+    name: Annotated[str | None, typer.Option(help="Name of the new task; default: from the file's name.")] = None,
+    user: Annotated[str | None, typer.Option(help="Column that says who judged.")] = None,
+    text: Annotated[str | None, typer.Option(help="Column of the text that was judged.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Column of the label; several mark one label each.")] = None,
+    item: Annotated[str | None, typer.Option(help="Column of the text's key; default: made from the text.")] = None,
+    context: Annotated[str | None, typer.Option(help="Column of what the text answers.")] = None,
+    time: Annotated[str | None, typer.Option(help="Column of the time of the judgement.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="single, ordinal, multi or text (free text); default: found.")
+    ] = None,
+    labels: Annotated[str | None, typer.Option(help="All labels in order, with commas; default: those found.")] = None,
+    words: Annotated[str | None, typer.Option(help="What a model says for each label, in order, with commas.")] = None,
+    instruction: Annotated[str | None, typer.Option(help="The question put before the text.")] = None,
+    replace: Annotated[bool, typer.Option(help="Take the place of another import of that name.")] = False,
+    json: Json = False,
+) -> None:
+    """Make a task of your own table; columns that are not named here are found by their names."""
+    from peftu.data.importer import Asked, import_file
+    from peftu.data.importer_reading import RowsError
+
+    columns = {"user": user, "text": text, "item": item, "context": context, "time": time}
+    asked = Asked(name, columns, tuple(label or ()), kind, _listed(labels), _listed(words), instruction, replace)
+    try:
+        result = import_file(file, asked)
+    except RowsError as error:
+        for line in error.shown:
+            stderr.print(line, markup=False, soft_wrap=True)
+        raise
+    _show(result, json)
+
+
+@data.command()
+def export(
+    task: str,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    form: Annotated[str, typer.Option("--format", help="hf (datasets), croissant or parquet.")] = "parquet",
+    raw: Raw = None,
+    option: TaskOption = None,
+    json: Json = False,
+) -> None:
+    """Write a task's table for other tools; mind the licence of its data."""
+    from peftu.data.interchange import export as write
+    from peftu.data.load import load_task
+
+    _show(write(load_task(task, raw, task_options(option)), form, out), json)
+
+
+def _listed(given: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in given.split(",") if part.strip()) if given else ()
 
 
 def task_options(given: list[str] | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from rich.table import Column, Table
 
-from peftu.config import Regime, SplitSpec
+from peftu.config import Regime, SplitSpec, validated
 from peftu.data.agreement import statistics
 from peftu.data.audit import audit
 from peftu.data.load import load_task, option_choices, raw_folder, task_options
@@ -84,6 +84,7 @@ def audit_task(
     options: dict[str, Any] | None = None,
     regime: str = "within-user",
     seed: int = 0,
+    **split_spec: Any,
 ) -> Result:
     """Returns a task's split with its leakage report, and the findings of the audit.
 
@@ -93,7 +94,7 @@ def audit_task(
     if regime not in get_args(Regime):
         raise PeftuError(f"unknown regime '{regime}'{did_you_mean(regime, get_args(Regime))}")
     table = load_task(task, raw, options)
-    split = make_split(table, SplitSpec.model_validate({"regime": regime}), seed)
+    split = make_split(table, validated(SplitSpec, {"regime": regime, **split_spec}, "split"), seed)
     return {
         "task": task,
         "options": table.options,

@@ -1,0 +1,232 @@
+"""Anybody's table becomes a task: columns, labels and times are found, every wrong row is told, the result is kept."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from peftu.config import SplitSpec
+from peftu.data.download import sha256_of
+from peftu.data.imported import LONGEST_NAME, check_name, keep
+from peftu.data.importer_labels import Labels
+from peftu.data.importer_reading import RowsError, look, read
+from peftu.data.importer_roles import Roles, find_roles
+from peftu.data.importer_rows import to_rows
+from peftu.data.table import FORMAT, UserTable
+from peftu.data.task import TaskCard
+from peftu.errors import PeftuError
+from peftu.registry import did_you_mean
+
+KINDS = ("single", "ordinal", "multi", "text")
+METRICS = {"single": "accuracy", "ordinal": "accuracy", "multi": "jaccard", "text": "none"}
+PLAIN = ("label", "labels", "annotation", "annotations", "answer", "category", "class", "target", "vote", "y")
+FIRST_ROWS = 3
+SHORT = 60
+LISTED_LABELS = 12
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user says of a file; everything else is found.
+
+    Attributes:
+        name: of the task; None: from the file's name.
+        columns: role -> column, for user, text, item, context and time.
+        labels: label columns.
+        kind: of the labels.
+        label_set: the labels, in order.
+        words: what a model says for each label.
+        instruction: put before the text.
+        replacing: take the place of another import of that name.
+    """
+
+    name: str | None = None
+    columns: Mapping[str, str | None] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    kind: str | None = None
+    label_set: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    instruction: str | None = None
+    replacing: bool = False
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A table that was read, and how.
+
+    Attributes:
+        table: with the card of the new task.
+        read_as: the file's format in words.
+        roles: which column was taken for what.
+        notes: what was inferred and should be known.
+    """
+
+    table: UserTable
+    read_as: str
+    roles: Roles
+    notes: list[str]
+
+
+def import_file(path: Path, asked: Asked | None = None) -> dict[str, Any]:
+    """Returns what was found in a file, after keeping it as a task that every command takes by name.
+
+    Args:
+        path: a CSV, TSV, JSONL, JSON or Parquet file, or a folder that Hugging Face ``datasets`` saved.
+        asked: what is known beforehand.
+
+    Raises:
+        PeftuError: the file, an option or rows are wrong (`RowsError` for rows); nothing is kept then.
+    """
+    asked = asked or Asked()
+    name = check_name(asked.name or _slug(path))
+    if asked.kind is not None and asked.kind not in KINDS:
+        raise PeftuError(f"--kind: unknown kind '{asked.kind}'{did_you_mean(asked.kind, KINDS)}")
+    imported = _own_table(path, name) if _is_own_table(path) else _read(path, name, asked)
+    folder = keep(imported.table, replacing=asked.replacing)
+    return _described(imported, path, folder)
+
+
+def _read(path: Path, name: str, asked: Asked) -> Imported:
+    base: TaskCard | None = None
+    if path.is_dir():
+        from peftu.data.interchange import read_folder
+
+        source, folder_frame, base = read_folder(path)
+    else:
+        source = look(path)
+    if base is not None:
+        kind, label_set = asked.kind or base.kind, asked.label_set or base.labels
+        asked = replace(asked, kind=kind, label_set=label_set if kind == base.kind else asked.label_set)
+    roles = find_roles(source, asked.columns, asked.labels)
+    frame, notes = (folder_frame, []) if path.is_dir() else read(source, roles.columns)
+    try:
+        rows = to_rows(frame, roles, asked.kind, asked.label_set)
+    except PeftuError as error:
+        raise PeftuError(f"{path}: {error}") from None
+    if rows.problems:
+        raise RowsError(path, rows.problems)
+    card = _card(name, rows.labels, rows.roles, asked, base)
+    sources = {path.name: sha256_of(path)} if path.is_file() else {}
+    table = UserTable.of_frame(card, rows.frame, {}, sources, rows.left_out)
+    return Imported(table, source.described, rows.roles, notes + rows.notes)
+
+
+def _is_own_table(path: Path) -> bool:
+    try:
+        return path.suffix == ".parquet" and FORMAT.encode() in (pq.read_schema(path).metadata or {})
+    except (pa.ArrowException, OSError):
+        return False
+
+
+def _own_table(path: Path, name: str) -> Imported:
+    table = UserTable.read(path)
+    card = table.card.model_copy(update={"name": name, "files": (), "presets": {}})
+    table = replace(table, card=card, options={}, sources={path.name: sha256_of(path)})
+    return Imported(table, "a user table that peftu wrote", Roles({}, ()), [])
+
+
+def _slug(path: Path) -> str:
+    slug = re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:LONGEST_NAME]
+    if not slug:
+        raise PeftuError(f"{path}: gives the task no name — pass --name")
+    return slug
+
+
+def _card(name: str, labels: Labels, roles: Roles, asked: Asked, base: TaskCard | None) -> TaskCard:
+    words = _words(labels, asked.words or (base.words if base and base.labels == labels.labels else ()))
+    column = roles.labels[0].replace("_", " ") if len(roles.labels) == 1 else "label"
+    found = {
+        "kind": labels.kind,
+        "labels": labels.labels,
+        "words": words,
+        "instruction": asked.instruction or (base.instruction if base else _instruction(labels, words, column)),
+    }
+    if base is not None:
+        return base.model_copy(update={**found, "name": name, "files": (), "presets": {}})
+    return TaskCard(
+        name=name,
+        version="1",
+        title=f"{name} (imported)",
+        description=f"Imported by peftu data import; '{column}' is what a user says of a text.",
+        user=f"Whoever the column '{roles.column['user']}' names.",
+        main_metric=METRICS[labels.kind],
+        language="und",
+        licence="not stated",
+        citation="not stated",
+        homepage="",
+        files=(),
+        **found,
+    )
+
+
+def _words(labels: Labels, words: Sequence[str]) -> tuple[str, ...]:
+    if not words:
+        return ()
+    if len(words) != len(labels.labels) or len({word.casefold() for word in words}) < len(words) or not all(words):
+        listed = ", ".join(labels.labels)
+        raise PeftuError(f"--words: give {len(labels.labels)} different words, one for each label in order: {listed}")
+    return tuple(words)
+
+
+def _instruction(labels: Labels, words: Sequence[str], column: str) -> str:
+    if labels.kind == "text":
+        return "What does this person write about the text?"
+    said = list(words or labels.labels)
+    listed = ", ".join(said[:-1]) + f" or {said[-1]}" if len(said) <= LISTED_LABELS else "one label"
+    if labels.kind == "multi":
+        return f"Which of these does this person give the text: {', '.join(said)}?"
+    if column in PLAIN:
+        return f"Which label does this person give the text? Answer {listed}."
+    return f"How does this person judge the text for '{column}'? Answer {listed}."
+
+
+def _described(imported: Imported, path: Path, folder: Path) -> dict[str, Any]:
+    """Returns what ``--json`` prints; no user's key is in it."""
+    frame, card, roles = imported.table.frame, imported.table.card, imported.roles
+    sizes = frame.group_by("user_id").len()["len"]
+    least = SplitSpec().min_items
+    few = int((sizes < least).sum())
+    notes = imported.notes + [f"{number:,} {what} are left out" for what, number in imported.table.notes.items()]
+    if few:
+        notes.append(f"{few:,} of {len(sizes):,} users have fewer than {least} items; runs leave them out by default")
+    columns = [*roles.column.items(), *(("label", column) for column in roles.labels)]
+    return {
+        "task": card.name,
+        "file": str(path),
+        "read_as": imported.read_as,
+        "kind": card.kind,
+        "labels": list(card.labels),
+        "words": list(card.words),
+        "instruction": card.instruction,
+        "users": len(sizes),
+        "texts": frame["item_id"].n_unique(),
+        "annotations": frame.height,
+        "hash": imported.table.hash,
+        "folder": str(folder),
+        "notes": notes,
+        "columns": [
+            {"role": role, "column": column, "taken": "as given" if role in roles.given else "by its name"}
+            for role, column in columns
+        ],
+        "first_rows": _first_rows(frame),
+    }
+
+
+def _first_rows(frame: pl.DataFrame) -> list[dict[str, str]]:
+    """Returns some rows of different users, who are numbered rather than named."""
+    rows = frame.unique("user_id", keep="first", maintain_order=True).head(FIRST_ROWS)
+    return [
+        {"user": f"user {number}", "text": _short(row["text"]), "label": _short(", ".join(row["target"]))}
+        | ({"context": _short(row["context"])} if row["context"] else {})
+        for number, row in enumerate(rows.iter_rows(named=True), 1)
+    ]
+
+
+def _short(text: str) -> str:
+    plain = " ".join(text.split())
+    return plain if len(plain) <= SHORT else plain[: SHORT - 1] + "…"

@@ -1,0 +1,142 @@
+"""Which column is what: as given, else by its name."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from peftu.data.importer_reading import Source
+from peftu.errors import PeftuError
+from peftu.registry import did_you_mean
+
+LISTED = 20
+NEEDED = ("user", "text", "label")
+# Usual names, the likelier first. A role takes a column that no earlier role has taken.
+NAMES: dict[str, tuple[str, ...]] = {
+    "user": (
+        *("user", "user_id", "userid", "user_key", "annotator", "annotator_id", "annotatorid", "worker", "worker_id"),
+        *("workerid", "rater", "rater_id", "author", "author_id", "username", "user_name", "screen_name", "account"),
+        *("reviewer", "reviewer_id", "participant", "participant_id", "coder", "judge", "member", "person", "uid"),
+    ),
+    "item": (
+        *("item", "item_id", "itemid", "text_id", "textid", "comment_id", "post_id", "tweet_id", "message_id"),
+        *("document_id", "doc_id", "sentence_id", "review_id", "sample_id", "instance_id", "example_id", "id"),
+    ),
+    "text": (
+        *("text", "texts", "comment", "comment_text", "tweet", "reply", "reply_text", "sentence", "message", "body"),
+        *("content", "review", "review_text", "document", "utterance", "post", "post_text", "question", "prompt"),
+        *("input", "title"),
+    ),
+    "label": (
+        *("label", "labels", "annotation", "annotations", "rating", "score", "stars", "class", "category", "target"),
+        *("answer", "judgement", "judgment", "vote", "sentiment", "emotion", "emotions", "toxicity", "y"),
+    ),
+    "context": ("context", "parent", "parent_text", "parent_comment", "post", "post_text", "previous", "conversation"),
+    "time": ("time", "timestamp", "created_at", "created", "date", "datetime", "posted_at", "unix_time"),
+    "split": ("split", "partition"),
+    "meta": ("meta",),
+}
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which column is what.
+
+    Attributes:
+        column: role -> column, for roles with one column.
+        labels: the label columns; several mark one label each.
+        given: roles whose column was asked for, rather than found.
+    """
+
+    column: dict[str, str]
+    labels: tuple[str, ...]
+    given: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Returns every column that is read."""
+        return tuple(dict.fromkeys([*self.column.values(), *self.labels]))
+
+    def without(self, role: str) -> "Roles":
+        """Returns the roles but for one."""
+        return Roles({name: column for name, column in self.column.items() if name != role}, self.labels, self.given)
+
+
+def find_roles(source: Source, asked: Mapping[str, str | None], labels: Sequence[str] = ()) -> Roles:
+    """Returns the roles of a file's columns.
+
+    Args:
+        source: the file.
+        asked: role -> the column given for it, or None.
+        labels: the label columns given; commas may stand between several.
+
+    Raises:
+        PeftuError: a column that is not there, stands twice, has two roles, or cannot be found for a role.
+    """
+    chosen = {role: _known(source, column, f"--{role}") for role, column in asked.items() if column is not None}
+    several = [one for column in labels for one in _divided(source, column)]
+    chosen_labels = tuple(_known(source, column, "--label") for column in several)
+    given = frozenset(chosen) | ({"label"} if chosen_labels else set())
+    taken = [*chosen.values(), *chosen_labels]
+    twice = sorted({column for column in taken if taken.count(column) > 1})
+    if twice:
+        raise PeftuError(f"{source.path}: column '{twice[0]}' is given twice — give each column one role")
+    plain = {_plain(column): column for column in reversed(source.columns)}
+    for role, names in NAMES.items():
+        if role in chosen or (role == "label" and chosen_labels):
+            continue
+        found = [plain[name] for name in names if name in plain and plain[name] not in [*taken, *chosen.values()]]
+        if found and role == "label":
+            chosen_labels = (found[0],)
+        elif found:
+            chosen[role] = found[0]
+        taken = [*taken, *found[:1]]
+    left = [column for column in source.columns if column not in taken]
+    if not chosen_labels and len(left) == 1 and {"user", "text"} <= set(chosen):
+        chosen_labels = (left[0],)
+    _complete(source, [role for role in NEEDED if role not in chosen and not (role == "label" and chosen_labels)])
+    for column in [*chosen.values(), *chosen_labels]:
+        if source.columns.count(column) > 1:
+            raise PeftuError(f"{source.path}: two columns are called '{column}' — rename one")
+    return Roles(chosen, chosen_labels, given)
+
+
+def _plain(column: str) -> str:
+    """Returns 'user_id' for 'userId', 'User ID' and 'user-id'."""
+    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column)
+    return re.sub(r"[^a-z0-9]+", "_", parted.lower()).strip("_")
+
+
+def _divided(source: Source, given: str) -> list[str]:
+    return [given] if given in source.columns else [part.strip() for part in given.split(",") if part.strip()]
+
+
+def _known(source: Source, column: str, option: str) -> str:
+    if column in source.columns:
+        return column
+    if _header_is_data(source):
+        raise PeftuError(_headless(source))
+    shown = source.columns if len(source.columns) <= LISTED else (*source.columns[:LISTED], "…")
+    raise PeftuError(f"{source.path}: {option}: has no column '{column}'{did_you_mean(column, shown)}")
+
+
+def _complete(source: Source, missing: Sequence[str]) -> None:
+    if not missing:
+        return
+    if _header_is_data(source):
+        raise PeftuError(_headless(source))
+    shown = ", ".join(source.columns[:LISTED]) + (", …" if len(source.columns) > LISTED else "")
+    listed = " and which the ".join(missing)
+    options = " ".join(f"--{role} COLUMN" for role in missing)
+    raise PeftuError(f"{source.path}: cannot tell which column is the {listed} (columns: {shown}) — pass {options}")
+
+
+def _header_is_data(source: Source) -> bool:
+    """Returns whether a header cell stands below itself too, or is a number: then it is no name, and never shown."""
+    below = [{row[place] for row in source.head if len(row) > place} for place in range(len(source.columns))]
+    return any(
+        name in cells or re.fullmatch(r"-?\d+(\.\d+)?", name) for name, cells in zip(source.columns, below, strict=True)
+    )
+
+
+def _headless(source: Source) -> str:
+    return f"{source.path}: its first line looks like data, not like column names — add a line with names"

@@ -1,0 +1,183 @@
+"""User tables to and from other tools: Hugging Face ``datasets`` folders, Parquet, Parquet with a Croissant card."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from pydantic import ValidationError
+
+from peftu.data.download import sha256_of
+from peftu.data.importer_reading import Source
+from peftu.data.interchange_croissant import croissant
+from peftu.data.sources import writing_to
+from peftu.data.table import UserTable
+from peftu.data.task import TaskCard
+from peftu.errors import PeftuError
+from peftu.registry import did_you_mean
+
+FORMATS = ("hf", "croissant", "parquet")
+CARD = "peftu-card.json"
+HF_PARTS = {"train": "train", "val": "validation", "test": "test"}
+
+
+def export(table: UserTable, form: str, out: Path) -> dict[str, Any]:
+    """Returns what was written, after writing a table to a folder for other tools.
+
+    Args:
+        table: the table.
+        form: 'parquet': the user table with its card, as ``peftu data import`` takes it; 'croissant': a plain table
+            and ``croissant.json``; 'hf': a folder for ``datasets.load_from_disk``.
+        out: the folder.
+
+    Raises:
+        PeftuError: an unknown format, a folder that cannot be written, or ``datasets`` is missing.
+    """
+    if form not in FORMATS:
+        raise PeftuError(f"--format: unknown format '{form}'{did_you_mean(form, FORMATS)}")
+    name = table.card.name
+    if form == "hf":
+        _save_hf(table, out)
+    elif form == "parquet":
+        table.write(out / f"{name}.parquet")
+    else:
+        _write_croissant(table, out)
+    files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    size = sum((out / file).stat().st_size for file in files)
+    about = {"rows": table.frame.height, "hash": table.hash, "licence": table.card.licence}
+    return {"task": name, "format": form, "folder": str(out), "files": files, "bytes": size, **about}
+
+
+def flat(table: UserTable) -> pl.DataFrame:
+    """Returns the table with one plain ``label`` column (lists for kind 'multi') and without columns that are empty."""
+    label = pl.col("target") if table.card.kind == "multi" else pl.col("target").list.first()
+    frame = table.frame.with_columns(label.alias("label"))
+    names = ["user_id", "item_id", "text", "label", "context", "time", "meta"]
+    return frame.select(name for name in names if frame[name].count())
+
+
+def read_folder(folder: Path) -> tuple[Source, pl.DataFrame, TaskCard | None]:
+    """Returns the rows of a folder that ``datasets`` saved, class numbers as names, and peftu's card if it is there.
+
+    Raises:
+        PeftuError: it is no such folder, or ``datasets`` is missing.
+    """
+    names = {"dataset_dict.json", "dataset_info.json"}
+    if not any((folder / name).is_file() for name in names):
+        raise PeftuError(f"{folder}: is no folder that save_to_disk of Hugging Face datasets wrote — pass a file")
+    datasets = _datasets()
+    try:
+        loaded = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError):
+        raise PeftuError(f"{folder}: is damaged or of another version of datasets — save it again") from None
+    parts = loaded if isinstance(loaded, dict) else {None: loaded}
+    frames = [
+        _named(datasets, part).with_columns(*([] if name is None else [pl.lit(name).alias("split")]))
+        for name, part in parts.items()
+    ]
+    frame = pl.concat(frames, how="diagonal_relaxed")
+    if frame.is_empty():
+        raise PeftuError(f"{folder}: holds no rows — check that it is the right folder")
+    return Source(folder, "hugging face datasets", tuple(frame.columns)), frame, _card(folder / CARD)
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise PeftuError("Hugging Face folders need the package datasets — pip install 'peftu[hub]'") from None
+    return datasets
+
+
+def _named(datasets: Any, part: Any) -> pl.DataFrame:
+    """Returns the rows of one part, classes by their names."""
+    frame = pl.DataFrame(pl.from_arrow(part.with_format("arrow")[:]))
+    for column, feature in part.features.items():
+        inner = getattr(feature, "feature", None)
+        if isinstance(feature, datasets.ClassLabel):
+            frame = frame.with_columns(_names(pl.col(column), feature.names))
+        elif isinstance(inner, datasets.ClassLabel):
+            frame = frame.with_columns(pl.col(column).list.eval(_names(pl.element(), inner.names)))
+    return frame
+
+
+def _names(numbers: pl.Expr, names: list[str]) -> pl.Expr:
+    return numbers.replace_strict(dict(enumerate(names)), default=None, return_dtype=pl.String)
+
+
+def _card(path: Path) -> TaskCard | None:
+    try:
+        return TaskCard.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValidationError, OSError, UnicodeDecodeError):
+        raise PeftuError(f"{path}: is damaged — delete it to have the labels found anew, or export again") from None
+
+
+def _save_hf(table: UserTable, out: Path) -> None:
+    """Writes a Dataset, or a DatasetDict where the publisher fixed a split; the folder appears whole."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise PeftuError(f"{out}: is not empty — pass a new or empty folder with --out")
+    datasets = _datasets()
+    frame, card = flat(table), table.card
+    with writing_to(out.parent), tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
+        part = Path(folder) / "whole"
+        shown = datasets.is_progress_bar_enabled()
+        datasets.disable_progress_bars()
+        try:
+            _dataset(datasets, frame, card).save_to_disk(str(part))
+        finally:
+            if shown:
+                datasets.enable_progress_bars()
+        (part / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        part.replace(out)
+
+
+def _dataset(datasets: Any, frame: pl.DataFrame, card: TaskCard) -> Any:
+    features = {
+        name: datasets.Value("float64" if dtype.is_float() else "string") for name, dtype in frame.schema.items()
+    }
+    if card.kind != "text":
+        numbers = {label: number for number, label in enumerate(card.labels)}
+        places = pl.element() if card.kind == "multi" else pl.col("label")
+        places = places.replace_strict(numbers, return_dtype=pl.Int64)
+        frame = frame.with_columns(pl.col("label").list.eval(places) if card.kind == "multi" else places)
+        label = datasets.ClassLabel(names=list(card.labels))
+        features["label"] = datasets.List(label) if card.kind == "multi" else label
+    about = datasets.DatasetInfo(
+        description=card.description,
+        citation=card.citation,
+        homepage=card.homepage,
+        license=card.licence,
+        features=datasets.Features(features),
+    )
+
+    def made(rows: pl.DataFrame) -> Any:
+        arrow = rows.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(about.features.arrow_schema)
+        return datasets.Dataset(arrow, info=about)
+
+    part = pl.col("meta").str.json_path_match("$.split") if "meta" in frame else pl.lit(None, pl.String)
+    parts = frame.select(part.alias("part"))["part"]
+    if parts.is_in(list(HF_PARTS)).fill_null(value=False).all():
+        return datasets.DatasetDict({HF_PARTS[name]: made(frame.filter(parts == name)) for name in HF_PARTS})
+    return made(frame)
+
+
+def _write_croissant(table: UserTable, out: Path) -> None:
+    frame = flat(table)
+    path = out / f"{table.card.name}.parquet"
+    with writing_to(out):
+        _replaced(path, lambda part: frame.write_parquet(part))
+        about = croissant(table.card, frame, path.name, sha256_of(path), path.stat().st_size)
+        text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
+        _replaced(out / "croissant.json", lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def _replaced(path: Path, write: Any) -> None:
+    part = path.with_name(path.name + ".part")
+    try:
+        write(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
