@@ -59,6 +59,10 @@ class Collection:
     recipe: str
 
 
+class _GoneError(PeftuError):
+    """A shard is not where the index said it is."""
+
+
 class AdapterStore:
     """Modules by (collection, user), newest version first.
 
@@ -79,21 +83,31 @@ class AdapterStore:
         if create:
             with writing_to(self.folder):
                 self._shards.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(index, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA secure_delete=ON")  # deletion means deletion, in the index too
-        self._db.execute("PRAGMA foreign_keys=ON")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        fixed = not os.access(self.folder, os.W_OK)  # where nobody writes, SQLite must not try to keep a log
+        place = index.absolute().as_uri() + ("?mode=ro&immutable=1" if fixed else "")
+        self._db = sqlite3.connect(place, uri=True, isolation_level=None)
+        try:
+            self._open(create, fixed)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _open(self, create: bool, fixed: bool) -> None:
+        if not fixed:
+            self._sql("PRAGMA journal_mode=WAL")  # and it stays: switching back would lock other processes out
+        self._sql("PRAGMA secure_delete=ON")  # deletion means deletion, in the index too
+        self._sql("PRAGMA foreign_keys=ON")
+        version = self._sql("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
             raise PeftuError(f"{self.folder}: store version {version} is newer than this peftu — upgrade peftu")
         if create:
-            self._db.executescript(_SCHEMA)
-            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            with self._transaction():
+                for statement in _SCHEMA.split(";"):
+                    self._sql(statement)
+                self._sql(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def close(self) -> None:
-        """Folds the write-ahead log into the index and lets go of it."""
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._db.execute("PRAGMA journal_mode=DELETE")
+        """Lets go of the index; the last to leave folds its log into it."""
         self._db.close()
 
     def __enter__(self) -> "AdapterStore":
@@ -118,12 +132,12 @@ class AdapterStore:
         """
         if rows.shape != (len(keys), collection.width):
             raise ValueError(f"rows are {tuple(rows.shape)}, not {(len(keys), collection.width)}")
-        number = self._collection_id(collection)
         with self._transaction():
+            number = self._number(collection, make=True)
             shard = self._write_shard(rows)
             now = time.time()
             for row, (key, seen) in enumerate(zip(keys, train_rows, strict=True)):
-                self._db.execute(
+                self._sql(
                     "INSERT INTO modules SELECT ?, ?, coalesce(max(version), 0) + 1, ?, ?, ?, ?, ?, NULL"
                     " FROM modules WHERE collection = ? AND user = ?",
                     (number, key, shard, row, checksum(rows[row]), int(seen), now, number, key),
@@ -132,31 +146,26 @@ class AdapterStore:
     def delete(self, user: str) -> int:
         """Hides every module of a user at once; `gc` removes the bytes. Returns how many were hidden."""
         with self._transaction():
-            found = self._db.execute(
-                "UPDATE modules SET deleted = ? WHERE user = ? AND deleted IS NULL", (time.time(), user)
-            )
-            return found.rowcount
+            query = "UPDATE modules SET deleted = ? WHERE user = ? AND deleted IS NULL"
+            return self._sql(query, (time.time(), user)).rowcount
 
     def gc(self) -> int:
         """Rewrites shards without deleted modules, so that their bytes are gone; returns how many modules went."""
         gone = 0
-        shards = [s for (s,) in self._db.execute("SELECT DISTINCT shard FROM modules WHERE deleted IS NOT NULL")]
-        for shard in shards:
-            kept = self._db.execute(
-                "SELECT rowid, row FROM modules WHERE shard = ? AND deleted IS NULL ORDER BY row", (shard,)
-            ).fetchall()
-            rows = self._read_shard(shard)[[row for _, row in kept]] if kept else None
+        for (shard,) in self._sql("SELECT DISTINCT shard FROM modules WHERE deleted IS NOT NULL").fetchall():
             with self._transaction():
-                new = self._write_shard(rows) if rows is not None else ""
+                query = "SELECT rowid, row FROM modules WHERE shard = ? AND deleted IS NULL ORDER BY row"
+                kept = self._sql(query, (shard,)).fetchall()
+                new = self._write_shard(self._read_shard(shard)[[row for _, row in kept]]) if kept else ""
                 for place, (rowid, _) in enumerate(kept):
-                    self._db.execute("UPDATE modules SET shard = ?, row = ? WHERE rowid = ?", (new, place, rowid))
-                gone += self._db.execute("DELETE FROM modules WHERE shard = ?", (shard,)).rowcount
-            (self._shards / shard).unlink(missing_ok=True)
-        known = {s for (s,) in self._db.execute("SELECT DISTINCT shard FROM modules")}
-        for path in self._shards.iterdir():  # what an interrupted write left behind
-            if path.name not in known:
-                path.unlink()
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    self._sql("UPDATE modules SET shard = ?, row = ? WHERE rowid = ?", (new, place, rowid))
+                gone += self._sql("DELETE FROM modules WHERE shard = ?", (shard,)).rowcount
+        with self._transaction():  # while no other process is between its shard and its commit
+            known = {shard for (shard,) in self._sql("SELECT DISTINCT shard FROM modules")}
+            for path in self._shards.iterdir():  # rewritten above, or left behind by an interrupted write
+                if path.name not in known:
+                    path.unlink()
+        self._sql("PRAGMA wal_checkpoint(TRUNCATE)")
         return gone
 
     # --- reading ------------------------------------------------------------------------------------------------
@@ -164,12 +173,16 @@ class AdapterStore:
     def collections(self) -> list[Collection]:
         """Returns every collection, in the order they were added."""
         query = "SELECT label, seed, base, fingerprint, width, recipe FROM collections ORDER BY id"
-        return [Collection(*found) for found in self._db.execute(query)]
+        return [Collection(*found) for found in self._sql(query)]
 
     def keys(self, collection: Collection) -> list[str]:
-        """Returns the keys that have a module in a collection, sorted."""
+        """Returns the keys that have a module in a collection, sorted.
+
+        Raises:
+            PeftuError: there is no such collection, or it fits another base.
+        """
         query = "SELECT DISTINCT user FROM modules WHERE collection = ? AND deleted IS NULL ORDER BY user"
-        return [key for (key,) in self._db.execute(query, (self._collection_id(collection),))]
+        return [key for (key,) in self._sql(query, (self._number(collection),))]
 
     def get(self, collection: Collection, keys: Sequence[str]) -> Tensor:
         """Returns [keys, width] the newest module of each key, checked against its checksum.
@@ -177,23 +190,21 @@ class AdapterStore:
         Raises:
             PeftuError: a key has no module (nothing falls back to the base in silence), or the bytes were altered.
         """
-        number, shards, rows = self._collection_id(collection), {}, []
-        for place, key in enumerate(keys):
-            found = self._db.execute(
-                "SELECT shard, row, checksum FROM modules WHERE collection = ? AND user = ? AND deleted IS NULL"
-                " ORDER BY version DESC LIMIT 1",
-                (number, key),
-            ).fetchone()
-            if found is None:
-                which = "the asked user" if len(keys) == 1 else f"user {place + 1} of {len(keys)}"
-                raise PeftuError(f"{which} has no module in {collection.label} — train one, or ask a reference method")
-            shard, row, expected = found
-            if shard not in shards:
-                shards[shard] = self._read_shard(shard)
+        places: list[tuple[str, int, str]] = []
+        while True:
+            before, places = places, self._places(collection, keys)
+            try:
+                shards = {shard: self._read_shard(shard) for shard in {shard for shard, _, _ in places}}
+                break
+            except _GoneError:
+                if places == before:  # else `gc` has moved them meanwhile
+                    raise
+        rows = torch.empty(len(keys), collection.width)
+        for place, (shard, row, expected) in enumerate(places):
             if row >= len(shards[shard]) or checksum(shards[shard][row]) != expected:
                 raise PeftuError(f"{self._shards / shard}: row {row} does not match its checksum — restore or retrain")
-            rows.append(shards[shard][row])
-        return torch.stack(rows)
+            rows[place] = shards[shard][row]
+        return rows
 
     def verify(self) -> int:
         """Returns how many modules are whole.
@@ -201,24 +212,61 @@ class AdapterStore:
         Raises:
             PeftuError: one is not.
         """
-        return sum(len(self.get(c, [key])) for c in self.collections() for key in self.keys(c))
+        return sum(len(self.get(collection, self.keys(collection))) for collection in self.collections())
 
     # --- parts --------------------------------------------------------------------------------------------------
 
-    def _collection_id(self, collection: Collection) -> int:
-        query = "SELECT id, fingerprint, width FROM collections WHERE label = ? AND seed = ?"
-        found = self._db.execute(query, (collection.label, collection.seed)).fetchone()
-        if found is None:
+    def _sql(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        """Returns the result of a statement.
+
+        Raises:
+            PeftuError: the index is damaged, locked for long or on a full disk.
+        """
+        try:
+            return self._db.execute(statement, values)
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+            raise
+        except sqlite3.DatabaseError as error:
+            mend = "wait for the other process" if "locked" in str(error) else "restore the folder, or train again"
+            raise PeftuError(f"{self.folder}: not a module store that can be used ({error}) — {mend}") from None
+
+    def _number(self, collection: Collection, make: bool = False) -> int:
+        """Returns the number of a collection in the index; made if asked for and not there."""
+        query = "SELECT id, fingerprint, width, recipe FROM collections WHERE label = ? AND seed = ?"
+        found = self._sql(query, (collection.label, collection.seed)).fetchone()
+        if found is None and make:
             values = (collection.label, collection.seed, collection.base, collection.fingerprint)
-            added = self._db.execute(
+            added = self._sql(
                 "INSERT INTO collections (label, seed, base, fingerprint, width, recipe) VALUES (?, ?, ?, ?, ?, ?)",
                 (*values, collection.width, collection.recipe),
             )
             return int(added.lastrowid or 0)
-        number, fingerprint, width = found
-        if (fingerprint, width) != (collection.fingerprint, collection.width):
-            raise PeftuError(f"{self.folder}: {collection.label} was stored for another base — use a new folder")
+        if found is None:
+            raise PeftuError(f"{self.folder}: no modules of {collection.label}, seed {collection.seed} — train them")
+        number, *fit = found
+        if fit != [collection.fingerprint, collection.width, collection.recipe]:
+            raise PeftuError(
+                f"{self.folder}: {collection.label} was stored for another base, region or prompt — use a new folder"
+            )
         return int(number)
+
+    def _places(self, collection: Collection, keys: Sequence[str]) -> list[tuple[str, int, str]]:
+        """Returns shard, row and checksum of each key's newest module, all as of one moment."""
+        query = (
+            "SELECT shard, row, checksum FROM modules WHERE collection = ? AND user = ? AND deleted IS NULL"
+            " ORDER BY version DESC LIMIT 1"
+        )
+        places = []
+        with self._transaction("DEFERRED"):
+            number = self._number(collection)
+            for place, key in enumerate(keys):
+                found = self._sql(query, (number, key)).fetchone()
+                if found is None:
+                    which = "the asked user" if len(keys) == 1 else f"user {place + 1} of {len(keys)}"
+                    mend = "train one, or ask a reference method"
+                    raise PeftuError(f"{which} has no module in {collection.label} — {mend}")
+                places.append(found)
+        return places
 
     def _write_shard(self, rows: Tensor) -> str:
         name = f"{uuid.uuid4().hex}.safetensors"
@@ -234,18 +282,20 @@ class AdapterStore:
         path = self._shards / name
         try:
             return load_file(path)["rows"]
+        except FileNotFoundError:
+            raise _GoneError(f"{path}: is missing — restore it or train again") from None
         except (SafetensorError, OSError, KeyError) as error:
             raise PeftuError(f"{path}: not a whole shard ({error}) — restore it or train again") from None
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+    def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[None]:
+        self._sql(f"BEGIN {kind}")
         try:
             yield
+            self._sql("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            self._db.rollback()
             raise
-        self._db.execute("COMMIT")
 
 
 def checksum(row: Tensor) -> str:

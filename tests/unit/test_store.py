@@ -1,0 +1,386 @@
+"""The store commits whole or not at all, forgets when told to, and never guesses."""
+
+import multiprocessing
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from peftu import store as storing
+from peftu.errors import PeftuError
+from peftu.store import EVERYONE, AdapterStore, Collection, checksum, recipe
+
+torch.set_num_threads(1)
+
+WIDTH = 5
+KIND = Collection("lora@base", 0, "base", "sha256:0", WIDTH, recipe(method="lora"))
+OTHER = Collection("lora@base", 1, "base", "sha256:0", WIDTH, recipe(method="lora"))
+ANNA, BEN = "anna <anna@example.org>", "../../ben"
+
+
+def rows(count: int, seed: int = 0) -> Tensor:
+    return torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A store with two users in one shard."""
+    with AdapterStore(tmp_path / "modules", create=True) as store:
+        store.add(KIND, [ANNA, BEN], rows(2), [7, 8])
+    return tmp_path / "modules"
+
+
+def bytes_of(folder: Path) -> bytes:
+    return b"\0".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def test_what_is_put_is_got_back(folder: Path) -> None:
+    with AdapterStore(folder) as store:
+        assert store.collections() == [KIND]
+        assert store.keys(KIND) == sorted([ANNA, BEN])
+        assert torch.equal(store.get(KIND, [BEN, ANNA, BEN]), rows(2)[[1, 0, 1]])
+        assert store.get(KIND, []).shape == (0, WIDTH)
+        assert store.verify() == 2
+
+
+def test_the_newest_version_wins(folder: Path) -> None:
+    with AdapterStore(folder) as store:
+        store.add(KIND, [BEN], rows(1, 5), [9])
+        store.add(OTHER, [ANNA, EVERYONE], rows(2, 6), [9, 9])
+        assert torch.equal(store.get(KIND, [ANNA, BEN]), torch.stack([rows(2)[0], rows(1, 5)[0]]))
+        assert torch.equal(store.get(OTHER, [EVERYONE, ANNA]), rows(2, 6)[[1, 0]])
+        assert store.collections() == [KIND, OTHER]
+        assert store.keys(OTHER) == [EVERYONE, ANNA]
+
+
+@pytest.mark.parametrize("key", ["nobody", EVERYONE, "Anna <anna@example.org>", "' OR 1=1 --"])
+def test_an_unknown_user_is_an_error_without_the_key_in_it(folder: Path, key: str) -> None:
+    with AdapterStore(folder) as store:
+        with pytest.raises(PeftuError, match="asked user has no module in lora@base") as caught:
+            store.get(KIND, [key])
+        assert not key or key not in str(caught.value)
+        with pytest.raises(PeftuError, match="user 2 of 2 has no module"):
+            store.get(KIND, [ANNA, key])
+
+
+def test_looking_changes_nothing(folder: Path) -> None:
+    """Asking for a collection that is not there must not make one."""
+    before = bytes_of(folder)
+    with AdapterStore(folder) as store:
+        with pytest.raises(PeftuError, match="no modules of lora@base, seed 1"):
+            store.get(OTHER, [ANNA])
+        with pytest.raises(PeftuError, match="no modules of lora@base, seed 1"):
+            store.keys(OTHER)
+        assert store.collections() == [KIND]
+        with pytest.raises(PeftuError):
+            store.get(KIND, ["nobody"])
+    assert bytes_of(folder) == before
+
+
+@pytest.mark.parametrize("change", [{"fingerprint": "sha256:1"}, {"width": WIDTH + 1}, {"recipe": "{}"}])
+def test_modules_of_another_base_or_layout_do_not_mix(folder: Path, change: dict[str, Any]) -> None:
+    other = Collection(**{**vars(KIND), **change})
+    with AdapterStore(folder) as store:
+        with pytest.raises(PeftuError, match=r"lora@base was stored for another base"):
+            store.add(other, [ANNA], torch.ones(1, other.width), [1])
+        with pytest.raises(PeftuError, match="another base"):
+            store.get(other, [ANNA])
+        assert torch.equal(store.get(KIND, [ANNA, BEN]), rows(2))
+
+
+def test_rows_must_fit() -> None:
+    with pytest.raises(ValueError, match="rows are"):
+        AdapterStore.add(None, KIND, [ANNA], torch.ones(1, WIDTH + 1), [1])  # type: ignore[arg-type]
+
+
+# --- interrupted ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moment", ["rename", "second row", "commit"])
+@pytest.mark.parametrize("kind", [KIND, OTHER], ids=["known collection", "new collection"])
+def test_an_interrupted_write_is_never_seen(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str, kind: Collection
+) -> None:
+    store = AdapterStore(folder)
+    calls = 0
+
+    def interrupted(row: Tensor) -> str:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        return checksum(row)
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if moment == "rename":
+            patch.setattr(Path, "replace", stop)
+        elif moment == "second row":
+            patch.setattr(storing, "checksum", interrupted)
+        else:
+            patch.setattr(storing.time, "time", stop)
+        with pytest.raises(KeyboardInterrupt):
+            store.add(kind, [ANNA, "carl"], rows(2, 9), [1, 1])
+    for reader in (store, AdapterStore(folder)):
+        assert reader.collections() == [KIND]
+        assert reader.keys(KIND) == sorted([ANNA, BEN])
+        assert torch.equal(reader.get(KIND, [ANNA, BEN]), rows(2))
+        assert reader.verify() == 2
+    reader.close()
+    store.add(kind, [ANNA, "carl"], rows(2, 9), [1, 1])  # and it may be tried again
+    assert torch.equal(store.get(kind, [ANNA, "carl"]), rows(2, 9))
+    store.gc()
+    store.close()
+    assert len(list((folder / "shards").iterdir())) == 2
+
+
+def _die(folder: str) -> None:
+    """Writes a shard and is killed before the commit."""
+    import os
+
+    storing.checksum = lambda _: os._exit(9)  # type: ignore[assignment]
+    AdapterStore(Path(folder)).add(KIND, ["carl"], rows(1, 9), [1])
+
+
+def test_a_killed_writer_leaves_the_store_whole(folder: Path) -> None:
+    process = multiprocessing.get_context("fork").Process(target=_die, args=(str(folder),))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 9
+    assert len(list((folder / "shards").iterdir())) == 2
+    with AdapterStore(folder) as store:
+        assert store.keys(KIND) == sorted([ANNA, BEN])
+        assert torch.equal(store.get(KIND, [ANNA, BEN]), rows(2))
+        store.gc()
+    assert len(list((folder / "shards").iterdir())) == 1
+    assert rows(1, 9).numpy().tobytes() not in bytes_of(folder)
+
+
+# --- deleted ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_deleted_user_is_gone_at_once_and_the_bytes_with_gc(folder: Path) -> None:
+    store = AdapterStore(folder)
+    store.add(OTHER, [ANNA, "carl"], rows(2, 3), [1, 1])
+    store.add(OTHER, [ANNA], rows(1, 4), [1])
+    secrets = [ANNA.encode(), *(row.numpy().tobytes() for row in (rows(2)[0], rows(2, 3)[0], rows(1, 4)[0]))]
+    for secret in secrets:
+        assert secret in bytes_of(folder)
+    watcher = AdapterStore(folder)
+    assert store.delete(ANNA) == 3
+    for reader in (store, watcher):
+        assert reader.keys(KIND) == [BEN]
+        for kind in (KIND, OTHER):
+            with pytest.raises(PeftuError, match="has no module"):
+                reader.get(kind, [ANNA])
+    assert store.delete(ANNA) == 0
+    watcher.close()
+    assert store.gc() == 3
+    for secret in secrets:
+        assert secret not in bytes_of(folder)  # while the store is open
+    assert torch.equal(store.get(KIND, [BEN]), rows(2)[1:])
+    assert torch.equal(store.get(OTHER, ["carl"]), rows(2, 3)[1:])
+    assert store.gc() == 0
+    store.close()
+    for secret in secrets:
+        assert secret not in bytes_of(folder)
+
+
+def test_a_deleted_user_may_come_back(folder: Path) -> None:
+    with AdapterStore(folder) as store:
+        store.delete(ANNA)
+        store.add(KIND, [ANNA], rows(1, 8), [1])
+        assert torch.equal(store.get(KIND, [ANNA]), rows(1, 8))
+        assert store.gc() == 1
+        assert torch.equal(store.get(KIND, [ANNA, BEN]), torch.stack([rows(1, 8)[0], rows(2)[1]]))
+
+
+def test_gc_does_not_take_a_shard_that_is_being_committed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process has put its shard in place and is about to commit; another tidies up."""
+    placed, tidied = threading.Event(), threading.Event()
+
+    def slow(row: Tensor) -> str:
+        placed.set()
+        tidied.wait(0.5)  # gc, when it is right, waits for the writer instead, and this runs out
+        return checksum(row)
+
+    def write() -> None:
+        with AdapterStore(folder) as store:
+            store.add(KIND, ["carl"], rows(1, 9), [1])
+
+    monkeypatch.setattr(storing, "checksum", slow)
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert placed.wait(60)
+    with AdapterStore(folder) as store:
+        store.gc()
+        tidied.set()
+        writer.join(60)
+        monkeypatch.undo()
+        assert torch.equal(store.get(KIND, ["carl"]), rows(1, 9))
+
+
+def test_a_reader_is_not_upset_by_gc_under_its_hands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between finding the row in the index and opening the shard, another process rewrites the shard."""
+    reader, other = AdapterStore(folder), AdapterStore(folder)
+    read = AdapterStore._read_shard
+
+    def late(self: AdapterStore, name: str) -> Tensor:
+        if self is reader and other.keys(KIND) == sorted([ANNA, BEN]):
+            other.delete(ANNA)
+            other.gc()
+        return read(self, name)
+
+    monkeypatch.setattr(AdapterStore, "_read_shard", late)
+    assert torch.equal(reader.get(KIND, [BEN]), rows(2)[1:])
+    reader.close()
+    other.close()
+
+
+def test_readers_may_come_and_go_while_another_writes(folder: Path) -> None:
+    """No reader sees half a write: both of a pair are of one round, and a reader that leaves disturbs nobody."""
+    wrong: list[str] = []
+    done = threading.Event()
+
+    def read() -> None:
+        try:
+            while not done.is_set():
+                with AdapterStore(folder) as store:
+                    for _ in range(5):
+                        first, second = store.get(KIND, [ANNA, BEN])
+                        if not torch.equal(second, first + 1) and float(second[0]) != float(rows(2)[1, 0]):
+                            wrong.append(f"{first} {second}")
+        except BaseException as error:  # noqa: BLE001
+            wrong.append(repr(error))
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for number in range(12):
+        with AdapterStore(folder) as store:
+            store.add(KIND, [ANNA, BEN], torch.stack([torch.full((WIDTH,), n) for n in (number, number + 1.0)]), [1, 1])
+    done.set()
+    for reader in readers:
+        reader.join(60)
+    assert wrong == []
+
+
+# --- damaged ----------------------------------------------------------------------------------------------------------
+
+
+def test_no_flipped_byte_changes_a_module_in_silence(folder: Path) -> None:
+    (shard,) = (folder / "shards").iterdir()
+    whole = shard.read_bytes()
+    start = len(whole) - 2 * WIDTH * 4
+    silent, said = [], []
+    store = AdapterStore(folder)
+    for place in range(len(whole)):
+        shard.write_bytes(whole[:place] + bytes([whole[place] ^ 0x0F]) + whole[place + 1 :])
+        try:
+            assert torch.equal(store.get(KIND, [ANNA, BEN]), rows(2))
+            silent.append(place)
+        except PeftuError as error:
+            said.append(str(error))
+    assert all(place < start for place in silent)  # only in remarks of the header that no number depends on
+    assert all(f"shards/{shard.name}: " in line and "\n" not in line for line in said)
+    shard.write_bytes(whole)
+    assert store.verify() == 2
+    store.close()
+
+
+@pytest.mark.parametrize("keep", [0, 1, 8, 60, -1])
+def test_a_cut_or_missing_shard_is_one_line(folder: Path, keep: int) -> None:
+    (shard,) = (folder / "shards").iterdir()
+    shard.write_bytes(shard.read_bytes()[:keep])
+    with AdapterStore(folder) as store, pytest.raises(PeftuError, match="not a whole shard") as caught:
+        store.get(KIND, [ANNA])
+    assert "\n" not in str(caught.value)
+    shard.unlink()
+    with AdapterStore(folder) as store:
+        store.delete(ANNA)
+        for look in (store.verify, store.gc):
+            with pytest.raises(PeftuError, match=r"\.safetensors: is missing — restore") as caught:
+                look()
+            assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_no_store_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(PeftuError, match="no module store here"):
+        AdapterStore(tmp_path)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "index.sqlite").write_bytes(b"not a database, but long enough to be looked at twice" * 30)
+    with pytest.raises(PeftuError, match="not a module store") as caught:
+        AdapterStore(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", [100, 4200, -200])
+def test_a_damaged_index_is_one_line_or_harmless(folder: Path, place: int) -> None:
+    index = bytearray((folder / "index.sqlite").read_bytes())
+    index[place : place + 60] = bytes(byte ^ 0xFF for byte in index[place : place + 60])
+    (folder / "index.sqlite").write_bytes(index)
+    try:
+        with AdapterStore(folder) as store:
+            assert torch.equal(store.get(KIND, [ANNA, BEN]), rows(2))
+    except PeftuError as error:
+        assert "\n" not in str(error)  # noqa: PT017  (either is right)
+
+
+def test_a_store_where_nobody_may_write_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storing.os, "access", lambda *_: False)
+    before = sorted(path.name for path in folder.iterdir())
+    with AdapterStore(folder) as store:
+        assert torch.equal(store.get(KIND, [ANNA, BEN]), rows(2))
+        assert sorted(path.name for path in folder.iterdir()) == before
+        with pytest.raises(PeftuError, match="readonly"):
+            store.delete(ANNA)
+
+
+def test_another_s_long_write_is_one_line(folder: Path) -> None:
+    with AdapterStore(folder) as store, AdapterStore(folder) as other:
+        other._db.execute("PRAGMA busy_timeout=0")
+        with store._transaction(), pytest.raises(PeftuError, match=r"locked.*wait for the other process"):
+            other.delete(ANNA)
+        assert other.delete(ANNA) == 1
+
+
+def test_a_store_of_a_later_version_is_refused(folder: Path) -> None:
+    with sqlite3.connect(folder / "index.sqlite") as index:
+        index.execute("PRAGMA user_version=99")
+    index.close()
+    with pytest.raises(PeftuError, match="version 99 is newer"):
+        AdapterStore(folder)
+
+
+# --- private ----------------------------------------------------------------------------------------------------------
+
+
+def test_keys_stand_in_no_path_and_nothing_is_pickled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pickle
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("something is pickled")
+
+    for name in ("load", "loads", "dump", "dumps", "Pickler", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    monkeypatch.setattr(torch, "save", refuse)
+    with AdapterStore(folder) as store:
+        store.add(KIND, ["a/b", "..", "c:\\d"], rows(3), [1, 1, 1])
+        store.get(KIND, ["a/b", ANNA])
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    assert names[0] == "index.sqlite"
+    assert names[1] == "shards"
+    assert len(names) == 4
+    for name in names[2:]:
+        shard = folder / name
+        assert len(shard.stem) == 32
+        assert shard.suffix == ".safetensors"
+        assert shard.read_bytes()[8:9] == b"{"  # safetensors: length, JSON, numbers
+    assert not list(folder.parent.glob("ben*"))
