@@ -29,10 +29,14 @@ def leaderboard(record: RunRecord) -> Table:
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
     for result in ranked(record):
-        name = result.label + (f" ({count(result.unscored)} rows not scored)" if result.unscored else "")
+        name = Text(result.method)  # as text: rich would take the knobs in brackets for markup
+        if result.base:
+            name.append(f"\n  {result.base}", "dim")
+        if result.unscored:
+            name.append(f"\n  {count(result.unscored)} rows not scored")
         gain = None if result.name == USER_MAJORITY else result.gain.get(USER_MAJORITY)
         table.add_row(
-            Text(name),  # as text: rich would take the knobs in brackets for markup
+            name,
             scale.give_or_take(Score(mean=result.mean, ci=result.ci)),
             NOTHING if gain is None else scale.give_or_take(gain, gain=True),
             helped(result),
