@@ -27,7 +27,7 @@ def leaderboard(record: RunRecord) -> Table:
         "size\na user",
     )
     for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
+        table.add_column(heading, justify="right", no_wrap=True)
     for result in ranked(record):
         name = Text(result.method)  # as text: rich would take the knobs in brackets for markup
         if result.base:
