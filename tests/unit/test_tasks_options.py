@@ -58,7 +58,7 @@ def test_a_preset_stands_for_its_values_and_yields_to_given_ones(raw: Path) -> N
 @pytest.mark.parametrize(
     ("task", "options", "said"),
     [
-        ("moods", {"preset": "referense"}, "unknown preset 'referense' — did you mean 'reference'?"),
+        ("moods", {"preset": "refrain"}, "unknown preset 'refrain' — did you mean 'reference'?"),
         ("movielens", {"preset": "reference"}, "unknown preset 'reference' — it has none"),
         ("moods", {"share": "two"}, "share='two' — give a whole number"),
         ("moods", {"share": True}, "share=True — give a whole number"),
@@ -126,3 +126,8 @@ def test_an_item_judged_again_is_kept_once() -> None:
     assert list(once(rows)) == [*left, ROW, ROW._replace(item_id="j")]
     left[2] = LeftOut(ANEW["last"])
     assert list(once(rows, "last")) == [*left, ROW._replace(target=("glad",)), ROW._replace(item_id="j")]
+
+
+def test_where_nothing_is_left_the_message_says_why() -> None:
+    with pytest.raises(PeftuError, match=r"nothing is left \(odd lines: 1,200\) — loosen the task's options"):
+        UserTable.build(synthetic_card(), [LeftOut("odd lines", 1200)])

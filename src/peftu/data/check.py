@@ -1,5 +1,6 @@
 """The check that every task must pass, of this package or of another."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,22 @@ def check_task(cls: type[Task], raw: Path | None, options: dict[str, Any] | None
     check_card(card)
     if read_table(cls, folder, complete, digests).hash != table.hash:
         raise PeftuError(f"task '{card.name}': two readings give different rows — draw nothing at random in rows()")
+    _check_meta(table)
     unused = set(card.labels) - set(table.frame["target"].explode().drop_nulls())
     if unused and card.kind != "text":
         raise PeftuError(f"task '{card.name}': no row has label '{min(unused)}' — take it out of the card, or read it")
     return table
+
+
+def _check_meta(table: UserTable) -> None:
+    """Checks that ``meta`` holds JSON objects; NaN, which Python writes by default, is no JSON."""
+    for text in table.frame["meta"].drop_nulls().unique().sort():
+        try:
+            sound = isinstance(json.loads(text, parse_constant=int), dict)
+        except ValueError:
+            sound = False
+        if not sound:
+            raise PeftuError(f"task '{table.card.name}': meta {text[:40]!r} is no JSON object — see peftu.data.reading")
 
 
 def check_card(card: TaskCard) -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from peftu.data import markup, reading
 from peftu.data.sources import cache_dir, needed_files, raw_files
 from peftu.data.table import FORMAT, UserTable
 from peftu.data.task import Task, card_of, tasks
@@ -128,11 +129,11 @@ def _preset(cls: type[Task], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _key(cls: type[Task], options: dict[str, Any], digests: dict[str, str]) -> str:
-    """Returns what names the built table: anything that could change a row is in it, the reader's code too."""
-    try:
-        reader = inspect.getsource(inspect.getmodule(cls) or cls)
-    except (OSError, TypeError):
-        reader = ""
+    """Returns what names the built table: anything that could change a row is in it, the readers' code too."""
+    code = []
+    for reader in (inspect.getmodule(cls) or cls, reading, markup):
+        with contextlib.suppress(OSError, TypeError):
+            code.append(inspect.getsource(reader))
     card = card_of(cls, {name: options[name] for name in option_choices(cls)})
-    parts = [FORMAT, card.model_dump_json(), reader, options, digests]
+    parts = [FORMAT, card.model_dump_json(), code, options, digests]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]

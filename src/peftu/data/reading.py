@@ -43,6 +43,12 @@ def once(rows: Iterable[Row | LeftOut], keep: Literal["first", "last"] = "first"
     yield from kept.values()
 
 
+def meta(**known: Any) -> str | None:
+    """Returns a row's ``meta``: these values as JSON, without those that are missing (None, NaN, '')."""
+    there = {name: value for name, value in known.items() if value not in (None, "") and value == value}
+    return json.dumps(there, allow_nan=False) if there else None
+
+
 def read_csv(path: Path, columns: tuple[str, ...] = (), delimiter: str = ",") -> Iterator[dict[str, str]]:
     """Yields each row of a delimited UTF-8 file as column -> cell.
 

@@ -65,6 +65,9 @@ class UserTable:
             PeftuError: one line with the first wrong row, its number in file order, and how many more are wrong.
         """
         kept, notes = _sorted_out(rows)
+        if notes and not kept:
+            left = "; ".join(f"{what}: {number:,}" for what, number in notes.items())
+            raise PeftuError(f"{card.name}: nothing is left ({left}) — loosen the task's options or get more data")
         return cls.of_frame(card, _frame(card, kept), options, sources, notes)
 
     @classmethod

@@ -111,12 +111,36 @@ def card_of(cls: type[Task], options: dict[str, Any]) -> TaskCard:
     return cls.card if variant is None else variant(**options)
 
 
+SITES = (
+    *("interpersonal", "judaism", "parenting", "philosophy", "travel", "workplace", "worldbuilding"),  # PEFT-U's
+    *("beer", "matheducators", "quantumcomputing"),
+)
+_HOME = "peftu.data.tasks"
+
 tasks: Registry[type[Task]] = Registry(
     "task",
     {
-        "tweeteval": "peftu.data.tasks.tweeteval:TweetEval",
-        "epic": "peftu.data.tasks.epic:Epic",
-        "movielens": "peftu.data.tasks.movielens:MovieLens",
-    },
+        "cockamamie": f"{_HOME}.cockamamie:Cockamamie",
+        "convabuse": f"{_HOME}.convabuse:ConvAbuse",
+        "epic": f"{_HOME}.epic:Epic",
+        "gabhate": f"{_HOME}.gabhate:GabHate",
+        "goemotions": f"{_HOME}.goemotions:GoEmotions",
+        "goodreads": f"{_HOME}.goodreads:Goodreads",
+        "hatecheck": f"{_HOME}.hatecheck:HateCheck",
+        "hatexplain": f"{_HOME}.hatexplain:HateXplain",
+        "measuringhatespeech": f"{_HOME}.measuringhatespeech:MeasuringHateSpeech",
+        "movielens": f"{_HOME}.movielens:MovieLens",
+        "multipico": f"{_HOME}.multipico:MultiPico",
+        "polis": f"{_HOME}.polis:Polis",
+        "stackexchange": f"{_HOME}.stackexchange:StackExchange",
+        "studemo": f"{_HOME}.studemo:StudEmo",
+        "subjectivediscourse-question-sentiment": f"{_HOME}.subjectivediscourse:QuestionSentiment",
+        "subjectivediscourse-response": f"{_HOME}.subjectivediscourse:Response",
+        "subjectivediscourse-response-sentiment": f"{_HOME}.subjectivediscourse:ResponseSentiment",
+        "tweeteval": f"{_HOME}.tweeteval:TweetEval",
+        "unhealthyconversations": f"{_HOME}.unhealthyconversations:UnhealthyConversations",
+        "wikidetox": f"{_HOME}.wikidetox:WikiDetox",
+    }
+    | {f"stackexchange-{site}": f"{_HOME}.stackexchange:{site.capitalize()}" for site in SITES},
     finders=("peftu.data.imported:imports",),
 )

@@ -44,6 +44,7 @@ class Epic:
                 url="https://huggingface.co/datasets/Multilingual-Perspectivist-NLU/EPIC/resolve/main/EPICorpus.csv",
             ),
         ),
+        presets={"reference": {}},
         content_warning="Unfiltered posts; some are crude.",
     )
 

@@ -49,6 +49,7 @@ class TweetEval:
             _file("g2", "a73129ae17dbd9148bf4fd39c939d1ccd57d8f61c427e9e8dfe42f6f983d2077", 53796),
             _file("g3", "9e2a8578adb1446154aef2f5ea7c60702a97992369faa48aa06dd8b8045e7915", 52264),
         ),
+        presets={"reference": {"group": "g3"}},
         content_warning="Slurs and hate against many groups.",
     )
 
