@@ -26,7 +26,7 @@ TABLE = synthetic_table(users=4, items=20)
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(name: str) -> FrozenBase:
+    def load(name: str, **_: Any) -> FrozenBase:
         base = tiny_base(name)
         base.name = name
         return base

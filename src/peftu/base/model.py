@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, cast
@@ -20,10 +21,12 @@ from peftu.base.families.family import Context, Family, Progress
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.base.sites import Binding, Site, attached
-from peftu.base.weights import resolve_weights
+from peftu.base.weights import Say, resolve_weights
 from peftu.config import RegionSpec
 from peftu.data.problem import Floats, Text
 from peftu.errors import PeftuError
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_REGIONS = {  # measured: docs/results.md
     "decoder": RegionSpec(depth=6, span="answer"),
@@ -150,18 +153,21 @@ def wrap(model: nn.Module, tokenizer: Any, name: str) -> FrozenBase:
     return FrozenBase(family(model, tokenizer), name)
 
 
-def load_base(name: str, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> FrozenBase:
+def load_base(
+    name: str, device: str | torch.device = "cpu", dtype: torch.dtype | None = None, say: Say = _log.info
+) -> FrozenBase:
     """Returns the base of this name: a known card, a local folder or a hub id.
 
     Args:
         name: see `peftu bases`.
         device: where the weights go.
         dtype: None: bfloat16 where the processor multiplies it natively, else float32.
+        say: told in words what is going on when weights must be fetched first.
 
     Raises:
         PeftuError: no such base, weights that cannot be had or are altered, or an architecture peftu does not know.
     """
-    folder = resolve_weights(name)
+    folder = resolve_weights(name, say)
     device = torch.device(device)
     try:
         config = AutoConfig.from_pretrained(folder)

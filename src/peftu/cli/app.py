@@ -13,6 +13,8 @@ from peftu.cli.console import bars, emit, stderr
 from peftu.cli.data import data
 from peftu.errors import PeftuError
 
+UsageError: Any = typer.BadParameter.__base__  # of the click that this release of typer uses
+
 app = typer.Typer(
     name="peftu",
     help="One small module per person on a frozen language model: train, judge, keep and serve them together.",
@@ -231,7 +233,13 @@ def _need_torch() -> None:
 def main() -> None:
     """Runs the command line; a mendable error is one line and exit code 2, a bug keeps its traceback."""
     try:
-        app()
+        sys.exit(app(prog_name="peftu", standalone_mode=False) or 0)
     except PeftuError as error:
-        stderr.print(f"error: {error}", style="red", soft_wrap=True)
-        sys.exit(2)
+        said = str(error)
+    except UsageError as error:
+        if not error.format_message():  # help was printed for want of arguments
+            sys.exit(2)
+        command = error.ctx.command_path if error.ctx else "peftu"
+        said = f"{' '.join(error.format_message().split()).rstrip('.')} — see '{command} --help'"
+    stderr.print(f"error: {said}", style="red", soft_wrap=True)
+    sys.exit(2)

@@ -34,6 +34,7 @@ class Bars:
 
     def stage(self, name: str, total: int) -> Callable[[int], None]:
         """Adds a bar; users who stop early leave it short, so it is filled when the next stage starts."""
+        self._progress.start()  # not before there is something to show: an early error stands alone
         self.finish()
         task = self._progress.add_task(name, total=max(1, total))
         return lambda steps: self._progress.advance(task, steps)
@@ -55,7 +56,11 @@ def bars() -> Iterator[Bars]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=stderr) as progress:
-        shown = Bars(progress)
+    progress = Progress(*columns, console=stderr)
+    shown = Bars(progress)
+    try:
         yield shown
         shown.finish()
+    finally:
+        if progress.tasks:
+            progress.stop()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any, cast
 
 import numpy as np
@@ -78,7 +78,7 @@ class Workshop:
         self.texts: list[Text] = list(dict.fromkeys(text for p in problems.values() for text in p.texts))
         place = {text: number for number, text in enumerate(self.texts)}
         self.number = {s: np.array([place[t] for t in p.texts], dtype=np.int64) for s, p in problems.items()}
-        self.base: Callable[[str], FrozenBase] = cache(load_base)
+        self.base: Callable[[str], FrozenBase] = cache(partial(load_base, say=reporter.note))
         self.cut: dict[str, int] = {}
         self._contexts: dict[tuple[str, Region], tuple[Context, float]] = {}
         self._embedded: dict[str, tuple[Floats, float]] = {}

@@ -1,6 +1,7 @@
 """A whole run: data, split, every method at every seed, judgement, and one folder that is written whole."""
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -45,6 +46,9 @@ from peftu.store import AdapterStore, Collection, recipe
 
 MODULES = "modules"
 TRAIN_LOG = "train_log.jsonl"
+_FILES = "|".join(map(re.escape, (RECORD, REPORT, PREDICTIONS, USER_SCORES, TRAIN_LOG, MODULES)))
+# What a run leaves in its folder; of a run that was killed, half-written files too.
+OURS = re.compile(rf"{_FILES}|\.[\w.-]+\.tmp|{MODULES}/(shards|index\.sqlite(-wal|-shm|-journal)?)")
 
 
 def run(
@@ -68,6 +72,7 @@ def run(
     """
     reporter = reporter or Silent()
     jobs = plan(spec)
+    _check_folder(out)
     table = load_task(spec.task, raw, spec.task_options)
     if table.card.kind == "text":
         raise PeftuError(f"task {spec.task}: its targets are texts — run and compare take tasks with labels")
@@ -132,12 +137,12 @@ def _announce(
     problems: dict[int, Problem],
     reporter: Reporter,
 ) -> None:
+    guess: Estimate = estimate(jobs, workshop, problems)  # before a word is said: it finds wrong bases and regions
     counts = split.counts()
     rows = " / ".join(f"{counts[part]:,} {part}" for part in counts)
     reporter.note(f"{table.card.title}: {len(split.users)} users, {len(workshop.texts):,} texts, {rows} rows")
     for reason, users in split.excluded.items():
         reporter.note(f"left out: {users} users ({reason})")
-    guess: Estimate = estimate(jobs, workshop, problems)
     if guess.seconds >= 1:
         reporter.note(f"about {_duration(guess.seconds)} of work, {guess.module_bytes / 1e6:,.1f} MB of modules")
 
@@ -152,23 +157,27 @@ def _duration(seconds: float) -> str:
     )
 
 
-def _fresh(out: Path) -> Path:
-    """Returns the folder, emptied of an earlier run and of nothing else.
+def _check_folder(out: Path) -> None:
+    """Checks that a folder holds nothing, or an earlier run and nothing else: it will be emptied.
 
     Raises:
         PeftuError: the folder holds other things.
     """
-    ours = {RECORD, REPORT, PREDICTIONS, USER_SCORES, TRAIN_LOG, MODULES}
     if out.exists() and not out.is_dir():
         raise PeftuError(f"{out}: is a file — pass a folder with --out")
-    foreign = sorted({path.name for path in out.iterdir()} - ours) if out.exists() else []
+    inside = [*out.glob("*"), *(out / MODULES).glob("*")]
+    foreign = sorted(str(path.relative_to(out)) for path in inside if not OURS.fullmatch(str(path.relative_to(out))))
     if foreign:
         raise PeftuError(f"{out}: holds '{foreign[0]}', which no run made — pass a new or empty folder with --out")
+
+
+def _fresh(out: Path) -> Path:
+    """Returns the folder, emptied of an earlier run and of nothing else."""
+    _check_folder(out)
     with writing_to(out):
         start_folder(out)
-        for name in ours:
-            path = out / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        for path in out.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     return out
 
 
