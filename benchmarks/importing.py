@@ -1,7 +1,7 @@
 """How long `peftu data import` takes for a million rows, and the most memory it holds.
 
-Run: python benchmarks/importing.py [rows]. Writes a made-up table (10,000 users, 200,000 texts of some 20 words) as CSV,
-JSONL and Parquet to a temporary folder and imports each in a process of its own.
+Run: python benchmarks/importing.py [rows]. Writes a made-up table (10,000 users, 200,000 texts of 20 words each) as
+CSV, JSONL and Parquet to a temporary folder and imports each in a process of its own.
 """
 
 import json
@@ -58,7 +58,7 @@ def main(rows: int = 1_000_000) -> None:
         for name, write in (("csv", table.write_csv), ("jsonl", table.write_ndjson), ("parquet", table.write_parquet)):
             path = Path(folder) / f"made-up.{name}"
             write(path)
-            subprocess.run([sys.executable, __file__, "--file", str(path), folder], check=True)  # noqa: S603
+            subprocess.run([sys.executable, __file__, "--file", str(path), folder], check=True)
             path.unlink()
 
 

@@ -84,7 +84,7 @@ def import_(
 ) -> None:
     """Make a task of your own table; columns that are not named here are found by their names."""
     from peftu.data.importer import Asked, import_file
-    from peftu.data.importer_reading import RowsError
+    from peftu.data.importer_source import RowsError
 
     columns = {"user": user, "text": text, "item": item, "context": context, "time": time}
     asked = Asked(name, columns, tuple(label or ()), kind, _listed(labels), _listed(words), instruction, replace)

@@ -14,9 +14,10 @@ from peftu.config import SplitSpec
 from peftu.data.download import sha256_of
 from peftu.data.imported import LONGEST_NAME, check_name, keep
 from peftu.data.importer_labels import Labels
-from peftu.data.importer_reading import RowsError, look, read
+from peftu.data.importer_reading import look, read
 from peftu.data.importer_roles import Roles, find_roles
 from peftu.data.importer_rows import to_rows
+from peftu.data.importer_source import RowsError
 from peftu.data.table import FORMAT, UserTable
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
@@ -191,7 +192,7 @@ def _described(imported: Imported, path: Path, folder: Path) -> dict[str, Any]:
     sizes = frame.group_by("user_id").len()["len"]
     least = SplitSpec().min_items
     few = int((sizes < least).sum())
-    notes = imported.notes + [f"{number:,} {what} are left out" for what, number in imported.table.notes.items()]
+    notes = imported.notes + [f"{what}: {number:,} left out" for what, number in imported.table.notes.items()]
     if few:
         notes.append(f"{few:,} of {len(sizes):,} users have fewer than {least} items; runs leave them out by default")
     columns = [*roles.column.items(), *(("label", column) for column in roles.labels)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from peftu.data.importer_reading import RowProblem
+from peftu.data.importer_source import RowProblem
 from peftu.data.task import Kind
 from peftu.errors import PeftuError
 from peftu.registry import did_you_mean

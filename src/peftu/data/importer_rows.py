@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from peftu.data.importer_labels import Labels, as_text, empty_rows, read_labels
-from peftu.data.importer_reading import RowProblem
 from peftu.data.importer_roles import Roles
+from peftu.data.importer_source import RowProblem
 from peftu.data.importer_times import read_times
 from peftu.data.problem import PARTS
 from peftu.data.stratify import hashed
