@@ -335,7 +335,7 @@ def test_goodreads(read: Callable[..., UserTable]) -> None:
 
 
 def cards() -> Iterator[Any]:
-    for name in tasks.names():
+    for name in filter(tasks.is_own, tasks.names()):
         cls = tasks.get(name)
         for preset in (None, *cls.card.presets):
             options = task_options(cls, {"preset": preset} if preset else {})

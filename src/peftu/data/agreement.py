@@ -11,6 +11,7 @@ from scipy import sparse
 from peftu.data.table import UserTable
 
 Counts = npt.NDArray[np.int64]
+SEPARATOR = "\x1f"
 LEVELS = {"single": "nominal", "ordinal": "ordinal", "multi": "masi"}
 
 
@@ -55,11 +56,11 @@ def alpha(table: UserTable, level: str) -> float | None:
         level: 'nominal' or 'ordinal' for one label a row, 'masi' for sets of labels (Passonneau, 2006).
     """
     if level == "masi":
-        sets = [frozenset(labels) for labels in table.frame["target"]]
-        values = sorted(set(sets), key=sorted)
-        distance = _masi_distances(values)
-        place_of = {labels: number for number, labels in enumerate(values)}
-        return alpha_of_counts(_counts(table, pl.Series([place_of[labels] for labels in sets])), distance)
+        written = table.frame["target"].list.join(SEPARATOR)  # in label order, so a set is written in one way
+        values = written.unique().sort().to_list()
+        distance = _masi_distances([frozenset(value.split(SEPARATOR)) for value in values])
+        numbers = written.replace_strict(values, list(range(len(values))), return_dtype=pl.Int64)
+        return alpha_of_counts(_counts(table, numbers), distance)
     place = {label: number for number, label in enumerate(table.card.labels)}
     numbers = table.frame["target"].list.first().replace_strict(place, return_dtype=pl.Int64)
     counts = _counts(table, numbers)

@@ -28,6 +28,7 @@ SCHEMA: dict[str, pl.DataType] = {
     "meta": pl.String(),
 }
 UNFIT = (TypeError, ValueError, pa.ArrowException, pl.exceptions.PolarsError)  # what a value of a wrong type raises
+SLICE = 1 << 16  # rows whose texts are copied at once
 Problems = list[tuple[int, str]]  # (row number in file order, what is wrong and how to mend it)
 
 
@@ -158,7 +159,9 @@ def content_hash(frame: pl.DataFrame) -> str:
             column = column.explode().drop_nulls()
         if column.dtype == pl.String:
             digest.update(column.str.len_bytes().cast(pl.Int64).fill_null(-1).to_numpy().astype("<i8").tobytes())
-            digest.update("".join(column.drop_nulls().to_list()).encode())
+            texts = column.drop_nulls()
+            for start in range(0, len(texts), SLICE):
+                digest.update("".join(texts.slice(start, SLICE).to_list()).encode())
         else:
             digest.update(column.cast(pl.Float64).fill_null(np.nan).to_numpy().astype("<f8").tobytes())
     return f"sha256:{digest.hexdigest()}"

@@ -25,7 +25,7 @@ class ConvAbuse:
             "named by its first example_no. The file holds repeats, meant to measure how far annotators agree with "
             "themselves: the first judgement is kept, the others are left out and counted. Beyond PEFT-U."
         ),
-        user="One of eight gender-studies students, Annotator1 to Annotator8.",
+        user="One of eight annotators versed in gender studies.",
         kind="ordinal",
         labels=STEPS,
         words=("4", "3", "2", "1", "0"),

@@ -23,7 +23,7 @@ class GabHate:
             "human dignity or calls for violence. Where an annotator judged a post twice, the first judgement is kept "
             "and the other counted; the benchmark keeps the last (option repeated=last)."
         ),
-        user="One of 18 undergraduate annotators, trained on a codebook.",
+        user="One of 18 annotators, trained on a codebook.",
         kind="single",
         labels=("Hateful", "Non-hateful"),
         words=("yes", "no"),

@@ -21,7 +21,7 @@ class HateXplain:
         description=(
             "About 20,000 posts from Twitter and Gab, three judgements each. Texts are the publisher's tokens joined "
             "by spaces, names and numbers masked. The publisher's own parts stand in meta as 'split'. A user's second "
-            "judgement of a post is left out and counted."
+            "judgement of a post is left out and counted. Checked on the validation and test posts."
         ),
         user="A crowd worker on Amazon Mechanical Turk.",
         kind="single",
