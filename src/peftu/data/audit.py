@@ -1,52 +1,54 @@
 """What a reader should know about a table and its split before believing a score on it."""
 
-import re
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import polars as pl
 
+from peftu.data.audit_texts import Finding, finding, labels_in_texts, similar_texts, telltale_words
+from peftu.data.problem import PARTS
 from peftu.data.splits import Split
 from peftu.data.table import UserTable
 
-SHORTEST_LABEL = 3  # shorter labels, such as '0' or 'no', stand in texts by chance
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        check: its name.
-        level: 'ok', 'note' (expected under this regime, or harmless) or 'warning'.
-        count: how many things were found.
-        of: among how many.
-        message: what it means, in one sentence; never a user's key.
-    """
-
-    check: str
-    level: Literal["ok", "note", "warning"]
-    count: int
-    of: int
-    message: str
+SHOWN_PAIRS = 3
 
 
 def audit(table: UserTable, split: Split) -> list[Finding]:
     """Returns one finding per check, the warnings first."""
+    return audit_report(table, split)[0]
+
+
+def audit_report(table: UserTable, split: Split) -> tuple[list[Finding], dict[str, list[dict[str, Any]]]]:
+    """Returns one finding per check, the warnings first, and tables of detail.
+
+    The tables are ``parts``: each part's size, and how many of its items several users judged; ``similar_texts``: some
+    test texts with the training texts that they resemble.
+    """
     frame = split.frame.join(table.frame, on=["user_id", "item_id"], how="left", maintain_order="left")
+    similar, pairs = similar_texts(frame, split.regime)
     found = [
         *_overlaps(split),
+        similar,
         _constant_users(frame),
         _twin_users(frame),
-        _labels_in_texts(table, frame),
+        labels_in_texts(table, frame),
+        telltale_words(table, frame),
         _left_out(table, split),
     ]
     order = ("warning", "note", "ok")
-    return sorted(found, key=lambda finding: order.index(finding.level))
+    found.sort(key=lambda one: order.index(one.level))
+    return found, {"parts": parts(frame), "similar_texts": pairs[:SHOWN_PAIRS]}
 
 
-def _finding(check: str, level: Literal["note", "warning"], count: int, of: int, message: str) -> Finding:
-    return Finding(check, level if count else "ok", count, of, message)
+def parts(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    """Returns for each part of a split: rows, users, items, items that several users judged, and users an item."""
+    found = []
+    for part in PARTS:
+        rows = frame.filter(pl.col("part") == part)
+        items = rows.group_by("item_id").len()["len"]
+        sizes = {"rows": rows.height, "users": rows["user_id"].n_unique(), "items": len(items)}
+        shared = {"shared_items": int((items > 1).sum()), "users_per_item": rows.height / max(1, len(items))}
+        found.append({"part": part, **sizes, **shared})
+    return found
 
 
 def _overlaps(split: Split) -> list[Finding]:
@@ -58,44 +60,61 @@ def _overlaps(split: Split) -> list[Finding]:
         return round(leakage[key] * of)
 
     return [
-        _finding(
+        finding(
             "text-seen-same-user",
             "warning",
             number("text_seen_same_user"),
             rows,
             "test rows whose text, but for spelling, the same user trained on",
         ),
-        _finding(
+        finding(
             "text-seen-other-users",
             "warning" if unseen else "note",
             number("text_seen_other_users"),
             rows,
             "test rows whose text other users trained on; a shared model may have seen them",
         ),
-        _finding(
+        finding(
             "context-seen", "note", number("context_seen"), rows, "test rows whose context stands in training rows"
         ),
-        _finding(
+        finding(
             "item-overlap",
             "warning" if unseen else "note",
             number("item_overlap", items),
             items,
             "test items that are training items of some user",
         ),
-        _finding(
+        finding(
             "near-duplicates",
             "warning",
             int(leakage["near_duplicates"]),
             rows,
             "distinct test texts that differ from a training text in case, punctuation or white space only",
         ),
+        *_users_and_times(split),
     ]
+
+
+def _users_and_times(split: Split) -> list[Finding]:
+    leakage, rows = split.leakage, int(split.leakage["test_rows"])
+    seen = round(leakage["user_seen"] * rows)
+    found = [finding("user-seen", "note", seen, rows, "test rows of users with training rows of their own")]
+    told = {
+        "later_same_user": "test rows with a later training row of the same user; temporal rules them out",
+        "later_other_users": "test rows with a later training row of another user; a shared model knows the future",
+    }
+    for key, message in told.items():
+        if key in leakage:
+            warns = split.regime == "temporal" and key == "later_same_user"
+            count = round(leakage[key] * rows)
+            found.append(finding(key.replace("_", "-"), "warning" if warns else "note", count, rows, message))
+    return found
 
 
 def _constant_users(frame: pl.DataFrame) -> Finding:
     kinds = frame.group_by("user_id").agg(pl.col("target").n_unique())["target"]
     message = "users who always give the same answer; their commonest label is never wrong"
-    return _finding("constant-users", "warning", int((kinds == 1).sum()), len(kinds), message)
+    return finding("constant-users", "warning", int((kinds == 1).sum()), len(kinds), message)
 
 
 def _twin_users(frame: pl.DataFrame) -> Finding:
@@ -106,20 +125,10 @@ def _twin_users(frame: pl.DataFrame) -> Finding:
     )
     seen = [(tuple(items), tuple(labels)) for items, labels in answers.select("item_id", "target").iter_rows()]
     message = "users whose answers to the same items equal another user's in every row"
-    return _finding("twin-users", "warning", len(seen) - len(set(seen)), len(seen), message)
-
-
-def _labels_in_texts(table: UserTable, frame: pl.DataFrame) -> Finding:
-    labels = [re.escape(label) for label in table.card.labels if len(label) >= SHORTEST_LABEL]
-    texts = frame["text"].unique()
-    pattern = rf"(?i)\b(?:{'|'.join(labels)})\b"
-    count = int(texts.str.contains(pattern).sum()) if labels else 0
-    return _finding(
-        "label-in-text", "note", count, len(texts), "distinct texts that hold the name of a label as a word"
-    )
+    return finding("twin-users", "warning", len(seen) - len(set(seen)), len(seen), message)
 
 
 def _left_out(table: UserTable, split: Split) -> Finding:
     reasons = "; ".join(f"{reason}: {number}" for reason, number in {**split.excluded, **split.notes}.items())
     message = f"users left out of the split ({reasons})" if reasons else "users left out of the split"
-    return _finding("users-left-out", "note", sum(split.excluded.values()), table.frame["user_id"].n_unique(), message)
+    return finding("users-left-out", "note", sum(split.excluded.values()), table.frame["user_id"].n_unique(), message)

@@ -8,7 +8,7 @@ from rich.table import Column, Table
 
 from peftu.config import Regime, SplitSpec, validated
 from peftu.data.agreement import statistics
-from peftu.data.audit import audit
+from peftu.data.audit import audit_report
 from peftu.data.load import load_task, option_choices, raw_folder, task_options
 from peftu.data.sources import needed_files, raw_files
 from peftu.data.splits import make_split
@@ -95,6 +95,7 @@ def audit_task(
         raise PeftuError(f"unknown regime '{regime}'{did_you_mean(regime, get_args(Regime))}")
     table = load_task(task, raw, options)
     split = make_split(table, validated(SplitSpec, {"regime": regime, **split_spec}, "split"), seed)
+    findings, details = audit_report(table, split)
     return {
         "task": task,
         "options": table.options,
@@ -106,7 +107,8 @@ def audit_task(
         "excluded": split.excluded,
         "notes": split.notes,
         "leakage": split.leakage,
-        "findings": [asdict(finding) for finding in audit(table, split)],
+        "findings": [asdict(finding) for finding in findings],
+        **details,
     }
 
 
