@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from peftu.config import RunSpec
@@ -206,11 +207,16 @@ def _store_modules(
 
 
 def _train_counts(problems: dict[int, Problem]) -> pl.DataFrame:
+    """Returns seed, user_id, n_train for every user; a user nothing is trained on has 0."""
     frames = []
     for seed, problem in problems.items():
-        users = pl.Series("user_id", [problem.users[u] for u in problem.user[problem.rows("train")]], pl.String)
-        counts = users.value_counts(name="n_train").with_columns(pl.lit(seed, pl.Int64).alias("seed"))
-        frames.append(counts.with_columns(pl.col("n_train").cast(pl.Int64)))
+        rows = np.bincount(problem.user[problem.rows("train")], minlength=len(problem.users)).astype(np.int64)
+        users = pl.Series("user_id", problem.users, pl.String)
+        frames.append(
+            pl.DataFrame(
+                {"seed": pl.repeat(seed, len(rows), dtype=pl.Int64, eager=True), "user_id": users, "n_train": rows}
+            )
+        )
     return pl.concat(frames)
 
 
