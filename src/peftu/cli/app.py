@@ -233,8 +233,8 @@ def _need_torch() -> None:
 
 def main() -> None:
     """Runs the command line; a mendable error is one line and exit code 2, a bug keeps its traceback."""
-    # Read when torch is imported, which is later. Threads that spin while they wait made a run more than twice as long on
-    # cores shared with other work; threads that sleep cost little on idle ones.
+    # Read when torch is imported, which is later. Threads that spin while they wait made a run more than twice as
+    # long on cores shared with other work; threads that sleep cost little on idle ones.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         sys.exit(app(prog_name="peftu", standalone_mode=False) or 0)
