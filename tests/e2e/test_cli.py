@@ -377,7 +377,7 @@ def refused(said: Said, complaint: str) -> None:
         (("run", TASK, "--method", "lora,lora"), "method"),
         (("compare", TASK, "--methods", "lora,user-majority,lora"), "'lora' stands twice"),
         (("run", TASK, "--method", "user-majority@./llama"), "takes no base"),
-        (("run", TASK, "--method", "lora", "--base", "./lama"), "no such folder"),
+        (("run", TASK, "--method", "lora", "--base", "./nowhere"), "no such folder"),
         (("run", TASK, "--method", "lora", "--base", "raw"), "no config.json"),
         (("run", TASK, "--method", "lora", "--region", "depth=4"), "depth 4 is more than the base's 3 layers"),
         (("run", TASK, "--method", "lora", "--region", "dept=4"), "did you mean 'depth'"),

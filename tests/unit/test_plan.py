@@ -73,7 +73,7 @@ def test_a_start_and_the_same_global_are_one_training() -> None:
         ("lora[rank=four]", "method lora: rank"),
         ("lora[targets=q+vv]", "method lora: targets"),
         ("lora[lr=-1]", "method lora: lr"),
-        ("lora[span=anwser]", "method lora: span"),
+        ("lora[span=answers]", "method lora: span"),
         ("lora[warm_start=everyone]", "method lora: warm_start"),
         ("lora[shrink=1]", "method lora: shrink pulls towards a warm start — add warm_start=global"),
         ("global[warm_start=global]", "method global: warm_start is for modules of single users"),

@@ -27,7 +27,7 @@ def test_it_is_read_from_text(text: str, spec: RegionSpec) -> None:
     ("text", "complaint"),
     [
         ("dept=6", "did you mean 'depth'"),
-        ("span=anwser", "span"),
+        ("span=answers", "span"),
         ("depth=0", "depth"),
         ("depth=-1", "depth"),
         ("depth=1.5", "depth"),

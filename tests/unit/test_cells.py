@@ -1,0 +1,114 @@
+"""One method at one seed: what is shared is made once, and sharing changes no number."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from peftu.base.model import FrozenBase
+from peftu.cli.spec import method_list
+from peftu.config import MethodSpec, RunSpec, SplitSpec
+from peftu.data.splits import make_problem, make_split
+from peftu.data.synthetic import synthetic_table
+from peftu.execute import cells
+from peftu.execute.cells import Workshop
+from peftu.execute.plan import Job, plan
+from peftu.execute.progress import Silent
+from peftu.store import EVERYONE
+from peftu.testing import tiny_base
+from peftu.train import Examples, Unit, row_loss, train
+
+torch.set_num_threads(1)
+
+Shop = Callable[..., Workshop]
+
+
+@pytest.fixture
+def shop(monkeypatch: pytest.MonkeyPatch) -> Shop:
+    def load(name: str, **_: Any) -> FrozenBase:
+        base = tiny_base(name)
+        base.name = name
+        return base
+
+    monkeypatch.setattr(cells, "load_base", load)
+
+    def make(seeds: int = 1, kind: Any = "single") -> Workshop:
+        table = synthetic_table(users=4, items=20, kind=kind)
+        problems = {
+            seed: make_problem(table, table.card, make_split(table, SplitSpec(), seed)) for seed in range(seeds)
+        }
+        return Workshop(table.card, problems, 64, Silent())
+
+    return make
+
+
+def jobs_of(methods: str, **train: Any) -> list[Job]:
+    asked = tuple(MethodSpec.parse(part) for part in method_list(methods))
+    return plan(RunSpec(task="any", methods=asked, base="llama", train={"epochs": 1, **train}))
+
+
+@pytest.mark.parametrize("kind", ["single", "multi"])
+def test_everyone_s_shares_are_everyone_s_judgements(shop: Shop, kind: str) -> None:
+    """A text once, with its labels' shares and its count, has the loss of its single judgements."""
+    workshop = shop(kind=kind)
+    problem, everyone = workshop.problems[0], workshop._everyone(0)
+    assert everyone.key == EVERYONE
+    base = workshop.base("llama")
+    context, _ = workshop.context("llama", base.region(None))
+
+    def loss(examples: Examples) -> tuple[float, float]:
+        scores = base.readout(context, torch.from_numpy(examples.text))
+        losses = row_loss(scores, torch.from_numpy(examples.target), context.prompt.exclusive).numpy()
+        return float((losses * examples.weight).sum()), float(examples.weight.sum())
+
+    for part, shares in (("train", everyone.train), ("val", everyone.val)):
+        single = workshop._examples(0, problem.rows(part))
+        assert len(np.unique(shares.text)) == len(shares) <= len(single)
+        assert loss(shares) == pytest.approx(loss(single), rel=1e-5)
+
+
+def test_what_methods_share_is_made_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    workshop, trained = shop(), []
+
+    def counted(base: Any, context: Any, layout: Any, units: list[Unit], *rest: Any) -> Any:
+        trained.append([unit.key for unit in units])
+        return train(base, context, layout, units, *rest)
+
+    monkeypatch.setattr(cells, "train", counted)
+    first, second = (workshop.run(job, 0) for job in jobs_of("global,lora[warm_start=global]"))
+    users = list(workshop.problems[0].users)
+    assert trained == [[EVERYONE], users]
+    assert len(workshop._contexts) == 1
+    assert second.seconds > 0
+    assert (first.parameters, second.parameters) == (0, second.modules.layout.width if second.modules else -1)
+
+    alone = shop().run(jobs_of("lora[warm_start=global]")[0], 0)
+    assert np.allclose(alone.scores, second.scores, atol=1e-5)
+
+
+def test_rows_are_the_validation_and_test_rows_of_each_user(shop: Shop) -> None:
+    workshop = shop(seeds=2)
+    for job in jobs_of("user-majority,zero-shot,mixed-head,lora[rank=1]"):
+        for seed, problem in workshop.problems.items():
+            cell = workshop.run(job, seed)
+            assert cell.rows.tolist() == np.flatnonzero(problem.part > 0).tolist()
+            assert cell.scores.shape == (len(cell.rows), 2)
+            assert np.allclose(np.exp(cell.scores).sum(1), 1, atol=1e-4)
+
+
+def test_a_module_s_scores_are_its_own_user_s(shop: Shop) -> None:
+    """Each row is read with the module of the user who judged it, whatever order the rows stand in."""
+    workshop = shop()
+    cell = workshop.run(jobs_of("lora[rank=2]", lr=0.05)[0], 0)
+    problem, modules = workshop.problems[0], cell.modules
+    assert modules is not None
+    assert modules.keys == problem.users
+    base = workshop.base("llama")
+    context, _ = workshop.context("llama", modules.region)
+    for place, row in enumerate(cell.rows):
+        own = modules.trained.rows[problem.user[row]][None]
+        text = workshop.number[0][problem.text[[row]]]
+        expected = cells.score(base, context, text, modules.layout, own)[0]
+        assert np.allclose(cell.scores[place], expected, atol=1e-5)
