@@ -131,10 +131,10 @@ def test_json_lines(tmp_path: Path, content: str, said: list[str]) -> None:
     ("asked", "said"),
     [
         (Asked(columns={"user": "usr"}), "--user: has no column 'usr' — did you mean 'user'?"),
-        (Asked(labels=("lable",)), "--label: has no column 'lable' — did you mean 'label'?"),
+        (Asked(labels=("labell",)), "--label: has no column 'labell' — did you mean 'label'?"),
         (Asked(columns={"user": "user", "text": "user"}), "column 'user' is given twice"),
         (Asked(kind="ordinal"), "--kind ordinal: labels are x, y — pass --labels with them in order"),
-        (Asked(kind="singel"), "--kind: unknown kind 'singel' — did you mean 'single'?"),
+        (Asked(kind="singl"), "--kind: unknown kind 'singl' — did you mean 'single'?"),
         (Asked(kind="single", labels=("label", "note")), "--label: 2 columns are kind 'multi', not 'single'"),
         (Asked(labels=("label", "note")), "row 1: column 'label' holds neither 0 nor 1"),
         (Asked(label_set=("x", "z")), "row 2: label 'y' is not in --labels — known: x, z"),

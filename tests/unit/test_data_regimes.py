@@ -174,7 +174,8 @@ class TestPublished:
             ([None] * 4, "its publisher fixed no split — choose another regime"),
             (['{"split": "train"}', None, '{"split": "test"}', "{}"], "2 rows have no 'split' — choose another"),
             (['{"split": "train"}', '{"split": "dev"}'] * 2, "'split' is 'dev' in 2 rows — write train, val or test"),
-            (['{"split": "train"}'] * 4, "no user has training and test rows"),
+            (['{"split": "train"}'] * 4, "the rows hold no 'test' part — get all of the publisher's files"),
+            (['{"split": "test"}'] * 4, "the rows hold no 'train' part"),
         ],
     )
     def test_no_such_split(self, metas: list[str | None], said: str) -> None:

@@ -24,7 +24,7 @@ from peftu.errors import PeftuError
 from peftu.registry import did_you_mean
 
 KINDS = ("single", "ordinal", "multi", "text")
-METRICS = {"single": "accuracy", "ordinal": "accuracy", "multi": "jaccard", "text": "none"}
+METRICS = {"single": "accuracy", "ordinal": "accuracy", "multi": "jaccard", "text": "perplexity"}
 PLAIN = ("label", "labels", "annotation", "annotations", "answer", "category", "class", "target", "vote", "y")
 FIRST_ROWS = 3
 SHORT = 60

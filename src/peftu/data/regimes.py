@@ -169,6 +169,9 @@ def published(draw: Draw) -> pl.DataFrame:
     if len(other):
         shown = sorted(set(other))[0][:40]
         raise PeftuError(f"{draw.name}: 'split' is {shown!r} in {len(other):,} rows — write train, val or test")
+    lacking = [name for name in ("train", "test") if name not in set(frame["part"])]
+    if lacking:
+        raise PeftuError(f"{draw.name}: the rows hold no '{lacking[0]}' part — get all of the publisher's files")
     if draw.spec.users is not None:
         tested = set(sides(frame, "test")[0]["user_id"])
         draw.excluded["no test rows"] = frame["user_id"].n_unique() - len(tested)
