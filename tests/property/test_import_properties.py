@@ -11,12 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from peftu.data.importer import import_file
 from peftu.data.importer_encoding import encoding_of
 from peftu.data.importer_labels import read_labels
 from peftu.data.importer_reading import look, read
 from peftu.data.importer_roles import find_roles
 from peftu.data.importer_rows import to_rows
 from peftu.data.importer_times import read_times
+from peftu.data.load import load_task
+from peftu.errors import PeftuError
 
 CELLS = st.text(
     st.characters(exclude_categories=["Cs", "Cc"], include_characters='\n"'), min_size=1, max_size=12
@@ -102,3 +105,42 @@ def test_numbers_keep_their_order(numbers: list[int], points: bool) -> None:
     assert found.labels == tuple(map(str, sorted(set(numbers))))
     assert found.target.list.first().to_list() == list(map(str, numbers))
     assert found.kind == ("ordinal" if len(set(numbers)) > 2 else "single")
+
+
+PIECES = st.sampled_from(
+    ['"', ",", "\n", "\r", "\t", "a", "1", "0", "-3.5", "[", "]", "{", "}", ":", "é", " ", "nan", ";", "'"]
+)
+HEADERS = st.sampled_from(["user,text,label\n", "user\ttext\tlabel\ttime\n", "", "id,user,text,context,label,split\n"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    HEADERS, st.lists(PIECES, max_size=40).map("".join) | st.text(max_size=20), st.sampled_from(["csv", "jsonl", "x"])
+)
+def test_garbage_is_read_or_refused_in_one_line(header: str, body: str, suffix: str) -> None:
+    check_garbage((header + body).encode("utf-8", "surrogatepass"), suffix)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.binary(max_size=60), st.sampled_from([b"", b"user,text,label\n", b"\xff\xfe", b"PAR1", b'{"user": 1}\n', b"[{"])
+)
+def test_any_bytes_are_read_or_refused_in_one_line(body: bytes, header: bytes) -> None:
+    check_garbage(header + body, "csv")
+    check_garbage(header + body, "json")
+
+
+def check_garbage(content: bytes, suffix: str) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PEFTU_CACHE", f"{folder}/cache")
+        path = Path(folder) / f"t.{suffix}"
+        path.write_bytes(content)
+        told, found = "", {"annotations": 0}
+        try:
+            found = import_file(path)
+        except PeftuError as error:
+            told = str(error)
+        assert bool(told) == (found["annotations"] == 0)
+        assert "\n" not in told
+        assert bool(told) == (not list(Path(folder).rglob("table-*")))
+        assert told or load_task("t").frame.height == found["annotations"]

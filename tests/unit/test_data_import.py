@@ -60,6 +60,8 @@ class TestFormats:
             (CSV.replace(",", "|"), "mine.txt", "text, bar between cells, utf-8"),
             (CSV.replace("\n", "\r\n"), "mine.csv", "text, comma between cells, utf-8"),
             (CSV.replace("\n", "\n\n"), "mine.csv", "text, comma between cells, utf-8"),
+            (CSV.replace("\n", "\r"), "mine.csv", "text, comma between cells, utf-8"),
+            (CSV.rstrip(), "mine.csv", "text, comma between cells, utf-8"),
             (b"\xef\xbb\xbf" + CSV.encode(), "mine.csv", "text, comma between cells, utf-8"),
             (CSV.encode("utf-16"), "mine.csv", "text, comma between cells, utf-16"),
             (b"\xfe\xff" + CSV.encode("utf-16-be"), "mine.csv", "text, comma between cells, utf-16"),

@@ -43,6 +43,8 @@ def refused(path: Path, asked: Asked | None = None) -> PeftuError:
             HEAD + "u,a,x\nu,b\nu,c,y,z\nu,d,y\n",
             ["row 2: 2 cells under 3 columns — quote a cell", "row 3: 4 cells under 3 columns"],
         ),
+        (HEAD + "u,a,x,\nu,b,y,\n", ["row 1: 4 cells under 3 columns", "row 2: 4 cells under 3 columns"]),
+        (HEAD + "u,a,\nu,b,\n", ["row 1: label is empty", "row 2: label is empty"]),
         (HEAD + '"u","a","x"\nu,"b,y\nu,c,x\n', ["row 2: 2 cells under 3 columns — close the quote"]),
         (HEAD + '"u","a","x"\nu,b,"y\nu,c,x\n', ["row 2: a quote in line 3 (blank lines not counted) is never closed"]),
         ('user,text,label,note\nu,a,x,1\nu,b,y,"2\nu,c,x,3\n', ["row 2: a quote in line 3"]),
@@ -134,7 +136,7 @@ def test_json_lines(tmp_path: Path, content: str, said: list[str]) -> None:
         (Asked(labels=("labell",)), "--label: has no column 'labell' — did you mean 'label'?"),
         (Asked(columns={"user": "user", "text": "user"}), "column 'user' is given twice"),
         (Asked(kind="ordinal"), "--kind ordinal: labels are x, y — pass --labels with them in order"),
-        (Asked(kind="singl"), "--kind: unknown kind 'singl' — did you mean 'single'?"),
+        (Asked(kind="singles"), "--kind: unknown kind 'singles' — did you mean 'single'?"),
         (Asked(kind="single", labels=("label", "note")), "--label: 2 columns are kind 'multi', not 'single'"),
         (Asked(labels=("label", "note")), "row 1: column 'label' holds neither 0 nor 1"),
         (Asked(label_set=("x", "z")), "row 2: label 'y' is not in --labels — known: x, z"),
@@ -154,6 +156,23 @@ def test_columns_of_other_types(tmp_path: Path) -> None:
     frame = pl.DataFrame({"user": ["u", "v"], "text": [b"one", b"two"], "label": ["x", "y"]})
     frame.write_parquet(tmp_path / "mine.parquet")
     assert str(refused(tmp_path / "mine.parquet")).endswith("column 'text' holds Binary — write text or numbers")
+
+
+def test_holes_in_typed_columns_are_empty(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"user": [1.0, float("nan")], "text": ["a", "b"], "label": [None, 1]})
+    frame.write_parquet(tmp_path / "mine.parquet")
+    error = refused(tmp_path / "mine.parquet", Asked(label_set=("0", "1")))
+    assert isinstance(error, RowsError)
+    assert [line.split(" — ")[0] for line in error.shown] == ["row 1: label is empty", "row 2: user is empty"]
+
+
+@pytest.mark.parametrize("labels", [[[], []], [None, None]])
+def test_lists_without_a_label(tmp_path: Path, labels: list[None]) -> None:
+    frame = pl.DataFrame(
+        {"user": ["u", "v"], "text": ["a", "b"], "label": labels}, schema_overrides={"label": pl.List(pl.String)}
+    )
+    frame.write_parquet(tmp_path / "mine.parquet")
+    assert "every row has the label 'none' — a task needs two labels" in str(refused(tmp_path / "mine.parquet"))
 
 
 def test_a_header_that_is_data_is_not_shown(tmp_path: Path) -> None:

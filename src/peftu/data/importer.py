@@ -17,7 +17,7 @@ from peftu.data.importer_labels import Labels
 from peftu.data.importer_reading import look, read
 from peftu.data.importer_roles import Roles, find_roles
 from peftu.data.importer_rows import to_rows
-from peftu.data.importer_source import RowsError
+from peftu.data.importer_source import RowsError, one_line
 from peftu.data.table import FORMAT, UserTable
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
@@ -87,7 +87,12 @@ def import_file(path: Path, asked: Asked | None = None) -> dict[str, Any]:
     name = check_name(asked.name or _slug(path))
     if asked.kind is not None and asked.kind not in KINDS:
         raise PeftuError(f"--kind: unknown kind '{asked.kind}'{did_you_mean(asked.kind, KINDS)}")
-    imported = _own_table(path, name) if _is_own_table(path) else _read(path, name, asked)
+    try:
+        imported = _own_table(path, name) if _is_own_table(path) else _read(path, name, asked)
+    except RowsError:
+        raise
+    except PeftuError as error:
+        raise PeftuError(one_line(str(error))) from None
     folder = keep(imported.table, replacing=asked.replacing)
     return _described(imported, path, folder)
 

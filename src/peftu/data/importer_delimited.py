@@ -27,7 +27,7 @@ def find_delimiter(path: Path, sample: str, whole: bool) -> tuple[str, list[tupl
         rows = rows if whole or len(rows) < 3 else rows[:-1]  # the sample may end within a row
         width = len(rows[0])
         score = sum(len(row) == width for row in rows) / len(rows), width
-        if width > 1 and (score[0] > 0.5 or path.suffix == ".tsv") and score > best:
+        if width > 1 and score > best:
             best, found = score, (delimiter, rows[: 1 + SHOWN])
     if found is None:
         listed = ", ".join(DELIMITERS.values())

@@ -68,7 +68,7 @@ def read_labels(
     if kind == "text":
         return Labels("text", (), pl.select(pl.concat_list(text)).to_series(), problems=empty_rows(text))
     listed = text.str.starts_with("[") & text.str.ends_with("]")
-    if kind == "multi" or (kind is None and listed.all() and len(text)):
+    if kind == "multi" or (kind is None and listed.all() and listed.any()):
         lists, notes, problems = _parted(text, column, all_listed=bool(listed.all()))
         found = _several(lists, column, labels)
         found.notes, found.problems = notes + found.notes, problems + found.problems
@@ -86,6 +86,7 @@ def as_text(series: pl.Series, column: str) -> pl.Series:
     if dtype == pl.String:
         return series
     if dtype.is_float():
+        series = series.fill_nan(None)
         whole = series.drop_nulls()
         series = series.cast(pl.Int64) if ((whole % 1) == 0).all() else series
     elif not (dtype.is_integer() or dtype in (pl.Boolean, pl.Categorical, pl.Enum, pl.Null)):
@@ -110,7 +111,7 @@ def _one(text: pl.Series, column: str, kind: str | None, asked: Sequence[str]) -
         plain = {value: _number(value) for value in values}
         text, values = text.replace_strict(plain, return_dtype=pl.String), sorted(set(plain.values()), key=float)
     labels = tuple(asked) or tuple(values if numbers and kind != "single" else sorted(values))
-    _check_number(labels, len(text), column, kind)
+    _check_number(labels, len(text), column)
     if kind is None:
         kind = "ordinal" if numbers and len(labels) > 2 else "single"
         if kind == "ordinal":
@@ -194,7 +195,7 @@ def _several(lists: pl.Series, column: str, asked: Sequence[str]) -> Labels:
     without = lists.is_null() | (lists.list.len() == 0)
     values = sorted(lists.explode().drop_nulls().unique())
     labels = tuple(asked) or tuple(values)
-    _check_number(labels, len(lists), column, "multi")
+    _check_number(labels or (NONE,), len(lists), column)
     notes, problems = [], []
     if without.any():
         if asked and NONE not in asked:
@@ -217,7 +218,7 @@ def _unknown(text: pl.Series, labels: Sequence[str]) -> list[RowProblem]:
     return [(row + 1, f"label '{_short(text[row])}' is not in --labels{hints[text[row]]}") for row in rows]
 
 
-def _check_number(labels: Sequence[str], rows: int, column: str, kind: str | None) -> None:
+def _check_number(labels: Sequence[str], rows: int, column: str) -> None:
     if not labels:
         return  # every row is wrong, and said to be
     if len(set(labels)) < 2:

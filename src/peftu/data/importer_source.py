@@ -14,13 +14,18 @@ DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
 RowProblem = tuple[int, str]  # row, what is wrong and how to mend it
 
 
+def one_line(text: str) -> str:
+    """Returns the text without line breaks, which names and labels from a file may hold."""
+    return " ".join(text.splitlines())
+
+
 class RowsError(PeftuError):
     """Raised for wrong rows: one line with the first of them; ``shown`` holds the first ten."""
 
     def __init__(self, path: Path, problems: Sequence[RowProblem], total: int | None = None) -> None:
         problems = sorted(problems)
         total = len({row for row, _ in problems}) if total is None else total
-        self.shown = [f"row {row}: {text}" for row, text in problems[:SHOWN]]
+        self.shown = [one_line(f"row {row}: {text}") for row, text in problems[:SHOWN]]
         more = "" if total < 2 else f"; {total - 1:,} more row{'s are' if total > 2 else ' is'} wrong"
         super().__init__(f"{path}: {self.shown[0]}{more}")
 
