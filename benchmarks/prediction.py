@@ -118,10 +118,10 @@ def seconds(work: Any, *arguments: Any) -> float:
 
 
 def compare(quick: bool) -> dict[str, Any]:
-    """Returns the ratios and what they were made from; ``quick`` loops over 100 users and 200 texts, and scales."""
+    """Returns the ratios and what they were made from; ``quick`` loops over 30 users and 100 texts, and scales."""
     base = load_base("smollm2-135m-instruct")
-    users, loop_users = 1000, 100 if quick else 1000
-    texts = made_up_texts(200 if quick else 1000)
+    users, loop_users = 1000, 30 if quick else 1000
+    texts = made_up_texts(100 if quick else 1000)
     mine, theirs = Ours(base, users), Swapping(base, loop_users)
     found: dict[str, list[dict[str, float]]] = {"one_text_1000_users": [], "1000_texts_one_user": []}
     for repetition in range(4):
