@@ -15,7 +15,7 @@ from torch import Tensor
 
 from peftu.base.sites import Site
 from peftu.errors import PeftuError
-from peftu.methods.method import ModuleMethod
+from peftu.methods.method import EnteringMethod, ModuleMethod
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,16 @@ class Bound:
 
     def __init__(self, layout: Layout, tensors: Mapping[str, Mapping[str, Tensor]], groups: int) -> None:
         self.method, self.sites, self.tensors, self.groups = layout.method, layout.sites, tensors, groups
+        self._entering = self.method if isinstance(self.method, EnteringMethod) else None
+
+    @property
+    def enters(self) -> bool:
+        """Returns whether the method changes what goes into linear maps, too."""
+        return self._entering is not None
+
+    def enter(self, site: Site, x: Tensor) -> Tensor:
+        """Returns x changed by each group's module."""
+        return x if self._entering is None else self._entering.enter(site, x, self.tensors[site.name])
 
     def apply(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Returns y changed by each group's module."""

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from peftu.base.sites import Site
+from peftu.methods.ia3 import Ia3
 from peftu.methods.lora import GlobalLora, Lora
-from peftu.methods.method import TensorSpec
+from peftu.methods.method import ModuleMethod, TensorSpec
 from peftu.testing import FAMILIES, check_method
 
 torch.set_num_threads(1)
@@ -27,6 +28,12 @@ ATTENTION = ("q", "k", "v", "o")
     ids=["default", "every-site", "global"],
 )
 def test_lora(method: Lora, family: str) -> None:
+    check_method(method, [family])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", [Ia3()], ids=lambda method: method.card.name)
+def test_every_other_method(method: ModuleMethod, family: str) -> None:
     check_method(method, [family])
 
 

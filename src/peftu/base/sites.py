@@ -1,12 +1,13 @@
 """Places in a model where a module may act, and how it is attached for one forward pass."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from peftu.base.packed import Ragged
 
@@ -16,22 +17,27 @@ class Site:
     """One place where a module may act.
 
     Attributes:
-        name: dotted path of the submodule in the hub model, or 'head'.
-        kind: 'linear' (a frozen linear map x -> y) or 'head' (pooled features -> label scores).
-        role: what the map is in its family: q, k, v, o, qkv, up, gate, down, head.
+        name: dotted path of the submodule in the hub model; 'head'; of a block, a name of its own.
+        kind: 'linear' (a frozen linear map x -> y), 'block' (several of them, from the first one's input to the last
+            one's output) or 'head' (pooled features -> label scores).
+        role: what the map is in its family: q, k, v, o, qkv, up, gate, down, head; of a block: mlp.
         layer: layer number; the head counts as the layer above the last.
         stack: 'decoder' or 'encoder'.
         d_in: width of x.
         d_out: width of y.
+        cross: is it of an encoder-decoder's attention over the encoded text?
+        ends: paths of a block's first and last linear map.
     """
 
     name: str
-    kind: Literal["linear", "head"]
+    kind: Literal["linear", "block", "head"]
     role: str
     layer: int
     stack: Literal["decoder", "encoder"]
     d_in: int
     d_out: int
+    cross: bool = False
+    ends: tuple[str, str] | None = None
 
 
 class Binding(Protocol):
@@ -45,6 +51,15 @@ class Binding(Protocol):
     @property
     def sites(self) -> Mapping[str, Site]:
         """Returns the places where the modules act, by name."""
+        ...
+
+    @property
+    def enters(self) -> bool:
+        """Returns whether the modules change what goes into linear maps, too."""
+        ...
+
+    def enter(self, site: Site, x: Tensor) -> Tensor:
+        """Returns x [G, rows, d_in] changed by each group's module, or x itself where they leave it."""
         ...
 
     def apply(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
@@ -70,31 +85,53 @@ class Attachment:
         if self.binding is not None:
             self.tokens = Ragged(lengths.view(self.binding.groups, -1).sum(1))
 
+    def enter(self, site: Site, x: Tensor) -> Tensor:
+        """Returns the input x of a linear map, changed by every group's module."""
+        x_gnd = self._split(x)
+        changed = self._bound().enter(site, x_gnd)
+        return x if changed is x_gnd else self._joined(changed, x)
+
     def change(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Returns the output y of a site, changed by every group's module."""
-        binding = self.binding
-        assert binding is not None  # noqa: S101  (hooks exist only with a binding)
-        if self.tokens is None:
-            x_gnd, y_gnd = (z.reshape(binding.groups, -1, z.shape[-1]) for z in (x, y))
-            return binding.apply(site, x_gnd, y_gnd).view(y.shape)
-        x_gnd, y_gnd = (self.tokens.pad(z[0]) for z in (x, y))
-        return self.tokens.unpad(binding.apply(site, x_gnd, y_gnd))[None]
+        x_gnd, y_gnd = self._split(x), self._split(y)
+        changed = self._bound().apply(site, x_gnd, y_gnd)
+        return y if changed is y_gnd else self._joined(changed, y)
 
+    def _bound(self) -> Binding:
+        assert self.binding is not None  # noqa: S101  (hooks exist only with a binding)
+        return self.binding
 
-def _hook(site: Site, attachment: Attachment) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
-    return lambda _, args, y: attachment.change(site, args[0], y)
+    def _split(self, x: Tensor) -> Tensor:
+        """Returns [G, rows, d] the tokens of each group."""
+        return x.reshape(self._bound().groups, -1, x.shape[-1]) if self.tokens is None else self.tokens.pad(x[0])
+
+    def _joined(self, x_gnd: Tensor, like: Tensor) -> Tensor:
+        """Returns the groups' tokens as they came."""
+        return x_gnd.view(like.shape) if self.tokens is None else self.tokens.unpad(x_gnd)[None]
+
+    def hook(self, model: nn.Module, site: Site) -> Iterator[RemovableHandle]:
+        """Yields a handle for each hook that a site of the model needs."""
+        first, last = (model.get_submodule(name) for name in site.ends or (site.name, site.name))
+        if site.kind == "block":
+            inputs: list[Tensor] = []
+            yield first.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+            yield last.register_forward_hook(lambda _, args, y: self.change(site, inputs.pop(), y))
+        elif site.kind == "linear":
+            if self._bound().enters:
+                yield first.register_forward_pre_hook(lambda _, args: (self.enter(site, args[0]), *args[1:]))
+            yield last.register_forward_hook(lambda _, args, y: self.change(site, args[0], y))
 
 
 @contextmanager
 def attached(model: nn.Module, binding: Binding | None) -> Iterator[Attachment]:
-    """Lets the binding's modules act on the model's linear sites inside the block; the model itself never changes."""
-    handles, attachment = [], Attachment(binding)
+    """Lets the binding's modules act on the model's sites inside the block; the model itself never changes."""
+    handles: list[RemovableHandle] = []
+    attachment = Attachment(binding)
     try:
         if binding is not None:
             for site in binding.sites.values():
-                if site.kind == "linear":
-                    module = model.get_submodule(site.name)
-                    handles.append(module.register_forward_hook(_hook(site, attachment)))
+                if site.kind != "head":
+                    handles += attachment.hook(model, site)
         yield attachment
     finally:
         for handle in handles:
@@ -117,8 +154,9 @@ ROLES = {
 def linear_sites(
     model: nn.Module, layer: nn.Module, number: int, stack: Literal["decoder", "encoder"]
 ) -> Iterator[Site]:
-    """Yields a site for every linear map of a layer whose role is known, in the model's own order."""
+    """Yields a site for every linear map of a layer whose role is known, in the model's own order, then its MLP."""
     prefix = next(name for name, module in model.named_modules() if module is layer)
+    found: dict[str, Site] = {}
     for path, module in layer.named_modules():
         weight = getattr(module, "weight", None)
         if not isinstance(weight, torch.Tensor) or weight.ndim != 2 or isinstance(module, nn.Embedding):
@@ -126,7 +164,13 @@ def linear_sites(
         role = next((ROLES[tail] for tail in _tails(path) if tail in ROLES), None)
         if role is not None:
             d_out, d_in = weight.shape if isinstance(module, nn.Linear) else weight.shape[::-1]  # GPT-2's Conv1D
-            yield Site(f"{prefix}.{path}", "linear", role, number, stack, d_in, d_out)
+            cross = "EncDecAttention" in path
+            found.setdefault(role, site := Site(f"{prefix}.{path}", "linear", role, number, stack, d_in, d_out, cross))
+            yield site
+    if {"up", "down"} <= found.keys():
+        up, down = found["up"], found["down"]
+        ends = (up.name, down.name)
+        yield Site(f"{prefix}.mlp", "block", "mlp", number, stack, up.d_in, down.d_out, ends=ends)
 
 
 def _tails(path: str) -> list[str]:

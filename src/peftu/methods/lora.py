@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from peftu.methods.method import MethodCard, TensorSpec
+from peftu.methods.module import Module
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,10 +21,8 @@ def _plus(value: Any) -> Any:
     return tuple(value.split("+")) if isinstance(value, str) else value
 
 
-class Lora(BaseModel):
+class Lora(Module):
     """y + alpha/rank · x Aᵀ Bᵀ at each target; `A` [G, rank, d_in] starts random, `B` [G, d_out, rank] at zero."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     card: ClassVar[MethodCard] = MethodCard(
         name="lora",
@@ -45,27 +44,21 @@ class Lora(BaseModel):
         ("q", "v", "o", "down"), description="Roles of the linear maps, as q+v: of q k v o gate up down."
     )
     rslora: bool = Field(False, description="Scale by alpha/√rank (arXiv 2312.03732) instead of alpha/rank.")
-    head: bool | None = Field(None, description="Also a linear map on the read state; None: where the base has none.")
 
     @property
     def scale(self) -> float:
         """Returns the factor before the low-rank product."""
         return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
 
-    def tensors(self, site: "Site") -> dict[str, TensorSpec]:
-        """Returns A and B at a target, weight and bias at the head, nothing elsewhere."""
-        if site.kind == "head":
-            wanted = site.stack == "encoder" if self.head is None else self.head
-            return {"weight": TensorSpec((site.d_out, site.d_in)), "bias": TensorSpec((site.d_out,))} if wanted else {}
+    def inside(self, site: "Site") -> dict[str, TensorSpec]:
+        """Returns A and B at a target, nothing elsewhere."""
         if site.role not in self.targets and not (site.role == "qkv" and {"q", "k", "v"} & set(self.targets)):
             return {}
         # peft's start: kaiming-uniform with a = √5 is uniform within 1/√d_in.
         return {"A": TensorSpec((self.rank, site.d_in), site.d_in**-0.5), "B": TensorSpec((site.d_out, self.rank))}
 
-    def apply(self, site: "Site", x: "Tensor", y: "Tensor", p: Mapping[str, "Tensor"]) -> "Tensor":
-        """Returns y plus each user's low-rank change of x (at the head: plus a linear map of x)."""
-        if site.kind == "head":
-            return y + x @ p["weight"].to(x.dtype).mT + p["bias"].to(x.dtype)[:, None]
+    def change(self, site: "Site", x: "Tensor", y: "Tensor", p: Mapping[str, "Tensor"]) -> "Tensor":
+        """Returns y plus each user's low-rank change of x."""
         a_grd, b_gor = p["A"].to(x.dtype), p["B"].to(x.dtype)
         return y.baddbmm(x @ a_grd.mT, b_gor.mT, alpha=self.scale)
 

@@ -6,7 +6,7 @@ user or thousands. A *reference method* (majorities, mixed head) is fitted on th
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +96,15 @@ class ModuleMethod(Protocol):
         ...
 
 
+@runtime_checkable
+class EnteringMethod(ModuleMethod, Protocol):
+    """A module method that changes what goes into frozen linear maps, too."""
+
+    def enter(self, site: "Site", x: "Tensor", p: Mapping[str, "Tensor"]) -> "Tensor":
+        """Returns x [G, n, d_in] changed before the frozen map of a linear site reads it, or x itself."""
+        ...
+
+
 methods: Registry[type[Any]] = Registry(
     "method",
     {
@@ -105,5 +114,6 @@ methods: Registry[type[Any]] = Registry(
         "zero-shot": "peftu.methods.zero_shot:ZeroShot",
         "global": "peftu.methods.lora:GlobalLora",
         "lora": "peftu.methods.lora:Lora",
+        "ia3": "peftu.methods.ia3:Ia3",
     },
 )
