@@ -112,6 +112,11 @@ class RunSpec(Spec):
     base: str = "smollm2-135m-instruct"
     region: RegionSpec | None = Field(None, description="None: the default of the base's family.")
     train: dict[str, Any] = Field(default_factory=dict, description="TrainSpec values that hold for every method.")
+    preset: str | None = Field(None, description="Where defaults that nobody wrote come from; see peftu.preset.")
+    settings: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Method as asked for -> knobs and TrainSpec values from the preset."
+    )
+    metric: dict[str, str] = Field(default_factory=dict, description="Kind of task -> main metric, not its card's.")
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     max_tokens: int = Field(256, ge=16, description="Longest text in tokens; longer ones are cut and counted.")
 

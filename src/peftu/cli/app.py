@@ -45,6 +45,9 @@ WarmStart = Annotated[str | None, typer.Option(help="none, or global: train on e
 Shrink = Annotated[float | None, typer.Option(help="Pull of a user's module towards its warm start.")]
 Setting = Annotated[list[str] | None, typer.Option("-s", "--set", help="A rare knob, as train.batch=16.")]
 Config = Annotated[Path | None, typer.Option(help="YAML file with a run's description; flags win over it.")]
+PresetName = Annotated[
+    str | None, typer.Option("--preset", help="Settings beneath all flags: paper, or a file of 'peftu tune'.")
+]
 TaskOption = Annotated[list[str] | None, typer.Option("--option", help="A task's option, as group=g1.")]
 Out = Annotated[Path | None, typer.Option(help="Run folder; default runs/<task>-<id>.")]
 
@@ -130,6 +133,7 @@ def run(
     shrink: Shrink = None,
     setting: Setting = None,
     config: Config = None,
+    preset: PresetName = None,
     out: Out = None,
     json: Json = False,
 ) -> None:
@@ -156,6 +160,7 @@ def compare(
     shrink: Shrink = None,
     setting: Setting = None,
     config: Config = None,
+    preset: PresetName = None,
     out: Out = None,
     json: Json = False,
 ) -> None:
@@ -183,6 +188,43 @@ def _execute(flags: dict[str, Any]) -> None:
         stderr.print(line, soft_wrap=True)
         sys.exit(130)
     emit(record.cli_json(out), flags["json"], summary(record), f"\nreport: {out / 'report.html'}")
+
+
+@app.command()
+def tune(
+    task: str,
+    methods: Annotated[str, typer.Option(help="Methods that train modules, with commas between them.")],
+    out: Annotated[Path, typer.Option(help="The preset to write; trials are kept beside it.")] = Path("preset.json"),
+    trials: Annotated[int, typer.Option(min=1, help="Choices of settings that each method may try.")] = 12,
+    parameters: Annotated[int | None, typer.Option(min=1, help="Most numbers a user's module may have.")] = None,
+    base: Base = None,
+    raw: Raw = None,
+    option: TaskOption = None,
+    regime: Regime = None,
+    region: Region = None,
+    users: Users = None,
+    min_items: MinItems = None,
+    max_items: MaxItems = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds; they start at 10, where results start at 0.")] = 1,
+    setting: Setting = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Choose settings for each method on validation rows, and write them as a preset for run and compare."""
+    _need_torch()
+    from peftu.cli.spec import run_spec
+    from peftu.execute.tune import tune as search
+
+    unused = dict.fromkeys(("epochs", "lr", "warm_start", "shrink", "preset"))
+    spec = run_spec({**locals(), **unused, "seeds": None})
+    spec = spec.model_copy(update={"seeds": tuple(range(10, 10 + seeds))})
+    try:
+        with bars() as shown:
+            found = search(spec, out, trials, parameters, raw, shown)
+    except KeyboardInterrupt:
+        stderr.print("interrupted: the trials made are kept — start again to go on", soft_wrap=True)
+        sys.exit(130)
+    emit(found.model_dump(mode="json", exclude_defaults=True), json, f"preset: {out}")
 
 
 @app.command()

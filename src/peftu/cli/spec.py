@@ -8,7 +8,9 @@ import yaml
 
 from peftu.cli.data import task_options
 from peftu.config import MethodSpec, RegionSpec, RunSpec, assignments, validated
+from peftu.data.task import tasks
 from peftu.errors import PeftuError
+from peftu.preset import Preset, load_preset
 
 GROUPS = {"split": ("regime", "users", "min_items", "max_items"), "train": ("epochs", "lr", "warm_start", "shrink")}
 
@@ -19,7 +21,10 @@ def run_spec(flags: dict[str, Any]) -> RunSpec:
     Raises:
         PeftuError: an unknown key or an impossible value, named with its flag or field.
     """
-    values = _read(flags["config"]) if flags["config"] else {}
+    written = _read(flags["config"]) if flags["config"] else {}
+    name = flags.get("preset") or written.get("preset")
+    preset = load_preset(str(name)) if name else None
+    values = _merged(_beneath(preset, flags["task"]), written) if preset else written
     values |= {key: flags[key] for key in ("task", "base") if flags[key] is not None}
     values["methods"] = tuple(MethodSpec.parse(part) for part in method_list(flags["methods"]))
     if flags["seeds"] is not None:
@@ -32,7 +37,34 @@ def run_spec(flags: dict[str, Any]) -> RunSpec:
         values["region"] = RegionSpec.parse(flags["region"]).model_dump()
     for key, value in assignments(",".join(flags["setting"] or []), "-s", dotted=True).items():
         _put(values, key, value)
-    return validated(RunSpec, values, "run")
+    spec = validated(RunSpec, values, "run")
+    if preset is None:
+        return spec
+    settings = {str(method): preset.settings(method, method.base or spec.base) for method in spec.methods}
+    return spec.model_copy(
+        update={"preset": name, "settings": {key: found for key, found in settings.items() if found}}
+    )
+
+
+def _beneath(preset: Preset, task: str) -> dict[str, Any]:
+    """Returns what a preset says of a whole run on a task."""
+    values: dict[str, Any] = {"split": dict(preset.split), "train": dict(preset.train), "metric": dict(preset.metric)}
+    if preset.base:
+        values["base"] = preset.base
+    if preset.region:
+        values["region"] = preset.region.model_dump()
+    if preset.task_preset in tasks.get(task).card.presets:
+        values["task_options"] = {"preset": preset.task_preset}
+    return values
+
+
+def _merged(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of both, group by group; the second wins."""
+    both = {**low, **high}
+    for key in low.keys() & high.keys():
+        if isinstance(low[key], dict) and isinstance(high[key], dict):
+            both[key] = {**low[key], **high[key]}
+    return both
 
 
 def method_list(text: str) -> list[str]:

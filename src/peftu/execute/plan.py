@@ -82,9 +82,11 @@ def _job(spec: RunSpec, asked: MethodSpec) -> Job:
     cls = methods.get(asked.name)
     where = f"method {asked.name}"
     ours = TrainSpec.model_fields if hasattr(cls, "tensors") else {}
+    preset = spec.settings.get(str(asked), {})
     train_keys = {key: value for key, value in asked.params.items() if key in ours}
     region_keys = {key: value for key, value in asked.params.items() if ours and key in RegionSpec.model_fields}
-    knobs = {k: v for k, v in asked.params.items() if k not in train_keys and k not in region_keys}
+    given = {**preset, **asked.params}
+    knobs = {key: given[key] for key in given if key not in ours and not (ours and key in RegionSpec.model_fields)}
     card: MethodCard = cls.card
     if card.needs_base == "no" and asked.base:
         raise PeftuError(f"{where}: takes no base — write '{asked.name}' without '@{asked.base}'")
@@ -92,8 +94,9 @@ def _job(spec: RunSpec, asked: MethodSpec) -> Job:
     needed = card.needs_base == "yes" or (card.needs_base == "optional" and getattr(method, "reads_base", True))
     base = asked.base or (spec.base if needed else None)
     region = spec.region
-    if region_keys:
-        region = validated(RegionSpec, {**(region.model_dump() if region else {}), **region_keys}, where)
+    low = {key: value for key, value in preset.items() if key in RegionSpec.model_fields}
+    if region_keys or low:
+        region = validated(RegionSpec, {**low, **(region.model_dump() if region else {}), **region_keys}, where)
     defaults: dict[str, Any] = getattr(cls, "train_defaults", {})
     if not is_module(method):
         return Job(asked, method, base, region, validated(TrainSpec, spec.train, "train"))
@@ -102,14 +105,15 @@ def _job(spec: RunSpec, asked: MethodSpec) -> Job:
         common.pop("warm_start", None), common.pop("shrink", None)
         for key in {"warm_start", "shrink"} & set(train_keys):
             raise PeftuError(f"{where}: {key} is for modules of single users — take it out")
-    values = {**defaults, **common, **train_keys}
+    low = {key: value for key, value in preset.items() if key in ours}
+    values = {**defaults, **low, **common, **train_keys}
     train = validated(TrainSpec, values, where)
     if train.warm_start == "none" and train.shrink:
         raise PeftuError(f"{where}: shrink pulls towards a warm start — add warm_start=global")
     if train.warm_start == "none":
         return Job(asked, method, base, region, train)
     warm: dict[str, Any] = getattr(cls, "warm_defaults", {})
-    train = validated(TrainSpec, {**defaults, **warm, **common, **train_keys}, where)
+    train = validated(TrainSpec, {**defaults, **warm, **low, **common, **train_keys}, where)
     everyone = methods.get("global")
     start = everyone(**method.model_dump())
     settings = {k: v for k, v in spec.train.items() if k not in ("warm_start", "shrink")}

@@ -1,5 +1,6 @@
 """A whole run: data, split, every method at every seed, judgement, and one folder that is written whole."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -25,7 +26,7 @@ from peftu.execute.estimate import Estimate, estimate
 from peftu.execute.frames import predictions_frame
 from peftu.execute.plan import Job, plan
 from peftu.execute.progress import Reporter, Silent
-from peftu.metrics import user_scores
+from peftu.metrics import metrics, user_scores
 from peftu.report.html import render
 from peftu.results import (
     PREDICTIONS,
@@ -77,6 +78,9 @@ def run(
     table = load_task(spec.task, raw, spec.task_options)
     if table.card.kind == "text":
         raise PeftuError(f"task {spec.task}: its targets are texts — run and compare take tasks with labels")
+    if table.card.kind in spec.metric:
+        card = table.card.model_copy(update={"main_metric": metrics.get(spec.metric[table.card.kind]).name})
+        table = dataclasses.replace(table, card=card)
     splits = {seed: make_split(table, spec.split, seed) for seed in spec.seeds}
     problems = {seed: make_problem(table, table.card, split) for seed, split in splits.items()}
     workshop = Workshop(table.card, problems, spec.max_tokens, reporter)

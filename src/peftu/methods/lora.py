@@ -37,6 +37,7 @@ class Lora(Module):
     # Chosen by validation loss on TweetEval, seeds 10 to 12, which no reported result uses (design/training.md).
     train_defaults: ClassVar[dict[str, Any]] = {"lr": 1e-3, "epochs": 8}
     warm_defaults: ClassVar[dict[str, Any]] = {"lr": 1e-3, "epochs": 6}
+    search: ClassVar[dict[str, tuple[Any, ...]]] = {"rank": (1, 2, 4, 8, 16, 32)}
 
     rank: int = Field(8, ge=1)
     alpha: float = Field(16.0, gt=0)

@@ -1,0 +1,269 @@
+"""Settings for each method, chosen on validation rows: learning rate, epochs, own knobs, shrinkage and region.
+
+Each method climbs from its defaults, one setting at a time to a neighbouring value, and keeps a move that lowers the
+validation loss. Every method gets the same users, seeds, number of trials and longest training, and may have no more
+parameters a user than the budget allows. Test rows are never scored. A trial that was made before is read, not run.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from peftu.bank import Layout
+from peftu.config import MethodSpec, RunSpec
+from peftu.data.load import load_task
+from peftu.data.problem import PARTS, Problem
+from peftu.data.sources import writing_to
+from peftu.data.splits import make_problem, make_split
+from peftu.environment import current_environment
+from peftu.errors import PeftuError
+from peftu.execute.cells import Cell, Workshop
+from peftu.execute.plan import Job, is_module, plan
+from peftu.execute.progress import Reporter, Silent
+from peftu.preset import WARM, Preset
+from peftu.results import write_atomic
+
+STEP = 10**0.5  # between neighbouring learning rates
+EPOCHS = (2, 4, 8, 16)
+SHRINK = (0.0, 0.03, 0.1, 0.3, 1.0)
+DEPTHS = (1, 2, 4, 6, 12)
+LEAST_GAIN = 0.002  # nats: what a move must gain to be worth taking
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One method with one choice of settings.
+
+    Attributes:
+        settings: beside the method's defaults.
+        loss: validation loss in nats, averaged over each user's rows, then users, then seeds; None: over the budget.
+        seconds: what it took.
+        parameters: numbers a user has of their own.
+    """
+
+    settings: Settings
+    loss: float | None
+    seconds: float
+    parameters: int
+
+
+class Trials:
+    """The trials made so far, in a file beside the preset: one JSON line each, appended as soon as it is known."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known: dict[str, Trial] = {}
+        if path.exists():
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+                try:
+                    read = json.loads(line)
+                    key = read.pop("key")
+                    self._known[key] = Trial(**read)
+                except (ValueError, TypeError, KeyError):
+                    raise PeftuError(f"{path}: line {number} is no trial — delete the line, or the file") from None
+
+    def get(self, key: str, make: Callable[[], Trial]) -> Trial:
+        """Returns the trial of this key; made, and kept, if it is not known."""
+        if key not in self._known:
+            self._known[key] = trial = make()
+            with writing_to(self.path.parent), self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"key": key, **vars(trial)}) + "\n")
+        return self._known[key]
+
+
+def tune(
+    spec: RunSpec,
+    out: Path,
+    trials: int = 12,
+    parameters: int | None = None,
+    raw: Path | None = None,
+    reporter: Reporter | None = None,
+) -> Preset:
+    """Returns the preset of the settings found, also written to a JSON file.
+
+    Args:
+        spec: task, users, seeds and methods; the seeds should be none that results are reported on.
+        out: the JSON file; an earlier preset in it keeps its methods that are not tuned again. Trials are kept
+            beside it, so that tuning goes on where it stopped.
+        trials: how many choices of settings each method may try.
+        parameters: most numbers a user's module may have; None: no limit.
+        raw: folder with the task's raw files.
+        reporter: hears how far the work is.
+
+    Raises:
+        PeftuError: a task or method that cannot be tuned, or nothing within the budget.
+    """
+    reporter = reporter or Silent()
+    table = load_task(spec.task, raw, spec.task_options)
+    problems = {seed: make_problem(table, table.card, make_split(table, spec.split, seed)) for seed in spec.seeds}
+    if not all(len(problem.rows("val")) for problem in problems.values()):
+        raise PeftuError("tune: the split has no validation rows — choose a larger validation share")
+    workshop = Workshop(table.card, problems, spec.max_tokens, reporter)
+    with writing_to(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    known = Trials(out.with_suffix(".trials.jsonl"))
+    preset = _earlier(out)
+    for asked in spec.methods:
+        search = _Search(spec, asked, workshop, known, trials, parameters, reporter)
+        best = search.climb()
+        reporter.note(f"{asked}: validation loss {best.loss:.4f} with {best.settings or 'the defaults'}")
+        methods = {base: dict(of) for base, of in preset.methods.items()}
+        methods.setdefault(search.job(best.settings).base or "*", {})[search.name] = best.settings
+        found = {**preset.found, search.name: _how(spec, table.hash, trials, parameters, best)}
+        preset = preset.model_copy(update={"methods": methods, "found": found})
+        write_atomic(out, json.dumps(preset.model_dump(mode="json", exclude_defaults=True), indent=1) + "\n")
+    return preset
+
+
+class _Search:
+    """The climb of one method."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        asked: MethodSpec,
+        workshop: Workshop,
+        known: Trials,
+        trials: int,
+        parameters: int | None,
+        reporter: Reporter,
+    ) -> None:
+        self.spec, self.asked, self.workshop, self.known = spec, asked, workshop, known
+        self.left, self.parameters, self.reporter = trials, parameters, reporter
+        if not is_module(self.job({}).method):
+            raise PeftuError(f"tune: {asked.name} trains no module, it chooses as it is fitted — leave it out")
+        self.seen: set[str] = set()
+
+    @property
+    def name(self) -> str:
+        """Returns what the method is called in a preset."""
+        return WARM + self.asked.name if self.job({}).start else self.asked.name
+
+    def job(self, settings: Settings) -> Job:
+        """Returns the method's job with these settings; what the user wrote in brackets stays."""
+        method = self.asked.model_copy(update={"params": {**settings, **self.asked.params}})
+        (job,) = plan(self.spec.model_copy(update={"methods": (method,)}))
+        return job
+
+    def climb(self) -> Trial:
+        """Returns the best trial within the budgets.
+
+        Raises:
+            PeftuError: not even the smallest module tried fits the budget of parameters.
+        """
+        told = self.reporter.stage(f"tuning {self.asked}", self.left)
+        best = self._try({})
+        told(1)
+        moved = True
+        while moved and self.left > 0:
+            moved = False
+            for key, values in self._axes(best.settings):
+                for value in values:
+                    if self.left <= 0:
+                        break
+                    trial = self._try({**best.settings, key: value})
+                    told(1)
+                    if trial.loss is not None and trial.loss < (best.loss or float("inf")) - LEAST_GAIN:
+                        best, moved = trial, True
+                        break  # the axis is looked at again from here, on the next round
+        if best.loss is None:
+            raise PeftuError(
+                f"tune: {self.asked} has {best.parameters:,} parameters a user, more than {self.parameters:,} — "
+                "raise --parameters, or write a smaller module in its brackets"
+            )
+        return best
+
+    def _axes(self, settings: Settings) -> Iterator[tuple[str, list[Any]]]:
+        """Yields a setting and its neighbouring values, none of which was tried from here before."""
+        job = self.job(settings)
+        base = self.workshop.base(job.base or "")
+        now = {**vars(job.method), **job.train.model_dump(), "depth": base.region(job.region).depth}
+        ladders: dict[str, Sequence[Any]] = {
+            "lr": [round_to(now["lr"] * factor) for factor in (STEP, 1, 1 / STEP)],
+            "epochs": EPOCHS,
+            **getattr(type(job.method), "search", {}),
+            **({"shrink": SHRINK} if job.start else {}),
+            "depth": [depth for depth in DEPTHS if depth <= base.family.layers],
+        }
+        for key, ladder in ladders.items():
+            if key in self.asked.params:
+                continue
+            ordered = list(dict.fromkeys([*ladder, now[key]]))
+            if all(isinstance(value, int | float) for value in ordered):
+                ordered.sort(reverse=key == "lr")
+            place = ordered.index(now[key])
+            beside = [ordered[p] for p in (place - 1, place + 1) if 0 <= p < len(ordered)]
+            fresh = [value for value in beside if self._mark({**settings, key: value}) not in self.seen]
+            if fresh:
+                yield key, fresh
+
+    def _mark(self, settings: Settings) -> str:
+        return json.dumps(self.job(settings).resolved(), sort_keys=True)
+
+    def _try(self, settings: Settings) -> Trial:
+        mark = self._mark(settings)
+        self.seen.add(mark)
+        self.left -= 1
+        split = {seed: problem.split_hash for seed, problem in self.workshop.problems.items()}
+        key = hashlib.sha256(json.dumps([mark, split, self.parameters]).encode()).hexdigest()[:16]
+        return self.known.get(key, lambda: self._make(settings))
+
+    def _make(self, settings: Settings) -> Trial:
+        job = self.job(settings)
+        base = self.workshop.base(job.base or "")
+        width = Layout(job.method, base.sites(base.region(job.region), len(self.workshop.prompt.words))).width
+        if self.parameters is not None and width > self.parameters:
+            return Trial(settings, None, 0.0, width)
+        cells = {seed: self.workshop.run(job, seed) for seed in self.workshop.problems}
+        losses = [validation_loss(self.workshop.problems[seed], cell) for seed, cell in cells.items()]
+        return Trial(settings, float(np.mean(losses)), sum(cell.seconds for cell in cells.values()), width)
+
+
+def validation_loss(problem: Problem, cell: Cell) -> float:
+    """Returns the mean over users of the mean loss of their validation rows, in nats."""
+    validation = problem.part[cell.rows] == PARTS.index("val")
+    rows = cell.rows[validation]
+    scores, target = cell.scores[validation].astype(np.float64), problem.target[rows]
+    if problem.card.kind == "multi":
+        loss = (np.logaddexp(0, scores) - scores * target).mean(1)
+    else:
+        loss = -(scores * target).sum(1)
+    of_user = pl.DataFrame({"user": problem.user[rows], "loss": loss}).group_by("user").agg(pl.col("loss").mean())
+    return float(of_user.sort("user")["loss"].to_numpy().mean())
+
+
+def round_to(value: float, digits: int = 2) -> float:
+    """Returns the value with so many significant digits, so that climbing up and down meets the same numbers."""
+    return float(f"{value:.{digits - 1}e}")
+
+
+def _earlier(out: Path) -> Preset:
+    from peftu.preset import load_preset
+
+    if out.exists():
+        return load_preset(str(out))
+    return Preset(name=out.stem, note="Found by peftu tune on validation rows.")
+
+
+def _how(spec: RunSpec, data: str, trials: int, parameters: int | None, best: Trial) -> dict[str, Any]:
+    """Returns how a method's settings were found."""
+    machine = current_environment()
+    return {
+        "task": spec.task,
+        "data": data,
+        "seeds": list(spec.seeds),
+        "split": spec.split.model_dump(mode="json", exclude_defaults=True),
+        "trials": trials,
+        "parameters_at_most": parameters,
+        "loss": best.loss,
+        "parameters": best.parameters,
+        "machine": machine.model_dump(mode="json"),
+    }

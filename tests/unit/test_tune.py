@@ -1,0 +1,101 @@
+"""Tuning climbs on validation rows, within its budgets, and goes on where it stopped."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import log_loss
+
+from peftu.base.model import FrozenBase
+from peftu.config import MethodSpec, RunSpec
+from peftu.data.synthetic import synthetic_table
+from peftu.errors import PeftuError
+from peftu.execute import cells
+from peftu.execute import tune as module
+from peftu.execute.cells import Cell
+from peftu.execute.tune import tune, validation_loss
+from peftu.preset import load_preset
+from peftu.testing import tiny_base
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Settings of every trial that was really made, on a synthetic task and a tiny base."""
+
+    def load(name: str, **_: Any) -> FrozenBase:
+        base = tiny_base("llama")
+        base.name = name
+        return base
+
+    monkeypatch.setattr(cells, "load_base", load)
+    monkeypatch.setattr(module, "load_task", lambda *_: synthetic_table(users=3, items=20))
+    real, seen = module._Search._make, []
+
+    def make(self: module._Search, settings: dict[str, Any]) -> module.Trial:
+        seen.append(settings)
+        return real(self, settings)
+
+    monkeypatch.setattr(module._Search, "_make", make)
+    return seen
+
+
+def spec_of(*methods: str, **train: Any) -> RunSpec:
+    asked = tuple(MethodSpec.parse(method) for method in methods)
+    return RunSpec(task="any", methods=asked, base="llama", seeds=(10,), train={"epochs": 2, **train})
+
+
+def test_climbs_from_a_poor_default_and_goes_on_where_it_stopped(made: list[dict[str, Any]], tmp_path: Path) -> None:
+    out = tmp_path / "mine.json"
+    spec = spec_of("lora[rank=2]", lr=1e-5)
+    preset = tune(spec, out, trials=5)
+    assert len(made) == 5
+    assert preset.methods["llama"]["lora"]["lr"] > 1e-5
+    trials = [json.loads(line) for line in out.with_suffix(".trials.jsonl").read_text().splitlines()]
+    losses = [trial["loss"] for trial in trials]
+    assert preset.found["lora"]["loss"] == min(losses) < losses[0]
+    assert load_preset(str(out)) == preset
+    assert tune(spec, out, trials=5) == preset
+    assert len(made) == 5
+    tune(spec, out, trials=6)
+    assert len(made) == 6
+    both = tune(spec_of("lora[rank=2,warm_start=global]"), out, trials=1)
+    assert set(both.methods["llama"]) == {"lora", "global+lora"}
+
+
+def test_nothing_over_the_parameter_budget_is_chosen(made: list[dict[str, Any]], tmp_path: Path) -> None:
+    with pytest.raises(PeftuError, match=r"lora\[rank=4\] has [\d,]+ parameters a user, more than 10 — raise"):
+        tune(spec_of("lora[rank=4]"), tmp_path / "mine.json", trials=2, parameters=10)
+
+
+def test_a_method_without_modules_has_nothing_to_tune(made: list[dict[str, Any]], tmp_path: Path) -> None:
+    with pytest.raises(PeftuError, match="mixed-head trains no module"):
+        tune(spec_of("mixed-head"), tmp_path / "mine.json")
+
+
+@pytest.mark.parametrize("kind", ["single", "multi"])
+def test_the_loss_is_a_mean_over_users(kind: Any) -> None:
+    from peftu.config import SplitSpec
+    from peftu.data.splits import make_problem, make_split
+
+    table = synthetic_table(users=3, items=40, kind=kind)
+    problem = make_problem(table, table.card, make_split(table, SplitSpec(), 0))
+    rows = np.flatnonzero(problem.part > 0)
+    scores = np.random.default_rng(0).normal(size=(len(rows), problem.target.shape[1]))
+    if kind == "single":
+        scores -= np.logaddexp.reduce(scores, 1, keepdims=True)
+    losses = []
+    for user in range(3):
+        own = [place for place, row in enumerate(rows) if problem.user[row] == user and problem.part[row] == 1]
+        gold = problem.target[rows[own]]
+        if kind == "single":
+            losses.append(log_loss(gold.argmax(1), np.exp(scores[own]), labels=range(gold.shape[1])))
+        else:
+            chance = 1 / (1 + np.exp(-scores[own]))
+            losses.append(np.mean([log_loss(gold[:, c], chance[:, c], labels=[0, 1]) for c in range(gold.shape[1])]))
+    cell = Cell(rows, scores.astype(np.float64))  # type: ignore[arg-type]
+    assert validation_loss(problem, cell) == pytest.approx(float(np.mean(losses)), abs=1e-9)
