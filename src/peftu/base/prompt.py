@@ -19,12 +19,20 @@ class Prompt:
         words: the word for each label, in label order.
         max_tokens: longest text in tokens; longer ones are cut at the end and counted.
         exclusive: one label holds (softmax over the labels), or each holds or not (a logit for each).
+        shown: items with their answers, as demonstrations before the text: (body, answer) each.
     """
 
     instruction: str
     words: tuple[str, ...]
     max_tokens: int = 256
     exclusive: bool = True
+    shown: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def lead(self) -> str:
+        """Returns instruction and demonstrations as plain text, up to where the text stands."""
+        shown = "".join(f"{body}\nAnswer: {answer}\n\n" for body, answer in self.shown)
+        return f"{self.instruction}\n\n{shown}"
 
     @staticmethod
     def body(text: Text) -> str:

@@ -1,6 +1,6 @@
 """One method at one seed: fit, score the validation and test rows, measure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, cast
@@ -17,8 +17,9 @@ from peftu.base.region import Region
 from peftu.data.problem import Floats, Problem, Text
 from peftu.data.task import TaskCard
 from peftu.execute.cost import measured
-from peftu.execute.plan import Job, is_module, is_reference
+from peftu.execute.plan import Job, is_module, is_prompting, is_reference
 from peftu.execute.progress import Reporter
+from peftu.execute.prompted import prompted
 from peftu.predict import score
 from peftu.store import EVERYONE
 from peftu.train import Examples, Trained, Unit, UnitLog, train
@@ -76,8 +77,8 @@ class Workshop:
         self.problems, self.reporter = problems, reporter
         self.prompt = prompt_of(card, max_tokens)
         self.texts: list[Text] = list(dict.fromkeys(text for p in problems.values() for text in p.texts))
-        place = {text: number for number, text in enumerate(self.texts)}
-        self.number = {s: np.array([place[t] for t in p.texts], dtype=np.int64) for s, p in problems.items()}
+        self.place = {text: number for number, text in enumerate(self.texts)}
+        self.number = {s: np.array([self.place[t] for t in p.texts], dtype=np.int64) for s, p in problems.items()}
         self.base: Callable[[str], FrozenBase] = cache(partial(load_base, say=reporter.note))
         self.cut: dict[str, int] = {}
         self._contexts: dict[tuple[str, Region], tuple[Context, float]] = {}
@@ -118,13 +119,16 @@ class Workshop:
                 cell = self._reference(job, seed)
             elif is_module(job.method):
                 cell = self._module(job, seed)
+            elif is_prompting(job.method):
+                rows, scores, notes = prompted(self, job, seed)
+                cell = Cell(rows, scores, notes=notes)
             else:
                 cell = self._untrained(job, seed)
         cell.seconds += cost.seconds
         cell.peak_rss_bytes = cost.peak_rss_bytes
         return cell
 
-    # --- the three kinds of method ------------------------------------------------------------------------------
+    # --- the kinds of method ------------------------------------------------------------------------------
 
     def _reference(self, job: Job, seed: int) -> Cell:
         problem = self.problems[seed]
@@ -133,7 +137,7 @@ class Workshop:
         if job.base is not None:
             made_before = job.base in self._embedded
             vectors, seconds = self.embedded(job.base)
-            features, alone = _Vectors(vectors, self.texts), seconds if made_before else 0.0
+            features, alone = _Vectors(vectors, self.place), seconds if made_before else 0.0
         fitted = job.method.fit(problem, features, seed)
         scores = fitted.scores(problem.user[rows], problem.text[rows])
         return Cell(rows, scores, alone, parameters=int(fitted.parameters_per_user), notes=dict(fitted.notes))
@@ -223,8 +227,8 @@ class Workshop:
 class _Vectors:
     """Sentence vectors computed before, as `Features`."""
 
-    def __init__(self, vectors: Floats, texts: Sequence[Text]) -> None:
-        self.vectors, self.place = vectors, {text: number for number, text in enumerate(texts)}
+    def __init__(self, vectors: Floats, place: Mapping[Text, int]) -> None:
+        self.vectors, self.place = vectors, place
 
     def embed(self, texts: Sequence[Text]) -> Floats:
         return self.vectors[[self.place[text] for text in texts]]

@@ -8,9 +8,10 @@ import torch
 
 from peftu.bank import Layout
 from peftu.base.model import FrozenBase
+from peftu.base.reading import reading_limit
 from peftu.data.problem import Problem
 from peftu.execute.cells import BYTES_PER_NUMBER, Workshop
-from peftu.execute.plan import Job, is_module
+from peftu.execute.plan import Job, is_module, is_prompting
 
 CHARACTERS_PER_TOKEN = 4.0
 FRAME_TOKENS = 12  # end of turn and assistant marker round a text
@@ -53,6 +54,12 @@ def estimate(jobs: Sequence[Job], workshop: Workshop, problems: Mapping[int, Pro
         base = workshop.base(job.base)
         rate = matmul_rate(base) * EFFICIENCY
         layer = layer_flops(base)
+        if is_prompting(job.method):
+            reading_limit(base)  # an encoder reads no prompt
+            shown = 1 + job.method.most_shown
+            read = sum(int((problem.part > 0).sum()) for problem in problems.values())
+            seconds += read * shown * text_tokens / max(1, len(workshop.texts)) * layer * base.family.layers / rate
+            continue
         region = base.region(job.region)
         if (job.base, region) not in prefilled:
             prefilled.add((job.base, region))

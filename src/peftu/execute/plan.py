@@ -63,6 +63,11 @@ def is_reference(method: object) -> bool:
     return hasattr(method, "fit")
 
 
+def is_prompting(method: object) -> bool:
+    """Returns whether a method composes what the base reads (`PromptingMethod`)."""
+    return hasattr(method, "composer")
+
+
 def plan(spec: RunSpec) -> list[Job]:
     """Returns the run's jobs, in the order asked for.
 

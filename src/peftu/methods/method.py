@@ -1,7 +1,8 @@
-"""What a method is: the two protocols, the card, and the registry.
+"""What a method is: the protocols, the card, and the registry.
 
 A *module method* (LoRA, …) adds tensors to a frozen base, stacked over users; the same code trains and serves one
 user or thousands. A *reference method* (majorities, mixed head) is fitted on the labels and frozen features directly.
+A *prompting method* (few-shot, …) trains nothing: it composes what the base reads (`peftu.methods.composing`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -112,6 +113,9 @@ methods: Registry[type[Any]] = Registry(
         "user-majority": "peftu.methods.reference:UserMajority",
         "mixed-head": "peftu.methods.mixed:MixedHead",
         "zero-shot": "peftu.methods.zero_shot:ZeroShot",
+        "few-shot": "peftu.methods.prompting:FewShot",
+        "retrieval": "peftu.methods.prompting:Retrieval",
+        "profile": "peftu.methods.prompting:Profile",
         "global": "peftu.methods.lora:GlobalLora",
         "lora": "peftu.methods.lora:Lora",
         "ia3": "peftu.methods.ia3:Ia3",

@@ -73,19 +73,28 @@ class Decoder:
     def frame(self, prompt: Prompt) -> tuple[list[int], list[int], list[list[int]]]:
         """Returns the tokens of head and tail, and of each label's word after the tail."""
         if getattr(self.tokenizer, "chat_template", None):
-            turns = [{"role": "system", "content": prompt.instruction}, {"role": "user", "content": _MARK}]
+            bodies = [*(body.replace(_MARK, "") for body, _ in prompt.shown), _MARK]
+            answers = [answer for _, answer in prompt.shown]
             try:
-                chat = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+                chat = self._chat([{"role": "system", "content": prompt.instruction}], bodies, answers)
             except Exception:  # noqa: BLE001  (templates raise their own errors where there is no system turn)
-                turns = [{"role": "user", "content": f"{prompt.instruction}\n\n{_MARK}"}]
-                chat = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-            head, _, tail = chat.partition(_MARK)
+                bodies[0] = f"{prompt.instruction}\n\n{bodies[0]}"
+                chat = self._chat([], bodies, answers)
+            head, _, tail = chat.rpartition(_MARK)
             words = list(prompt.words)
         else:
-            head, tail = f"{self.tokenizer.bos_token or ''}{prompt.instruction}\n\n", "\nAnswer:"
+            head, tail = f"{self.tokenizer.bos_token or ''}{prompt.lead}", "\nAnswer:"
             words = [f" {word}" for word in prompt.words]
         head_ids, tail_ids, *word_ids = self.tokenizer([head, tail, *words], add_special_tokens=False)["input_ids"]
         return head_ids, tail_ids, word_ids
+
+    def _chat(self, turns: list[dict[str, str]], bodies: Sequence[str], answers: Sequence[str]) -> str:
+        """Returns the chat that begins with these turns, gives each text its answer, and awaits the last one's."""
+        for number, body in enumerate(bodies):
+            turns = [*turns, {"role": "user", "content": body}]
+            if number < len(answers):
+                turns = [*turns, {"role": "assistant", "content": answers[number]}]
+        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
     # --- running ------------------------------------------------------------------------------------------------
 

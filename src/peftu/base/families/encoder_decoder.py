@@ -105,8 +105,8 @@ class EncoderDecoder:
         For span 'answer': cross-attention keys and values in the region, and the decoder's state at its floor. For
         span 'all': the encoder's state at its floor (token ids where that is the embedding).
         """
-        bodies = [f"{prompt.instruction}\n\n{prompt.body(text)}" for text in texts]
-        allowed = prompt.max_tokens + len(self.tokenizer(prompt.instruction)["input_ids"])
+        bodies = [f"{prompt.lead}{prompt.body(text)}" for text in texts]
+        allowed = prompt.max_tokens + len(self.tokenizer(prompt.lead.rstrip())["input_ids"])
         lists, cut = token_lists(self.tokenizer, bodies, allowed, special=True)
         words = self.tokenizer(list(prompt.words), add_special_tokens=False)["input_ids"]
         nodes = label_trie(words, self.tokenizer.eos_token_id)

@@ -94,6 +94,18 @@ def token_lists(
     return [tokens[:max_tokens] for tokens in encoded], cut
 
 
+def context_limit(config: Any, offset: int = 0) -> int | None:
+    """Returns how many tokens a model can look at at once; None where it sets no limit.
+
+    Args:
+        config: of the hub model.
+        offset: places that the model counts and no token has.
+    """
+    places, window = (getattr(config, name, None) for name in ("max_position_embeddings", "sliding_window"))
+    limits = [*([] if places is None else [int(places) - offset]), *([] if window is None else [int(window)])]
+    return min(limits, default=None)
+
+
 def check_reach(config: Any, tokens: int, offset: int = 0) -> None:
     """Checks that a model can look at so many tokens at once.
 
@@ -105,10 +117,8 @@ def check_reach(config: Any, tokens: int, offset: int = 0) -> None:
     Raises:
         PeftuError: it was made for fewer.
     """
-    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "sliding_window")]
-    places, window = (tokens + offset if limit is None else int(limit) for limit in limits)
-    reach = min(places - offset, window)
-    if tokens > reach:
+    reach = context_limit(config, offset)
+    if reach is not None and tokens > reach:
         raise PeftuError(f"base: reads {reach} tokens at most, the longest input has {tokens} — lower max_tokens")
 
 

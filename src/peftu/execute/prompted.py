@@ -1,0 +1,111 @@
+"""Prompting methods run: each row's prompt composed, made to fit, and read by the base in a stream of batches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from peftu.base.model import FrozenBase
+from peftu.base.prompt import Prompt
+from peftu.base.reading import clipped, prompt_tokens, reading_limit
+from peftu.base.region import Region
+from peftu.base.writing import write
+from peftu.data.problem import Floats, Problem, Text
+from peftu.methods.composing import Answered, Composed, Past
+from peftu.predict import score
+
+if TYPE_CHECKING:
+    from peftu.execute.cells import Workshop
+    from peftu.execute.plan import Job
+
+CHUNK = 256  # texts read at once: their last layer's states are all that is held
+LAST_LAYER = Region(depth=1, span="answer")
+
+
+@dataclass(frozen=True)
+class WorkshopTools:
+    """What a prompting method may ask of a run's bases (`Tools`)."""
+
+    shop: "Workshop"
+    base: FrozenBase
+
+    def embed(self, base: str, texts: Sequence[Text]) -> Floats:
+        """Returns [texts, width] unit sentence vectors of a base of that name."""
+        vectors, _ = self.shop.embedded(base)
+        return vectors[[self.shop.place[text] for text in texts]]
+
+    def write(self, instruction: str, text: str, tokens: int) -> str:
+        """Returns what the base that answers writes when told this."""
+        limit = reading_limit(self.base)
+        return write(self.base, instruction, text if limit is None else self._tail(text, limit // 2), tokens)
+
+    def _tail(self, text: str, tokens: int) -> str:
+        return clipped(self.base, [text], tokens)[0]
+
+
+def past_of(problem: Problem) -> Past:
+    """Returns every user's train items with their answers in the task's words."""
+    words = problem.card.verbalisations
+    items: list[list[Answered]] = [[] for _ in problem.users]
+    for row in problem.rows("train"):
+        labels = tuple(int(label) for label in np.flatnonzero(problem.target[row] > 0))
+        answer = ", ".join(words[label] for label in labels)
+        items[problem.user[row]].append(Answered(problem.texts[problem.text[row]], answer, labels))
+    return Past(problem.users, tuple(map(tuple, items)), tuple(words))
+
+
+def fitted(base: FrozenBase, plain: Prompt, composed: Composed) -> tuple[Prompt, int]:
+    """Returns the prompt that says and shows this, and how many items were left out, least valuable first, to fit.
+
+    Room is kept for the longest text allowed, so that a user's prompt does not depend on the text judged. The texts
+    shown are cut like the text judged.
+    """
+    instruction = f"{plain.instruction}\n\n{composed.told}" if composed.told else plain.instruction
+    bodies = clipped(base, [Prompt.body(item.text) for item in composed.shown], plain.max_tokens)
+    shown = tuple((body, item.answer) for body, item in zip(bodies, composed.shown, strict=True))
+    limit = reading_limit(base)
+    prompt = replace(plain, instruction=instruction, shown=shown)
+    while limit is not None and prompt.shown and prompt_tokens(base, prompt) > limit:
+        prompt = replace(prompt, shown=prompt.shown[1:])
+    return prompt, len(shown) - len(prompt.shown)
+
+
+def prompted(shop: "Workshop", job: "Job", seed: int) -> tuple[npt.NDArray[np.int64], Floats, dict[str, Any]]:
+    """Returns the numbers of the rows scored, [rows, labels] scores, and notes; equal prompts are read once.
+
+    Rows that share all but the judged text share the keys and values of what stands before it.
+    """
+    problem, base = shop.problems[seed], shop.base(cast(str, job.base))
+    reading_limit(base)
+    past = past_of(problem)
+    compose = job.method.composer(past, WorkshopTools(shop, base), seed)
+    rows = np.flatnonzero(problem.part > 0)
+    groups: dict[Composed, dict[int, list[int]]] = {}
+    for place, row in enumerate(rows):
+        text = int(problem.text[row])
+        found = groups.setdefault(compose(int(problem.user[row]), problem.texts[text]), {})
+        found.setdefault(text, []).append(place)
+    out = np.empty((len(rows), len(shop.prompt.words)), dtype=np.float32)
+    told = shop.reporter.stage(f"reading prompts of {job.label}", sum(map(len, groups.values())))
+    tokens = dropped = 0
+    for composed, texts in groups.items():
+        prompt, left_out = fitted(base, shop.prompt, composed)
+        dropped += left_out * sum(map(len, texts.values()))
+        numbers = list(texts)
+        for first in range(0, len(numbers), CHUNK):
+            part = numbers[first : first + CHUNK]
+            context = base.prefill(prompt, [problem.texts[number] for number in part], LAST_LAYER, told)
+            tokens += context.tokens
+            scores = score(base, context, np.arange(len(part)))
+            for own, number in zip(scores, part, strict=True):
+                out[texts[number]] = own
+    without = sum(not past.items[user] for user in set(problem.user[rows].tolist()))
+    notes = {
+        "tokens_per_answer": round(tokens / max(1, len(rows)), 1),
+        "prompts": len(groups),
+        "demonstrations_dropped": dropped,
+        "users_without_train_rows": without,
+    }
+    return rows, out, notes
