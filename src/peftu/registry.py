@@ -10,13 +10,20 @@ from peftu.errors import PeftuError
 
 T = TypeVar("T")
 Found = TypeVar("Found", covariant=True)
+LISTED = 3  # names that a suggestion holds at most
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns ' — did you mean X?' for the closest known name, else the list of what is known."""
+    """Returns ' — did you mean X?' for the known names that begin so, or the closest one, else what is known."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.55)
-    return f" — did you mean '{close[0]}'?" if close else f" — known: {', '.join(known)}"
+    plain = {one.casefold(): one for one in reversed(known)}
+    begun = [one for one in known if name and one.casefold().startswith(name.casefold())]
+    close = difflib.get_close_matches(name.casefold(), plain, n=1, cutoff=0.55)
+    meant = [f"'{one}'" for one in (begun or [plain[one] for one in close])]
+    if not meant:
+        return f" — known: {', '.join(known) or 'none'}"
+    more = ["…"] if len(meant) > LISTED else []
+    return f" — did you mean {' or '.join(meant[:LISTED] + more)}?"
 
 
 class Finder(Protocol[Found]):

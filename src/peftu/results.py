@@ -180,6 +180,7 @@ class RunRecord(Part):
     users: int
     excluded_users: dict[str, int] = Field(default_factory=dict, description="Reason -> users left out.")
     truncated_texts: dict[str, int] = Field(default_factory=dict, description="Base -> texts cut at its limit.")
+    statistics: dict[str, Any] = Field(default_factory=dict, description="The whole table's, as in data stats.")
     leakage: dict[str, Any] = Field(default_factory=dict, description="The split's leakage report.")
     methods: tuple[MethodResult, ...] = ()
     cost: CostTotals = CostTotals()

@@ -103,6 +103,7 @@ def test_the_folder_holds_what_the_record_says(compared: Said, place: Path) -> N
     assert run.record.cli_json(Path("run")) == compared.json
     assert run.record.spec_passed["methods"].endswith("lora[rank=2,targets=q+v]")
     assert run.record.spec["split"]["min_items"] == 10
+    assert run.record.statistics["disagreement"]["users"] == run.record.statistics["users"] == 6
     predictions = run.predictions()
     cell = predictions.filter((pl.col("method") == "zero-shot") & (pl.col("seed") == 0))
     assert cell.height == len(run.record.methods and cell.unique(["user_id", "item_id"]))

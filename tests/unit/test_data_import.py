@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from peftu.data import commands
-from peftu.data.imported import ImportedTask, imports
+from peftu.data.imported import ImportedTask, imports, remove
 from peftu.data.importer import Asked, import_file
 from peftu.data.load import load_task
 from peftu.data.splits import make_problem, make_split
@@ -281,6 +281,23 @@ class TestTask:
             tasks.get("mine")
         import_file(write(tmp_path, CSV), Asked(replacing=True))
         assert load_task("mine").frame.height == 3
+
+    def test_deleting(self, tmp_path: Path) -> None:
+        folder = Path(import_file(write(tmp_path, CSV))["folder"])
+        other = Path(import_file(write(tmp_path, CSV), Asked("mine-too"))["folder"])
+        (other / "note.txt").write_text("by hand")
+        assert remove("mine") == folder
+        assert not folder.exists()
+        assert (tmp_path / "mine.csv").exists()
+        with pytest.raises(PeftuError, match="no imported task 'mine' — did you mean 'mine-too'"):
+            remove("mine")
+        (other / "card.json").write_text("{")
+        remove("mine-too")
+        assert [path.name for path in other.iterdir()] == ["note.txt"]
+        with pytest.raises(PeftuError, match="'epic' comes with peftu and is no import"):
+            remove("epic")
+        with pytest.raises(PeftuError, match="no imported task"):
+            remove("../imported/mine-too")
 
     @pytest.mark.parametrize("name", ["../up", "Big", "a_b", "a" * 65, "-a", "epic", "a/b", "x.y"])
     def test_names_that_cannot_be(self, tmp_path: Path, name: str) -> None:

@@ -25,7 +25,25 @@ def test_a_close_name_is_suggested() -> None:
         tasks.get("tweetevel")
     with pytest.raises(PeftuError, match=r"^unknown thing 'zzz' — known: a, b$"):
         Registry[object]("thing", {"b": "x:y", "a": "x:y"}).get("zzz")
-    assert did_you_mean("cat", []) == " — known: "
+    assert did_you_mean("cat", []) == " — known: none"
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("re", "'reviews' or 'reviews-2024'"),
+        ("review", "'reviews' or 'reviews-2024'"),
+        ("REVIEWS-2023", "'reviews-2024'"),
+        ("Tweets", "'TWEETS'"),
+        ("t", "'TWEETS' or 'to' or 'to-be' or …"),
+        ("twets", "'TWEETS'"),
+        ("two", "'to'"),
+    ],
+)
+def test_what_begins_so_is_suggested_before_what_is_close(typed: str, said: str) -> None:
+    known = ["reviews-2024", "reviews", "TWEETS", "to", "to-be", "toy"]
+    assert did_you_mean(typed, known) == f" — did you mean {said}?"
+    assert did_you_mean("", known) == f" — known: {', '.join(sorted(known))}"
 
 
 def test_objects_can_be_added_and_win() -> None:

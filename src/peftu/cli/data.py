@@ -40,10 +40,11 @@ def build(
 
 @data.command()
 def stats(task: str, raw: Raw = None, option: TaskOption = None, json: Json = False) -> None:
-    """Users, texts, judgements, agreement."""
+    """Users, texts, judgements, agreement, and how much each user differs from the others."""
     from peftu.data import commands
 
-    _show(commands.stats(task, raw, task_options(option)), json)
+    result = commands.stats(task, raw, task_options(option))
+    emit(result, json, *([] if json else commands.stats_tables(result)))
 
 
 @data.command()
@@ -95,6 +96,17 @@ def import_(
             stderr.print(line, markup=False, soft_wrap=True)
         raise
     _show(result, json)
+
+
+@data.command()
+def rm(
+    task: Annotated[str, typer.Argument(help="Name of an imported task.")],
+    json: Json = False,
+) -> None:
+    """Delete an imported task; its file of origin and runs made with it stay."""
+    from peftu.data.imported import remove
+
+    _show({"task": task, "deleted": str(remove(task))}, json)
 
 
 @data.command()

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import polars as pl
 from scipy import sparse
 
+from peftu.data.differences import differences
 from peftu.data.table import UserTable
 
 Counts = npt.NDArray[np.int64]
@@ -20,8 +21,8 @@ def statistics(table: UserTable) -> dict[str, Any]:
 
     Keys: users, texts (items), distinct_texts, annotations, examples_per_user, users_per_text, fewest_examples,
     median_examples, most_examples, labels_per_row, label_shares, alpha, alpha_metric ('nominal', 'ordinal' or 'masi',
-    by the task's kind), alpha_masi, the benchmark's figure, and notes: what was left out, and how many of it. Alphas
-    are None where nothing can agree.
+    by the task's kind), alpha_masi, the benchmark's figure, disagreement and label_distance (see ``differences``; not
+    for free text), and notes: what was left out, and how many of it. Alphas are None where nothing can agree.
     """
     frame, card = table.frame, table.card
     examples = frame.group_by("user_id").len()["len"].to_numpy()
@@ -44,6 +45,7 @@ def statistics(table: UserTable) -> dict[str, Any]:
         "alpha": alpha(table, level) if level else None,
         "alpha_metric": level,
         "alpha_masi": alpha(table, "masi") if level else None,
+        **differences(table),
         "notes": table.notes,
     }
 

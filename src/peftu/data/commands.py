@@ -9,6 +9,7 @@ from rich.table import Column, Table
 from peftu.config import Regime, SplitSpec, validated
 from peftu.data.agreement import statistics
 from peftu.data.audit import audit_report
+from peftu.data.differences import user_differences
 from peftu.data.load import load_task, option_choices, raw_folder, task_options
 from peftu.data.sources import needed_files, raw_files
 from peftu.data.splits import make_split
@@ -17,6 +18,7 @@ from peftu.errors import PeftuError
 from peftu.registry import did_you_mean
 
 Result = dict[str, Any]
+SHOWN_USERS = 10
 SHORT = ("name", "title", "kind", "labels", "language", "main_metric", "licence", "verified", "superseded_by")
 
 
@@ -69,13 +71,25 @@ def build(task: str, raw: Path | None = None, options: dict[str, Any] | None = N
 
 
 def stats(task: str, raw: Path | None = None, options: dict[str, Any] | None = None) -> Result:
-    """Returns a task's size, spread and agreement; see ``statistics``.
+    """Returns a task's size, spread and agreement, and how each user differs; see `statistics`, `user_differences`.
 
     Raises:
         PeftuError: see ``load_task``.
     """
     table = load_task(task, raw, options)
-    return {"task": task, "options": table.options, "hash": table.hash, **statistics(table)}
+    about = {"task": task, "options": table.options, "hash": table.hash, **statistics(table)}
+    return {**about, "user_differences": user_differences(table)}
+
+
+def stats_tables(result: Result) -> list[Table]:
+    """Returns what ``stats`` returns as tables for people: of the users only those who disagree most."""
+    measures = [name for name in ("disagreement", "label_distance") if name in result]
+    kinds = [name for name in result[measures[0]] if name != "histogram"] if measures else []
+    spread = [{"": kind, **{name: result[name][kind] for name in measures}} for kind in kinds]
+    order = sorted(result["user_differences"], key=lambda one: -(one["disagreement"] or 0))
+    shown = {key: value for key, value in result.items() if key not in (*measures, "user_differences")}
+    title = f"users who disagree most ({min(SHOWN_USERS, len(order))} of {len(order):,})"
+    return tables({**shown, "how much users differ from the others": spread, title: order[:SHOWN_USERS]})
 
 
 def audit_task(

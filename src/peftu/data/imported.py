@@ -4,6 +4,7 @@
 replaced last and at once, so a reader sees the old import or the new one, whole.
 """
 
+import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,9 +18,11 @@ from peftu.data.sources import cache_dir, inside, writing_to
 from peftu.data.table import UserTable
 from peftu.data.task import Row, SourceFile, Task, TaskCard, tasks
 from peftu.errors import PeftuError
+from peftu.registry import did_you_mean
 
 CARD = "card.json"
 LONGEST_NAME = 64
+NAME = r"[a-z0-9][a-z0-9-]*"
 
 
 class ImportedTask:
@@ -52,7 +55,7 @@ class Imports:
         Raises:
             PeftuError: its card is damaged.
         """
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+        if not re.fullmatch(NAME, name):
             return None
         folder = _home() / name
         try:
@@ -74,7 +77,7 @@ def check_name(name: str) -> str:
     Raises:
         PeftuError: it has other characters, is too long, or is that of a task that comes with peftu.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) or len(name) > LONGEST_NAME:
+    if not re.fullmatch(NAME, name) or len(name) > LONGEST_NAME:
         raise PeftuError(f"--name '{name}': use small letters, digits and '-' only, {LONGEST_NAME} characters at most")
     if tasks.is_own(name):
         raise PeftuError(f"--name '{name}': a task of that name comes with peftu — choose another name")
@@ -107,6 +110,26 @@ def keep(table: UserTable, *, replacing: bool = False) -> Path:
         for old in folder.glob("*.parquet"):
             if old.name != path.name:
                 old.unlink(missing_ok=True)
+    return folder
+
+
+def remove(name: str) -> Path:
+    """Returns the folder that an imported task lay in, after deleting it.
+
+    Raises:
+        PeftuError: no import has that name, it comes with peftu, or the folder cannot be written.
+    """
+    if tasks.is_own(name):
+        raise PeftuError(f"task '{name}' comes with peftu and is no import — only imports can be deleted")
+    folder = _home() / name
+    if not re.fullmatch(NAME, name) or not (folder / CARD).is_file():
+        raise PeftuError(f"no imported task '{name}'{did_you_mean(name, imports.names())}")
+    with writing_to(folder):
+        (folder / CARD).unlink()  # first: from now on nobody finds the task
+        for path in (*folder.glob("*.parquet"), *folder.glob("*.part")):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # something else lies there
+            folder.rmdir()
     return folder
 
 

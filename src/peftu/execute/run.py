@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from peftu.config import RunSpec
+from peftu.data.agreement import statistics
 from peftu.data.load import load_task
 from peftu.data.problem import Problem
 from peftu.data.sources import writing_to
@@ -111,6 +112,7 @@ def run(
         users=len(first.tested),
         excluded_users=first.excluded,
         truncated_texts={base: cut for base, cut in workshop.cut.items() if cut},
+        statistics=statistics(table),
         leakage=dict(first.leakage),
         methods=_results(jobs, scores, table.card, _costs(jobs, cells, problems)),
         cost=CostTotals(
