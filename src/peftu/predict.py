@@ -25,14 +25,14 @@ def score(
     units: npt.NDArray[np.integer] | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Floats:
-    """Returns [pairs, labels] float32 scores of texts, each read with its unit's module.
+    """Returns [pairs, columns] float32 readings of the context's rows, each read with its unit's module.
 
     A pair that occurs twice is read once. Without ``layout`` the base itself answers.
 
     Args:
         base: the frozen base.
         context: its prefill of the texts.
-        texts: [pairs] text numbers in the context.
+        texts: [pairs] row numbers of the context.
         layout: of the modules.
         rows: [modules, width] module rows.
         units: [pairs] which module reads the pair.
@@ -41,7 +41,7 @@ def score(
     units = np.zeros_like(texts) if units is None else units
     pairs, back = np.unique(np.stack([units, texts], 1), axis=0, return_inverse=True)
     modules, start, size = np.unique(pairs[:, 0], return_index=True, return_counts=True)
-    out = np.empty((len(pairs), len(context.prompt.words)), dtype=np.float32)
+    out = np.empty((len(pairs), context.columns), dtype=np.float32)
     for members, slab in _plan(size, _read_rows(base, context)):
         step = np.arange(slab.start, min(slab.stop, int(size[members].max())))
         real = step[None] < size[members, None]

@@ -18,6 +18,7 @@ from torch import Tensor
 from peftu.bank import Bound, Layout, derived_seed
 from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase
+from peftu.base.prompt import Prompt
 from peftu.config import TrainSpec
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # AdamW's own (Loshchilov & Hutter 2019)
@@ -30,8 +31,8 @@ class Examples:
     """Rows to learn from or to validate on.
 
     Attributes:
-        text: [n] text numbers in the context.
-        target: [n, c] one-hot, a distribution over labels, or multi-hot.
+        text: [n] row numbers of the context: texts or, where answers are free text, answers.
+        target: [n, c] one-hot, a distribution over labels, or multi-hot; [n, 0] where answers are free text.
         weight: [n] how much each row counts.
     """
 
@@ -118,9 +119,15 @@ def cohort_size(base: FrozenBase, context: Context, layout: Layout, spec: TrainS
     return int(max(1, min(512, COHORT_BYTES // (rows_bytes + activations))))
 
 
-def row_loss(scores_nc: Tensor, target_nc: Tensor, exclusive: bool) -> Tensor:
-    """Returns [n] cross-entropy with the target distribution, or the mean binary cross-entropy over labels."""
-    if exclusive:
+def row_loss(scores_nc: Tensor, target_nc: Tensor, prompt: Prompt) -> Tensor:
+    """Returns [n] what training makes small, given what the base read.
+
+    One label holds: cross-entropy with the target distribution. Each label holds or not: the mean binary cross-entropy
+    over labels. Free text: the mean of -log p over the answer's tokens; there the target has no columns.
+    """
+    if prompt.free:
+        return -scores_nc[:, 0] / scores_nc[:, 1]
+    if prompt.exclusive:
         return -(target_nc * scores_nc).sum(-1)
     return torch.nn.functional.binary_cross_entropy_with_logits(scores_nc, target_nc, reduction="none").mean(-1)
 
@@ -228,7 +235,7 @@ class _Cohort:
         text, target, weight = self._batch(running)
         binding = Bound(self.layout, self.leaves, len(self.active))
         scores_nc = self.base.readout(self.context, text.view(-1), binding)
-        loss_gb = row_loss(scores_nc, target.view(-1, target.shape[-1]), self.context.prompt.exclusive).view_as(weight)
+        loss_gb = row_loss(scores_nc, target.flatten(0, 1), self.context.prompt).view_as(weight)
         # A mean over each user's rows, summed over users: no user's gradient knows of another.
         ((loss_gb * weight).sum(1) / weight.sum(1).clamp(min=1e-12)).sum().backward()  # type: ignore[no-untyped-call]
         self._update(self._gradient(), running)
@@ -297,7 +304,7 @@ class _Cohort:
             start = self.val_data.start[members, None]
             text, target, weight = self.val_data.take(np.where(step[None] < sizes[:, None], start + step, -1))
             scores = self.base.readout(self.context, text.view(-1), binding)
-            loss = row_loss(scores, target.view(-1, target.shape[-1]), self.context.prompt.exclusive).view_as(weight)
+            loss = row_loss(scores, target.flatten(0, 1), self.context.prompt).view_as(weight)
             total += (loss * weight).sum(1).double().cpu().numpy()
             count += weight.sum(1).double().cpu().numpy()
         return total / count

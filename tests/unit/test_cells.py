@@ -60,7 +60,7 @@ def test_everyone_s_shares_are_everyone_s_judgements(shop: Shop, kind: str) -> N
 
     def loss(examples: Examples) -> tuple[float, float]:
         scores = base.readout(context, torch.from_numpy(examples.text))
-        losses = row_loss(scores, torch.from_numpy(examples.target), context.prompt.exclusive).numpy()
+        losses = row_loss(scores, torch.from_numpy(examples.target), context.prompt).numpy()
         return float((losses * examples.weight).sum()), float(examples.weight.sum())
 
     for part, shares in (("train", everyone.train), ("val", everyone.val)):

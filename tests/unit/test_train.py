@@ -17,6 +17,7 @@ from peftu import train as training
 from peftu.bank import AdapterBank, Bound, Layout, derived_seed
 from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase
+from peftu.base.prompt import Prompt
 from peftu.config import RegionSpec, TrainSpec
 from peftu.methods.lora import Lora
 from peftu.testing import FAMILIES, tiny_base, tiny_prompt, tiny_texts, tiny_units
@@ -323,8 +324,8 @@ def four_steps(family: str, method: Lora) -> list[float]:
     seen: list[float] = []
     plain = training.row_loss
 
-    def listening(scores: Tensor, target: Tensor, exclusive: bool) -> Tensor:
-        losses = plain(scores, target, exclusive)
+    def listening(scores: Tensor, target: Tensor, prompt: Prompt) -> Tensor:
+        losses = plain(scores, target, prompt)
         if losses.requires_grad:
             seen.append(float(losses.detach().mean()))
         return losses

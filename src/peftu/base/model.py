@@ -13,11 +13,15 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+from peftu.base.answers import Answer, Writer, log_likelihood, summed
 from peftu.base.attention import use_our_attention
 from peftu.base.families.decoder import Decoder
+from peftu.base.families.decoder_writer import DecoderWriter
 from peftu.base.families.encoder import Encoder
 from peftu.base.families.encoder_decoder import EncoderDecoder
+from peftu.base.families.encoder_decoder_writer import EncoderDecoderWriter
 from peftu.base.families.family import Context, Family, Progress
+from peftu.base.packed import Packed
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.base.sites import Binding, Site, attached
@@ -84,24 +88,51 @@ class FrozenBase:
         digest.update(str(getattr(tokenizer, "chat_template", "")).encode())
         return f"sha256:{digest.hexdigest()}"
 
+    @cached_property
+    def writer(self) -> Writer:
+        """Returns how this base reads and writes answers in free text.
+
+        Raises:
+            PeftuError: it is an encoder, which writes nothing.
+        """
+        if isinstance(self.family, Decoder):
+            return DecoderWriter(self.family)
+        if isinstance(self.family, EncoderDecoder):
+            return EncoderDecoderWriter(self.family)
+        raise PeftuError(f"base {self.name}: an encoder writes no text — use a decoder or an encoder-decoder")
+
     def sites(self, region: Region, labels: int) -> list[Site]:
-        """Returns the places inside the region where a module may act."""
-        return self.family.sites(region, labels)
+        """Returns the places inside the region where a module may act; no head where there are no labels."""
+        return [site for site in self.family.sites(region, labels) if labels or site.kind != "head"]
 
     def prefill(self, prompt: Prompt, texts: Sequence[Text], region: Region, progress: Progress = _silent) -> Context:
         """Returns what the region needs of each text, computed once for all users, epochs and methods."""
         return self.family.prefill(prompt, texts, region, progress)
+
+    def prefill_answers(
+        self,
+        prompt: Prompt,
+        texts: Sequence[Text],
+        answers: Sequence[Answer],
+        region: Region,
+        progress: Progress = _silent,
+    ) -> Context:
+        """Returns what the region needs of each answer, each text read once; the context's rows are answers."""
+        return self.writer.prefill(prompt, texts, answers, region, progress)
 
     def readout(self, context: Context, rows: Tensor, binding: Binding | None = None) -> Tensor:
         """Returns [rows, labels] float32 label scores, differentiable in the binding's tensors only.
 
         Args:
             context: from `prefill`.
-            rows: [rows] text numbers in the context; with a binding, G equal groups one after the other.
+            rows: [rows] row numbers of the context; with a binding, G equal groups one after the other.
             binding: modules of the G users; None reads the base itself.
 
         Scores are log-probabilities among the labels, or one logit a label where labels do not exclude each other.
+        Where answers are free text: [rows, 2] the answer's log-likelihood and its number of tokens.
         """
+        if context.prompt.free:
+            return self._read_answers(context, rows, binding)
         with attached(self.family.model, binding) as attachment:
             nodes = range(max(1, len(context.nodes)))
             hidden = [self.family.hidden(context, node, rows, attachment) for node in nodes]
@@ -111,6 +142,15 @@ class FrozenBase:
             x_gnd = hidden[0].float().reshape(binding.groups, -1, head.d_in)
             scores_bc = binding.apply(head, x_gnd, scores_bc.view(binding.groups, -1, head.d_out)).view_as(scores_bc)
         return scores_bc.log_softmax(-1) if context.prompt.exclusive else scores_bc
+
+    def _read_answers(self, context: Context, rows: Tensor, binding: Binding | None) -> Tensor:
+        with attached(self.family.model, binding) as attachment:
+            hidden_td = self.writer.hidden(context, rows, attachment)
+        target: Packed = context.state["target"]
+        places, real = target.places(rows)
+        return summed(
+            log_likelihood(hidden_td, target.values[places[real]], cast(Any, self.family).head), target.lengths[rows]
+        )
 
     def embed(self, texts: Sequence[Text], max_tokens: int = 256) -> Floats:
         """Returns [texts, width] unit sentence vectors."""

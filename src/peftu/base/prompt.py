@@ -16,10 +16,11 @@ class Prompt:
 
     Attributes:
         instruction: what to judge; ends in the question.
-        words: the word for each label, in label order.
+        words: the word for each label, in label order; none where answers are free text.
         max_tokens: longest text in tokens; longer ones are cut at the end and counted.
         exclusive: one label holds (softmax over the labels), or each holds or not (a logit for each).
         shown: items with their answers, as demonstrations before the text: (body, answer) each.
+        answer_tokens: longest free answer in tokens, end token included; longer ones are cut and counted.
     """
 
     instruction: str
@@ -27,12 +28,18 @@ class Prompt:
     max_tokens: int = 256
     exclusive: bool = True
     shown: tuple[tuple[str, str], ...] = ()
+    answer_tokens: int = 128
 
     @property
     def lead(self) -> str:
         """Returns instruction and demonstrations as plain text, up to where the text stands."""
         shown = "".join(f"{body}\nAnswer: {answer}\n\n" for body, answer in self.shown)
         return f"{self.instruction}\n\n{shown}"
+
+    @property
+    def free(self) -> bool:
+        """Returns whether answers are free text, not labels."""
+        return not self.words
 
     @staticmethod
     def body(text: Text) -> str:

@@ -135,7 +135,7 @@ class Decoder:
             h_btd = out[0] if isinstance(out, tuple) else out
         return h_btd
 
-    def _head_pass(self, head_ids: list[int], floor: int) -> tuple[Tensor, dict[int, KeysValues]]:
+    def head_pass(self, head_ids: list[int], floor: int) -> tuple[Tensor, dict[int, KeysValues]]:
         """Returns the head's hidden states at the floor [1, h, d] and its keys and values in every layer."""
         ids = torch.tensor([head_ids], device=self.device)
         positions = torch.arange(len(head_ids), device=self.device)[None]
@@ -158,7 +158,7 @@ class Decoder:
         longest = max(map(len, bodies)) + max(len(tail_ids) + len(node.prefix) for node in nodes)
         check_reach(cast(Any, self.model).config, len(head_ids) + longest)
         floor = region.floor(self.layers)
-        head_floor, head_kv = self._head_pass(head_ids, floor)
+        head_floor, head_kv = self.head_pass(head_ids, floor)
         tails = [[*tail_ids, *node.prefix] for node in nodes]
         state: dict[str, Any] = {"head_floor": head_floor, "head_kv": head_kv, "head": len(head_ids), "tails": tails}
         tokens = len(head_ids)

@@ -65,7 +65,8 @@ class EncoderDecoder:
 
     # --- running ------------------------------------------------------------------------------------------------
 
-    def _encode(self, h_btd: Tensor, real: Tensor, layers: range, final: bool = True) -> Tensor:
+    def encode(self, h_btd: Tensor, real: Tensor, layers: range, final: bool = True) -> Tensor:
+        """Returns the encoder's states after these layers and, with ``final``, after its last norm."""
         bias = _bias(self.encoder, h_btd.shape[1])
         for number in layers:
             h_btd = self.encoder.block[number](
@@ -73,15 +74,23 @@ class EncoderDecoder:
             )[0]
         return cast(Tensor, self.encoder.final_layer_norm(h_btd)) if final else h_btd
 
-    def _decode(
-        self, h_bsd: Tensor, layers: range, real: Tensor, encoded: Tensor, cache: EncoderDecoderCache | None
+    def decode(
+        self,
+        h_bsd: Tensor,
+        layers: range,
+        real: Tensor,
+        encoded: Tensor,
+        cache: EncoderDecoderCache | None,
+        past: int = 0,
     ) -> Tensor:
+        """Returns the decoder's states after these layers; ``past`` tokens are in the cache already."""
         span = h_bsd.shape[1]
-        bias = _bias(self.decoder, span)
+        bias = _bias(self.decoder, span, past)
+        mask = causal_mask(past + span, h_bsd.device)[..., past:, :]
         for number in layers:
             h_bsd = self.decoder.block[number](
                 h_bsd,
-                attention_mask=causal_mask(span, h_bsd.device),
+                attention_mask=mask,
                 position_bias=bias,
                 encoder_hidden_states=encoded,
                 encoder_attention_mask=real[:, None, None, :].expand(-1, -1, span, -1),
@@ -89,7 +98,8 @@ class EncoderDecoder:
             )[0]
         return h_bsd
 
-    def _cross(self, encoded: Tensor, layer: int) -> KeysValues:
+    def cross(self, encoded: Tensor, layer: int) -> KeysValues:
+        """Returns a decoder layer's keys and values of the encoded text, each [b, t, heads, head width]."""
         attention = self.decoder.block[layer].layer[1].EncDecAttention
         shape = (*encoded.shape[:-1], attention.n_heads, attention.key_value_proj_dim)
         return attention.k(encoded).view(shape), attention.v(encoded).view(shape)
@@ -98,6 +108,12 @@ class EncoderDecoder:
         ids = torch.tensor([[self.start, *tail]], device=self.device)
         return cast(Tensor, self.decoder.embed_tokens(ids)).expand(rows, -1, -1)
 
+    def text_tokens(self, prompt: Prompt, texts: Sequence[Text]) -> tuple[list[list[int]], int]:
+        """Returns the tokens that the encoder reads of each text, and how many texts were cut."""
+        bodies = [f"{prompt.lead}{prompt.body(text)}" for text in texts]
+        allowed = prompt.max_tokens + len(self.tokenizer(prompt.lead.rstrip())["input_ids"])
+        return token_lists(self.tokenizer, bodies, allowed, special=True)
+
     @torch.no_grad()
     def prefill(self, prompt: Prompt, texts: Sequence[Text], region: Region, progress: Progress) -> Context:
         """Returns what the region needs of each text.
@@ -105,9 +121,7 @@ class EncoderDecoder:
         For span 'answer': cross-attention keys and values in the region, and the decoder's state at its floor. For
         span 'all': the encoder's state at its floor (token ids where that is the embedding).
         """
-        bodies = [f"{prompt.lead}{prompt.body(text)}" for text in texts]
-        allowed = prompt.max_tokens + len(self.tokenizer(prompt.lead.rstrip())["input_ids"])
-        lists, cut = token_lists(self.tokenizer, bodies, allowed, special=True)
+        lists, cut = self.text_tokens(prompt, texts)
         words = self.tokenizer(list(prompt.words), add_special_tokens=False)["input_ids"]
         nodes = label_trie(words, self.tokenizer.eos_token_id)
         floor = region.floor(len(self.encoder.block))
@@ -123,9 +137,9 @@ class EncoderDecoder:
             ids, real = padded([lists[i] for i in batch], 0, self.device)
             h_btd = self.encoder.embed_tokens(ids)
             if region.span == "all":
-                made = {"floors": self._encode(h_btd, real, range(floor), final=False)}
+                made = {"floors": self.encode(h_btd, real, range(floor), final=False)}
             else:
-                made = self._answer_state(self._encode(h_btd, real, range(len(self.encoder.block))), real, context)
+                made = self._answer_state(self.encode(h_btd, real, range(len(self.encoder.block))), real, context)
             for key, value in made.items():
                 items = gathered.setdefault(key, [torch.empty(0)] * len(lists))
                 for row, item in enumerate(batch):
@@ -141,10 +155,10 @@ class EncoderDecoder:
         layers, made = len(self.decoder.block), {}
         floor = context.region.floor(layers)
         for layer in range(floor, layers):
-            made["k", layer], made["v", layer] = self._cross(encoded, layer)
+            made["k", layer], made["v", layer] = self.cross(encoded, layer)
         for number, tail in enumerate(context.state["tails"]):
             h_bsd = self._span(tail, len(encoded))
-            made["span", number] = self._decode(h_bsd, range(floor), real, encoded, None)
+            made["span", number] = self.decode(h_bsd, range(floor), real, encoded, None)
         return made
 
     def hidden(self, context: Context, node: int, rows: Tensor, attachment: Attachment) -> Tensor:
@@ -152,26 +166,34 @@ class EncoderDecoder:
         state, layers = context.state, len(self.decoder.block)
         if context.region.span == "answer":
             floor = context.region.floor(layers)
-            places, real = cast(Packed, state["k", floor]).places(rows)
-            cross = DynamicCache()
-            for layer in range(layers):
-                keys, values = (
-                    state[kind, layer].values[places].transpose(1, 2) if layer >= floor else torch.empty(0)
-                    for kind in "kv"
-                )
-                cross.update(keys, values, layer)
-            cache = EncoderDecoderCache(DynamicCache(), cross)
-            # The encoded text is given for its presence only: its keys and values come from the cache.
-            h_bsd = self._decode(state["span", node][rows], range(floor, layers), real, real, cache)
+            h_bsd = self.decode_span(state, rows, state["span", node][rows], floor)
         else:
-            floor = context.region.floor(len(self.encoder.block))
-            packed: Packed = state["ids" if floor == 0 else "floors"]
-            places, real = packed.places(rows)
-            h_btd = packed.values[places]
-            h_btd = self.encoder.embed_tokens(h_btd) if floor == 0 else h_btd
-            encoded = self._encode(h_btd, real, range(floor, len(self.encoder.block)))
-            h_bsd = self._decode(self._span(state["tails"][node], len(rows)), range(layers), real, encoded, None)
+            encoded, real = self.encoded_texts(context, rows)
+            h_bsd = self.decode(self._span(state["tails"][node], len(rows)), range(layers), real, encoded, None)
         return cast(Tensor, self.decoder.final_layer_norm(h_bsd)[:, -1])
+
+    def decode_span(self, state: dict[Any, Any], texts: Tensor, h_bsd: Tensor, floor: int) -> Tensor:
+        """Returns the decoder's states in the region, given those at its floor and each row's text number."""
+        layers = len(self.decoder.block)
+        places, real = cast(Packed, state["k", floor]).places(texts)
+        cross = DynamicCache()
+        for layer in range(layers):
+            keys, values = (
+                state[kind, layer].values[places].transpose(1, 2) if layer >= floor else torch.empty(0) for kind in "kv"
+            )
+            cross.update(keys, values, layer)
+        cache = EncoderDecoderCache(DynamicCache(), cross)
+        # The encoded text is given for its presence only: its keys and values come from the cache.
+        return self.decode(h_bsd, range(floor, layers), real, real, cache)
+
+    def encoded_texts(self, context: Context, texts: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the encoded texts [b, t, d] of a context of span 'all', and which tokens are real."""
+        floor = context.region.floor(len(self.encoder.block))
+        packed: Packed = context.state["ids" if floor == 0 else "floors"]
+        places, real = packed.places(texts)
+        h_btd = packed.values[places]
+        h_btd = self.encoder.embed_tokens(h_btd) if floor == 0 else h_btd
+        return self.encode(h_btd, real, range(floor, len(self.encoder.block))), real
 
     def scores(self, context: Context, hidden: Sequence[Tensor]) -> Tensor:
         """Returns [b, labels] scores; only the branches' rows of the output matrix are read."""
@@ -186,11 +208,12 @@ class EncoderDecoder:
         out = torch.empty(len(lists), self.width, device=self.device)
         for batch in length_batches([len(tokens) for tokens in lists], PREFILL_TOKENS):
             ids, real = padded([lists[i] for i in batch], 0, self.device)
-            h_btd = self._encode(self.encoder.embed_tokens(ids), real, range(len(self.encoder.block)))
+            h_btd = self.encode(self.encoder.embed_tokens(ids), real, range(len(self.encoder.block)))
             out[batch] = (h_btd.float() * real[..., None]).sum(1) / real.sum(1, keepdim=True)
         return unit(out)
 
 
-def _bias(stack: Any, tokens: int) -> Tensor:
-    """Returns [1, h, tokens, tokens] the stack's relative position bias, which its first layer holds for all."""
-    return cast(Tensor, stack.block[0].layer[0].SelfAttention.compute_bias(tokens, tokens))
+def _bias(stack: Any, tokens: int, past: int = 0) -> Tensor:
+    """Returns [1, h, tokens, past + tokens] the stack's relative position bias, which its first layer holds for all."""
+    attention = stack.block[0].layer[0].SelfAttention
+    return cast(Tensor, attention.compute_bias(tokens, past + tokens, past_seen_tokens=past))

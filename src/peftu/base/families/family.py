@@ -22,11 +22,12 @@ class Context:
         region: the region it was made for.
         prompt: the prompt it was made with.
         nodes: branching points of the label words; empty for encoders, which score labels by a head.
-        count: number of texts.
+        count: number of rows: of texts or, where answers are free text, of answers.
         cut: texts that were longer than ``prompt.max_tokens``.
         tokens: number of tokens that were run through the frozen part.
         span_tokens: tokens of the longest row that the region runs at every read.
         state: the family's own tensors.
+        answers_cut: answers that were longer than ``prompt.answer_tokens``.
     """
 
     region: Region
@@ -37,6 +38,12 @@ class Context:
     tokens: int
     span_tokens: int
     state: dict[Any, Any] = field(default_factory=dict)
+    answers_cut: int = 0
+
+    @property
+    def columns(self) -> int:
+        """Returns how many numbers a read gives a row: a score a label, or an answer's log-likelihood and length."""
+        return len(self.prompt.words) or 2
 
 
 Progress = Callable[[int], None]

@@ -1,0 +1,164 @@
+"""How encoder-decoders read and write answers: the decoder's tokens are the answer.
+
+Shape letters: n answers, b rows, t text tokens, s decoder tokens, d width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache
+
+from peftu.base.answers import Answer, AnswerTokens
+from peftu.base.families.encoder_decoder import PREFILL_TOKENS, EncoderDecoder
+from peftu.base.families.family import Context, Progress
+from peftu.base.packed import Packed, length_batches, padded
+from peftu.base.prompt import Prompt
+from peftu.base.region import Region
+from peftu.base.sites import Attachment
+from peftu.data.problem import Text
+
+
+@dataclass
+class EncoderDecoderDraft:
+    """Answers being written by an encoder-decoder.
+
+    Attributes:
+        cache: the decoder's keys and values, of its own tokens and of the encoded text.
+        encoded: [b, t, d] the encoded texts.
+        real: [b, t] True at real text tokens.
+        filled: decoder tokens read so far, the same for all rows.
+    """
+
+    cache: EncoderDecoderCache
+    encoded: Tensor
+    real: Tensor
+    filled: int = 0
+
+    def keep(self, rows: Tensor) -> None:
+        """Drops all rows but these [kept]."""
+        self.cache.batch_select_indices(rows)
+        self.encoded, self.real = self.encoded[rows], self.real[rows]
+
+
+class EncoderDecoderWriter:
+    """Answers through an encoder-decoder."""
+
+    def __init__(self, family: EncoderDecoder) -> None:
+        self.family = family
+
+    # --- given answers ------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def prefill(
+        self, prompt: Prompt, texts: Sequence[Text], answers: Sequence[Answer], region: Region, progress: Progress
+    ) -> Context:
+        """Returns what the region needs of each answer.
+
+        For span 'answer': each text's cross-attention keys and values in the region, and the decoder's states at its
+        floor. For span 'all': the encoder's states at its floor. At floor 0, token ids are the state.
+        """
+        family, device = self.family, self.family.device
+        lists, cut = family.text_tokens(prompt, texts)
+        words = family.tokenizer([answer.words for answer in answers], add_special_tokens=False)["input_ids"]
+        said = AnswerTokens.of(words, family.tokenizer.eos_token_id, prompt.answer_tokens)
+        own = [[family.start, *tokens[:-1]] for tokens in said.lists]
+        own_floors = [torch.tensor(tokens, device=device) for tokens in own]
+        state: dict[Any, Any] = {
+            "text": torch.tensor([answer.text for answer in answers], device=device),
+            "target": said.packed(device),
+        }
+        layers, all_layers = len(family.decoder.block), range(len(family.encoder.block))
+        floor = region.floor(layers if region.span == "answer" else len(all_layers))
+        by_text: dict[int, list[int]] = {}
+        for number, answer in enumerate(answers):
+            by_text.setdefault(answer.text, []).append(number)
+        nothing: list[Tensor] = [torch.empty(0)] * len(texts)
+        gathered: dict[Any, list[Tensor]] = {}
+        if region.span == "all" and floor == 0:
+            state["ids"] = Packed.of([torch.tensor(tokens, device=device) for tokens in lists])
+        else:
+            for batch in length_batches([len(tokens) for tokens in lists], PREFILL_TOKENS):
+                ids, real = padded([lists[text] for text in batch], 0, device)
+                h_btd = family.encoder.embed_tokens(ids)
+                if region.span == "all":
+                    made: dict[Any, Tensor] = {"floors": family.encode(h_btd, real, range(floor), final=False)}
+                else:
+                    encoded = family.encode(h_btd, real, all_layers)
+                    made = {}
+                    for layer in range(floor, layers):
+                        made["k", layer], made["v", layer] = family.cross(encoded, layer)
+                    members = [answer for text in batch for answer in by_text.get(text, [])]
+                    if floor:
+                        self._to_floor(members, batch, encoded, real, own, floor, answers, own_floors)
+                for key, value in made.items():
+                    items = gathered.setdefault(key, list(nothing))
+                    for row, text in enumerate(batch):
+                        items[text] = value[row, : len(lists[text])].clone()
+                progress(len(batch))
+        state |= {key: Packed.of(items) for key, items in gathered.items()}
+        state["own"] = Packed.of(own_floors)
+        span = max(map(len, own)) + (max(map(len, lists)) if region.span == "all" else 0)
+        tokens = sum(map(len, lists)) + sum(map(len, own))
+        return Context(region, prompt, (), len(answers), cut, tokens, span, state, answers_cut=said.cut)
+
+    def _to_floor(
+        self,
+        members: list[int],
+        batch: list[int],
+        encoded: Tensor,
+        real: Tensor,
+        own: list[list[int]],
+        floor: int,
+        answers: Sequence[Answer],
+        floors: list[Tensor],
+    ) -> None:
+        """Runs some answers through the decoder's layers below the region, and keeps their states."""
+        family = self.family
+        place = {text: row for row, text in enumerate(batch)}
+        for some in length_batches([len(own[answer]) for answer in members], PREFILL_TOKENS):
+            chosen = [members[i] for i in some]
+            rows = torch.tensor([place[answers[answer].text] for answer in chosen], device=family.device)
+            ids, _ = padded([own[answer] for answer in chosen], 0, family.device)
+            h_bsd = family.decode(family.decoder.embed_tokens(ids), range(floor), real[rows], encoded[rows], None)
+            for row, answer in enumerate(chosen):
+                floors[answer] = h_bsd[row, : len(own[answer])].clone()
+
+    def hidden(self, context: Context, rows: Tensor, attachment: Attachment) -> Tensor:
+        """Returns [tokens, d] the decoder's states that predict the answers' tokens, scaled for the output matrix."""
+        family, state, layers = self.family, context.state, len(self.family.decoder.block)
+        places, own_real = state["own"].places(rows)
+        h_bsd = state["own"].values[places]
+        texts = state["text"][rows]
+        if context.region.span == "answer":
+            floor = context.region.floor(layers)
+            if floor == 0:
+                h_bsd = family.decoder.embed_tokens(h_bsd)
+            h_bsd = family.decode_span(state, texts, h_bsd, floor)
+        else:
+            encoded, real = family.encoded_texts(context, texts)
+            h_bsd = family.decode(family.decoder.embed_tokens(h_bsd), range(layers), real, encoded, None)
+        return cast(Tensor, family.decoder.final_layer_norm(h_bsd)[own_real]) * family.head_scale
+
+    # --- new answers --------------------------------------------------------------------------------------------
+
+    def begin(self, prompt: Prompt, texts: Sequence[Text], most: int) -> tuple[EncoderDecoderDraft, Tensor]:
+        """Returns a draft that has encoded each row's text, and the decoder's start token [b, 1]."""
+        family = self.family
+        lists, _ = family.text_tokens(prompt, texts)
+        ids, real = padded(lists, 0, family.device)
+        encoded = family.encode(family.encoder.embed_tokens(ids), real, range(len(family.encoder.block)))
+        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        start = torch.full((len(texts), 1), family.start, device=family.device)
+        return EncoderDecoderDraft(cache, encoded, real), start
+
+    def next(self, draft: EncoderDecoderDraft, tokens: Tensor) -> Tensor:
+        """Returns [b, d] the states that predict the token after these [b, s]."""
+        family = self.family
+        h_bsd = family.decoder.embed_tokens(tokens)
+        layers = range(len(family.decoder.block))
+        h_bsd = family.decode(h_bsd, layers, draft.real, draft.encoded, draft.cache, past=draft.filled)
+        draft.filled += tokens.shape[1]
+        return cast(Tensor, family.decoder.final_layer_norm(h_bsd[:, -1])) * family.head_scale
