@@ -54,7 +54,7 @@ class Draft(Protocol):
     """Answers being written: all that was read and written so far, for b rows in one cache."""
 
     def keep(self, rows: Tensor) -> None:
-        """Drops all rows but these [kept]."""
+        """Makes these rows, in this order, the draft's rows; one may stand twice."""
         ...
 
 
@@ -75,7 +75,7 @@ class Writer(Protocol):
         ...
 
     def begin(self, prompt: Prompt, texts: Sequence[Text], most: int) -> tuple[Draft, Tensor]:
-        """Returns a draft for each text, with room for ``most`` tokens, and what it reads first [b, s]."""
+        """Returns a draft for each text, with room for ``most`` tokens, and what every row is to read first [s]."""
         ...
 
     def next(self, draft: Any, tokens: Tensor) -> Tensor:

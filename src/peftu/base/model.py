@@ -152,6 +152,10 @@ class FrozenBase:
             log_likelihood(hidden_td, target.values[places[real]], cast(Any, self.family).head), target.lengths[rows]
         )
 
+    def logits(self, hidden_bd: Tensor) -> Tensor:
+        """Returns [b, vocabulary] float32 logits of the token after these states, as a `writer` gives them."""
+        return cast(Tensor, cast(Any, self.family).head(hidden_bd)).float()
+
     def embed(self, texts: Sequence[Text], max_tokens: int = 256) -> Floats:
         """Returns [texts, width] unit sentence vectors."""
         return cast(Floats, self.family.embed(texts, max_tokens).cpu().numpy().astype(np.float32))

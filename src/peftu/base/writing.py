@@ -1,17 +1,92 @@
-"""Text that a base itself writes."""
+"""Text that a base writes: many answers in one batch and one cache, each with modules of its own."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
-from peftu.base.families.decoder import Decoder
 from peftu.base.model import FrozenBase
 from peftu.base.prompt import Prompt
 from peftu.base.reading import prompt_tokens, reading_limit
+from peftu.base.sites import Binding, attached
+from peftu.data.problem import Text
 from peftu.errors import PeftuError
+
+Bind = Callable[[Tensor], Binding | None]
 
 
 @torch.no_grad()
+def write_answers(
+    base: FrozenBase,
+    prompt: Prompt,
+    texts: Sequence[Text],
+    most: int,
+    bind: Bind = lambda _: None,
+    everywhere: bool = False,
+    temperature: float = 0.0,
+    seeds: Sequence[int] = (),
+) -> list[str]:
+    """Returns what is answered to each text.
+
+    A row that has ended leaves the batch. What a row writes does not depend on the other rows.
+
+    Args:
+        base: a decoder or an encoder-decoder.
+        prompt: the task, without words.
+        texts: one for each row.
+        most: tokens of an answer at most, end token included.
+        bind: row numbers [g] -> modules in g groups, one for each of these rows.
+        everywhere: modules act on the text, too (span 'all'), not on the answer alone; else equal texts are read once.
+        temperature: 0 takes the likeliest token each time; above, tokens are drawn from softmax(logits / temperature).
+        seeds: of each row's draws; needed where there is a temperature.
+
+    Raises:
+        PeftuError: the base is an encoder, or cannot look at so many tokens at once.
+    """
+    writer, family = base.writer, cast(Any, base.family)
+    rows = torch.arange(len(texts), device=base.device)
+    if everywhere:
+        with attached(family.model, bind(rows)):
+            draft, first = writer.begin(prompt, texts, most)
+    else:
+        place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        draft, first = writer.begin(prompt, list(place), most)
+        draft.keep(torch.tensor([place[text] for text in texts], device=base.device))
+    draws = _draws(seeds, most).to(base.device) if temperature else None
+    binding, tokens = bind(rows), first.expand(len(rows), -1)
+    written: list[list[int]] = [[] for _ in texts]
+    for step in range(most):
+        with attached(family.model, binding):
+            hidden_bd = writer.next(draft, tokens)
+        logits_bv = base.logits(hidden_bd)
+        chosen = logits_bv.argmax(-1) if draws is None else _drawn(logits_bv / temperature, draws[rows, step])
+        going = chosen != family.tokenizer.eos_token_id
+        if not going.all():
+            kept = going.nonzero().squeeze(1)
+            rows, chosen = rows[kept], chosen[kept]
+            if not len(rows):
+                break
+            draft.keep(kept)
+            binding = bind(rows)
+        for row, token in zip(rows.tolist(), chosen.tolist(), strict=True):
+            written[row].append(token)
+        tokens = chosen[:, None]
+    return [family.tokenizer.decode(own, skip_special_tokens=True).strip() for own in written]
+
+
+def _draws(seeds: Sequence[int], most: int) -> Tensor:
+    """Returns [rows, most] numbers in [0, 1), each row's from its own seed."""
+    return torch.stack([torch.rand(most, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+def _drawn(logits_bv: Tensor, draw_b: Tensor) -> Tensor:
+    """Returns [b] the tokens at which the cumulative probability passes the draws."""
+    reached_bv = logits_bv.double().softmax(-1).cumsum(-1)
+    aim = draw_b.double()[:, None] * reached_bv[:, -1:]
+    return torch.searchsorted(reached_bv, aim, right=True)[:, 0].clamp(max=logits_bv.shape[1] - 1)
+
+
 def write(base: FrozenBase, instruction: str, text: str, tokens: int) -> str:
     """Returns what the base writes next when told this: the likeliest token each time, so always the same.
 
@@ -24,26 +99,10 @@ def write(base: FrozenBase, instruction: str, text: str, tokens: int) -> str:
     Raises:
         PeftuError: the base is an encoder, or the prompt is longer than it can read.
     """
-    family = cast(Any, base.family)
-    prompt, limit = Prompt(instruction, (), max_tokens=0), reading_limit(base)
-    body: list[int] = family.tokenizer(text, add_special_tokens=False)["input_ids"]
-    if isinstance(base.family, Decoder):
-        head, tail, _ = base.family.frame(prompt)
-        ids = [*head, *body, *tail]
-    else:
-        ids = family.tokenizer(f"{prompt.lead}{text}")["input_ids"]
-    needed = prompt_tokens(base, prompt) + len(body) + tokens
+    limit = reading_limit(base)
+    body: list[int] = cast(Any, base.family).tokenizer(text, add_special_tokens=False)["input_ids"]
+    prompt = Prompt(instruction, (), max_tokens=len(body))
+    needed = prompt_tokens(base, prompt) + tokens
     if limit is not None and needed > limit:
         raise PeftuError(f"base {base.name}: reads {limit} tokens at most, {needed} are asked of it — show it less")
-    given = torch.tensor([ids], device=base.device)
-    written = family.model.generate(
-        given,
-        attention_mask=torch.ones_like(given),
-        max_new_tokens=tokens,
-        do_sample=False,
-        num_beams=1,
-        repetition_penalty=1.0,
-        pad_token_id=family.tokenizer.eos_token_id,
-    )[0]
-    own = written[len(ids) :] if isinstance(base.family, Decoder) else written
-    return " ".join(family.tokenizer.decode(own, skip_special_tokens=True).split())
+    return " ".join(write_answers(base, prompt, [Text(text)], tokens)[0].split())

@@ -38,7 +38,7 @@ class DecoderDraft:
     position: Tensor
 
     def keep(self, rows: Tensor) -> None:
-        """Drops all rows but these [kept]."""
+        """Makes these rows, in this order, the draft's rows; one may stand twice."""
         self.cache = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self.cache.items()}
         self.seen, self.position = self.seen[rows], self.position[rows]
 
@@ -156,7 +156,7 @@ class DecoderWriter:
     # --- new answers --------------------------------------------------------------------------------------------
 
     def begin(self, prompt: Prompt, texts: Sequence[Text], most: int) -> tuple[DecoderDraft, Tensor]:
-        """Returns a draft that has read head and text of each row, and the tail [b, s], which is to be read first."""
+        """Returns a draft that has read head and text of each row, and the tail [s], which is to be read first."""
         decoder = self.decoder
         head_ids, tail_ids, _ = decoder.frame(prompt)
         bodies, _ = token_lists(decoder.tokenizer, [prompt.body(text) for text in texts], prompt.max_tokens)
@@ -170,8 +170,7 @@ class DecoderWriter:
         cache = {layer: (_roomy(keys, room), _roomy(values, room)) for layer, (keys, values) in memory.made.items()}
         seen = torch.zeros(len(ids), room, dtype=torch.bool, device=ids.device)
         seen[:, : ids.shape[1]] = real
-        tail = torch.tensor([tail_ids], device=ids.device).expand(len(ids), -1)
-        return DecoderDraft(cache, seen, ids.shape[1], real.sum(1)), tail
+        return DecoderDraft(cache, seen, ids.shape[1], real.sum(1)), torch.tensor(tail_ids, device=ids.device)
 
     def next(self, draft: DecoderDraft, tokens: Tensor) -> Tensor:
         """Returns [b, d] the states that predict the token after these [b, s]."""

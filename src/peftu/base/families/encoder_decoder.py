@@ -111,7 +111,7 @@ class EncoderDecoder:
     def text_tokens(self, prompt: Prompt, texts: Sequence[Text]) -> tuple[list[list[int]], int]:
         """Returns the tokens that the encoder reads of each text, and how many texts were cut."""
         bodies = [f"{prompt.lead}{prompt.body(text)}" for text in texts]
-        allowed = prompt.max_tokens + len(self.tokenizer(prompt.lead.rstrip())["input_ids"])
+        allowed = prompt.max_tokens + len(self.tokenizer(prompt.lead)["input_ids"])
         return token_lists(self.tokenizer, bodies, allowed, special=True)
 
     @torch.no_grad()

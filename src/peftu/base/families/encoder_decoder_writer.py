@@ -38,7 +38,7 @@ class EncoderDecoderDraft:
     filled: int = 0
 
     def keep(self, rows: Tensor) -> None:
-        """Drops all rows but these [kept]."""
+        """Makes these rows, in this order, the draft's rows; one may stand twice."""
         self.cache.batch_select_indices(rows)
         self.encoded, self.real = self.encoded[rows], self.real[rows]
 
@@ -145,14 +145,13 @@ class EncoderDecoderWriter:
     # --- new answers --------------------------------------------------------------------------------------------
 
     def begin(self, prompt: Prompt, texts: Sequence[Text], most: int) -> tuple[EncoderDecoderDraft, Tensor]:
-        """Returns a draft that has encoded each row's text, and the decoder's start token [b, 1]."""
+        """Returns a draft that has encoded each row's text, and the decoder's start token [1]."""
         family = self.family
         lists, _ = family.text_tokens(prompt, texts)
         ids, real = padded(lists, 0, family.device)
         encoded = family.encode(family.encoder.embed_tokens(ids), real, range(len(family.encoder.block)))
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        start = torch.full((len(texts), 1), family.start, device=family.device)
-        return EncoderDecoderDraft(cache, encoded, real), start
+        return EncoderDecoderDraft(cache, encoded, real), torch.tensor([family.start], device=family.device)
 
     def next(self, draft: EncoderDecoderDraft, tokens: Tensor) -> Tensor:
         """Returns [b, d] the states that predict the token after these [b, s]."""
