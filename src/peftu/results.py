@@ -407,12 +407,12 @@ def load_run(folder: Path) -> Run:
     return Run(folder, record)
 
 
-def write_atomic(path: Path, text: str) -> Path:
-    """Returns the path, now holding the text: readers see the old file or the new one, never a part."""
+def write_atomic(path: Path, content: str | bytes) -> Path:
+    """Returns the path, now holding the content: readers see the old file or the new one, never a part."""
     part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with part.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
