@@ -48,13 +48,11 @@ class Format:
 
     Attributes:
         kind: ``peft_type`` in the config.
-        loaders: who can load such a folder.
         config: (method, base, region, columns, invocation) -> the config's own keys.
         place: (method, column, config) -> where the column stands; the config is the one being read or written.
     """
 
     kind: str
-    loaders: tuple[str, ...]
     config: Callable[[Any, FrozenBase, Region, Sequence[Column], Sequence[int]], Settings]
     place: Callable[[Any, Column, Settings], Place]
 
@@ -107,8 +105,8 @@ def _ia3_place(_: Ia3, column: Column, config: Settings) -> Place:
 
 
 FORMATS: Mapping[type[Any], Format] = {
-    Lora: Format("LORA", ("peft", "vLLM", "LoRAX"), _lora_config, _lora_place),
-    Ia3: Format("IA3", ("peft",), _ia3_config, _ia3_place),
+    Lora: Format("LORA", _lora_config, _lora_place),
+    Ia3: Format("IA3", _ia3_config, _ia3_place),
 }
 
 
@@ -124,11 +122,6 @@ def format_of(method: object) -> Format:
     known = ", ".join(sorted(kind.card.name for kind in FORMATS))
     name = getattr(method, "card").name  # noqa: B009  (any method has a card)
     raise PeftuError(f"method {name}: peft has no such module — it loads those of {known}")
-
-
-def loaders(method: type[Any]) -> tuple[str, ...]:
-    """Returns who can load an exported module of a method's class; none where peft has no such module."""
-    return next((found.loaders for kind, found in FORMATS.items() if issubclass(method, kind)), ())
 
 
 def export_module(

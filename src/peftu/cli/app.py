@@ -12,6 +12,7 @@ import typer
 from peftu import __version__
 from peftu.cli.console import bars, emit, stderr
 from peftu.cli.data import data
+from peftu.cli.store import store
 from peftu.errors import PeftuError
 
 UsageError: Any = typer.BadParameter.__base__  # of the click that this release of typer uses
@@ -24,6 +25,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(data, name="data")
+app.add_typer(store, name="store")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Raw = Annotated[Path | None, typer.Option(help="Folder with the task's raw files; otherwise the cache or publisher.")]
@@ -77,7 +79,7 @@ def methods(name: Annotated[str | None, typer.Argument(help="Show one method.")]
     from peftu.methods.describe import describe_method, describe_methods
 
     result: Any = describe_method(name) if name else describe_methods()
-    emit(result, json, *tables(result if name else _columns(result, "name", "summary", "scope", "needs_base")))
+    emit(result, json, *tables(result if name else _columns(result, "name", "summary", "scope", "loads")))
 
 
 @app.command()

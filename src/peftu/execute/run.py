@@ -27,6 +27,7 @@ from peftu.execute.estimate import Estimate, estimate
 from peftu.execute.frames import predictions_frame
 from peftu.execute.plan import Job, plan
 from peftu.execute.progress import Reporter, Silent
+from peftu.execute.stored import MODULES
 from peftu.metrics import metrics, user_scores
 from peftu.report.html import render
 from peftu.results import (
@@ -47,7 +48,6 @@ from peftu.results import (
 )
 from peftu.store import AdapterStore, Collection, recipe
 
-MODULES = "modules"
 TRAIN_LOG = "train_log.jsonl"
 _FILES = "|".join(map(re.escape, (RECORD, REPORT, PREDICTIONS, USER_SCORES, TRAIN_LOG, MODULES)))
 # What a run leaves in its folder; of a run that was killed, half-written files too.

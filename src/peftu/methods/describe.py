@@ -4,7 +4,7 @@ from typing import Any
 
 from peftu.methods.method import methods
 
-SHORT = ("name", "summary", "scope", "trained", "uses_others_labels", "needs_base")
+SHORT = ("name", "summary", "scope", "trained", "uses_others_labels", "needs_base", "loads")
 
 
 def describe_methods() -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ class Ia3(Module):
         uses_others_labels=False,
         needs_base="yes",
         source="arXiv 2205.05638",
+        loads=("peft",),
     )
     train_defaults: ClassVar[dict[str, Any]] = {"lr": 1e-2, "epochs": 8}
 

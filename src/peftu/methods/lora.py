@@ -32,6 +32,7 @@ class Lora(Module):
         uses_others_labels=False,
         needs_base="yes",
         source="arXiv 2106.09685",
+        loads=("peft", "vLLM", "LoRAX"),
     )
 
     # Chosen by validation loss on TweetEval, seeds 10 to 12, which no reported result uses (design/training.md).
@@ -75,5 +76,6 @@ class GlobalLora(Lora):
         uses_others_labels=True,
         needs_base="yes",
         source="arXiv 2106.09685",
+        loads=("peft", "vLLM", "LoRAX"),
     )
     train_defaults: ClassVar[dict[str, Any]] = {"lr": 3e-3, "epochs": 12, "batch": 16}

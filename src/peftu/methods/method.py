@@ -36,6 +36,7 @@ class MethodCard(BaseModel):
     uses_others_labels: bool  # does a user's prediction depend on other users' labels?
     needs_base: Literal["no", "optional", "yes"]
     source: str  # paper or origin
+    loads: tuple[str, ...] = ()  # who can load a user's module once it is exported; see peftu.peft_io
 
 
 class Features(Protocol):

@@ -1,0 +1,76 @@
+"""``peftu store``: look after the modules that a run keeps."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from peftu.cli.console import emit
+
+store = typer.Typer(no_args_is_help=True, help="List, check, delete, export and import the modules that a run keeps.")
+
+Run = Annotated[Path, typer.Argument(help="A finished run folder.")]
+User = Annotated[str, typer.Option(help="The user's key.")]
+Method = Annotated[str | None, typer.Option(help="Whose modules, when the run trained several methods.")]
+Seed = Annotated[int | None, typer.Option(help="Which seed's modules; the first by default.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+
+
+@store.command("ls")
+def list_modules(run: Run, json: Json = False) -> None:
+    """List a run's methods and seeds, with the number and size of their modules."""
+    from peftu.data.commands import tables
+    from peftu.execute.exchange import listed
+
+    found = listed(run)
+    emit(found, json, *tables(found))
+
+
+@store.command()
+def verify(run: Run, json: Json = False) -> None:
+    """Check every module against its checksum."""
+    from peftu.execute.exchange import verified
+
+    whole = verified(run)
+    emit({"whole": whole}, json, f"{whole:,} modules are whole")
+
+
+@store.command()
+def rm(run: Run, user: User, json: Json = False) -> None:
+    """Delete every module of a user; the bytes are gone when the command ends."""
+    from peftu.execute.exchange import removed
+
+    gone = removed(run, user)
+    emit({"deleted": gone}, json, f"{gone} modules deleted")
+
+
+@store.command("export")
+def export_module(
+    run: Run,
+    user: User,
+    out: Annotated[Path, typer.Option("-o", "--out", help="A new folder.")],
+    method: Method = None,
+    seed: Seed = None,
+    json: Json = False,
+) -> None:
+    """Write a user's module as a folder that the peft library loads."""
+    from peftu.execute.exchange import exported
+
+    found: dict[str, Any] = exported(run, user, out, method, seed)
+    emit(found, json, f"{found['folder']}: {found['method']}, loaded by {', '.join(found['loads'])}")
+
+
+@store.command("import")
+def import_module(
+    run: Run,
+    folder: Annotated[Path, typer.Argument(help="A folder that peft, or 'store export', wrote.")],
+    user: User,
+    method: Method = None,
+    seed: Seed = None,
+    json: Json = False,
+) -> None:
+    """Take a module from a folder of the peft library as a user's newest."""
+    from peftu.execute.exchange import imported
+
+    found = imported(run, folder, user, method, seed)
+    emit(found, json, f"{found['method']}, seed {found['seed']}: {found['parameters']:,} numbers taken")

@@ -1,0 +1,84 @@
+"""Looking after the modules that a run stored: list, check, delete, and give to or take from peft."""
+
+from pathlib import Path
+from typing import Any
+
+from peftu.errors import PeftuError
+from peftu.execute.stored import opened, opened_store
+from peftu.peft_io import export_module, import_module
+
+
+def listed(run: Path) -> list[dict[str, Any]]:
+    """Returns one plain dict for each method and seed whose modules a run keeps; users are counted, not named.
+
+    Raises:
+        PeftuError: the run did not finish or has no modules.
+    """
+    with opened_store(run) as store:
+        return [
+            {
+                "method": kind.label,
+                "seed": kind.seed,
+                "base": kind.base,
+                "modules": (modules := len(store.keys(kind))),
+                "parameters": kind.width,
+                "bytes": 4 * kind.width * modules,
+            }
+            for kind in store.collections()
+        ]
+
+
+def verified(run: Path) -> int:
+    """Returns how many of a run's modules are whole.
+
+    Raises:
+        PeftuError: one is not.
+    """
+    with opened_store(run) as store:
+        return store.verify()
+
+
+def removed(run: Path, user: str) -> int:
+    """Returns how many modules of a user there were; they are hidden at once, and their bytes are gone.
+
+    Raises:
+        PeftuError: the user has none.
+    """
+    with opened_store(run) as store:
+        hidden = store.delete(user)
+        store.gc()
+    if not hidden:
+        raise PeftuError(f"{run}: the asked user has no module here — nothing was deleted")
+    return hidden
+
+
+def exported(run: Path, user: str, out: Path, method: str | None = None, seed: int | None = None) -> dict[str, Any]:
+    """Returns where a user's module now stands as a folder for peft, and who can load it.
+
+    Raises:
+        PeftuError: no such run, method, seed or user, or a kind of module that peft does not have.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise PeftuError(f"{out}: is not empty — pass a new or empty folder")
+    with opened(run, method, seed) as stored:
+        row, base = stored.rows(user)[0], stored.base
+    frame = getattr(base.family, "frame", None)
+    about = {key: stored.made[key] for key in ("method", "knobs", "prompt", "labels")}
+    export_module(out, base, stored.region, stored.layout, row, about, frame(stored.prompt)[1] if frame else ())
+    everywhere = stored.region.span == "all" or frame is None  # activated on the answer: only peft itself knows that
+    loads = stored.layout.method.card.loads if everywhere else ("peft",)
+    return {"folder": str(out), "method": stored.collection.label, "loads": list(loads)}
+
+
+def imported(run: Path, folder: Path, user: str, method: str | None = None, seed: int | None = None) -> dict[str, Any]:
+    """Returns what a folder that peft wrote became: this user's newest module in a run's store.
+
+    Raises:
+        PeftuError: no such run, method or seed, or a folder whose module is of another kind, shape or base.
+    """
+    with opened(run, method, seed) as stored:
+        if stored.shared:
+            raise PeftuError(f"{run}: {stored.collection.label} is one module for everyone — choose with --method")
+        row = import_module(folder, stored.base, stored.layout)
+        stored.store.add(stored.collection, [user], row[None], [0])
+    return {"method": stored.collection.label, "seed": stored.collection.seed, "parameters": len(row)}

@@ -1,0 +1,117 @@
+"""The modules that a run stored, opened with the base, region, prompt and layout that they fit."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from peftu.bank import Layout
+from peftu.base.model import FrozenBase, load_base
+from peftu.base.prompt import Prompt
+from peftu.base.region import Region
+from peftu.config import validated
+from peftu.errors import PeftuError
+from peftu.methods.method import methods
+from peftu.registry import did_you_mean
+from peftu.results import load_run
+from peftu.store import EVERYONE, AdapterStore, Collection
+
+MODULES = "modules"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One method's modules at one seed.
+
+    Attributes:
+        store: where they are.
+        collection: which they are.
+        base: the base they were trained on, the same to the bit.
+        made: the recipe: method, knobs, region, prompt, labels.
+    """
+
+    store: AdapterStore
+    collection: Collection
+    base: FrozenBase
+    made: dict[str, Any]
+
+    @property
+    def region(self) -> Region:
+        """Returns where the modules act."""
+        return Region(**self.made["region"])
+
+    @property
+    def prompt(self) -> Prompt:
+        """Returns what the base was told."""
+        return Prompt(**{**self.made["prompt"], "words": tuple(self.made["prompt"]["words"])})
+
+    @property
+    def layout(self) -> Layout:
+        """Returns the layout of the modules."""
+        method = validated(methods.get(self.made["method"]), self.made["knobs"], "store")
+        return Layout(method, self.base.sites(self.region, len(self.prompt.words)))
+
+    @property
+    def shared(self) -> bool:
+        """Returns whether there is one module, everyone's."""
+        return self.store.keys(self.collection) == [EVERYONE]
+
+    def rows(self, user: str) -> Tensor:
+        """Returns [1, width] the user's module, or everyone's where that is all there is.
+
+        Raises:
+            PeftuError: the user has none: the base never answers in their place.
+        """
+        return self.store.get(self.collection, [EVERYONE if self.shared else user])
+
+
+@contextmanager
+def opened_store(run: Path) -> Iterator[AdapterStore]:
+    """Opens the modules of a finished run.
+
+    Raises:
+        PeftuError: the run did not finish, was altered, or has no modules.
+    """
+    load_run(run)
+    with AdapterStore(Path(run) / MODULES) as store:
+        yield store
+
+
+@contextmanager
+def opened(run: Path, method: str | None = None, seed: int | None = None) -> Iterator[Stored]:
+    """Opens one method's modules.
+
+    Args:
+        run: a finished run folder.
+        method: as in the run's table; needed when the run trained several personal ones.
+        seed: the first by default.
+
+    Raises:
+        PeftuError: no such run, method or seed, or another base than the modules were trained on.
+    """
+    with opened_store(run) as store:
+        collection = _chosen(store, method, seed)
+        base = load_base(collection.base)
+        if base.fingerprint != collection.fingerprint:
+            raise PeftuError(f"{run}: base {collection.base} has changed since training — restore it, or run again")
+        yield Stored(store, collection, base, json.loads(collection.recipe))
+
+
+def _chosen(store: AdapterStore, method: str | None, seed: int | None) -> Collection:
+    found = store.collections()
+    if method is None:
+        personal = {c.label for c in found if store.keys(c) != [EVERYONE]} or {c.label for c in found}
+        if len(personal) > 1:
+            raise PeftuError(f"the run has several methods — choose with --method: {', '.join(sorted(personal))}")
+        method = personal.pop()
+    named = [c for c in found if method in (c.label, c.label.rpartition("@")[0])]
+    if not named:
+        raise PeftuError(f"the run has no modules of '{method}'{did_you_mean(method, {c.label for c in found})}")
+    for collection in named:
+        if seed is None or collection.seed == seed:
+            return collection
+    raise PeftuError(f"the run has no modules for seed {seed} — there are {', '.join(str(c.seed) for c in named)}")

@@ -1,0 +1,59 @@
+"""``peftu store`` on a finished run: what it lists, checks, gives to peft, takes back and deletes."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from terminal import Said, peftu, refused
+
+METHOD = "lora[rank=2,targets=q+v]@./llama"
+
+
+@pytest.fixture
+def run(compared: Said, place: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run, to do with as a test likes."""
+    return Path(shutil.copytree(place / "run", tmp_path / "run"))
+
+
+def told(*arguments: object) -> Any:
+    said = peftu(*arguments, "--json")
+    assert said.code == 0, said.err
+    return json.loads(said.out)
+
+
+def test_lists_and_checks(run: Path) -> None:
+    found = {(one["method"], one["seed"]): one for one in told("store", "ls", run)}
+    assert set(found) == {(method, seed) for method in ("global[rank=1]@./llama", METHOD) for seed in (0, 1)}
+    own = found[METHOD, 0]
+    assert own["modules"] == 6
+    assert own["bytes"] == 4 * own["parameters"] * 6
+    assert told("store", "verify", run) == {"whole": 14}
+
+
+def test_a_module_goes_to_peft_s_folder_and_to_another_user(run: Path, tmp_path: Path) -> None:
+    def chances(user: str) -> list[Any]:
+        answers = told("predict", run, "--user", user, "--text", "x", "--text", "longer text", "--method", METHOD)
+        return [answer["probabilities"] for answer in answers["answers"]]
+
+    out = tmp_path / "folder"
+    assert told("store", "export", run, "--user", "user-1", "-o", out, "--method", METHOD)["loads"] == ["peft"]
+    assert "user-1" not in "".join(path.read_text(errors="ignore") for path in out.iterdir())
+    assert chances("user-1") != chances("user-2")
+    told("store", "import", run, out, "--user", "user-2", "--method", METHOD)
+    told("store", "import", run, out, "--user", "newcomer", "--method", METHOD)
+    assert chances("user-1") == chances("user-2") == chances("newcomer")
+    refused(peftu("store", "export", run, "--user", "user-1", "-o", out, "--method", METHOD), "is not empty")
+    refused(peftu("store", "import", run, out, "--user", "user-2", "--method", "global[rank=1]"), "one module for ever")
+    refused(peftu("store", "import", run, tmp_path, "--user", "user-2"), "adapter_config.json: is not there")
+
+
+def test_deletion_is_deletion(run: Path) -> None:
+    before = {path.name for path in (run / "modules" / "shards").iterdir()}
+    assert told("store", "rm", run, "--user", "user-1") == {"deleted": 2}
+    refused(peftu("predict", run, "--user", "user-1", "--text", "x"), "the asked user has no module")
+    refused(peftu("store", "rm", run, "--user", "user-1"), "nothing was deleted")
+    assert told("store", "verify", run) == {"whole": 12}
+    assert len(before - {path.name for path in (run / "modules" / "shards").iterdir()}) == 2
+    assert peftu("predict", run, "--user", "user-2", "--text", "x").code == 0
