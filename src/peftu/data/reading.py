@@ -3,18 +3,16 @@
 import ast
 import contextlib
 import csv
-import gzip
 import io
 import json
-import tarfile
 import xml.etree.ElementTree as ET
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, AnyStr, Literal
 
 import polars as pl
 
+from peftu.data.archives import BLOCK, Member, opened
 from peftu.data.task import LeftOut, Row
 from peftu.errors import PeftuError
 
@@ -24,7 +22,7 @@ ANEW = {
     "first": "judgements of an item that the user had judged otherwise before (the first is kept)",
     "last": "judgements that the same user replaced by a later one (the last is kept)",
 }
-CUT = "the file is cut short or was edited"
+CUT = "the file is cut short or was edited; get it again"
 
 
 def once(rows: Iterable[Row | LeftOut], keep: Literal["first", "last"] = "first") -> Iterator[Row | LeftOut]:
@@ -68,19 +66,10 @@ def read_csv_in_tar(path: Path, member: str, columns: tuple[str, ...], delimiter
     """Yields each row of a delimited UTF-8 file inside a compressed tar archive; nothing is unpacked to disk.
 
     Raises:
-        PeftuError: as ``read_csv``, or there is no such file in the archive.
+        PeftuError: as ``read_csv``, there is no such plain file in the archive, or it is unsafe to unpack.
     """
-    with _opened(path) as stream:
-        try:
-            with tarfile.open(fileobj=stream) as archive:
-                inner = archive.extractfile(member)
-                if inner is None:
-                    raise KeyError(member)
-                yield from _cells(inner, f"{path}: {member}", columns, delimiter)
-        except KeyError:
-            raise PeftuError(f"{path}: holds no file '{member}' — check that it is the right archive") from None
-        except (tarfile.TarError, EOFError, zlib.error):
-            raise PeftuError(f"{path}: is truncated or no tar archive — get it again") from None
+    with _opened(path), opened(Member(path, member)) as stream:
+        yield from _cells(io.BufferedReader(stream, BLOCK), f"{path}: {member}", columns, delimiter)
 
 
 def read_json(path: Path) -> Any:
@@ -97,14 +86,11 @@ def read_json_lines(path: Path) -> Iterator[Any]:
     """Yields what each line of a gzipped file holds as JSON.
 
     Raises:
-        PeftuError: the file is missing, cut short, or a line is no JSON.
+        PeftuError: the file is missing, cut short or unsafe to unpack, or a line is no JSON.
     """
-    with _opened(path) as stream, gzip.open(stream) as lines:
-        try:
-            for number, line in enumerate(lines, 1):
-                yield _json(line, f"{path}: line {number}")
-        except (EOFError, OSError, zlib.error):
-            raise PeftuError(f"{path}: is truncated or not gzipped — get it again") from None
+    with _opened(path), opened(Member(path)) as stream:
+        for number, line in enumerate(_bounded(io.BufferedReader(stream, BLOCK), str(path)), 1):
+            yield _json(line, f"{path}: line {number}")
 
 
 def read_parquet(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
@@ -169,14 +155,24 @@ def _json(content: bytes, where: str) -> Any:
     except UnicodeDecodeError as error:
         raise PeftuError(f"{where}: byte {error.start} is not UTF-8 — save the file as UTF-8") from None
     except json.JSONDecodeError as error:
-        raise PeftuError(f"{where}: is no JSON ({error}) — {CUT}; get it again") from None
+        raise PeftuError(f"{where}: is no JSON ({error}) — {CUT}") from None
+
+
+def _bounded(lines: IO[AnyStr], where: str) -> Iterator[AnyStr]:
+    """Yields the lines; a file that is one endless line is not held in memory."""
+    number = 0
+    while line := lines.readline(LONGEST_CELL):
+        number += 1
+        if len(line) == LONGEST_CELL:
+            raise PeftuError(f"{where}: line {number}: is longer than {LONGEST_CELL:,} characters — check the file")
+        yield line
 
 
 def _cells(stream: IO[bytes], where: str, columns: tuple[str, ...], delimiter: str) -> Iterator[dict[str, str]]:
     csv.field_size_limit(LONGEST_CELL)
     try:
         with io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as lines:
-            reader = csv.reader(lines, delimiter=delimiter, strict=True)
+            reader = csv.reader(_bounded(lines, where), delimiter=delimiter, strict=True)
             header = next(reader, [])
             missing = [column for column in columns if column not in header]
             if missing:
@@ -184,8 +180,7 @@ def _cells(stream: IO[bytes], where: str, columns: tuple[str, ...], delimiter: s
             for cells in reader:
                 if len(cells) != len(header):
                     raise PeftuError(
-                        f"{where}: line {reader.line_num}: {len(cells)} cells under {len(header)} columns — "
-                        f"{CUT}; get it again"
+                        f"{where}: line {reader.line_num}: {len(cells)} cells under {len(header)} columns — {CUT}"
                     )
                 yield dict(zip(header, cells, strict=True))
     except UnicodeDecodeError as error:

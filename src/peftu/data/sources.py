@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import hashlib
 import importlib.metadata
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +17,7 @@ from typing import IO
 
 from platformdirs import user_cache_dir
 
+from peftu.data.archives import OPENERS, SUFFIXES, archives_in, find, unpack
 from peftu.data.download import download, sha256_of
 from peftu.data.task import SourceFile, TaskCard
 from peftu.errors import PeftuError
@@ -59,7 +62,8 @@ def raw_files(
 
     Args:
         card: the task's card.
-        raw: a folder of files got by hand; None: the cache, filled from the publisher or the package index.
+        raw: a folder of files got by hand, which may still be packed, or an archive that holds them; None: the cache,
+            filled from the publisher or the package index.
         options: the task's options, complete.
         allow_changed: take a file from ``raw`` even where its sha256 is not the card's.
 
@@ -70,10 +74,34 @@ def raw_files(
     if raw is None:
         folder = cache_dir() / "raw" / card.name
         return folder, {file.name: sha256_of(fetch_file(card, file)) for file in files}
-    if not raw.is_dir():
+    if not raw.is_dir() and not (raw.is_file() and raw.name.lower().endswith((*SUFFIXES, *OPENERS))):
         raise PeftuError(f"{card.name}: {raw} is not a folder — pass --raw the folder with {_names(files)}")
+    raw = _unpacked(card.name, raw, [file.name for file in files])
     there = [file for file in files if not file.optional or inside(raw, file.name).is_file()]
     return raw, {file.name: _check_raw(card, file, raw, allow_changed) for file in there}
+
+
+def _unpacked(task: str, raw: Path, names: list[str]) -> Path:
+    """Returns a folder that holds the plain files: ``raw`` itself, or one in the cache when some are packed in it."""
+    plain = [name for name in names if raw.is_dir() and inside(raw, name).is_file()]
+    archives = archives_in(raw, besides=plain) if raw.is_dir() else [raw]
+    packed = {name: find(name, archives) for name in names if name not in plain} if archives else {}
+    members = {name: member for name, member in packed.items() if member is not None}
+    if not members:
+        return raw
+    digests = sorted({sha256_of(member.archive) for member in members.values()})
+    kept = [str(raw.resolve()), *plain, *(part for member in members.values() for part in member[1:]), *digests]
+    folder = cache_dir() / "unpacked" / f"{task}-{hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:16]}"
+    with writing_to(folder):
+        for name in names:
+            path = inside(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if name in plain:
+                path.unlink(missing_ok=True)
+                path.symlink_to(inside(raw, name).resolve())
+            elif name in members and not path.is_file():
+                unpack(members[name], path)
+    return folder
 
 
 def fetch_file(card: TaskCard, file: SourceFile) -> Path:

@@ -25,7 +25,7 @@ CARD = TaskCard(
         "answers or more (min_examples=) to questions with at least min_answers= answers; PEFT-U asks for five, which "
         "leaves little of small sites and selects by how others behave, so the default is one. A second answer to the "
         "same question, answers by deleted users and answers to deleted questions are left out; all is counted. Pass "
-        "the folder of the site's Posts.xml (from SITE.stackexchange.com.7z) with --raw."
+        "the folder of the site's Posts.xml, unpacked from SITE.stackexchange.com.7z, with --raw."
     ),
     user="A member of the site.",
     kind="text",
