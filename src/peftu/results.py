@@ -53,7 +53,10 @@ class Part(BaseModel):
 
 
 class Score(Part):
-    """A mean over users and its 95 % interval (percentile bootstrap over users); null without a scored user."""
+    """A mean over users and its 95 % interval (bootstrap-t over users); null without a scored user.
+
+    The interval is null with one user alone.
+    """
 
     mean: float | None
     ci: tuple[float, float] | None
@@ -67,6 +70,7 @@ class MethodCost(Part):
     seconds_per_user: float | None = None
     users_per_hour: float | None = Field(None, description="3600 / seconds_per_user unless measured.")
     peak_rss_bytes: int | None = None
+    ms_per_answer: float | None = Field(None, description="Milliseconds to score one text for one user, in batches.")
     notes: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -87,13 +91,14 @@ class MethodResult(Part):
     seconds_per_user: float | None = None
     users_per_hour: float | None = None
     peak_rss_bytes: int | None = None
-    macro_f1: Score
+    macro_f1: Score = Field(description="Null for tasks without labels.")
     users: int = Field(description="Users with at least one scored test row.")
     scored: int = Field(description="Test rows scored, over all seeds.")
     unscored: int = Field(description="Test rows without a usable prediction, over all seeds; in no metric.")
     scope: Scope | None = Field(None, description="Whose parameters it has.")
     trained: bool | None = None
     uses_others_labels: bool | None = None
+    ms_per_answer: float | None = Field(None, description="Milliseconds to score one text for one user, in batches.")
     notes: dict[str, Any] = Field(default_factory=dict)
 
     @property
@@ -282,10 +287,10 @@ def summarise(
         PeftuError: the card's main metric is unknown or was not computed for its kind.
     """
     main = metrics.get(card.main_metric)
-    matrix, f1 = user_matrix(user_scores, main.name), user_matrix(user_scores, "macro_f1")
-    means, f1_means = bootstrap(matrix.values), bootstrap(f1.values)
+    matrix = user_matrix(user_scores, main.name)
+    means, f1_means = bootstrap(matrix.values, bounds=main.bounds), _macro_f1(user_scores, len(matrix.systems))
     gains = {
-        reference: paired_gains(matrix, reference, higher_is_better=main.higher_is_better)
+        reference: paired_gains(matrix, reference, higher_is_better=main.higher_is_better, bounds=main.bounds)
         for reference in matrix.systems
         if plain_name(reference.method) in REFERENCES
     }
@@ -319,6 +324,13 @@ def summarise(
             )
         )
     return results
+
+
+def _macro_f1(user_scores: pl.DataFrame, systems: int) -> tuple[Estimate, ...]:
+    """Returns each system's macro-F1; nothing where the task has no labels."""
+    if "macro_f1" not in user_scores.columns:
+        return (Estimate(None, None, None, 0),) * systems
+    return bootstrap(user_matrix(user_scores, "macro_f1").values, bounds=(0.0, 1.0))
 
 
 def plain_name(label: str) -> str:

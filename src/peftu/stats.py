@@ -4,7 +4,7 @@ The unit of chance is the user. With several seeds a user's scores are averaged 
 resampled, so more seeds never pass for more users.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,7 +19,9 @@ Doubles = npt.NDArray[np.float64]
 
 RESAMPLES = 2000
 LEVEL = 0.95
+UNBOUNDED = (-float("inf"), float("inf"))
 SAME = 1e-9  # gains smaller than this are rounding: the user's score is unchanged
+_FEW = 10
 _CHUNK = 4_000_000  # drawn users held at once, 32 MB of weights
 
 
@@ -32,7 +34,7 @@ class System(NamedTuple):
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over users with its interval; all None when no user has a score."""
+    """A mean over users with its interval; None without a scored user, no interval with one alone."""
 
     mean: float | None
     low: float | None
@@ -104,46 +106,74 @@ def seed_means(scores: pl.DataFrame, metric: str, system: System) -> list[float]
 
 
 def bootstrap(
-    values: Doubles, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+    values: Doubles,
+    *,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+    bounds: tuple[float, float] = UNBOUNDED,
 ) -> tuple[Estimate, ...]:
-    """Returns the mean of each column with its percentile bootstrap interval over users (rows).
+    """Returns the mean of each column with its bootstrap-t interval over users (rows).
 
-    Users are drawn with replacement ``resamples`` times, the same draws for every column; the interval runs from the
-    (1 - level)/2 to the (1 + level)/2 quantile of the resampled means (Efron 1979; linear interpolation between
-    order statistics). NaN marks a user without a score: such users are left out of a column's mean in every resample.
-    With few users a percentile interval is a little too narrow: about 93 % instead of 95 % at 20 users.
+    Users are drawn with replacement ``resamples`` times, the same draws for every column. With m and s the mean and
+    standard deviation of n users, and m*, s* those of a draw, T* = (m* - m) / sqrt((s*² + s²/n) / n) is ranked, and
+    the interval is m - q s/√n for its (1 + level)/2 and (1 - level)/2 quantiles q (Efron & Tibshirani 1993, ch. 12.5).
+    The s²/n under the root, one user's worth of the sample's own variance, keeps draws of equal users finite. Below
+    ten users the interval is at least as wide as Student's. Measured by ``tests/property/test_coverage.py``: 93 % to
+    97 % of intervals hold the true mean from 10 users up, where percentile intervals held it in 88 % to 94 %.
+    NaN marks a user without a score: such users are left out of a column's mean in every draw. One user alone has
+    no interval.
 
     Args:
         values: [users, columns].
         resamples: how often users are drawn.
         level: share of intervals that should cover the true mean.
         seed: of the draws; the same seed and the same values in the same order give the same interval.
+        bounds: smallest and largest possible mean; intervals end there.
     """
     present = ~np.isnan(values)
     counts = present.sum(0)
-    filled = np.where(present, values, 0.0)
-    draws = _resampled_means(filled, present, resamples, seed) if len(values) else np.empty((0, values.shape[1]))
-    tails = [(1 - level) / 2, (1 + level) / 2]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        filled = np.where(present, values, 0.0)
+        # Column by column: the last bit of a sum over rows would depend on how many columns there are.
+        means = np.array([filled[:, column].sum() for column in range(len(counts))]) / counts
+        centred = np.where(present, values - means, 0.0)
+        errors = np.sqrt((centred**2).sum(0) / (counts - 1) / counts)
+    if not len(values):
+        return tuple(Estimate(None, None, None, 0) for _ in counts)
+    draws = _studentised(centred, present, errors, resamples, seed)
+    tails = [(1 + level) / 2, (1 - level) / 2]
     estimates = []
     for column, users in enumerate(counts.tolist()):
-        if users == 0:
-            estimates.append(Estimate(None, None, None, 0))
+        if users < 2:
+            mean = float(means[column]) if users else None
+            estimates.append(Estimate(mean, None, None, users))
             continue
-        means = draws[:, column]
-        low, high = np.quantile(means[~np.isnan(means)], tails)
-        estimates.append(Estimate(float(filled[:, column].sum() / users), float(low), float(high), users))
+        own = draws[:, column]
+        high_t, low_t = np.quantile(own[~np.isnan(own)], tails)
+        if users < _FEW:
+            student = _student(users - 1, tails[0])
+            high_t, low_t = max(high_t, student), min(low_t, -student)
+        mean, error = float(means[column]), float(errors[column])
+        low, high = mean - max(high_t, 0.0) * error, mean - min(low_t, 0.0) * error
+        estimates.append(Estimate(mean, max(float(low), bounds[0]), min(float(high), bounds[1]), users))
     return tuple(estimates)
 
 
 def interval(
-    values: Sequence[float] | Doubles, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+    values: Sequence[float] | Doubles,
+    *,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+    bounds: tuple[float, float] = UNBOUNDED,
 ) -> Estimate:
-    """Returns the mean over users of one score with its percentile bootstrap interval (see ``bootstrap``).
+    """Returns the mean over users of one score with its bootstrap-t interval (see ``bootstrap``).
 
     The order of the values does not matter.
     """
     column = np.sort(np.asarray(values, dtype=np.float64))[:, None]
-    return bootstrap(column, resamples=resamples, level=level, seed=seed)[0]
+    return bootstrap(column, resamples=resamples, level=level, seed=seed, bounds=bounds)[0]
 
 
 def differences(own: Doubles, other: Doubles, *, higher_is_better: bool = True) -> Doubles:
@@ -157,15 +187,24 @@ def count_gains(gains: Doubles) -> tuple[int, int, int]:
     return helped, int((~np.isnan(gains)).sum()) - helped - hurt, hurt
 
 
-def paired_gains(matrix: UserMatrix, reference: System, *, higher_is_better: bool = True, seed: int = 0) -> list[Gain]:
+def paired_gains(
+    matrix: UserMatrix,
+    reference: System,
+    *,
+    higher_is_better: bool = True,
+    seed: int = 0,
+    bounds: tuple[float, float] = UNBOUNDED,
+) -> list[Gain]:
     """Returns each system's gain over the reference on the same users, in the order of ``matrix.systems``.
 
     The gain is the mean over users of (own score - reference's score), each averaged over seeds; its interval
     resamples users, keeping a user's two scores together, so what makes a user easy for both cancels. A system's
-    gain over itself is exactly 0 with the interval [0, 0].
+    gain over itself is exactly 0 with the interval [0, 0]. ``bounds`` are those of the metric.
     """
     gains = differences(matrix.values, matrix.column(reference)[:, None], higher_is_better=higher_is_better)
-    return [Gain(estimate, *count_gains(gains[:, place])) for place, estimate in enumerate(bootstrap(gains, seed=seed))]
+    reach = (bounds[0] - bounds[1], bounds[1] - bounds[0])
+    estimates = bootstrap(gains, seed=seed, bounds=reach)
+    return [Gain(estimate, *count_gains(gains[:, place])) for place, estimate in enumerate(estimates)]
 
 
 def paired_gain(
@@ -183,19 +222,36 @@ def paired_gain(
     return paired_gains(matrix, other, higher_is_better=higher_is_better)[matrix.systems.index(own)]
 
 
-def _resampled_means(filled: Doubles, present: npt.NDArray[np.bool_], resamples: int, seed: int) -> Doubles:
-    """Returns [resamples, columns] means of drawn users; NaN where a draw has no user with a score."""
+def drawn_weights(users: int, resamples: int, seed: int) -> Iterator[Doubles]:
+    """Yields [draws, users] how often each user was drawn, in pieces of bounded size."""
     rng = np.random.default_rng(seed)
-    users = len(filled)
     step = max(1, _CHUNK // users)
-    complete = bool(present.all())
-    means = []
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
         drawn = rng.integers(0, users, size=(rows, users))
         drawn += np.arange(rows)[:, None] * users
-        weights = np.bincount(drawn.ravel(), minlength=rows * users).reshape(rows, users).astype(np.float64)
+        yield np.bincount(drawn.ravel(), minlength=rows * users).reshape(rows, users).astype(np.float64)
+
+
+def _student(freedom: int, level: float) -> float:
+    from scipy.special import stdtrit  # a third of a second, and only few users need it
+
+    return float(stdtrit(freedom, level))
+
+
+def _studentised(
+    centred: Doubles, present: npt.NDArray[np.bool_], errors: Doubles, resamples: int, seed: int
+) -> Doubles:
+    """Returns [resamples, columns] T* of each draw; NaN where a draw has no user with a score."""
+    users, squares = len(centred), centred**2
+    complete = bool(present.all())
+    own_counts = present.sum(0)
+    result = []
+    for weights in drawn_weights(users, resamples, seed):
         sizes = np.float64(users) if complete else weights @ present
-        with np.errstate(invalid="ignore"):
-            means.append(weights @ filled / sizes)
-    return np.concatenate(means)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = weights @ centred / sizes
+            spread = weights @ squares / sizes - means**2
+            scale = np.sqrt((np.maximum(spread, 0.0) + errors**2) / own_counts)
+            result.append(np.where(scale > 0, means / scale, np.where(np.isnan(means), np.nan, 0.0)))
+    return np.concatenate(result)

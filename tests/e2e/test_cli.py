@@ -97,7 +97,8 @@ def test_the_json_has_the_documented_shape(compared: Said) -> None:
 
 def test_the_folder_holds_what_the_record_says(compared: Said, place: Path) -> None:
     assert {path.name for path in (place / "run").iterdir()} == {
-        *("run.json", "predictions.parquet", "user_scores.parquet", "train_log.jsonl", "report.html", "modules")
+        *("run.json", "predictions.parquet", "user_scores.parquet", "train_log.jsonl", "report.html", "modules"),
+        "judgement.json",
     }
     run = load_run(place / "run")
     assert run.record.cli_json(Path("run")) == compared.json

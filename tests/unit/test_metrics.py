@@ -93,7 +93,7 @@ def test_agreeing_on_no_label_is_agreement() -> None:
 def test_rows_without_a_score_are_counted_and_stay_out() -> None:
     none, nan, good = None, [float("nan"), 0.0, 0.0], [0.0, -1.0, float("-inf")]
     frame = predictions(
-        [["calm"]] * 4, [["calm"], ["cross"], None, ["cross"]], ["a", "a", "a", "b"], scores=[good, nan, none, none]
+        [["calm"]] * 4, [["calm"], ["cross"], None, None], ["a", "a", "a", "b"], scores=[good, nan, none, none]
     )
     scored, never = user_scores(frame, card()).iter_rows(named=True)
     assert (scored["n_test"], scored["n_scored"], scored["accuracy"], scored["macro_f1"]) == (3, 1, 1.0, 1.0)
@@ -103,15 +103,16 @@ def test_rows_without_a_score_are_counted_and_stay_out() -> None:
 def test_only_test_rows_count_and_methods_keep_their_order() -> None:
     gold, said = [["calm"]] * 4, [["calm"], ["cross"], ["glad"], ["calm"]]
     frame = predictions(
-        gold, said, part=["test", "val", "val", "test"], method=["z", "z", "a", "a"], base=[None, None, "b", "b"]
-    )
+        gold, said, part=["test", "val", "val", "test"], method=["z", "z", "a", "a"], base=[None, None, "b", "b"],
+        item_id=["0", "1", "1", "0"],
+    )  # fmt: skip
     scores = user_scores(frame, card())
     assert scores.select("method", "base", "n_test", "accuracy").rows() == [("z", None, 1, 1.0), ("a", "b", 1, 1.0)]
 
 
 def test_a_label_does_not_repeat_its_base() -> None:
     method, base = ["lora@b", "lora@b", "lora", "x@c"], ["b", None, "c", "b"]
-    scores = user_scores(predictions([["calm"]] * 4, [["calm"]] * 4, method=method, base=base), card())
+    scores = user_scores(predictions([["calm"]] * 4, [["calm"]] * 4, method=method, base=base, item_id="0"), card())
     assert scores.select("method", "base").rows() == [("lora", "b"), ("lora@b", None), ("lora", "c"), ("x@c", "b")]
 
 
@@ -140,8 +141,3 @@ def test_a_package_can_add_a_metric(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_frames_that_cannot_be_judged(frame: pl.DataFrame, kind: Kind, message: str) -> None:
     with pytest.raises(PeftuError, match=message):
         user_scores(frame, card(kind))
-
-
-def test_generated_text_has_no_label_metrics() -> None:
-    with pytest.raises(PeftuError, match="kind 'text' has no label metrics"):
-        user_scores(predictions([["calm"]], [["calm"]]), card("text", ()))

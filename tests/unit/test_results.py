@@ -13,6 +13,7 @@ import pytest
 import peftu
 from peftu.environment import _git_revision, current_environment
 from peftu.errors import PeftuError
+from peftu.judge.judgement import judgement_schema
 from peftu.methods.method import MethodCard
 from peftu.report.example import CARD, example_run
 from peftu.results import (
@@ -217,3 +218,8 @@ def test_judging_imports_no_model_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout.strip() == "[]"
+
+
+def test_schema_file_of_the_judgement_is_that_of_the_model() -> None:
+    schema = json.loads((SCHEMA.parent / "judgement-v1.json").read_text())
+    assert schema == judgement_schema(), "a changed v1 must only add optional fields"

@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
+from scipy.stats import t
 
 from peftu.errors import PeftuError
 from peftu.stats import Estimate, System, bootstrap, interval, paired_gain, seed_means, user_matrix
@@ -24,16 +25,35 @@ def scores(own: list[list[float | None]], other: list[list[float | None]]) -> pl
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def test_interval_agrees_with_scipy() -> None:
+def test_interval_agrees_with_a_plain_loop() -> None:
     values = np.random.default_rng(5).beta(4, 2, 60)
     own = interval(values, resamples=8000)
-    theirs = scipy_bootstrap((values,), np.mean, n_resamples=8000, method="percentile", rng=1).confidence_interval
-    width = theirs.high - theirs.low
-    assert own.mean == pytest.approx(values.mean())
+    rng, mean, error = np.random.default_rng(1), values.mean(), values.std(ddof=1) / 60**0.5
+    draws = [values[rng.integers(0, 60, 60)] for _ in range(8000)]
+    ranked = [(draw.mean() - mean) / np.sqrt((draw.var() + error**2) / 60) for draw in draws]
+    high, low = np.quantile(ranked, [0.975, 0.025])
+    assert own.mean == pytest.approx(mean)
     assert (own.low, own.high) == (
-        pytest.approx(theirs.low, abs=width / 25),
-        pytest.approx(theirs.high, abs=width / 25),
+        pytest.approx(mean - high * error, abs=error / 10),
+        pytest.approx(mean - low * error, abs=error / 10),
     )
+
+
+def test_interval_is_about_that_of_scipy_and_ends_at_the_bounds() -> None:
+    values = np.random.default_rng(5).beta(4, 2, 60)
+    theirs = scipy_bootstrap((values,), np.mean, n_resamples=8000, method="BCa", rng=1).confidence_interval
+    own = interval(values)
+    width = theirs.high - theirs.low
+    assert abs(own.low - theirs.low) + abs(own.high - theirs.high) < width / 10
+    assert interval([0.5, 1.0, 1.0, 1.0], bounds=(0, 1)).high == 1
+
+
+def test_few_users_have_the_interval_of_student_at_least() -> None:
+    values = [0.2, 0.5, 0.6]
+    low, high = t.interval(0.95, 2, np.mean(values), np.std(values, ddof=1) / 3**0.5)
+    own = interval(values)
+    assert own.low <= low + 1e-12 < high - 1e-12 <= own.high
+    assert interval([0.3]) == Estimate(0.3, None, None, 1)
 
 
 def test_interval_covers_the_true_mean_about_95_times_in_100() -> None:
@@ -48,7 +68,7 @@ def test_users_without_a_score_stay_out_of_the_mean() -> None:
     holes = bootstrap(np.array([[0.2], [np.nan], [0.4], [0.9]]))[0]
     assert (holes.mean, holes.users) == (pytest.approx(full.mean), 3)
     assert holes.low is not None
-    assert 0.2 <= holes.low < holes.high <= 0.9
+    assert holes.low < 0.2 < 0.9 < holes.high
     assert bootstrap(np.full((3, 1), np.nan)) == (Estimate(None, None, None, 0),)
     assert interval([]) == Estimate(None, None, None, 0)
 

@@ -28,6 +28,7 @@ from peftu.execute.frames import predictions_frame
 from peftu.execute.plan import Job, plan
 from peftu.execute.progress import Reporter, Silent
 from peftu.execute.stored import MODULES
+from peftu.judge import JUDGEMENT, Evidence, judge, write_judgement
 from peftu.metrics import metrics, user_scores
 from peftu.report.html import render
 from peftu.results import (
@@ -49,7 +50,7 @@ from peftu.results import (
 from peftu.store import AdapterStore, Collection, recipe
 
 TRAIN_LOG = "train_log.jsonl"
-_FILES = "|".join(map(re.escape, (RECORD, REPORT, PREDICTIONS, USER_SCORES, TRAIN_LOG, MODULES)))
+_FILES = "|".join(map(re.escape, (RECORD, REPORT, PREDICTIONS, USER_SCORES, JUDGEMENT, TRAIN_LOG, MODULES)))
 # What a run leaves in its folder; of a run that was killed, half-written files too.
 OURS = re.compile(rf"{_FILES}|\.[\w.-]+\.tmp|{MODULES}/(shards|index\.sqlite(-wal|-shm|-journal)?)")
 
@@ -99,6 +100,8 @@ def run(
         predictions.write_parquet(folder / PREDICTIONS)
         scores = user_scores(predictions, table.card, _train_counts(problems))
         scores.write_parquet(folder / USER_SCORES)
+        results = _results(jobs, scores, table.card, _costs(jobs, cells, problems))
+        write_judgement(judge(Evidence(predictions, table.card, scores, results)), folder)
         _write_log(folder / TRAIN_LOG, jobs, cells, problems)
     first = splits[spec.seeds[0]]
     record = RunRecord(
@@ -114,7 +117,7 @@ def run(
         truncated_texts={base: cut for base, cut in workshop.cut.items() if cut},
         statistics=statistics(table),
         leakage=dict(first.leakage),
-        methods=_results(jobs, scores, table.card, _costs(jobs, cells, problems)),
+        methods=results,
         cost=CostTotals(
             seconds=total.seconds, peak_rss_bytes=total.peak_rss_bytes, bytes=_size(folder / MODULES / "shards")
         ),

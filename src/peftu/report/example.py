@@ -97,7 +97,7 @@ def _predict(
 ) -> pl.DataFrame:
     """Returns predictions that are right with each user's chance."""
     users = len(right)
-    gold = rng.integers(0, 3, users * rows)
+    gold = np.random.default_rng(seed).integers(0, 3, users * rows)  # the same for every method
     wrong = rng.random(users * rows) >= np.repeat(right, rows)
     said = (gold + wrong * rng.integers(1, 3, users * rows)) % 3
     labels = np.array(CARD.labels)

@@ -1,0 +1,68 @@
+"""What the analyses share: the main metric, each user's score under each method, and the reference methods."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import polars as pl
+
+from peftu.metrics import Metric
+from peftu.results import REFERENCES, Score, plain_name
+from peftu.stats import Doubles, Estimate, System, UserMatrix, bootstrap, differences, user_matrix
+
+
+@dataclass(frozen=True)
+class Board:
+    """Scores of the same users under every method.
+
+    Attributes:
+        scores: the frame that ``peftu.metrics.user_scores`` returns.
+        metric: the main metric.
+        resamples: bootstrap draws of users.
+    """
+
+    scores: pl.DataFrame
+    metric: Metric
+    resamples: int
+
+    @cached_property
+    def matrix(self) -> UserMatrix:
+        """Returns each user's score, averaged over seeds."""
+        return user_matrix(self.scores, self.metric.name)
+
+    @property
+    def systems(self) -> tuple[System, ...]:
+        """Returns the methods in the order in which they were run."""
+        return self.matrix.systems
+
+    @cached_property
+    def references(self) -> tuple[System, ...]:
+        """Returns the reference methods that were run, the first of ``REFERENCES`` first."""
+        found = [system for name in REFERENCES for system in self.systems if plain_name(system.method) == name]
+        return tuple(found)
+
+    def gains(self, own: System, other: System) -> Doubles:
+        """Returns [users] the gain of one method over another, positive when better; NaN where either has no score."""
+        return differences(
+            self.matrix.column(own), self.matrix.column(other), higher_is_better=self.metric.higher_is_better
+        )
+
+    def estimates(self, values: Doubles, *, gains: bool = False) -> tuple[Estimate, ...]:
+        """Returns the mean and interval over users (rows) of each column of scores or of gains."""
+        low, high = self.metric.bounds
+        bounds = (low - high, high - low) if gains else (low, high)
+        return bootstrap(values, resamples=self.resamples, bounds=bounds)
+
+    def estimate(self, values: Doubles, *, gains: bool = False) -> Estimate:
+        """Returns the mean and interval over users of one column."""
+        return self.estimates(values[:, None], gains=gains)[0]
+
+
+def label_of(system: System) -> str:
+    """Returns 'method@base', or the method alone where it has no base."""
+    return f"{system.method}@{system.base}" if system.base else system.method
+
+
+def score_of(estimate: Estimate) -> Score:
+    """Returns an estimate as it stands in records."""
+    bounds = None if estimate.low is None or estimate.high is None else (estimate.low, estimate.high)
+    return Score(mean=estimate.mean, ci=bounds)

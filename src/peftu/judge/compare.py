@@ -1,0 +1,115 @@
+"""Paired tests between methods, corrected for their number, and what the test users can tell apart."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+
+from peftu.judge.board import Board, label_of, score_of
+from peftu.judge.shapes import Comparison
+from peftu.stats import Doubles, System
+
+FLIPS = 9999
+_EXACT = 13  # users up to which every one of the 2^n sign patterns is looked at
+_CHUNK = 4_000_000
+POWER = 0.8
+
+
+def gains_over_references(board: Board) -> tuple[Comparison, ...]:
+    """Returns every method against each reference method; Holm's correction runs over the methods of a reference."""
+    result: list[Comparison] = []
+    for reference in board.references:
+        pairs = [(own, reference) for own in board.systems if own != reference]
+        result += _compared(board, pairs)
+    return tuple(result)
+
+
+def comparisons(board: Board) -> tuple[Comparison, ...]:
+    """Returns every pair of methods, the later-run one first; Holm's correction runs over all pairs."""
+    return tuple(_compared(board, [(own, other) for other, own in combinations(board.systems, 2)]))
+
+
+def detectable(gains: Sequence[Comparison]) -> float | None:
+    """Returns the median over gains of the smallest true gain that would be found."""
+    found = [gain.detectable for gain in gains if gain.detectable]
+    return float(np.median(found)) if found else None
+
+
+def sign_flip_test(gains: Doubles, seed: int = 0) -> list[float | None]:
+    """Returns two-sided p-values of each column: could users' gains as well have had the other sign?
+
+    The mean gain is set against those under random signs, a draw of signs for all columns (Fisher's randomisation
+    test; valid when under the null each user's gain is symmetric about 0). Up to 13 users all 2^n signs are tried,
+    else 9,999 at random and the observed one is counted among them (Phipson & Smyth, 2010). Users without a score
+    (NaN) stay out; with fewer than two users, or none with a gain other than 0, p is None or 1.
+
+    Args:
+        gains: [users, columns].
+        seed: of the random signs.
+    """
+    present = ~np.isnan(gains)
+    filled = np.where(present, gains, 0.0)
+    users, columns = filled.shape
+    observed = np.abs(filled.sum(0))
+    exact = users <= _EXACT
+    if exact:
+        patterns = (np.arange(2**users)[:, None] >> np.arange(users)) & 1
+        extreme, draws = _as_extreme(patterns, filled, observed), 2**users
+    else:
+        rng = np.random.default_rng(seed)
+        extreme, draws, step = np.ones(columns), FLIPS + 1, max(1, _CHUNK // users)
+        for start in range(0, FLIPS, step):
+            size = (min(step, FLIPS - start), users)
+            extreme += _as_extreme(rng.integers(0, 2, size, dtype=np.int8), filled, observed)
+    return [float(count / draws) if enough else None for count, enough in zip(extreme, present.sum(0) > 1, strict=True)]
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Returns p-values corrected for their number (Holm, 1979); missing ones stay missing and do not count."""
+    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    result: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for number, (p, place) in enumerate(known):
+        largest = max(largest, min(1.0, p * (len(known) - number)))
+        result[place] = largest
+    return result
+
+
+def smallest_detectable(gains: Doubles) -> float | None:
+    """Returns the true mean gain that a paired t-test at the 5 % level finds with 80 % chance on users like these.
+
+    (t(0.975) + t(0.8)) s / √n with n - 1 degrees of freedom, the usual approximation; None with fewer than two users.
+    """
+    from scipy.special import stdtrit
+
+    own = gains[~np.isnan(gains)]
+    if len(own) < 2:
+        return None
+    freedom = len(own) - 1
+    return float((stdtrit(freedom, 0.975) + stdtrit(freedom, POWER)) * own.std(ddof=1) / np.sqrt(len(own)))
+
+
+def _as_extreme(signs: np.ndarray[tuple[int, ...], np.dtype[np.integer]], gains: Doubles, observed: Doubles) -> Doubles:
+    """Returns how many sign patterns (0: as it is, 1: turned) give each column a sum as far from 0 as observed."""
+    sums = np.abs((1.0 - 2.0 * signs) @ gains)
+    return np.asarray((sums >= observed - 1e-9).sum(0), dtype=np.float64)
+
+
+def _compared(board: Board, pairs: Sequence[tuple[System, System]]) -> list[Comparison]:
+    if not pairs:
+        return []
+    gains = np.stack([board.gains(*pair) for pair in pairs], axis=1)
+    p_values = sign_flip_test(gains)
+    corrected, estimates = holm(p_values), board.estimates(gains, gains=True)
+    return [
+        Comparison(
+            label=label_of(own),
+            against=label_of(other),
+            gain=score_of(estimates[place]),
+            users=estimates[place].users,
+            p=p_values[place],
+            p_holm=corrected[place],
+            detectable=smallest_detectable(gains[:, place]),
+        )
+        for place, (own, other) in enumerate(pairs)
+    ]

@@ -1,0 +1,116 @@
+"""Who is helped and who is hurt, and what the worst served get."""
+
+import numpy as np
+import polars as pl
+
+from peftu.judge.board import Board, label_of, score_of
+from peftu.judge.shapes import Helped, WorstServed
+from peftu.results import Score
+from peftu.stats import LEVEL, Doubles, System, count_gains
+
+_TENTH = 10
+
+
+def helped(board: Board, rows: pl.DataFrame) -> tuple[Helped, ...]:
+    """Returns, for each method and each reference, the users it helps, leaves as they are, and hurts.
+
+    A user is surely helped when an exact sign test over the rows on which the two methods differ in the metric's
+    value says so at the 5 % level; that is not corrected for the number of users, so one in forty is expected by
+    chance on either side. For metrics that are no mean over rows nobody is sure.
+    """
+    values = _row_values(board, rows)
+    result = []
+    for reference in board.references:
+        for own in board.systems:
+            if own == reference:
+                continue
+            gains = board.gains(own, reference)
+            counts = count_gains(gains)
+            users = sum(counts)
+            better, worse = _sure(values, own, reference, higher_is_better=board.metric.higher_is_better)
+            result.append(
+                Helped(
+                    label=label_of(own),
+                    against=label_of(reference),
+                    users=users,
+                    helped=counts[0],
+                    unchanged=counts[1],
+                    hurt=counts[2],
+                    helped_share=wilson(counts[0], users),
+                    hurt_share=wilson(counts[2], users),
+                    surely_helped=better,
+                    surely_hurt=worse,
+                )
+            )
+    return tuple(result)
+
+
+def worst_served(board: Board) -> tuple[WorstServed, ...]:
+    """Returns the mean score of the worst tenth of users (at least one) under each method and each reference.
+
+    Each method's own worst tenth is taken: following the reference's worst users would show a gain by chance alone,
+    since part of their bad score is bad luck. The interval takes the tenth for given.
+    """
+    result = []
+    for reference in board.references:
+        for own in board.systems:
+            if own == reference:
+                continue
+            tails = [_worst(board, board.matrix.column(system)) for system in (own, reference)]
+            scores = [score_of(board.estimate(tail)) for tail in tails]
+            result.append(
+                WorstServed(
+                    label=label_of(own),
+                    against=label_of(reference),
+                    users=len(tails[0]),
+                    score=scores[0],
+                    reference=scores[1],
+                )
+            )
+    return tuple(result)
+
+
+def wilson(count: int, of: int) -> Score:
+    """Returns a share with Wilson's interval (1927); empty for a share of nothing."""
+    if not of:
+        return Score(mean=None, ci=None)
+    from scipy.special import ndtri
+
+    z = float(ndtri((1 + LEVEL) / 2))
+    share, room = count / of, z**2 / of
+    middle = (share + room / 2) / (1 + room)
+    reach = z * ((share * (1 - share) + room / 4) / of) ** 0.5 / (1 + room)
+    return Score(mean=share, ci=(max(0.0, middle - reach), min(1.0, middle + reach)))
+
+
+def _worst(board: Board, values: Doubles) -> Doubles:
+    known = np.sort(values[~np.isnan(values)])
+    known = known if board.metric.higher_is_better else known[::-1]
+    return np.asarray(known[: max(1, len(known) // _TENTH)])
+
+
+def _row_values(board: Board, rows: pl.DataFrame) -> pl.DataFrame:
+    """Returns method, base, seed, user_id, item_id and the metric's value of each scored row."""
+    keys = ("method", "base", "seed", "user_id", "item_id")
+    value = pl.lit(None, pl.Float64) if board.metric.value is None else board.metric.value.cast(pl.Float64)
+    return rows.filter("scored").select(*keys, value=value).drop_nulls("value")
+
+
+def _sure(values: pl.DataFrame, own: System, reference: System, *, higher_is_better: bool) -> tuple[int, int]:
+    """Returns the users whose own rows show a gain, and those whose rows show a loss."""
+    sides = [
+        values.filter(pl.col("method") == system.method, pl.col("base").eq_missing(system.base))
+        for system in (own, reference)
+    ]
+    keys = ["seed", "user_id", "item_id"]
+    gain = pl.col("value") - pl.col("value_right") if higher_is_better else pl.col("value_right") - pl.col("value")
+    # An item tested in several seeds is one item: its seeds are averaged first.
+    items = sides[0].join(sides[1], on=keys).group_by("user_id", "item_id").agg(gain.mean().alias("gain"))
+    users = items.group_by("user_id").agg(up=(pl.col("gain") > 0).sum(), down=(pl.col("gain") < 0).sum())
+    if users.is_empty():
+        return 0, 0
+    from scipy.stats import binom
+
+    up, down = users["up"].to_numpy().astype(np.int64), users["down"].to_numpy().astype(np.int64)
+    sure = 2 * binom.cdf(np.minimum(up, down), up + down, 0.5) < 1 - LEVEL
+    return int((sure & (up > down)).sum()), int((sure & (down > up)).sum())

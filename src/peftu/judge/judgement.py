@@ -1,0 +1,137 @@
+"""All analyses of one run put together, and the file they are kept in."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from pydantic import ValidationError
+
+from peftu.data.task import TaskCard
+from peftu.errors import PeftuError
+from peftu.judge.board import Board, label_of, score_of
+from peftu.judge.clusters import intervals
+from peftu.judge.compare import comparisons, detectable, gains_over_references
+from peftu.judge.cost import pareto
+from peftu.judge.helped import helped, worst_served
+from peftu.judge.ranks import critical_difference, standings
+from peftu.judge.shapes import JUDGEMENT, Judgement, MethodMetrics, MetricInfo
+from peftu.metrics import Metric, metrics, metrics_of
+from peftu.metrics.generation import with_overlaps
+from peftu.metrics.items import items_of_rows
+from peftu.metrics.rows import scored_rows
+from peftu.results import MethodResult, Score, write_atomic
+from peftu.stats import RESAMPLES, bootstrap, user_matrix
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a judgement is made from.
+
+    Attributes:
+        predictions: the frame described by ``peftu.metrics.PREDICTIONS``.
+        card: the task.
+        scores: the frame that ``peftu.metrics.user_scores`` made of the predictions.
+        results: the leaderboard that ``peftu.results.summarise`` made of the scores.
+        resamples: bootstrap draws of users.
+    """
+
+    predictions: pl.DataFrame
+    card: TaskCard
+    scores: pl.DataFrame
+    results: Sequence[MethodResult]
+    resamples: int = RESAMPLES
+
+
+def judge(evidence: Evidence) -> Judgement:
+    """Returns every analysis that the evidence allows; what it does not allow is empty or null.
+
+    Raises:
+        PeftuError: the predictions cannot be scored, or the card's main metric was not computed for its kind.
+    """
+    card, scores = evidence.card, evidence.scores
+    board = Board(scores, metrics.get(card.main_metric), evidence.resamples)
+    rows = scored_rows(evidence.predictions, card)
+    if card.kind == "text":
+        rows = with_overlaps(rows)
+    gains = gains_over_references(board)
+    items = items_of_rows(rows, card)
+    known = [metric for metric in metrics_of(card.kind, "rows", "labels") if metric.name in scores.columns]
+    of_items = [metric for metric in metrics_of(card.kind, "items") if metric.name in items.columns]
+    tests = scores.group_by("user_id").agg(pl.col("n_test").max())
+    return Judgement(
+        metric=_info(board.metric),
+        metrics=tuple(_info(metric) for metric in (*known, *of_items)),
+        users=len(board.matrix.users),
+        one_item_users=tests.filter(pl.col("n_test") == 1).height,
+        references=tuple(map(label_of, board.references)),
+        scores=_all_metrics(board, known, items, of_items),
+        intervals=intervals(board, rows),
+        gains=gains,
+        comparisons=comparisons(board),
+        detectable=detectable(gains),
+        standings=standings(board),
+        critical_difference=critical_difference(board),
+        helped=helped(board, rows),
+        worst=worst_served(board),
+        pareto=pareto(evidence.results, higher_is_better=board.metric.higher_is_better),
+    )
+
+
+def write_judgement(judgement: Judgement, folder: Path) -> Path:
+    """Returns the path of ``judgement.json`` in a run folder, written whole or not at all."""
+    text = json.dumps(judgement.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
+    return write_atomic(Path(folder) / JUDGEMENT, text + "\n")
+
+
+def read_judgement(folder: Path) -> Judgement | None:
+    """Returns the judgement kept in a run folder; None for a run made before there were any.
+
+    Raises:
+        PeftuError: the file is cut off or comes from a newer version.
+    """
+    path = Path(folder) / JUDGEMENT
+    if not path.is_file():
+        return None
+    try:
+        return Judgement.model_validate_json(path.read_bytes())
+    except ValidationError:
+        raise PeftuError(f"{path}: is damaged or of a newer peftu — judge again: peftu leaderboard {folder}") from None
+
+
+def judgement_schema() -> dict[str, Any]:
+    """Returns the JSON schema of the judgement; ``schemas/judgement-v1.json`` is its committed copy."""
+    return Judgement.model_json_schema(mode="serialization")
+
+
+def _info(metric: Metric) -> MetricInfo:
+    return MetricInfo(
+        name=metric.name,
+        title=metric.title,
+        unit="item" if metric.of == "items" else "user",
+        percent=metric.percent,
+        higher_is_better=metric.higher_is_better,
+    )
+
+
+def _all_metrics(
+    board: Board, known: Sequence[Metric], items: pl.DataFrame, of_items: Sequence[Metric]
+) -> tuple[MethodMetrics, ...]:
+    """Returns every metric of every method: over users, and over items for those that are of items."""
+    found: dict[str, dict[str, tuple[Score, int]]] = {label_of(system): {} for system in board.systems}
+    for frame, chosen in ((board.scores, known), (items.rename({"item_id": "user_id"}), of_items)):
+        for metric in chosen:
+            matrix = user_matrix(frame, metric.name)
+            estimates = bootstrap(matrix.values, resamples=board.resamples, bounds=metric.bounds)
+            for system, estimate in zip(matrix.systems, estimates, strict=True):
+                found[label_of(system)][metric.name] = (score_of(estimate), estimate.users)
+    return tuple(
+        MethodMetrics(
+            label=label,
+            scores={name: score for name, (score, _) in own.items()},
+            counts={name: users for name, (_, users) in own.items()},
+        )
+        for label, own in found.items()
+    )

@@ -1,0 +1,240 @@
+"""The judgement of a run as data: what every picture and table of a report is drawn from.
+
+A method is named by its label, 'method@base', as ``MethodResult.label`` is; users by a number from 1, in the order of
+their sorted keys. Scores are in the metric's own unit, gains are turned so that positive is better.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from peftu.results import Part, Score
+
+JUDGEMENT = "judgement.json"
+
+
+class MetricInfo(Part):
+    """How a metric is written."""
+
+    name: str
+    title: str
+    unit: Literal["user", "item"] = Field(description="What its mean and interval run over.")
+    percent: bool
+    higher_is_better: bool
+
+
+class MethodMetrics(Part):
+    """Every metric of one method, averaged over seeds, then over users (or items)."""
+
+    label: str
+    scores: dict[str, Score]
+    counts: dict[str, int] = Field(description="Users or items that each metric could be computed for.")
+
+
+class Intervals(Part):
+    """The main metric's interval when other users, other items, or both could have been drawn."""
+
+    label: str
+    mean: float | None
+    by_user: tuple[float, float] | None
+    by_item: tuple[float, float] | None
+    two_way: tuple[float, float] | None
+    users: int
+    items: int
+    seeds: int
+    seed_sd: float | None = Field(description="Standard deviation of the means of single seeds; null for one seed.")
+
+
+class Comparison(Part):
+    """Two methods on the same users: is the difference more than chance?"""
+
+    label: str
+    against: str
+    gain: Score
+    users: int
+    p: float | None = Field(description="Two-sided sign-flip permutation test over users.")
+    p_holm: float | None = Field(description="Corrected for all comparisons of its list (Holm, 1979).")
+    detectable: float | None = Field(description="Smallest true gain found with 80 % chance at the 5 % level.")
+
+    @property
+    def shown(self) -> bool:
+        """Returns whether the difference stands after correction."""
+        return self.p_holm is not None and self.p_holm < 0.05
+
+
+class Standing(Part):
+    """A method's place on the board."""
+
+    label: str
+    rank: int = Field(description="1 is best; by the mean over users.")
+    ci: tuple[int, int] | None = Field(description="95 % of the bootstrap draws of users have it between these ranks.")
+    first: float = Field(description="Share of draws in which it is first.")
+    mean_rank: float | None = Field(description="Its rank averaged over users, ties shared.")
+
+
+class CriticalDifference(Part):
+    """Data of a critical-difference picture (Demšar, 2006): mean ranks, and which lie too close to tell apart."""
+
+    users: int
+    friedman_p: float | None
+    distance: float | None = Field(description="Nemenyi's critical difference of mean ranks at the 5 % level.")
+    groups: tuple[tuple[str, ...], ...] = Field(description="Methods joined by a bar, best first.")
+
+
+class Ceiling(Part):
+    """A row computed from other judgements of the same texts; no method, and no model."""
+
+    name: Literal["others-majority", "others-threshold", "self-consistency"]
+    title: str
+    oracle: bool = Field(description="Has seen the test labels themselves; nobody could use it.")
+    score: Score
+    users: int
+    scored: int
+    unscored: int = Field(description="Test rows that nobody else, or not the same user again, has judged.")
+
+
+class GapClosed(Part):
+    """The share of the way from user-majority to a ceiling that a method goes; null where that way is not shown."""
+
+    label: str
+    ceiling: str
+    share: Score
+    users: int
+
+
+class Helped(Part):
+    """How many users do better, the same and worse than with a reference method; shares with Wilson intervals."""
+
+    label: str
+    against: str
+    users: int
+    helped: int
+    unchanged: int
+    hurt: int
+    helped_share: Score
+    hurt_share: Score
+    surely_helped: int = Field(description="Users whose own rows show it (exact sign test, 5 % level, uncorrected).")
+    surely_hurt: int
+
+
+class WorstServed(Part):
+    """The tenth of the users that the reference method serves worst, and what a method gives them."""
+
+    label: str
+    against: str
+    users: int
+    score: Score = Field(description="Mean over the method's own worst tenth.")
+    reference: Score = Field(description="Mean of the reference method over its own worst tenth.")
+
+
+class TrendBin(Part):
+    """Users with about the same value of what a gain is set against."""
+
+    low: float
+    high: float
+    median: float
+    users: int
+    gain: Score
+
+
+class Trend(Part):
+    """A method's gain against a number that each user has."""
+
+    label: str
+    against: str
+    by: Literal["n_train", "distance"]
+    title: str
+    users: int
+    correlation: float | None = Field(description="Spearman's rho over users.")
+    p: float | None
+    bins: tuple[TrendBin, ...]
+
+
+class Group(Part):
+    """A method on the rows with one gold label, or on the users of one group."""
+
+    label: str
+    against: str
+    by: str = Field(description="'label', or the name of a demographic field of the task.")
+    value: str
+    users: int
+    rows: int
+    score: Score
+    gain: Score
+
+
+class ParetoPoint(Part):
+    """What a method's score costs."""
+
+    label: str
+    mean: float
+    ci: tuple[float, float] | None
+    bytes_per_user: int | None
+    seconds_per_user: float | None
+    ms_per_answer: float | None
+    front: tuple[str, ...] = Field(description="Costs by which no method is both cheaper and better (or equal).")
+
+
+class Shift(Part):
+    """A label that one user gives more or less often than others give it to the same texts."""
+
+    user: int
+    label: str
+    own: float
+    others: float
+    rows: int
+    p: float
+    words: str
+
+
+class Curve(Part):
+    """A method's score against the number of a user's training items, on the same test rows."""
+
+    label: str
+    points: tuple["CurvePoint", ...]
+
+
+class CurvePoint(Part):
+    """One point of a cold-start curve."""
+
+    k: float = Field(description="Training items a user; the median over users where they have all.")
+    all: bool
+    users: int
+    score: Score
+
+
+class Guarded(Part):
+    """What the rule of a guarded method decided."""
+
+    label: str
+    fallback: str
+    users: int
+    kept: int
+
+
+class Judgement(Part):
+    """Version 1 of the judgement of one run."""
+
+    schema_version: Literal[1] = 1
+    metric: MetricInfo
+    metrics: tuple[MetricInfo, ...]
+    users: int
+    one_item_users: int = Field(description="Users with a single test row; they count, and widen the intervals.")
+    references: tuple[str, ...] = Field(description="Labels of the reference methods that were run.")
+    scores: tuple[MethodMetrics, ...]
+    intervals: tuple[Intervals, ...]
+    gains: tuple[Comparison, ...] = Field(description="Every other method against each reference method.")
+    comparisons: tuple[Comparison, ...] = Field(description="Every pair of methods.")
+    detectable: float | None = Field(description="Median over gains of what this task's test users can tell apart.")
+    standings: tuple[Standing, ...]
+    critical_difference: CriticalDifference
+    ceilings: tuple[Ceiling, ...] = ()
+    closed: tuple[GapClosed, ...] = ()
+    helped: tuple[Helped, ...] = ()
+    worst: tuple[WorstServed, ...] = ()
+    trends: tuple[Trend, ...] = ()
+    groups: tuple[Group, ...] = ()
+    pareto: tuple[ParetoPoint, ...] = ()
+    shifts: tuple[Shift, ...] = ()
+    cold_start: tuple[Curve, ...] = ()
+    guards: tuple[Guarded, ...] = ()

@@ -1,0 +1,42 @@
+"""Metrics of labels: right or wrong, how much of a set, how many steps off."""
+
+import polars as pl
+
+from peftu.metrics.metric import Metric
+
+ONE, ALL = ("single", "ordinal"), ("single", "ordinal", "multi")
+
+_exact = pl.col("both") == pl.col("either")
+_overlap = pl.when(pl.col("either") == 0).then(1.0).otherwise(pl.col("both") / pl.col("either"))
+_gold, _said = pl.col("gold"), pl.col("said")
+
+ACCURACY = Metric("accuracy", "Accuracy", ALL, "rows", _exact.mean(), value=_exact)
+MACRO_F1 = Metric("macro_f1", "Macro-F1", ALL, "labels", (2 * pl.col("both") / (_gold + _said)).mean())
+BALANCED_ACCURACY = Metric(
+    "balanced_accuracy", "Balanced accuracy", ONE, "labels", (pl.col("both") / _gold).filter(_gold > 0).mean()
+)
+EXACT_MATCH = Metric("exact_match", "Exact match", ("multi",), "rows", _exact.mean(), value=_exact)
+JACCARD = Metric("jaccard", "Jaccard", ("multi",), "rows", _overlap.mean(), value=_overlap)
+MICRO_F1 = Metric("micro_f1", "Micro-F1", ("multi",), "labels", 2 * pl.col("both").sum() / (_gold + _said).sum())
+MAE = Metric(
+    "mae",
+    "Mean absolute error",
+    ("ordinal",),
+    "rows",
+    (_gold - _said).abs().mean(),
+    higher_is_better=False,
+    percent=False,
+    bounds=(0.0, float("inf")),
+    value=(_gold - _said).abs(),
+)
+# 1 - sum(w O) / sum(w E) with w = (i - j)^2 (Cohen, 1968), written with sums over the rows; 0/0 is not scored.
+_by_chance = pl.len() * ((_gold**2).sum() + (_said**2).sum()) - 2 * _gold.sum() * _said.sum()
+QUADRATIC_KAPPA = Metric(
+    "quadratic_kappa",
+    "Quadratic kappa",
+    ("ordinal",),
+    "rows",
+    pl.when(_by_chance > 0).then(1 - pl.len() * ((_gold - _said) ** 2).sum() / _by_chance),
+    percent=False,
+    bounds=(-1.0, 1.0),
+)
