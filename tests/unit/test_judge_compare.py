@@ -4,6 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from boards import board
 from scipy import stats as oracle
 
 from peftu.judge.compare import holm, sign_flip_test, smallest_detectable
@@ -11,7 +12,6 @@ from peftu.judge.cost import pareto
 from peftu.judge.helped import wilson
 from peftu.judge.ranks import critical_difference, standings, user_ranks
 from peftu.results import MethodResult, Score
-from boards import board
 
 
 def test_sign_flips_of_few_users_are_all_tried() -> None:
