@@ -19,7 +19,7 @@ ACCURACY, MAE = Scale(metrics.get("accuracy")), Scale(metrics.get("mae"))
 
 def test_numbers_for_people() -> None:
     assert [seconds(value) for value in (None, 0.0004, 0.09, 8.5, 90, 200, 9000)] == [
-        NOTHING, "< 0.001 s", "0.09 s", "8.5 s", "90 s", "3.3 min", "2.5 h",
+        NOTHING, "< 1 ms", "0.09 s", "8.5 s", "90 s", "3.3 min", "2.5 h",
     ]  # fmt: skip
     assert [data_size(value) for value in (0, 999, 2310, 138240, 1.2e9)] == [
         "0 B",
@@ -73,7 +73,7 @@ def test_verdict_follows_the_intervals(results: list[MethodResult], tone: str, h
     assert answer.tone == tone
     assert answer.headline.startswith(headline)
     assert said in answer.text
-    assert "12 of 20 users do better with it, 3 worse" in answer.text
+    assert answer.whom == "12 of 20 users do better with it, 5 the same, 3 worse."
 
 
 def test_the_best_of_many_must_be_clearer() -> None:
@@ -117,7 +117,7 @@ def test_leaderboard_in_the_terminal() -> None:
     assert ACCURACY.give_or_take(Score(mean=best.mean, ci=best.ci)) in row
     assert f"{best.helped}/{best.unchanged}/{best.hurt}" in row
     assert "lora[r=4]" in text, "knobs in brackets are no markup"
-    assert " ".join(verdict(RECORD).text.split()) in " ".join(text.split())
+    assert f"{verdict(RECORD).text} {verdict(RECORD).whom}" in " ".join(text.split())
 
 
 def test_leaderboard_fits_a_narrow_terminal_and_tells_unscored_rows() -> None:
@@ -126,6 +126,16 @@ def test_leaderboard_fits_a_narrow_terminal_and_tells_unscored_rows() -> None:
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     assert "7 rows not scored" in " ".join(text.split())
+
+
+def test_a_long_name_stands_whole_above_its_numbers() -> None:
+    name = "lora[rank=16,targets=query+key+value,warm_start=global]"
+    methods = (*RECORD.methods[1:], RECORD.methods[0].model_copy(update={"method": name, "base": "a-base"}))
+    lines = shown(RECORD.model_copy(update={"methods": methods}), width=80).splitlines()
+    assert max(map(len, lines)) <= 80
+    beside = lines[lines.index(name) + 1]
+    assert beside.startswith("  a-base ")
+    assert "±" in beside
 
 
 def test_smaller_errors_rank_first() -> None:

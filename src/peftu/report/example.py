@@ -85,7 +85,12 @@ def example_run(users: int = 20, seeds: int = 3, test_rows: int = 20) -> tuple[R
     }
     results = summarise(scores, CARD, costs)
     scopes = {method.name: method.scope for method in _METHODS}
-    return _record(users, seeds, [r.model_copy(update={"scope": scopes[r.method]}) for r in results]), scores
+    untrained = ("user-majority", "zero-shot")
+    return _record(
+        users,
+        seeds,
+        [r.model_copy(update={"scope": scopes[r.method], "trained": r.method not in untrained}) for r in results],
+    ), scores
 
 
 def _predict(

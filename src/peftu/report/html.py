@@ -1,24 +1,45 @@
 """The report: one HTML file with everything inside, for people who decide."""
 
+import base64
+import hashlib
 from collections.abc import Sequence
-from importlib.resources import files
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from peftu import __version__
 from peftu.errors import PeftuError
-from peftu.report import words
 from peftu.report.view import RunView
+from peftu.report.words import NOTHING
 from peftu.results import RunRecord, load_run, write_atomic
+
+if TYPE_CHECKING:
+    from peftu.report.blocks import Section
+    from peftu.report.sections.answer import Answer
+    from peftu.report.sections.board import Board
 
 _EXTRA = "the report needs altair, jinja2 and vl-convert-python — pip install peftu[report]"
 
 
-def render(runs: Sequence[tuple[RunRecord, pl.DataFrame]], out: Path) -> Path:
-    """Returns the path of the report over these runs: one file, no scripts, nothing loaded from elsewhere.
+@dataclass(frozen=True)
+class Chapter:
+    """What the page says of one run."""
 
-    Users appear as 'user 1…n', in the order of their sorted keys; keys, items and texts appear nowhere.
+    anchor: str
+    record: RunRecord
+    answer: "Answer"
+    board: "Board"
+    sections: "list[Section]"
+    best: tuple[str, str, str]
+
+
+def render(runs: Sequence[tuple[RunRecord, pl.DataFrame]], out: Path) -> Path:
+    """Returns the path of the report over these runs: one file that loads nothing from elsewhere.
+
+    Its one script sorts and filters; the page forbids every other one, and every request. Users appear as
+    'user 1…n', in the order of their sorted keys; keys, items and texts appear nowhere.
 
     Args:
         runs: records with the frames that ``peftu.metrics.user_scores`` made for them.
@@ -32,26 +53,42 @@ def render(runs: Sequence[tuple[RunRecord, pl.DataFrame]], out: Path) -> Path:
     try:
         import jinja2
 
-        from peftu.report import charts
+        chapters = [_chapter(number, RunView(*run)) for number, run in enumerate(runs, start=1)]
     except ImportError as error:
         raise PeftuError(_EXTRA) from error
-    room = files("peftu.report")
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("peftu.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters |= {"count": words.count, "seconds": words.seconds, "data_size": words.data_size}
-    template = environment.from_string((room / "report.html.j2").read_text(encoding="utf-8"))
-    views = [RunView(record, scores, charts) for record, scores in runs]
+    load = environment.loader.get_source if environment.loader else None
+    css, script = (load(environment, name)[0] if load else "" for name in ("report.css", "report.js"))
     tasks = list(dict.fromkeys(record.task.title for record, _ in runs))
-    html = template.render(
+    html = environment.get_template("report.html.j2").render(
         title=f"Was personalising worth it? {' · '.join(tasks)}",
         subtitle=f"Small personal modules on a frozen language model, judged user by user: {', '.join(tasks)}.",
-        css=(room / "report.css").read_text(encoding="utf-8"),
-        runs=views,
+        css=css,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        chapters=chapters,
         version=__version__,
     )
     out = Path(out)
     return write_atomic(out / "report.html" if out.is_dir() else out, html)
+
+
+def _chapter(number: int, view: RunView) -> Chapter:
+    from peftu.report.sections import sections
+    from peftu.report.sections.answer import answer
+    from peftu.report.sections.board import board
+
+    best = view.best
+    shown = (NOTHING, NOTHING, NOTHING)
+    if best is not None:
+        shown = (best.label, view.scale.number(best.mean), view.scale.gain(view.habit_gain(best)))
+    return Chapter(f"run-{number}", view.record, answer(view), board(view), sections(view), shown)
 
 
 def render_folders(folders: Sequence[Path], out: Path) -> Path:

@@ -15,12 +15,27 @@ Tone = Literal["yes", "open", "no"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer: in three words, in one sentence, and the method it speaks of."""
+    """The answer.
+
+    Attributes:
+        tone: what the answer comes to.
+        headline: in three words.
+        text: in one or two sentences.
+        method: the method it speaks of.
+    """
 
     tone: Tone
     headline: str
     text: str
     method: MethodResult | None = None
+
+    @property
+    def whom(self) -> str:
+        """Returns for how many users the method is better than their habit; empty where nothing was judged."""
+        if self.method is None or self.method.helped is None:
+            return ""
+        best = self.method
+        return f"{best.helped} of {best.users} users do better with it, {best.unchanged} the same, {best.hurt} worse."
 
 
 def verdict(record: RunRecord) -> Verdict:
@@ -62,17 +77,15 @@ def _judge(best: MethodResult, tried: int, scale: Scale) -> Verdict:
     gain = best.gain[USER_MAJORITY]
     low, high = widened(gain, tried)
     name = f"{best.label}, the best of {tried} personal methods," if tried > 1 else best.label
-    counts = f"{best.helped} of {best.users} users do better with it, {best.hurt} worse"
     if high < 0:
-        text = f"{name} falls behind {spoken(USER_MAJORITY)} by {scale.spoken_gain(gain)}; {counts}."
+        text = f"{name} falls behind {spoken(USER_MAJORITY)} by {scale.spoken_gain(gain)}."
         return Verdict("no", "Personalising did harm", text, best)
     if low <= 0:
         text = (
-            f"{name} is not distinguishable from {spoken(USER_MAJORITY)} on this task: "
-            f"{scale.gain(gain)} {scale.unit}; {counts}."
+            f"{name} is not distinguishable from {spoken(USER_MAJORITY)} on this task: {scale.gain(gain)} {scale.unit}."
         )
         return Verdict("open", "No gain shown", text, best)
-    text = f"{name} beats {spoken(USER_MAJORITY)} by {scale.spoken_gain(gain)}; {counts}."
+    text = f"{name} beats {spoken(USER_MAJORITY)} by {scale.spoken_gain(gain)}."
     return _against_shared(best, tried, scale, text)
 
 

@@ -77,9 +77,11 @@ def spoken(method: str) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """Returns '0.02 s', '8.5 s', '3.2 min' or '1.5 h'."""
+    """Returns '< 1 ms', '0.02 s', '8.5 s', '3.2 min' or '1.5 h'."""
     if value is None:
         return NOTHING
+    if value < 0.001:
+        return "< 1 ms"
     for limit, unit, size in ((120.0, "s", 1.0), (7200.0, "min", 60.0), (float("inf"), "h", 3600.0)):
         if value < limit:
             return f"{_short(value / size)} {unit}"
@@ -102,8 +104,14 @@ def count(value: float | None) -> str:
     return NOTHING if value is None else f"{value:,.0f}".replace(",", "\u202f")
 
 
+def plural(number: float, noun: str) -> str:
+    """Returns '1 user' or '20 users'."""
+    shown = count(number)
+    return f"{shown} {noun}" if shown == "1" else f"{shown} {noun}s"
+
+
 def _short(value: float) -> str:
     """Returns about two significant digits, without an exponent."""
     if value >= 10 or value == int(value):
         return f"{value:.0f}"
-    return f"{value:.1f}" if value >= 1 else f"{value:.2g}" if value >= 0.001 else "< 0.001"
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"

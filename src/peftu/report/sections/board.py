@@ -1,0 +1,197 @@
+"""The leaderboard: a picture, and a table that can be sorted and filtered."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from peftu.metrics import metrics
+from peftu.report.blocks import Picture
+from peftu.report.charts.board import leaderboard_chart
+from peftu.report.view import RunView
+from peftu.report.words import Scale, count, data_size, plural, seconds
+from peftu.results import GLOBAL, REFERENCES, USER_MAJORITY, MethodResult, Score
+
+_FEWEST_TO_FILTER = 4
+_SCOPES = {"none": "no parameters", "global": "shared", "user": "personal", "both": "shared + personal"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the leaderboard; ``first`` is the order that a first click asks for: the good ones on top."""
+
+    title: str
+    first: Literal["ascending", "descending"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in a cell, small print below it, and the number that it is sorted by; None sorts last."""
+
+    text: str
+    note: str
+    order: float | None
+
+
+@dataclass(frozen=True)
+class Split:
+    """How many users are helped, unchanged and hurt, drawn as a bar."""
+
+    helped: int
+    unchanged: int
+    hurt: int
+
+    @property
+    def order(self) -> float:
+        """Returns how many more users are helped than hurt."""
+        return self.helped - self.hurt
+
+    @property
+    def shares(self) -> tuple[tuple[str, float], ...]:
+        """Returns each part's class and its percentage."""
+        users = max(self.helped + self.unchanged + self.hurt, 1)
+        parts = (("helped", self.helped), ("same", self.unchanged), ("hurt", self.hurt))
+        return tuple((name, 100 * part / users) for name, part in parts if part)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method's line.
+
+    Attributes:
+        method: its label without the base.
+        base: the base it ran on.
+        tags: what a reader must weigh beside its numbers.
+        personal: whether it must prove itself.
+        scope: whose parameters it has, in words; empty where unknown.
+        trained: 'trained', 'not trained', or empty where unknown.
+        cells: one for each column after the method's name.
+    """
+
+    method: str
+    base: str
+    tags: str
+    personal: bool
+    scope: str
+    trained: str
+    cells: tuple[Cell | Split | None, ...]
+
+
+@dataclass(frozen=True)
+class Board:
+    """The leaderboard.
+
+    Attributes:
+        lead: how to read the picture.
+        picture: means and intervals; None without any score.
+        columns: those after the method's name.
+        lines: best first.
+        scopes: values to filter by; empty where there is nothing to choose.
+        trained: likewise.
+        filters: whether there are enough lines to filter.
+    """
+
+    lead: str
+    picture: Picture | None
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+    scopes: tuple[str, ...]
+    trained: tuple[str, ...]
+    filters: bool
+
+
+def board(view: RunView) -> Board:
+    """Returns the leaderboard of a run."""
+    references = [name for name in REFERENCES if any(name in result.gain for result in view.ranked)]
+    better: Literal["ascending", "descending"] = "descending" if view.scale.metric.higher_is_better else "ascending"
+    columns = [Column(view.scale.title, better)]
+    columns += [Column(f"gain over {name}", "descending") for name in references]
+    columns += [Column("users helped / same / hurt", "descending")] if USER_MAJORITY in references else []
+    columns += [Column("macro-F1, %", "descending"), Column("time a user", "ascending")]
+    columns += [Column("size a user", "ascending")]
+    lines = tuple(_line(view, result, references) for result in view.ranked)
+    scopes = tuple(name for name in _SCOPES.values() if any(line.scope == name for line in lines))
+    trained = tuple(name for name in ("trained", "not trained") if any(line.trained == name for line in lines))
+    return Board(
+        lead=_lead(view),
+        picture=_picture(view),
+        columns=tuple(columns),
+        lines=lines,
+        scopes=scopes if len(scopes) > 1 else (),
+        trained=trained if len(trained) > 1 else (),
+        filters=len(lines) >= _FEWEST_TO_FILTER,
+    )
+
+
+def _lead(view: RunView) -> str:
+    lower = "" if view.scale.metric.higher_is_better else "; lower is better"
+    line = "; the dashed line is user-majority" if view.majority is not None else ""
+    return (
+        f"{view.scale.title}, averaged over users{lower}. Bars show the 95 % interval: how far the average would move "
+        f"with other users of the same kind. Blue: personal methods. Grey: what they are compared with{line}."
+    )
+
+
+def _picture(view: RunView) -> Picture | None:
+    scored = [result for result in view.ranked if result.mean is not None]
+    if not scored:
+        return None
+    values = "; ".join(f"{result.label} {view.scale.score(Score(mean=result.mean, ci=result.ci))}" for result in scored)
+    return Picture(
+        title=_finding(view, scored),
+        svg=leaderboard_chart(scored, view.scale, view.majority),
+        narrow=leaderboard_chart(scored, view.scale, view.majority, narrow=True),
+        alt=f"{view.scale.title} with intervals. {values}",
+    )
+
+
+def _finding(view: RunView, scored: list[MethodResult]) -> str:
+    first = scored[0]
+    unit = " %" if view.scale.metric.percent else ""
+    lead = f"{view.short(first)} comes first with {view.scale.number(first.mean)}{unit}"
+    personal = [result for result in scored if result.personal]
+    for name, plain in ((USER_MAJORITY, "each user's habit"), (GLOBAL, "one shared model")):
+        gains = [result.gain[name] for result in personal if name in result.gain]
+        if gains:
+            above = sum(gain.ci is not None and gain.ci[0] > 0 for gain in gains)
+            how_many = "no personal method is" if not above else f"{plural(above, 'personal method')} {_be(above)}"
+            return f"{lead}; {how_many} clearly above {plain}"
+    return lead
+
+
+def _be(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def _line(view: RunView, result: MethodResult, references: list[str]) -> Line:
+    scale = view.scale
+    nothing = Score(mean=None, ci=None)
+    gains = [nothing if result.name == name else result.gain.get(name, nothing) for name in references]
+    cells: list[Cell | Split | None] = [_cell(scale, Score(mean=result.mean, ci=result.ci))]
+    cells += [_cell(scale, gain, gain=True) for gain in gains]
+    if USER_MAJORITY in references:
+        cells.append(_split(result))
+    cells.append(_cell(Scale(metrics.get("macro_f1")), result.macro_f1))
+    cells.append(Cell(seconds(result.seconds_per_user), "", result.seconds_per_user))
+    cells.append(Cell(data_size(result.bytes_per_user), "", result.bytes_per_user))
+    scope = _SCOPES[result.scope] if result.scope else ""
+    trained = "" if result.trained is None else "trained" if result.trained else "not trained"
+    return Line(result.method, result.base or "", _tags(result, scope), result.personal, scope, trained, tuple(cells))
+
+
+def _cell(scale: Scale, score: Score, *, gain: bool = False) -> Cell:
+    write = scale.signed if gain else scale.number
+    bounds = "" if score.ci is None else f"{write(score.ci[0])} to {write(score.ci[1])}"
+    return Cell(write(score.mean), bounds, score.mean)
+
+
+def _split(result: MethodResult) -> Split | None:
+    if result.name == USER_MAJORITY or result.helped is None or result.unchanged is None or result.hurt is None:
+        return None
+    return Split(result.helped, result.unchanged, result.hurt)
+
+
+def _tags(result: MethodResult, scope: str) -> str:
+    """Returns what a reader must weigh beside a method's number."""
+    tags = [scope] if scope else []
+    tags += ["sees other users' labels"] if result.uses_others_labels else []
+    tags += [f"{count(result.unscored)} rows not scored"] if result.unscored else []
+    return " · ".join(tags)

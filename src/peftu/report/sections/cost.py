@@ -1,0 +1,102 @@
+"""What the methods cost, and which of them nothing beats for that."""
+
+from typing import NamedTuple
+
+from peftu.report.blocks import Block, Picture, Pictures, Section, Table, Words
+from peftu.report.charts.pareto import Point, frontier, pareto_panel
+from peftu.report.view import RunView
+from peftu.report.words import count, data_size, plural, seconds
+
+_BYTES = (
+    "datum.value >= 1e9 ? datum.value / 1e9 + ' GB' : datum.value >= 1e6 ? datum.value / 1e6 + ' MB' : "
+    "datum.value >= 1e3 ? datum.value / 1e3 + ' kB' : datum.value + ' B'"
+)
+_SECONDS = "datum.value >= 1 ? datum.value + ' s' : format(datum.value * 1000, '~r') + ' ms'"
+
+
+class _Price(NamedTuple):
+    """A cost to draw scores against."""
+
+    field: str
+    name: str
+    title: str
+    label: str
+    smallest: float
+
+
+_PRICES = (
+    _Price("bytes_per_user", "stored size", "stored bytes a user (log scale)", _BYTES, 1.0),
+    _Price("seconds_per_user", "time", "seconds a user (log scale)", _SECONDS, 0.001),
+)
+
+
+def cost(view: RunView) -> Section | None:
+    """Returns scores against costs, and the costs as a table."""
+    if not view.ranked:
+        return None
+    pictures = tuple(picture for price in _PRICES if (picture := _picture(view, price)) is not None)
+    lead = (
+        "Up and to the left is better. On the dashed line stand the methods that no other one beats: each of the rest "
+        "has one that scores at least as well and costs no more."
+    )
+    blocks: list[Block] = [Pictures(pictures, lead=lead, wide=True)] if pictures else []
+    blocks.append(_table(view))
+    totals = _totals(view)
+    blocks += [Words(f"The whole run: {totals}.")] if totals else []
+    return Section("cost", "What it costs", "Cost", tuple(blocks))
+
+
+def _picture(view: RunView, price: _Price) -> Picture | None:
+    priced = [
+        (result, float(value), result.mean)
+        for result in view.ranked
+        if (value := getattr(result, price.field)) is not None and result.mean is not None
+    ]
+    if len(priced) < 2:
+        return None
+    sign = 1 if view.scale.metric.higher_is_better else -1
+    beaten = frontier([value for _, value, _ in priced], [sign * mean for *_, mean in priced])
+    points = [
+        Point(view.short(result), value, mean, result.personal, lost)
+        for (result, value, mean), lost in zip(priced, beaten, strict=True)
+    ]
+    kept = [result for (result, *_), lost in zip(priced, beaten, strict=True) if not lost]
+    return Picture(
+        title=_finding(price, [view.short(result) for result in kept]),
+        svg=pareto_panel(points, view.scale, price.title, price.label, price.smallest),
+        alt=f"{view.scale.title} against {price.name} a user. Not beaten: "
+        + "; ".join(f"{result.label}, {view.scale.number(result.mean)}" for result in kept),
+        note=f"{len(priced) - len(kept)} of {len(priced)} methods are beaten by one that is no dearer and no worse",
+    )
+
+
+def _finding(price: _Price, names: list[str]) -> str:
+    if len(names) == 1:
+        return f"By {price.name}, {names[0]} beats every other method"
+    return f"By {price.name}, worth a look: {', '.join(names[:-1])} and {names[-1]}"
+
+
+def _table(view: RunView) -> Table:
+    where = view.record.environment
+    machine = f" on {where.cpu}" if where.cpu else ""
+    head = ("method", "time", "users an hour", "parameters", "stored size", "peak memory")
+    rows = tuple(
+        (
+            result.label,
+            seconds(result.seconds_per_user),
+            count(result.users_per_hour),
+            count(result.parameters_per_user),
+            data_size(result.bytes_per_user),
+            data_size(result.peak_rss_bytes),
+        )
+        for result in view.ranked
+    )
+    return Table(f"Per user, as measured in this run{machine}, {plural(where.cores, 'core')}.", head, rows)
+
+
+def _totals(view: RunView) -> str:
+    total = view.record.cost
+    parts = [seconds(total.seconds)] if total.seconds is not None else []
+    parts += [f"{data_size(total.peak_rss_bytes)} peak memory"] if total.peak_rss_bytes is not None else []
+    parts += [f"{data_size(total.bytes)} of personal modules"] if total.bytes is not None else []
+    return ", ".join(parts)

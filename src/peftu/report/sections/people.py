@@ -1,0 +1,104 @@
+"""Who gains and who loses."""
+
+import numpy as np
+
+from peftu.report.blocks import Block, Picture, Pictures, Section, Table
+from peftu.report.charts.gains import gain_domain, gain_panel
+from peftu.report.view import RunView
+from peftu.report.words import NOTHING, count, plural
+from peftu.results import MethodResult
+from peftu.stats import System
+
+MOST_PANELS = 6
+_EXTREMES = 3
+_QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+_QUANTILE_NAMES = ("worst", "10 %", "25 %", "median", "75 %", "90 %", "best")
+
+
+def people(view: RunView) -> Section | None:
+    """Returns each method's gain for each user, and the users it helps most and least."""
+    title, short = "Who gains, who loses", "For whom"
+    if not view.compared:
+        return None
+    shown, more = (tuple(_pictures(view, group)) for group in panels(view))
+    block = Pictures(shown, more, _quantiles(view), lead=_lead(view), key=True)
+    return Section("people", title, short, (block, *_extremes(view)))
+
+
+def panels(view: RunView) -> tuple[list[MethodResult], list[MethodResult]]:
+    """Returns the methods whose gains are drawn at once, and those that are folded away.
+
+    Shown are the best personal methods; where there is none, the best of the others.
+    """
+    personal = [result for result in view.compared if result.personal] or view.compared
+    shown = personal[:MOST_PANELS]
+    return shown, [result for result in view.compared if result not in shown]
+
+
+def domain(view: RunView, group: list[MethodResult]) -> tuple[float, float]:
+    """Returns the vertical range that the panels of these methods share."""
+    return gain_domain(np.stack([view.gains(result) for result in group], axis=1), view.scale)
+
+
+def _pictures(view: RunView, group: list[MethodResult]) -> list[Picture]:
+    return [_picture(view, result, domain(view, group)) for result in group] if group else []
+
+
+def _lead(view: RunView) -> str:
+    users = len(view.matrix.users)
+    bar = "one user" if users <= 200 else f"one of 200 equal slices of the {count(users)} users"
+    seeds = "averaged over seeds, " if view.seeds > 1 else ""
+    typical = plural(float(np.nanmedian(view.testing)), "test item")
+    return (
+        f"Each bar is {bar}: the gain over user-majority, {seeds}from worst to best. The grey band is the 95 % "
+        f"interval of the average gain. A user has about {typical} a seed, so look at the shape, not at single bars."
+    )
+
+
+def _picture(view: RunView, result: MethodResult, domain: tuple[float, float]) -> Picture:
+    mean = view.habit_gain(result)
+    title = f"{view.short(result)} helps {result.helped} and hurts {result.hurt} of {plural(result.users, 'user')}"
+    note = f"on average {view.scale.gain(mean)} {view.scale.unit}"
+    return Picture(
+        title=title,
+        note=note,
+        svg=gain_panel(view.gains(result), mean, view.scale, domain),
+        alt=f"Gain of each user over user-majority under {result.label}: {result.helped} helped, "
+        f"{result.unchanged} unchanged, {result.hurt} hurt, {note}",
+    )
+
+
+def _quantiles(view: RunView) -> Table:
+    rows = [
+        (result.label, *(view.scale.signed(float(value)) for value in np.nanquantile(view.gains(result), _QUANTILES)))
+        for result in view.compared
+    ]
+    caption = f"Gain over user-majority, {view.scale.unit}: the user at each place, from worst to best."
+    return Table(caption, ("method", *_QUANTILE_NAMES), tuple(rows))
+
+
+def _extremes(view: RunView) -> tuple[Block, ...]:
+    """Returns the users whom the best method helps most and least, by number."""
+    best = view.best
+    if best is None or view.reference is None:
+        return ()
+    gains, own, other = view.gains(best), view.column(best), view.matrix.column(System(*view.reference))
+    order = [int(place) for place in np.argsort(-gains, kind="stable") if not np.isnan(gains[place])]
+    chosen = order if len(order) <= 2 * _EXTREMES else order[:_EXTREMES] + order[-_EXTREMES:]
+    rows = tuple(
+        (
+            f"user {place + 1}",
+            NOTHING if view.training is None else count(view.training[place]),
+            count(view.testing[place]),
+            view.scale.number(other[place]),
+            view.scale.number(own[place]),
+            view.scale.signed(gains[place]),
+        )
+        for place in chosen
+    )
+    caption = (
+        f"The users that {best.label} helps most and least. Users are numbered in a fixed order; their keys are in no "
+        "report."
+    )
+    head = ("user", "training items", "test items", "user-majority", best.label, f"gain, {view.scale.unit}")
+    return (Table(caption, head, rows),)
