@@ -8,14 +8,16 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from peftu.base.sites import Site
 from peftu.errors import PeftuError
-from peftu.methods.method import EnteringMethod, ModuleMethod
+from peftu.methods.method import EnteringMethod, ModuleMethod, VirtualMethod
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Column:
     start: int
     shape: tuple[int, ...]
     bound: float
+    switch: bool
 
     @property
     def stop(self) -> int:
@@ -51,13 +54,19 @@ class Layout:
         width = 0
         for site in sites:
             for name, spec in method.tensors(site).items():
-                self.columns.append(Column(site, name, width, spec.shape, spec.bound))
+                self.columns.append(Column(site, name, width, spec.shape, spec.bound, spec.switch))
                 width = self.columns[-1].stop
         if not self.columns:
             roles = ", ".join(sorted({site.role for site in sites}))
             raise PeftuError(f"method {method.card.name}: no target lies in the region — this base has {roles}")
         self.width = width
+        self.switches = [column.start for column in self.columns if column.switch]
         self.sites = {column.site.name: column.site for column in self.columns}
+
+    @property
+    def parameters(self) -> int:
+        """Returns how many learned numbers a module has."""
+        return self.width - len(self.switches)
 
     def views(self, rows: Tensor) -> dict[str, dict[str, Tensor]]:
         """Returns site -> name -> [G, *shape] views of module rows [G, width]."""
@@ -66,10 +75,6 @@ class Layout:
             view = rows[:, column.start : column.stop].view(len(rows), *column.shape)
             found.setdefault(column.site.name, {})[column.name] = view
         return found
-
-    def bind(self, views: Mapping[str, Mapping[str, Tensor]], groups: int) -> "Bound":
-        """Returns the modules with these `views` (or leaves like them), bound to a batch of G equal groups of rows."""
-        return Bound(self, views, groups)
 
     def fresh(self, keys: Sequence[str], seed: int) -> Tensor:
         """Returns [keys, width] new modules; each depends on the seed and its own key alone."""
@@ -98,6 +103,8 @@ class Bound:
     def __init__(self, layout: Layout, tensors: Mapping[str, Mapping[str, Tensor]], groups: int) -> None:
         self.method, self.sites, self.tensors, self.groups = layout.method, layout.sites, tensors, groups
         self._entering = self.method if isinstance(self.method, EnteringMethod) else None
+        self._switch = next((column for column in layout.columns if column.switch), None)
+        self._virtual: dict[str, Tensor] = {}
 
     @property
     def enters(self) -> bool:
@@ -111,6 +118,19 @@ class Bound:
     def apply(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Returns y changed by each group's module."""
         return self.method.apply(site, x, y, self.tensors[site.name])
+
+    @cached_property
+    def on(self) -> Tensor | None:
+        """Returns [G] bool, whose module is switched on (all its switches are as the first); None without switches."""
+        switch = self._switch
+        return None if switch is None else self.tensors[switch.site.name][switch.name] > 0
+
+    def virtual(self, site: Site) -> Tensor:
+        """Returns each group's virtual tokens at a site, made once however often they are read."""
+        if site.name not in self._virtual:
+            method = cast(VirtualMethod, self.method)
+            self._virtual[site.name] = method.virtual(site, self.tensors[site.name])
+        return self._virtual[site.name]
 
 
 class AdapterBank:
@@ -166,4 +186,4 @@ class AdapterBank:
 
     def bind(self, slots: Tensor) -> Bound:
         """Returns the modules in these slots [G], bound to a batch of G equal groups of rows."""
-        return self.layout.bind(self.layout.views(self.rows[slots]), len(slots))
+        return Bound(self.layout, self.layout.views(self.rows[slots]), len(slots))

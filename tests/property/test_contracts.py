@@ -10,6 +10,8 @@ from peftu.base.sites import Site
 from peftu.methods.ia3 import Ia3
 from peftu.methods.lora import GlobalLora, Lora
 from peftu.methods.method import ModuleMethod, TensorSpec
+from peftu.methods.prefix_tuning import PrefixTuning
+from peftu.methods.prompt_tuning import PromptTuning
 from peftu.testing import FAMILIES, check_method
 
 torch.set_num_threads(1)
@@ -32,7 +34,9 @@ def test_lora(method: Lora, family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", [Ia3()], ids=lambda method: method.card.name)
+@pytest.mark.parametrize(
+    "method", [Ia3(), PromptTuning(tokens=2), PrefixTuning(tokens=2)], ids=lambda method: method.card.name
+)
 def test_every_other_method(method: ModuleMethod, family: str) -> None:
     check_method(method, [family])
 

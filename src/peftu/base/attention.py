@@ -14,6 +14,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
 from peftu.base.packed import Ragged
+from peftu.base.virtual import Prefix
 
 KeysValues = tuple[Tensor, Tensor]  # each [rows, kv heads, tokens, head width]
 
@@ -48,20 +49,22 @@ def attend(
     position_bias: Tensor | None = None,
     memory: Memory | None = None,
     ragged: Ragged | None = None,
+    prefix: Prefix | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Returns [rows, tokens, heads, width] attention output (and no weights), as the interface asks.
 
     The mask is boolean (True: may look) or additive, [rows or 1, 1, queries, keys], with the earlier tokens' columns
     in front. With ``ragged``, all rows come end to end as one, and are padded for the attention alone. Heads that share
-    keys are folded into the query axis, so shared keys are never copied.
+    keys are folded into the query axis, so shared keys are never copied. A ``prefix`` stands between earlier and own
+    tokens; the mask has no columns for it yet.
     """
     if ragged is not None:
         query, key, value = (ragged.pad(x[0].transpose(0, 1)).transpose(1, 2) for x in (query, key, value))
     rows, heads, queries, width = query.shape
     shared = heads // key.shape[1]
     causal = attention_mask is None and queries > 1 and bool(getattr(module, "is_causal", False))
-    if causal and (shared > 1 or position_bias is not None):
+    if causal and (shared > 1 or position_bias is not None or prefix is not None):
         attention_mask, causal = causal_mask(queries, query.device), False
     if position_bias is not None:
         attention_mask = _added(position_bias.to(query.dtype), attention_mask)
@@ -70,6 +73,8 @@ def attend(
         attention_mask = None if attention_mask is None else attention_mask.repeat(1, 1, shared, 1)
     if memory is not None:
         memory.keep(int(module.layer_idx), key, value)  # type: ignore[arg-type]
+    if prefix is not None:
+        key, value, attention_mask = prefix.join(key, value, attention_mask)
     if memory is not None and memory.before is not None:
         before = memory.before(int(module.layer_idx))  # type: ignore[arg-type]
         out = _attend_both(query, before, (key, value), attention_mask, width**-0.5 if scaling is None else scaling)

@@ -17,10 +17,11 @@ class Site:
     """One place where a module may act.
 
     Attributes:
-        name: dotted path of the submodule in the hub model; 'head'; of a block, a name of its own.
+        name: dotted path of the submodule in the hub model; 'head', 'tokens'; of a block or kv, a name of its own.
         kind: 'linear' (a frozen linear map x -> y), 'block' (several of them, from the first one's input to the last
-            one's output) or 'head' (pooled features -> label scores).
-        role: what the map is in its family: q, k, v, o, qkv, up, gate, down, head; of a block: mlp.
+            one's output), 'head' (pooled features -> label scores), 'tokens' (virtual tokens: states of width d_out at
+            the region's floor) or 'kv' (virtual keys and values of width d_out in front of a layer's own).
+        role: what the map is in its family: q, k, v, o, qkv, up, gate, down; of a block: mlp; else as the kind.
         layer: layer number; the head counts as the layer above the last.
         stack: 'decoder' or 'encoder'.
         d_in: width of x.
@@ -30,7 +31,7 @@ class Site:
     """
 
     name: str
-    kind: Literal["linear", "block", "head"]
+    kind: Literal["linear", "block", "head", "tokens", "kv"]
     role: str
     layer: int
     stack: Literal["decoder", "encoder"]
@@ -64,6 +65,15 @@ class Binding(Protocol):
 
     def apply(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Returns y [G, rows, d_out] changed by each group's module, given x [G, rows, d_in]."""
+        ...
+
+    @property
+    def on(self) -> Tensor | None:
+        """Returns [G] bool, whose module is switched on; None where modules have no switch."""
+        ...
+
+    def virtual(self, site: Site) -> Tensor:
+        """Returns each group's virtual tokens: states [G, n, d_out], or keys and values [G, 2, n, d_out]."""
         ...
 
 
@@ -130,7 +140,7 @@ def attached(model: nn.Module, binding: Binding | None) -> Iterator[Attachment]:
     try:
         if binding is not None:
             for site in binding.sites.values():
-                if site.kind != "head":
+                if site.kind in ("linear", "block"):
                     handles += attachment.hook(model, site)
         yield attachment
     finally:

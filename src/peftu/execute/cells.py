@@ -173,8 +173,8 @@ class Workshop:
             owner = problem.user[rows].astype(np.int64)
         texts = self.number[seed][problem.text[rows]]
         scores = score(base, context, texts, modules.layout, modules.trained.rows, owner)
-        own = 0 if job.card.scope == "global" else modules.layout.width
-        notes = {"region": f"depth={region.depth},span={region.span}", "module_parameters": modules.layout.width}
+        own = 0 if job.card.scope == "global" else modules.layout.parameters
+        notes = {"region": f"depth={region.depth},span={region.span}", "module_parameters": modules.layout.parameters}
         return Cell(rows, scores, alone, parameters=own, notes=notes, modules=modules, logs=modules.trained.logs)
 
     # --- training -----------------------------------------------------------------------------------------------

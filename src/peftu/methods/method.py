@@ -75,10 +75,13 @@ class TensorSpec:
     Attributes:
         shape: without the user axis.
         bound: a fresh tensor is uniform in [-bound, bound]; 0 makes zeros.
+        switch: one number that is 0 in a fresh module and 1 from the first training step on. It is not learned, and
+            not counted as a parameter. All virtual tokens of a module are left out while it is 0.
     """
 
     shape: tuple[int, ...]
     bound: float = 0.0
+    switch: bool = False
 
 
 class ModuleMethod(Protocol):
@@ -107,6 +110,14 @@ class EnteringMethod(ModuleMethod, Protocol):
         ...
 
 
+class VirtualMethod(ModuleMethod, Protocol):
+    """A module method that puts virtual tokens beside the text's; no token is neutral, so it has a switch."""
+
+    def virtual(self, site: "Site", p: Mapping[str, "Tensor"]) -> "Tensor":
+        """Returns states [G, n, d_out] at a 'tokens' site, keys and values [G, 2, n, d_out] at a 'kv' site."""
+        ...
+
+
 methods: Registry[type[Any]] = Registry(
     "method",
     {
@@ -120,5 +131,7 @@ methods: Registry[type[Any]] = Registry(
         "global": "peftu.methods.lora:GlobalLora",
         "lora": "peftu.methods.lora:Lora",
         "ia3": "peftu.methods.ia3:Ia3",
+        "prompt-tuning": "peftu.methods.prompt_tuning:PromptTuning",
+        "prefix-tuning": "peftu.methods.prefix_tuning:PrefixTuning",
     },
 )

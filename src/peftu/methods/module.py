@@ -25,9 +25,9 @@ class Module(BaseModel, ABC):
     def inside(self, site: "Site") -> dict[str, TensorSpec]:
         """Returns the tensors at a site inside the base; empty where the method does not act."""
 
-    @abstractmethod
     def change(self, site: "Site", x: "Tensor", y: "Tensor", p: Mapping[str, "Tensor"]) -> "Tensor":
-        """Returns y [G, n, d_out] changed for G users at once, at a site inside the base."""
+        """Returns y [G, n, d_out] changed for G users at once, at a linear map or block inside the base."""
+        return y
 
     def tensors(self, site: "Site") -> dict[str, TensorSpec]:
         """Returns the tensors at a site: at the head, where there is to be one, weight and bias."""

@@ -8,7 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from peftu.bank import AdapterBank, Layout
+from peftu.bank import AdapterBank, Bound, Layout
 from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase
 from peftu.base.prompt import Prompt
@@ -89,6 +89,7 @@ class _Case:
         fresh = layout.fresh(keys, seed=0)
         noise = torch.rand(fresh.shape, generator=torch.Generator().manual_seed(1)) - 0.5
         moved = fresh + 0.5 * noise
+        moved[:, layout.switches] = 1
         self._declared(method, layout, fresh)
         self._starts_as_the_base(layout, fresh, plain)
         alone = torch.cat([self.read(layout, moved[[user]]) for user in range(USERS)])
@@ -103,7 +104,7 @@ class _Case:
         """Returns [modules × texts, labels] every text read with every module; without them, with the base."""
         if layout is None or rows is None:
             return self.base.readout(self.context, self.texts)
-        binding = layout.bind(layout.views(rows), len(rows))
+        binding = Bound(layout, layout.views(rows), len(rows))
         return self.base.readout(self.context, self.texts.repeat(len(rows)), binding)
 
     # --- the promises -------------------------------------------------------------------------------------------
@@ -111,7 +112,9 @@ class _Case:
     def _declared(self, method: ModuleMethod, layout: Layout, fresh: Tensor) -> None:
         declared = {(site.name, name): spec for site in self.sites for name, spec in method.tensors(site).items()}
         number = sum(prod(spec.shape) for spec in declared.values())
-        _hold(layout.width == number, f"{number} parameters are declared, a module has {layout.width}")
+        _hold(layout.width == number, f"{number} numbers are declared, a module has {layout.width}")
+        learned = sum(prod(spec.shape) for spec in declared.values() if not spec.switch)
+        _hold(layout.parameters == learned, f"{learned} parameters are declared, a module has {layout.parameters}")
         views = {(site, name): view for site, own in layout.views(fresh).items() for name, view in own.items()}
         _hold(views.keys() == declared.keys(), "a module's tensors are not the declared ones")
         for key, spec in declared.items():
@@ -124,7 +127,7 @@ class _Case:
         expected = self.base.readout(self.context, self.texts.repeat(USERS))
         _hold(torch.equal(self.read(layout, fresh), expected), "a fresh module is not the base bit for bit")
         bank = AdapterBank(layout, slots=USERS)
-        bank.put("somebody", fresh[0] + 0.1)
+        bank.put("somebody", fresh[0] + 0.1)  # switches too: above zero is on
         bank.drop("somebody")
         empty = self.base.readout(self.context, self.texts, bank.bind(torch.tensor([0])))
         _hold(torch.equal(empty, plain), "an empty slot is not the base bit for bit")
@@ -137,6 +140,22 @@ class _Case:
         permuted = self.read(layout, moved[order])
         expected = batched.view(USERS, TEXTS, -1)[order].view_as(batched)
         _hold(torch.allclose(permuted, expected, atol=CLOSE), "users in another order score differently")
+        if layout.switches:
+            self._switched(layout, moved, alone)
+
+    def _switched(self, layout: Layout, moved: Tensor, alone: Tensor) -> None:
+        """A user whose module is off sees none of its virtual tokens, nor anybody else's."""
+        some = moved.clone()
+        some[1, layout.switches] = 0
+        off = self.read(layout, some[[1]])
+        expected = alone.clone()
+        expected[TEXTS : 2 * TEXTS] = off
+        apart = float((self.read(layout, some) - expected).abs().max())
+        _hold(apart < CLOSE, f"beside users whose modules are on, one who is off scores {apart:.1e} apart")
+        head = [c for c in layout.columns if c.site.kind == "head"]
+        for column in head:
+            some[1, column.start : column.stop] = 0
+        _hold(torch.equal(self.read(layout, some[[1]]), self.read(None)), "a module that is off is not the base")
 
     def _own_rows_only(self, layout: Layout, moved: Tensor) -> None:
         for user in range(USERS):

@@ -21,11 +21,14 @@ from peftu.base.families.family import (
     label_logits,
     token_lists,
     unit,
+    virtual_sites,
+    virtual_tokens,
 )
 from peftu.base.packed import Packed, Ragged, length_batches, padded
 from peftu.base.prompt import Prompt, label_trie, trie_scores
 from peftu.base.region import Region
 from peftu.base.sites import Attachment, Site, linear_sites
+from peftu.base.virtual import Prefixes
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
 
@@ -62,12 +65,10 @@ class Decoder:
     # --- layout -------------------------------------------------------------------------------------------------
 
     def sites(self, region: Region, labels: int) -> list[Site]:
-        """Returns the linear maps of the region's layers, and the head over the last hidden state."""
-        found = [
-            site
-            for number in range(region.floor(self.layers), self.layers)
-            for site in linear_sites(self.model, self.stack[number], number, "decoder")
-        ]
+        """Returns the linear maps of the region's layers, virtual tokens, and the head over the last hidden state."""
+        layers = range(region.floor(self.layers), self.layers)
+        found = [site for number in layers for site in linear_sites(self.model, self.stack[number], number, "decoder")]
+        found += virtual_sites(cast(Any, self.model).config, "decoder", layers.start, "decoder", layers)
         return [*found, Site("head", "head", "head", self.layers, "decoder", self.width, labels)]
 
     def frame(self, prompt: Prompt) -> tuple[list[int], list[int], list[list[int]]]:
@@ -100,7 +101,10 @@ class Decoder:
 
     def embed_tokens(self, ids: Tensor, positions: Tensor) -> Tensor:
         """Returns [b, t, d] what enters the first layer."""
-        h_btd: Tensor = self.embedding(ids)
+        return self.place(self.embedding(ids), positions)
+
+    def place(self, h_btd: Tensor, positions: Tensor) -> Tensor:
+        """Returns token embeddings at their positions, for models that learned those."""
         return h_btd if self.positions is None else h_btd + self.positions(positions)
 
     def run(
@@ -111,6 +115,7 @@ class Decoder:
         mask: Tensor,
         memory: Memory | None = None,
         ragged: Ragged | None = None,
+        prefixes: Prefixes | None = None,
     ) -> Tensor:
         """Returns the hidden states after these layers.
 
@@ -121,6 +126,7 @@ class Decoder:
             mask: [b or 1, 1, t, earlier + t] True where a token may look.
             memory: earlier keys and values, and what to keep of the new ones.
             ragged: given when all rows lie end to end in one.
+            prefixes: virtual keys and values; the mask has no columns for them.
         """
         rotary = self.rotary(h_btd, positions) if self.rotary is not None else None
         for number in layers:
@@ -131,6 +137,7 @@ class Decoder:
                 position_embeddings=rotary,
                 memory=memory,
                 ragged=ragged,
+                prefix=None if prefixes is None else prefixes.get(number),
             )
             h_btd = out[0] if isinstance(out, tuple) else out
         return h_btd
@@ -156,11 +163,13 @@ class Decoder:
         nodes = label_trie(word_ids, self.tokenizer.eos_token_id)
         bodies, cut = token_lists(self.tokenizer, [prompt.body(text) for text in texts], prompt.max_tokens)
         longest = max(map(len, bodies)) + max(len(tail_ids) + len(node.prefix) for node in nodes)
-        check_reach(cast(Any, self.model).config, len(head_ids) + longest)
+        longest += len(head_ids)
+        check_reach(cast(Any, self.model).config, longest)
         floor = region.floor(self.layers)
         head_floor, head_kv = self.head_pass(head_ids, floor)
         tails = [[*tail_ids, *node.prefix] for node in nodes]
         state: dict[str, Any] = {"head_floor": head_floor, "head_kv": head_kv, "head": len(head_ids), "tails": tails}
+        state["head_ids"] = torch.tensor(head_ids, device=self.device)
         tokens = len(head_ids)
         if region.span == "all" and floor == 0:
             state["ids"] = [Packed.of([torch.tensor(b + tail, device=self.device) for b in bodies]) for tail in tails]
@@ -168,7 +177,7 @@ class Decoder:
             for number, tail in enumerate(tails):
                 tokens += self._fill(state, bodies, tail, region, progress, first=number == 0)
         before = len(head_ids) + max(map(len, bodies)) if region.span == "all" else 0
-        return Context(region, prompt, nodes, len(texts), cut, tokens, before + max(map(len, tails)), state)
+        return Context(region, prompt, nodes, len(texts), cut, tokens, before + max(map(len, tails)), state, longest)
 
     def _fill(
         self,
@@ -218,15 +227,21 @@ class Decoder:
         """Returns [b, d] the last span token's state after the final norm."""
         if context.region.span == "all":
             return cast(Tensor, self.norm(self._last_all(context, node, rows, attachment)))
-        return cast(Tensor, self.norm(self._last_answer(context, node, rows)))
+        return cast(Tensor, self.norm(self._last_answer(context, node, rows, attachment)))
 
-    def _last_answer(self, context: Context, node: int, rows: Tensor) -> Tensor:
+    def _last_answer(self, context: Context, node: int, rows: Tensor, attachment: Attachment) -> Tensor:
         state, floor = context.state, context.region.floor(self.layers)
+        virtual, prefixes = virtual_tokens(cast(Any, self.model).config, context, len(rows), attachment)
         h_bsd = state["span_floors"][node][rows]
-        span = h_bsd.shape[1]
+        span = h_bsd.shape[1] + (virtual.count if virtual else 0)
         packed: Packed = state["lengths"]
         places, real = packed.places(rows)
         positions = (state["head"] + packed.lengths[rows])[:, None] + torch.arange(span, device=rows.device)
+        if virtual is not None and floor == 0:
+            h_bsd = self.embedding(torch.tensor(state["tails"][node], device=rows.device)).expand_as(h_bsd)
+            h_bsd = self.place(virtual.in_front(h_bsd), positions)
+        elif virtual is not None:
+            h_bsd = virtual.in_front(h_bsd)
         own = causal_mask(span, rows.device).expand(len(rows), -1, -1, -1)
         text = real[:, None, None, :].expand(-1, -1, span, -1)
         mask = torch.cat([_ones(own, state["head"]), text, own], -1)
@@ -237,24 +252,30 @@ class Decoder:
             keys, values = (torch.cat([head, text[places].transpose(1, 2)], 2) for head, text in pairs)
             return keys, values
 
-        return self.run(h_bsd, positions, range(floor, self.layers), mask, Memory(before))[:, -1]
+        out = self.run(h_bsd, positions, range(floor, self.layers), mask, Memory(before), prefixes=prefixes)
+        return out[:, -1] if virtual is None else virtual.last(out)
 
     def _last_all(self, context: Context, node: int, rows: Tensor, attachment: Attachment) -> Tensor:
         state, floor = context.state, context.region.floor(self.layers)
-        head = state["head"]
+        virtual, prefixes = virtual_tokens(cast(Any, self.model).config, context, len(rows), attachment)
         packed: Packed = (state["ids"] if floor == 0 else state["floors"])[node]
         places, _ = packed.places(rows)
-        positions = torch.arange(head + places.shape[1], device=rows.device)[None].expand(len(rows), -1)
-        rest = packed.values[places]
+        head = state["head_ids"] if floor == 0 else state["head_floor"][0]
+        whole = torch.cat([head.expand(len(rows), *head.shape), packed.values[places]], 1)
+        h_btd = self.embedding(whole) if floor == 0 else whole
+        lengths = len(head) + packed.lengths[rows]
+        if virtual is not None:
+            h_btd, lengths = virtual.in_front(h_btd), lengths + virtual.own
+        positions = torch.arange(h_btd.shape[1], device=rows.device)[None].expand(len(rows), -1)
+        if prefixes is not None:
+            positions = positions + prefixes.own[:, None]
         if floor == 0:
-            rest = self.embed_tokens(rest, positions[:, head:])
-        h_btd = torch.cat([state["head_floor"].expand(len(rows), -1, -1), rest], 1)
-        lengths = head + packed.lengths[rows]
+            h_btd = self.place(h_btd, positions)
         ragged = Ragged(lengths)
         attachment.spread(lengths)
         mask = causal_mask(h_btd.shape[1], rows.device)
         flat, flat_positions = ragged.unpad(h_btd)[None], ragged.unpad(positions)[None]
-        out = self.run(flat, flat_positions, range(floor, self.layers), mask, ragged=ragged)
+        out = self.run(flat, flat_positions, range(floor, self.layers), mask, ragged=ragged, prefixes=prefixes)
         return out[0, lengths.cumsum(0) - 1]
 
     def scores(self, context: Context, hidden: Sequence[Tensor]) -> Tensor:

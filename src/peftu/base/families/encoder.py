@@ -11,11 +11,21 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from peftu.base.families.family import Context, Progress, check_reach, first_attribute, token_lists, unit
+from peftu.base.families.family import (
+    Context,
+    Progress,
+    check_reach,
+    first_attribute,
+    token_lists,
+    unit,
+    virtual_sites,
+    virtual_tokens,
+)
 from peftu.base.packed import Packed, Ragged, length_batches, padded
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.base.sites import Attachment, Site, linear_sites
+from peftu.base.virtual import Prefixes
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
 
@@ -38,7 +48,10 @@ class Encoder:
         self.stack, self.embeddings = stack, embeddings
         hub = cast(Any, model)
         hub.pooler = None  # never read; where a checkpoint has none, the hub's would be random
-        self.layers, self.width = len(stack), int(hub.config.hidden_size)
+        self.config, self.layers, self.width = hub.config, len(stack), int(hub.config.hidden_size)
+        # RoBERTa counts places from behind its padding token's number.
+        unused = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
+        self.first_place = 0 if unused is None else unused + 1
 
     @property
     def device(self) -> torch.device:
@@ -46,33 +59,37 @@ class Encoder:
         return next(self.model.parameters()).device
 
     def sites(self, region: Region, labels: int) -> list[Site]:
-        """Returns the linear maps of the region's layers, and the head on the sentence vector.
+        """Returns the linear maps of the region's layers, virtual tokens, and the head on the sentence vector.
 
         Raises:
             PeftuError: the region asks for an answer span, which an encoder does not have.
         """
         if region.span == "answer":
             raise PeftuError("region: an encoder has no answer span — use span=all")
-        found = [
-            site
-            for number in range(region.floor(self.layers), self.layers)
-            for site in linear_sites(self.model, self.stack[number], number, "encoder")
-        ]
+        layers = range(region.floor(self.layers), self.layers)
+        found = [site for number in layers for site in linear_sites(self.model, self.stack[number], number, "encoder")]
+        found += virtual_sites(self.config, "encoder", layers.start, "encoder", layers)
         return [*found, Site("head", "head", "head", self.layers, "encoder", self.width, labels)]
 
     def _tokens(self, texts: Sequence[str], max_tokens: int) -> tuple[list[list[int]], int]:
         """Returns the texts' tokens with the special ones, cut to the longest allowed, and how many were cut."""
         lists, cut = token_lists(self.tokenizer, texts, max_tokens, special=True)
-        # RoBERTa counts places from behind its padding token's number.
-        unused = getattr(getattr(self.embeddings, "position_embeddings", None), "padding_idx", None)
-        check_reach(cast(Any, self.model).config, max(map(len, lists)), 0 if unused is None else unused + 1)
+        check_reach(self.config, max(map(len, lists)), self.first_place)
         return lists, cut
 
-    def _run(self, h_btd: Tensor, real: Tensor, layers: range, ragged: Ragged | None = None) -> Tensor:
+    def _run(
+        self,
+        h_btd: Tensor,
+        real: Tensor,
+        layers: range,
+        ragged: Ragged | None = None,
+        prefixes: Prefixes | None = None,
+    ) -> Tensor:
         """Returns the hidden states after these layers; with ``ragged``, of rows that lie end to end in one."""
         mask = real[:, None, None, :]
         for number in layers:
-            out = self.stack[number](h_btd, attention_mask=mask, ragged=ragged)
+            prefix = None if prefixes is None else prefixes.get(number)
+            out = self.stack[number](h_btd, attention_mask=mask, ragged=ragged, prefix=prefix)
             h_btd = out[0] if isinstance(out, tuple) else out
         return h_btd
 
@@ -91,7 +108,7 @@ class Encoder:
         state: dict[str, Any] = {"labels": self.embed(labels, prompt.max_tokens)}
         if floor == 0:
             state["ids"] = Packed.of([torch.tensor(tokens, device=self.device) for tokens in lists])
-            return Context(region, prompt, (), len(texts), cut, 0, longest, state)
+            return Context(region, prompt, (), len(texts), cut, 0, longest, state, longest)
         at_floor: list[Tensor] = [torch.empty(0)] * len(lists)
         for batch in length_batches([len(tokens) for tokens in lists], PREFILL_TOKENS):
             ids, real = padded([lists[i] for i in batch], 0, self.device)
@@ -100,18 +117,30 @@ class Encoder:
                 at_floor[item] = h_btd[row, : len(lists[item])].clone()
             progress(len(batch))
         state["floors"] = Packed.of(at_floor)
-        return Context(region, prompt, (), len(texts), cut, sum(map(len, lists)), longest, state)
+        return Context(region, prompt, (), len(texts), cut, sum(map(len, lists)), longest, state, longest)
 
     def hidden(self, context: Context, node: int, rows: Tensor, attachment: Attachment) -> Tensor:
-        """Returns [b, d] the pooled sentence vectors."""
+        """Returns [b, d] the pooled sentence vectors: means over the text's own tokens."""
         floor = context.region.floor(self.layers)
+        virtual, prefixes = virtual_tokens(self.config, context, len(rows), attachment, self.first_place)
         packed: Packed = context.state["ids" if floor == 0 else "floors"]
-        places, real = packed.places(rows)
-        h_btd = self.embeddings(input_ids=packed.values[places]) if floor == 0 else packed.values[places]
-        ragged = Ragged(packed.lengths[rows])
-        attachment.spread(packed.lengths[rows])
-        flat = self._run(ragged.unpad(h_btd)[None], real, range(floor, self.layers), ragged)
-        return self._pool(ragged.pad(flat[0]), real)
+        places, _ = packed.places(rows)
+        lengths, before = packed.lengths[rows], torch.zeros_like(rows)
+        h_btd = (
+            cast(Any, self.embeddings).word_embeddings(packed.values[places]) if floor == 0 else packed.values[places]
+        )
+        if virtual is not None:
+            h_btd, before = virtual.in_front(h_btd), virtual.own
+        if floor == 0:
+            positions = self.first_place + torch.arange(h_btd.shape[1], device=rows.device)[None]
+            positions = positions if prefixes is None else positions + prefixes.own[:, None]
+            h_btd = self.embeddings(input_ids=None, inputs_embeds=h_btd, position_ids=positions)
+        step = torch.arange(h_btd.shape[1], device=rows.device)
+        real = step < (before + lengths)[:, None]
+        ragged = Ragged(before + lengths)
+        attachment.spread(before + lengths)
+        flat = self._run(ragged.unpad(h_btd)[None], real, range(floor, self.layers), ragged, prefixes)
+        return self._pool(ragged.pad(flat[0]), real & (step >= before[:, None]))
 
     def scores(self, context: Context, hidden: Sequence[Tensor]) -> Tensor:
         """Returns [b, labels] scaled cosines with the label statements; log-softmaxed where labels exclude."""

@@ -13,11 +13,20 @@ from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
 
 from peftu.base.attention import KeysValues, causal_mask
-from peftu.base.families.family import Context, Progress, label_logits, token_lists, unit
+from peftu.base.families.family import (
+    Context,
+    Progress,
+    label_logits,
+    token_lists,
+    unit,
+    virtual_sites,
+    virtual_tokens,
+)
 from peftu.base.packed import Packed, length_batches, padded
 from peftu.base.prompt import Prompt, label_trie, trie_scores
 from peftu.base.region import Region
 from peftu.base.sites import Attachment, Site, linear_sites
+from peftu.base.virtual import Prefixes, VirtualStates
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
 
@@ -37,7 +46,7 @@ class EncoderDecoder:
             raise PeftuError(f"base: {type(model).__name__} is not laid out like T5 — use another")
         self.encoder, self.decoder, self.head = hub.encoder, hub.decoder, hub.lm_head
         self.layers = max(len(self.encoder.block), len(self.decoder.block))
-        self.width = int(hub.config.d_model)
+        self.config, self.width = hub.config, int(hub.config.d_model)
         self.start = int(hub.config.decoder_start_token_id)
         self.head_scale = self.width**-0.5 if getattr(hub.config, "scale_decoder_outputs", False) else 1.0
 
@@ -47,20 +56,26 @@ class EncoderDecoder:
         return next(self.model.parameters()).device
 
     def sites(self, region: Region, labels: int) -> list[Site]:
-        """Returns the linear maps inside the region.
+        """Returns the linear maps inside the region, virtual tokens, and the head over the decoder's last state.
 
+        Virtual states enter in front of the text (span 'all') or of the answer; virtual keys and values stand in the
+        decoder's attention over its own tokens.
         For span 'answer' the decoder's maps of the encoded text (cross-attention keys and values) lie outside.
         """
         found: list[Site] = []
+        below, above = (
+            range(region.floor(len(stack.block)), len(stack.block)) for stack in (self.encoder, self.decoder)
+        )
         if region.span == "all":
-            blocks = self.encoder.block
-            for number in range(region.floor(len(blocks)), len(blocks)):
-                found += linear_sites(self.model, blocks[number], number, "encoder")
-        blocks = self.decoder.block
-        for number in range(region.floor(len(blocks)), len(blocks)):
-            found += linear_sites(self.model, blocks[number], number, "decoder")
+            for number in below:
+                found += linear_sites(self.model, self.encoder.block[number], number, "encoder")
+        for number in above:
+            found += linear_sites(self.model, self.decoder.block[number], number, "decoder")
         if region.span == "answer":
             found = [site for site in found if not site.name.endswith(("EncDecAttention.k", "EncDecAttention.v"))]
+            found += virtual_sites(self.config, "decoder", above.start, "decoder", above)
+        else:
+            found += virtual_sites(self.config, "encoder", below.start, "decoder", above)
         return [*found, Site("head", "head", "head", self.layers, "decoder", self.width, labels)]
 
     # --- running ------------------------------------------------------------------------------------------------
@@ -82,21 +97,47 @@ class EncoderDecoder:
         encoded: Tensor,
         cache: EncoderDecoderCache | None,
         past: int = 0,
+        prefixes: Prefixes | None = None,
     ) -> Tensor:
-        """Returns the decoder's states after these layers; ``past`` tokens are in the cache already."""
-        span = h_bsd.shape[1]
-        bias = _bias(self.decoder, span, past)
+        """Returns the decoder's states after these layers.
+
+        Args:
+            h_bsd: states before the first of them.
+            layers: which layers.
+            real: [b, t] which encoded tokens are real.
+            encoded: the encoder's states; anything where the cache has their keys and values.
+            cache: from `cache`, or None.
+            past: how many tokens are in the cache already, virtual ones left out.
+            prefixes: the virtual keys and values that the cache starts with.
+        """
+        span, virtual = h_bsd.shape[1], 0 if prefixes is None else prefixes.count
+        bias = _bias(self.decoder, span, virtual + past)
         mask = causal_mask(past + span, h_bsd.device)[..., past:, :]
         for number in layers:
+            prefix = None if prefixes is None else prefixes.get(number)
             h_bsd = self.decoder.block[number](
                 h_bsd,
-                attention_mask=mask,
-                position_bias=bias,
+                attention_mask=mask if prefix is None else prefix.masked(mask),
+                position_bias=bias[..., virtual:] if prefix is None else bias,
                 encoder_hidden_states=encoded,
                 encoder_attention_mask=real[:, None, None, :].expand(-1, -1, span, -1),
                 past_key_values=cache,
             )[0]
         return h_bsd
+
+    def cache(self, prefixes: Prefixes | None = None, cross: DynamicCache | None = None) -> EncoderDecoderCache:
+        """Returns a cache for the decoder, which starts with the virtual keys and values, if there are any.
+
+        Args:
+            prefixes: of the layers that have them.
+            cross: keys and values of the encoded text, where they were computed before.
+        """
+        own, none = DynamicCache(), torch.empty(0, device=self.device)
+        for layer in range(len(self.decoder.block) if prefixes is not None else 0):
+            prefix = None if prefixes is None else prefixes.get(layer)
+            heads = (none, none) if prefix is None else prefix.in_heads(self.config.num_heads, self.head.weight.dtype)
+            own.update(*heads, layer)
+        return EncoderDecoderCache(own, DynamicCache() if cross is None else cross)
 
     def cross(self, encoded: Tensor, layer: int) -> KeysValues:
         """Returns a decoder layer's keys and values of the encoded text, each [b, t, heads, head width]."""
@@ -164,15 +205,22 @@ class EncoderDecoder:
     def hidden(self, context: Context, node: int, rows: Tensor, attachment: Attachment) -> Tensor:
         """Returns [b, d] the decoder's last state after the final norm."""
         state, layers = context.state, len(self.decoder.block)
+        virtual, prefixes = virtual_tokens(self.config, context, len(rows), attachment)
         if context.region.span == "answer":
-            floor = context.region.floor(layers)
-            h_bsd = self.decode_span(state, rows, state["span", node][rows], floor)
+            h_bsd = state["span", node][rows]
+            h_bsd = h_bsd if virtual is None else virtual.in_front(h_bsd)
+            h_bsd = self.decode_span(state, rows, h_bsd, context.region.floor(layers), prefixes)
+            last = h_bsd[:, -1] if virtual is None else virtual.last(h_bsd)
         else:
-            encoded, real = self.encoded_texts(context, rows)
-            h_bsd = self.decode(self._span(state["tails"][node], len(rows)), range(layers), real, encoded, None)
-        return cast(Tensor, self.decoder.final_layer_norm(h_bsd)[:, -1])
+            encoded, real = self.encoded_texts(context, rows, virtual)
+            h_bsd = self._span(state["tails"][node], len(rows))
+            cache = None if prefixes is None else self.cache(prefixes)
+            last = self.decode(h_bsd, range(layers), real, encoded, cache, prefixes=prefixes)[:, -1]
+        return cast(Tensor, self.decoder.final_layer_norm(last))
 
-    def decode_span(self, state: dict[Any, Any], texts: Tensor, h_bsd: Tensor, floor: int) -> Tensor:
+    def decode_span(
+        self, state: dict[Any, Any], texts: Tensor, h_bsd: Tensor, floor: int, prefixes: Prefixes | None = None
+    ) -> Tensor:
         """Returns the decoder's states in the region, given those at its floor and each row's text number."""
         layers = len(self.decoder.block)
         places, real = cast(Packed, state["k", floor]).places(texts)
@@ -182,17 +230,22 @@ class EncoderDecoder:
                 state[kind, layer].values[places].transpose(1, 2) if layer >= floor else torch.empty(0) for kind in "kv"
             )
             cross.update(keys, values, layer)
-        cache = EncoderDecoderCache(DynamicCache(), cross)
         # The encoded text is given for its presence only: its keys and values come from the cache.
-        return self.decode(h_bsd, range(floor, layers), real, real, cache)
+        return self.decode(h_bsd, range(floor, layers), real, real, self.cache(prefixes, cross), prefixes=prefixes)
 
-    def encoded_texts(self, context: Context, texts: Tensor) -> tuple[Tensor, Tensor]:
+    def encoded_texts(
+        self, context: Context, texts: Tensor, virtual: VirtualStates | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Returns the encoded texts [b, t, d] of a context of span 'all', and which tokens are real."""
         floor = context.region.floor(len(self.encoder.block))
         packed: Packed = context.state["ids" if floor == 0 else "floors"]
         places, real = packed.places(texts)
         h_btd = packed.values[places]
         h_btd = self.encoder.embed_tokens(h_btd) if floor == 0 else h_btd
+        if virtual is not None:
+            h_btd = virtual.in_front(h_btd)
+            ends = packed.lengths[texts] + virtual.own
+            real = torch.arange(h_btd.shape[1], device=texts.device) < ends[:, None]
         return self.encode(h_btd, real, range(floor, len(self.encoder.block))), real
 
     def scores(self, context: Context, hidden: Sequence[Tensor]) -> Tensor:

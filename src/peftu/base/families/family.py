@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from peftu.base.prompt import Prompt, TrieNode
 from peftu.base.region import Region
 from peftu.base.sites import Attachment, Site
+from peftu.base.virtual import Prefixes, VirtualStates, virtual_prefixes, virtual_states
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
 
@@ -28,6 +29,7 @@ class Context:
         span_tokens: tokens of the longest row that the region runs at every read.
         state: the family's own tensors.
         answers_cut: answers that were longer than ``prompt.answer_tokens``.
+        longest: tokens of the longest input.
     """
 
     region: Region
@@ -39,6 +41,7 @@ class Context:
     span_tokens: int
     state: dict[Any, Any] = field(default_factory=dict)
     answers_cut: int = 0
+    longest: int = 0
 
     @property
     def columns(self) -> int:
@@ -90,6 +93,26 @@ def first_attribute(owner: nn.Module, *paths: str) -> nn.Module | None:
     return None
 
 
+Stack = Literal["decoder", "encoder"]
+
+
+def virtual_sites(config: Any, states_in: Stack, floor: int, kv_in: Stack, layers: range) -> list[Site]:
+    """Returns the sites of virtual tokens: states at a region's floor, keys and values in each of its layers.
+
+    Args:
+        config: of the hub model.
+        states_in: the stack that the states enter.
+        floor: the layer that the states enter at.
+        kv_in: the stack whose layers have keys and values.
+        layers: which they are.
+    """
+    width, heads = int(config.hidden_size), int(config.num_attention_heads)
+    d_head = next((int(d) for name in ("d_kv", "head_dim") if (d := getattr(config, name, None))), width // heads)
+    d_kv = d_head * int(getattr(config, "num_key_value_heads", None) or heads)
+    kv = [Site(f"kv.{layer}", "kv", "kv", layer, kv_in, d_kv, d_kv) for layer in layers]
+    return [Site("tokens", "tokens", "tokens", floor, states_in, width, width), *kv]
+
+
 def token_lists(
     tokenizer: Any, texts: Sequence[str], max_tokens: int, special: bool = False
 ) -> tuple[list[list[int]], int]:
@@ -127,6 +150,28 @@ def check_reach(config: Any, tokens: int, offset: int = 0) -> None:
     reach = context_limit(config, offset)
     if reach is not None and tokens > reach:
         raise PeftuError(f"base: reads {reach} tokens at most, the longest input has {tokens} — lower max_tokens")
+
+
+def virtual_tokens(
+    config: Any, context: Context, rows: int, attachment: Attachment, offset: int = 0
+) -> tuple[VirtualStates | None, Prefixes | None]:
+    """Returns the virtual states and the virtual keys and values of a batch of rows; None where no row has any.
+
+    Args:
+        config: of the hub model.
+        context: what the rows are read from.
+        rows: how many there are.
+        attachment: the modules that have them.
+        offset: places that the model counts and no token has.
+
+    Raises:
+        PeftuError: with them, the longest input is longer than the model can look at.
+    """
+    states, prefixes = (make(attachment.binding, rows) for make in (virtual_states, virtual_prefixes))
+    more = sum(found.count for found in (states, prefixes) if found is not None)
+    if more:
+        check_reach(config, context.longest + more, offset)
+    return cast(VirtualStates | None, states), cast(Prefixes | None, prefixes)
 
 
 def label_logits(head: nn.Module, h_bd: Tensor, node: TrieNode) -> Tensor:

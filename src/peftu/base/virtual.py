@@ -1,0 +1,141 @@
+"""Virtual tokens: states that a module puts in front of a text's tokens, or keys and values in front of a layer's own.
+
+Each row has them or not, by its user's switch; a row without is read as if there were none, whatever its neighbours
+have. While an answer is generated with a cache, virtual states are run once, with the first tokens, and virtual keys
+and values are given to every call.
+
+Shape letters: g groups, b rows, n virtual tokens, t tokens, d width.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from peftu.base.sites import Binding
+
+
+@dataclass(frozen=True)
+class Switched:
+    """Which rows of a batch have their n virtual tokens.
+
+    Attributes:
+        count: n.
+        on: [b] bool.
+    """
+
+    count: int
+    on: Tensor
+
+    @cached_property
+    def every(self) -> bool:
+        """Returns whether all rows have them."""
+        return bool(self.on.all())
+
+    @cached_property
+    def own(self) -> Tensor:
+        """Returns [b] how many virtual tokens each row has: n or 0."""
+        return self.on * self.count
+
+
+@dataclass(frozen=True)
+class VirtualStates(Switched):
+    """States [b, n, d] that enter at the region's floor, in front of a row's tokens."""
+
+    states: Tensor
+
+    def in_front(self, h_btd: Tensor) -> Tensor:
+        """Returns [b, n + t, d]; a row that has none starts at once, and what stands in its last n places is void."""
+        joined = torch.cat([self.states.to(h_btd.dtype), h_btd], 1)
+        if self.every:
+            return joined
+        place = torch.arange(joined.shape[1], device=joined.device) + (self.count - self.own)[:, None]
+        return joined.gather(1, place.clamp(max=joined.shape[1] - 1)[..., None].expand_as(joined))
+
+    def last(self, h_btd: Tensor) -> Tensor:
+        """Returns [b, d] each row's last state that is not void, of rows that were equally long before `in_front`."""
+        ends = h_btd.shape[1] - 1 - (self.count - self.own)
+        return h_btd[torch.arange(len(h_btd), device=h_btd.device), ends]
+
+
+@dataclass(frozen=True)
+class Prefix(Switched):
+    """Keys and values [b, n, heads × head width] that stand in front of one layer's own."""
+
+    keys: Tensor
+    values: Tensor
+
+    def in_heads(self, heads: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Returns keys and values [b, heads, n, head width]."""
+        shape = (*self.keys.shape[:2], heads, -1)
+        keys, values = (x.to(dtype).reshape(shape).transpose(1, 2) for x in (self.keys, self.values))
+        return keys, values
+
+    def join(self, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Returns a layer's own keys, values [b, heads, t, head width] and mask with the virtual ones in front.
+
+        Args:
+            key: the layer's own keys.
+            value: the layer's own values.
+            mask: boolean [b or 1, 1, queries or 1, earlier + t], or None: all may be looked at.
+        """
+        tokens = key.shape[2]
+        keys, values = self.in_heads(key.shape[1], key.dtype)
+        key, value = torch.cat([keys, key], 2), torch.cat([values, value], 2)
+        if mask is None and not self.every:
+            mask = torch.ones(1, 1, 1, tokens, dtype=torch.bool, device=key.device)
+        return key, value, None if mask is None else self.masked(mask, mask.shape[-1] - tokens)
+
+    def masked(self, mask: Tensor, earlier: int = 0) -> Tensor:
+        """Returns [b, 1, queries or 1, earlier + n + t] the mask [b or 1, 1, queries or 1, earlier + t] with n more."""
+        shape = (len(self.on), 1, mask.shape[2])
+        seen = self.on[:, None, None, None].expand(*shape, self.count)
+        mask = mask.expand(*shape, -1)
+        return torch.cat([mask[..., :earlier], seen, mask[..., earlier:]], -1)
+
+
+@dataclass(frozen=True)
+class Prefixes(Switched):
+    """The prefixes of the region's layers, by layer number."""
+
+    layers: Mapping[int, Prefix]
+
+    def get(self, layer: int) -> Prefix | None:
+        """Returns a layer's prefix, if it has one."""
+        return self.layers.get(layer)
+
+
+def virtual_states(binding: Binding | None, rows: int) -> VirtualStates | None:
+    """Returns the virtual states of a batch of rows; None where no row has any, and nothing is to be done."""
+    switched = _switched(binding, rows, "tokens")
+    if binding is None or switched is None:
+        return None
+    (site,) = (site for site in binding.sites.values() if site.kind == "tokens")
+    return VirtualStates(switched.count, switched.on, _by_row(binding.virtual(site), rows))
+
+
+def virtual_prefixes(binding: Binding | None, rows: int) -> Prefixes | None:
+    """Returns the virtual keys and values of a batch of rows; None where no row has any, and nothing is to be done."""
+    switched = _switched(binding, rows, "kv")
+    if binding is None or switched is None:
+        return None
+    layers = {}
+    for site in binding.sites.values():
+        if site.kind == "kv":
+            keys, values = (_by_row(x, rows) for x in binding.virtual(site).unbind(1))
+            layers[site.layer] = Prefix(switched.count, switched.on, keys, values)
+    return Prefixes(switched.count, switched.on, layers)
+
+
+def _switched(binding: Binding | None, rows: int, kind: str) -> Switched | None:
+    site = next((s for s in binding.sites.values() if s.kind == kind), None) if binding is not None else None
+    if binding is None or site is None or binding.on is None or not bool(binding.on.any()):
+        return None
+    return Switched(binding.virtual(site).shape[-2], _by_row(binding.on, rows))
+
+
+def _by_row(x: Tensor, rows: int) -> Tensor:
+    """Returns [b, ...] each group's [g, ...] repeated for its rows."""
+    return x[:, None].expand(-1, rows // len(x), *x.shape[1:]).reshape(rows, *x.shape[1:])
