@@ -76,6 +76,10 @@ class Layout:
             found.setdefault(column.site.name, {})[column.name] = view
         return found
 
+    def bind(self, views: Mapping[str, Mapping[str, Tensor]], groups: int) -> "Bound":
+        """Returns the modules with these `views` (or leaves like them), bound to a batch of G equal groups of rows."""
+        return Bound(self, views, groups)
+
     def fresh(self, keys: Sequence[str], seed: int) -> Tensor:
         """Returns [keys, width] new modules; each depends on the seed and its own key alone."""
         bounds = torch.cat([torch.full((prod(c.shape),), c.bound) for c in self.columns])
@@ -186,4 +190,4 @@ class AdapterBank:
 
     def bind(self, slots: Tensor) -> Bound:
         """Returns the modules in these slots [G], bound to a batch of G equal groups of rows."""
-        return Bound(self.layout, self.layout.views(self.rows[slots]), len(slots))
+        return self.layout.bind(self.layout.views(self.rows[slots]), len(slots))

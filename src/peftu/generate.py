@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from peftu.bank import Bound, Layout
+from peftu.bank import Layout
 from peftu.base.model import FrozenBase
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
@@ -60,7 +60,7 @@ def generate(
             if layout is None or rows is None:
                 return None
             numbers = torch.from_numpy(np.asarray(units)[[own[place] for place in places.tolist()]].astype(np.int64))
-            return Bound(layout, layout.views(rows[numbers].to(base.device)), len(places))
+            return layout.bind(layout.views(rows[numbers].to(base.device)), len(places))
 
         answers = write_answers(
             base,

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from peftu.bank import Bound, Layout
+from peftu.bank import Layout
 from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase
 from peftu.data.problem import Floats
@@ -49,7 +49,7 @@ def score(
         binding = None
         if layout is not None and rows is not None:
             own = rows[torch.from_numpy(modules[members])].to(base.device)
-            binding = Bound(layout, layout.views(own), len(members))
+            binding = layout.bind(layout.views(own), len(members))
         text = torch.from_numpy(pairs[picked.ravel(), 1]).to(base.device)
         scores = base.readout(context, text, binding).cpu().numpy().reshape(*picked.shape, -1)
         out[picked[real]] = scores[real]

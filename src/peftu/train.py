@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from peftu.bank import Bound, Layout, derived_seed
+from peftu.bank import Layout, derived_seed
 from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase
 from peftu.base.prompt import Prompt
@@ -132,8 +132,8 @@ def row_loss(scores_nc: Tensor, target_nc: Tensor, prompt: Prompt) -> Tensor:
     return torch.nn.functional.binary_cross_entropy_with_logits(scores_nc, target_nc, reduction="none").mean(-1)
 
 
-class _Rows:
-    """The examples of all users of a cohort, end to end."""
+class Rows:
+    """The examples of several units, end to end."""
 
     def __init__(self, parts: Sequence[Examples], device: torch.device) -> None:
         self.size = np.array([len(part) for part in parts], dtype=np.int64)
@@ -180,8 +180,8 @@ class _Cohort:
         sizes = np.array([len(unit.train) for unit in units], dtype=np.int64)
         self.epoch_steps = np.maximum(1, -(-sizes // spec.batch))
         self.total = np.where(sizes > 0, self.epoch_steps * spec.epochs, 0)
-        self.train_data = _Rows([unit.train for unit in units], device)
-        self.val_data = _Rows([unit.val for unit in units], device)
+        self.train_data = Rows([unit.train for unit in units], device)
+        self.val_data = Rows([unit.val for unit in units], device)
         self.schedule = np.full((len(units), max(1, int(self.total.max())), spec.batch), -1, dtype=np.int64)
         for place, unit in enumerate(units):
             own = _schedule(len(unit.train), spec, derived_seed(seed, unit.key, "order"))
@@ -243,7 +243,7 @@ class _Cohort:
     def _step(self, running: npt.NDArray[np.bool_]) -> int:
         """Takes one optimiser step for every running user; returns the rows seen."""
         text, target, weight = self._batch(running)
-        binding = Bound(self.layout, self.leaves, len(self.active))
+        binding = self.layout.bind(self.leaves, len(self.active))
         scores_nc = self.base.readout(self.context, text.view(-1), binding)
         loss_gb = row_loss(scores_nc, target.flatten(0, 1), self.context.prompt).view_as(weight)
         # A mean over each user's rows, summed over users: no user's gradient knows of another.
@@ -265,20 +265,11 @@ class _Cohort:
         lr rises linearly over the first ``warmup`` share of the user's steps, then falls linearly to zero.
         """
         step, total = self.steps[self.active], self.total[self.active]
-        warm = np.maximum(1, np.ceil(total * self.spec.warmup))
-        factor = np.minimum((step + 1) / warm, (total - step) / np.maximum(1, total - warm + 1)) * running
-        lr = _column(self.spec.lr * factor, self.weights)
-        count = _column(step + 1.0, self.weights)
-        norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
-        grad *= (self.spec.clip / (norm + 1e-6)).clamp(max=1.0)
-        self.first.lerp_(grad, 1 - BETA1)
-        self.second.mul_(BETA2).addcmul_(grad, grad, value=1 - BETA2)
+        lr = column(self.spec.lr * schedule_factor(step, total, self.spec.warmup) * running, self.weights)
         towards = self.weights if self.begin is None else self.weights - self.begin[self.active]
         decay = self.spec.weight_decay if self.begin is None else self.spec.shrink
-        move = self.first / (1 - BETA1**count)
-        move /= (self.second / (1 - BETA2**count)).sqrt_().add_(EPSILON)
-        move.add_(towards, alpha=decay)
-        self.weights.sub_(move.mul_(lr))
+        moments = (self.first, self.second, column(step + 1.0, self.weights))
+        adamw(self.weights, grad, moments, lr, self.spec.clip, towards, decay)
         self._switch_on()
 
     @torch.no_grad()
@@ -308,7 +299,7 @@ class _Cohort:
         """Returns each member's weighted mean loss over their validation rows, a slab of rows at a time."""
         total, count = np.zeros(len(members)), np.zeros(len(members))
         rows = self.weights[places]
-        binding = Bound(self.layout, self.layout.views(rows), len(members))
+        binding = self.layout.bind(self.layout.views(rows), len(members))
         slab = 2 * self.spec.batch  # no gradients are kept: twice the rows of a training step fit
         for first in range(0, int(sizes.max()), slab):
             step = np.arange(first, min(first + slab, int(sizes.max())))
@@ -351,6 +342,44 @@ class _Cohort:
         )
 
 
-def _column(values: npt.NDArray[np.floating], like: Tensor) -> Tensor:
+def schedule_factor(
+    step: npt.NDArray[np.int64], total: npt.NDArray[np.int64], warmup: float
+) -> npt.NDArray[np.float64]:
+    """Returns the share of the learning rate at a step: up over the first ``warmup`` share of all, then down to 0."""
+    warm = np.maximum(1, np.ceil(total * warmup))
+    return np.asarray(np.minimum((step + 1) / warm, (total - step) / np.maximum(1, total - warm + 1)))
+
+
+def adamw(
+    weights: Tensor,
+    grad: Tensor,
+    moments: tuple[Tensor, Tensor, Tensor],
+    lr: Tensor,
+    clip: float,
+    away: Tensor,
+    decay: float,
+) -> None:
+    """Moves each row of weights [g, w] by one step of AdamW, each with its own clipping, learning rate and count.
+
+    Args:
+        weights: changed in place, and ``grad`` and the first two ``moments`` with it.
+        grad: [g, w].
+        moments: first and second [g, w], and the number of steps with this one [g, 1].
+        lr: [g, 1].
+        clip: largest norm of a row's gradient.
+        away: [g, w] how far the weights are from where they are pulled to.
+        decay: strength of that pull, whatever the gradient.
+    """
+    first, second, count = moments
+    norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
+    grad *= (clip / (norm + 1e-6)).clamp(max=1.0)
+    first.lerp_(grad, 1 - BETA1)
+    second.mul_(BETA2).addcmul_(grad, grad, value=1 - BETA2)
+    move = first / (1 - BETA1**count)
+    move /= (second / (1 - BETA2**count)).sqrt_().add_(EPSILON)
+    weights.sub_(move.add_(away, alpha=decay).mul_(lr))
+
+
+def column(values: npt.NDArray[np.floating], like: Tensor) -> Tensor:
     """Returns the values as [g, 1] beside a matrix."""
     return torch.as_tensor(np.asarray(values), dtype=like.dtype, device=like.device)[:, None]

@@ -8,7 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from peftu.bank import AdapterBank, Bound, Layout
+from peftu.bank import AdapterBank, Layout
 from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase
 from peftu.base.prompt import Prompt
@@ -104,7 +104,7 @@ class _Case:
         """Returns [modules × texts, labels] every text read with every module; without them, with the base."""
         if layout is None or rows is None:
             return self.base.readout(self.context, self.texts)
-        binding = Bound(layout, layout.views(rows), len(rows))
+        binding = layout.bind(layout.views(rows), len(rows))
         return self.base.readout(self.context, self.texts.repeat(len(rows)), binding)
 
     # --- the promises -------------------------------------------------------------------------------------------
