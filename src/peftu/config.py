@@ -60,7 +60,7 @@ class MethodSpec(Spec):
 
     @classmethod
     def parse(cls, text: str) -> "MethodSpec":
-        """Returns the spec for 'name', 'name@base' or 'name[key=value,…]@base'.
+        """Returns the spec for 'name', 'name@base' or 'name[key=value,…]@base'; 'global+name' starts from everyone's.
 
         Raises:
             PeftuError: the text has another shape.
@@ -69,7 +69,13 @@ class MethodSpec(Spec):
         if match is None:
             raise PeftuError(f"method '{text}' is not of the form name[key=value,…]@base")
         name, knobs, base = match.groups()
-        return cls(name=name, params=assignments(knobs, f"method {name}") if knobs else {}, base=base)
+        params = assignments(knobs, f"method {name}") if knobs else {}
+        start, plus, rest = name.partition("+")
+        if plus and start == "global":
+            if "warm_start" in params:
+                raise PeftuError(f"method {name}: 'global+' says where it starts — take warm_start out")
+            name, params = rest, {**params, "warm_start": "global"}
+        return cls(name=name, params=params, base=base)
 
     def __str__(self) -> str:
         knobs = ",".join(f"{key}={value}" for key, value in sorted(self.params.items()))

@@ -7,15 +7,23 @@ import pytest
 import torch
 
 from peftu.base.sites import Site
+from peftu.methods.bitfit import BitFit
+from peftu.methods.bottleneck import Houlsby, Pfeiffer
+from peftu.methods.everyone import Global
+from peftu.methods.full import Full
 from peftu.methods.ia3 import Ia3
-from peftu.methods.lora import GlobalLora, Lora
+from peftu.methods.lora import ALora, Lora
 from peftu.methods.method import ModuleMethod, TensorSpec
+from peftu.methods.personal_head import PersonalHead
 from peftu.methods.prefix_tuning import PrefixTuning
 from peftu.methods.prompt_tuning import PromptTuning
+from peftu.methods.vera import Vera
 from peftu.testing import FAMILIES, check_method
 
 torch.set_num_threads(1)
 
+OTHERS = (ALora, BitFit, Full, Houlsby, Ia3, PersonalHead, Pfeiffer, Vera)
+KINDS = {"llama": "decoder", "gpt2": "decoder", "bert": "encoder", "t5": "encoder_decoder"}
 ATTENTION = ("q", "k", "v", "o")
 
 
@@ -25,7 +33,7 @@ ATTENTION = ("q", "k", "v", "o")
     [
         Lora(),
         Lora(rank=1, alpha=4, targets=(*ATTENTION, "gate", "up", "down"), rslora=True, head=True),
-        GlobalLora(rank=3, targets=("o", "up")),
+        Global(rank=3, targets=("o", "up")),
     ],
     ids=["default", "every-site", "global"],
 )
@@ -35,10 +43,13 @@ def test_lora(method: Lora, family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
-    "method", [Ia3(), PromptTuning(tokens=2), PrefixTuning(tokens=2)], ids=lambda method: method.card.name
+    "method",
+    [*(cls() for cls in OTHERS), PromptTuning(tokens=2), PrefixTuning(tokens=2)],
+    ids=lambda method: method.card.name,
 )
 def test_every_other_method(method: ModuleMethod, family: str) -> None:
-    check_method(method, [family])
+    if KINDS[family] in method.card.families:
+        check_method(method, [family])
 
 
 @pytest.mark.parametrize(
@@ -47,10 +58,12 @@ def test_every_other_method(method: ModuleMethod, family: str) -> None:
         (Lora(targets=("v",), head=False), ["llama", "bert"]),
         (Lora(targets=("gate",), head=True), ["gpt2", "t5"]),
         (Lora(rank=16, alpha=2, targets=("down",), rslora=True), ["llama", "bert"]),
+        (Pfeiffer(parallel=True, reduction=4, activation="gelu"), FAMILIES),
+        (Vera(rank=4, targets=("k", "down"), seed=1, head=True), ["t5", "gpt2"]),
     ],
-    ids=["one-target", "head-alone", "rslora"],
+    ids=["one-target", "head-alone", "rslora", "parallel", "vera-elsewhere"],
 )
-def test_lora_with_other_knobs(method: Lora, families: list[str]) -> None:
+def test_other_knobs(method: ModuleMethod, families: list[str]) -> None:
     check_method(method, families)
 
 

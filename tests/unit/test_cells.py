@@ -56,7 +56,7 @@ def test_everyone_s_shares_are_everyone_s_judgements(shop: Shop, kind: str) -> N
     problem, everyone = workshop.problems[0], workshop._everyone(0)
     assert everyone.key == EVERYONE
     base = workshop.base("llama")
-    context, _ = workshop.context("llama", base.region(None))
+    context = workshop.context("llama", base.region(None))
 
     def loss(examples: Examples) -> tuple[float, float]:
         scores = base.readout(context, torch.from_numpy(examples.text))
@@ -69,7 +69,8 @@ def test_everyone_s_shares_are_everyone_s_judgements(shop: Shop, kind: str) -> N
         assert loss(shares) == pytest.approx(loss(single), rel=1e-5)
 
 
-def test_what_methods_share_is_made_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", ["lora", "ia3"])
+def test_what_methods_share_is_made_once(shop: Shop, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     workshop, trained = shop(), []
 
     def counted(base: Any, context: Any, layout: Any, units: list[Unit], *rest: Any) -> Any:
@@ -77,14 +78,13 @@ def test_what_methods_share_is_made_once(shop: Shop, monkeypatch: pytest.MonkeyP
         return train(base, context, layout, units, *rest)
 
     monkeypatch.setattr(cells, "train", counted)
-    first, second = (workshop.run(job, 0) for job in jobs_of("global,lora[warm_start=global]"))
+    first, second = (workshop.run(job, 0) for job in jobs_of(f"global[method={method}],global+{method}"))
     users = list(workshop.problems[0].users)
     assert trained == [[EVERYONE], users]
-    assert len(workshop._contexts) == 1
     assert second.seconds > 0
     assert (first.parameters, second.parameters) == (0, second.modules.layout.width if second.modules else -1)
 
-    alone = shop().run(jobs_of("lora[warm_start=global]")[0], 0)
+    alone = shop().run(jobs_of(f"global+{method}")[0], 0)
     assert np.allclose(alone.scores, second.scores, atol=1e-5)
 
 
@@ -106,7 +106,7 @@ def test_a_module_s_scores_are_its_own_user_s(shop: Shop) -> None:
     assert modules is not None
     assert modules.keys == problem.users
     base = workshop.base("llama")
-    context, _ = workshop.context("llama", modules.region)
+    context = workshop.context("llama", modules.region)
     for place, row in enumerate(cell.rows):
         own = modules.trained.rows[problem.user[row]][None]
         text = workshop.number[0][problem.text[[row]]]

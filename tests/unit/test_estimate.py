@@ -11,6 +11,7 @@ from peftu.config import MethodSpec, RegionSpec, RunSpec, SplitSpec
 from peftu.data.problem import Problem
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
+from peftu.errors import PeftuError
 from peftu.execute import cells
 from peftu.execute import estimate as estimating
 from peftu.execute.cells import Workshop
@@ -83,6 +84,22 @@ def test_seconds_grow_with_the_work() -> None:
     assert all(one.seconds > plain for one in dearer)
     assert guess("lora", users=2).seconds < plain
     assert guess("lora", region=RegionSpec(depth=1, span="answer")).seconds < plain
+
+
+@pytest.mark.parametrize("method", ["lora", "ia3"])
+def test_what_methods_share_is_trained_once(method: str) -> None:
+    warm = guess(f"global+{method}").seconds
+    assert guess(f"global[method={method}],global+{method}").seconds == pytest.approx(warm)
+    assert guess(f"global+{method},global+{method}[shrink=1]").seconds < 2 * warm
+
+
+def test_what_a_base_cannot_hold_is_refused_before_any_work() -> None:
+    with pytest.raises(PeftuError, match="rank 17 is above the width 16 of the base's v maps — use rank=16 or less"):
+        guess("lora[rank=17]")
+    with pytest.raises(PeftuError, match=r"full: 4 users' modules take 0.0 GB \([0-9,]+ numbers.*full\[max_users=4\]"):
+        guess("full")
+    assert guess("full[max_users=4]").module_bytes > guess("lora").module_bytes
+    assert guess("global[method=full]").module_bytes > 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -8,7 +8,9 @@ from peftu.cli.spec import method_list, run_spec
 from peftu.config import MethodSpec, RegionSpec, RunSpec
 from peftu.errors import PeftuError
 from peftu.execute.plan import Job, plan
-from peftu.methods.lora import GlobalLora, Lora
+from peftu.methods.everyone import Global
+from peftu.methods.ia3 import Ia3
+from peftu.methods.lora import Lora
 
 FLAGS = (
     "task base methods seeds regime users min_items max_items epochs lr warm_start shrink option region setting config"
@@ -46,10 +48,10 @@ def test_reference_methods_take_a_base_only_where_it_helps() -> None:
 def test_a_warm_start_is_a_job_of_its_own() -> None:
     (job,) = planned("lora[rank=3,warm_start=global,shrink=2,depth=1]", train={"batch": 4})
     assert job.start is not None
-    assert isinstance(job.start.method, GlobalLora)
+    assert isinstance(job.start.method, Global)
     assert job.start.method.rank == job.method.rank == 3
     assert (job.start.base, job.start.region) == (job.base, job.region) == ("the-base", RegionSpec(depth=1))
-    assert job.start.train.model_dump().items() >= {**GlobalLora.train_defaults, "batch": 4}.items()
+    assert job.start.train.model_dump().items() >= {**Global.train_defaults, "batch": 4}.items()
     assert (job.start.train.warm_start, job.start.train.shrink, job.start.start) == ("none", 0, None)
     assert job.train.model_dump().items() >= {**Lora.train_defaults, **Lora.warm_defaults, "batch": 4}.items()
     everyone, own = planned("global,lora", train={"warm_start": "global", "shrink": 1.0})
@@ -58,10 +60,59 @@ def test_a_warm_start_is_a_job_of_its_own() -> None:
     assert own.train.shrink == 1
 
 
-def test_a_start_and_the_same_global_are_one_training() -> None:
-    everyone, own = planned("global,lora[warm_start=global]")
-    assert own.start is not None
-    assert own.start.resolved() == everyone.resolved()
+@pytest.mark.parametrize(
+    ("everyone", "own"),
+    [
+        ("global", "lora[warm_start=global]"),
+        ("global[rank=2]", "global+lora[rank=2]"),
+        ("global[method=ia3]", "global+ia3"),
+        ("global[method=adapter-pfeiffer,parallel=true]", "adapter-pfeiffer[warm_start=global,parallel=true]"),
+        ("global[method=alora,depth=2]", "alora[warm_start=global,depth=2]"),
+    ],
+)
+def test_a_start_and_the_same_global_are_one_training(everyone: str, own: str) -> None:
+    first, second = planned(f"{everyone},{own}")
+    assert second.start is not None
+    assert second.start.resolved() == first.resolved()
+    assert (first.card.name, first.card.scope, first.card.uses_others_labels) == ("global", "global", True)
+    assert type(second.method) is not type(first.method)
+    assert isinstance(first.method, type(second.method))  # the same module, whoever has it
+    assert "warm_start=global" in second.label
+
+
+def test_everyone_s_training_goes_by_the_method() -> None:
+    (job,) = planned("global[method=ia3]")
+    assert (job.train.lr, job.train.epochs) == (Ia3.train_defaults["lr"], Global.train_defaults["epochs"])
+    assert planned("global")[0].train.lr == Lora.everyone_defaults["lr"]
+    assert planned("global[method=lora]")[0].resolved() == planned("global")[0].resolved()
+
+
+class _Family:
+    layers = 4
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+
+class _Base:
+    name, default_region = "some-base", RegionSpec(depth=2, span="all")
+
+    def __init__(self, kind: str) -> None:
+        self.family = _Family(kind)
+
+    def region(self, spec: RegionSpec) -> RegionSpec:
+        return spec
+
+
+def test_a_method_may_say_where_it_acts_and_on_what() -> None:
+    base: Any = _Base("decoder")
+    assert planned("lora")[0].region_on(base) == RegionSpec(depth=2, span="all")
+    assert planned("alora")[0].region_on(base) == RegionSpec(depth=2, span="answer")
+    assert planned("personal-head", region=RegionSpec(depth=3))[0].region_on(base) == RegionSpec(depth=1)
+    encoder: Any = _Base("encoder")
+    complaint = "alora: needs a base of family decoder or encoder-decoder, some-base is of family encoder — use .*smol"
+    with pytest.raises(PeftuError, match=complaint):
+        planned("alora")[0].region_on(encoder)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +128,13 @@ def test_a_start_and_the_same_global_are_one_training() -> None:
         ("lora[warm_start=everyone]", "method lora: warm_start"),
         ("lora[shrink=1]", "method lora: shrink pulls towards a warm start — add warm_start=global"),
         ("global[warm_start=global]", "method global: warm_start is for modules of single users"),
+        ("alora[span=all]", "method alora: acts at span=answer only"),
+        ("global[method=iaa3]", "'iaa3' trains no module of a user's own — did you mean 'ia3'"),
+        ("global[method=mixed-head]", "'mixed-head' trains no module of a user's own — "),
+        ("global[method=global]", "'global' trains no module of a user's own — "),
+        ("global+lora[warm_start=none]", "method global+lora: 'global+' says where it starts"),
+        ("global+zero-shot", "method zero-shot: unknown setting 'warm_start'"),
+        ("globe+lora", "unknown method 'globe+lora'"),
         ("global[shrink=1]", "method global: shrink is for modules of single users"),
         ("user-majority[epochs=3]", "method user-majority: unknown setting 'epochs'"),
         ("zero-shot[depth=3]", "method zero-shot: unknown setting 'depth'"),

@@ -16,7 +16,8 @@ from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.data.problem import Floats, Problem, Text
 from peftu.data.task import TaskCard
-from peftu.execute.cost import measured
+from peftu.errors import PeftuError
+from peftu.execute.memo import Memo
 from peftu.execute.plan import Job, is_module, is_prompting, is_reference
 from peftu.execute.progress import Reporter
 from peftu.execute.prompted import prompted
@@ -81,40 +82,51 @@ class Workshop:
         self.number = {s: np.array([self.place[t] for t in p.texts], dtype=np.int64) for s, p in problems.items()}
         self.base: Callable[[str], FrozenBase] = cache(partial(load_base, say=reporter.note))
         self.cut: dict[str, int] = {}
-        self._contexts: dict[tuple[str, Region], tuple[Context, float]] = {}
-        self._embedded: dict[str, tuple[Floats, float]] = {}
-        self._shared: dict[tuple[str, int], tuple[Modules, float]] = {}
+        self.memo = Memo()
 
-    def context(self, name: str, region: Region) -> tuple[Context, float]:
-        """Returns the prefill of all texts on a base, and the seconds it took when it was made."""
-        if (name, region) not in self._contexts:
-            with measured() as cost:
-                told = self.reporter.stage(f"reading texts with {name}", len(self.texts))
-                context = self.base(name).prefill(self.prompt, self.texts, region, told)
-            self._contexts[name, region] = (context, cost.seconds)
+    def context(self, name: str, region: Region) -> Context:
+        """Returns the prefill of all texts on a base."""
+
+        def make() -> Context:
+            told = self.reporter.stage(f"reading texts with {name}", len(self.texts))
+            context = self.base(name).prefill(self.prompt, self.texts, region, told)
             self.cut[name] = context.cut
-        return self._contexts[name, region]
+            return context
 
-    def embedded(self, name: str) -> tuple[Floats, float]:
-        """Returns [all texts, width] sentence vectors of a base, and the seconds they took."""
-        if name not in self._embedded:
-            with measured() as cost:
-                vectors = self.base(name).embed(self.texts, self.prompt.max_tokens)
-            self._embedded[name] = (vectors, cost.seconds)
-        return self._embedded[name]
+        return self.memo.get(("context", name, region), make)
 
-    def shared(self, job: Job, seed: int) -> tuple[Modules, float]:
-        """Returns the module trained on everyone for a global job, and the seconds its training took."""
-        key = (repr(job.resolved()), seed)
-        if key not in self._shared:
-            with measured() as cost:
-                modules = self._train(job, seed, (self._everyone(seed),), "training on everyone")
-            self._shared[key] = (modules, cost.seconds)
-        return self._shared[key]
+    def embedded(self, name: str) -> Floats:
+        """Returns [all texts, width] sentence vectors of a base."""
+        return self.memo.get(("embedded", name), lambda: self.base(name).embed(self.texts, self.prompt.max_tokens))
+
+    def layout(self, job: Job) -> Layout:
+        """Returns the layout of a job's modules.
+
+        Raises:
+            PeftuError: the base cannot host the method, or there are more users than the method is meant for.
+        """
+        base = self.base(cast(str, job.base))
+        layout = Layout(job.method, base.sites(job.region_on(base), len(self.prompt.words)))
+        users = 1 if job.card.scope == "global" else max(len(problem.users) for problem in self.problems.values())
+        most = getattr(job.method, "max_users", users)
+        if users > most:
+            size = users * layout.width * BYTES_PER_NUMBER / 1e9
+            raise PeftuError(
+                f"method {job.card.name}: {users} users' modules take {size:,.1f} GB ({layout.width:,} numbers each) — "
+                f"take fewer with --users, or {job.card.name}[max_users={users}]"
+            )
+        return layout
+
+    def shared(self, job: Job, seed: int) -> Modules:
+        """Returns the module trained on everyone for a global job."""
+        return self.memo.get(
+            ("shared", repr(job.resolved()), seed),
+            lambda: self._train(job, seed, (self._everyone(seed),), "training on everyone"),
+        )
 
     def run(self, job: Job, seed: int) -> Cell:
         """Returns a job's cell at a seed."""
-        with measured() as cost:
+        with self.memo.alone() as cost:
             if is_reference(job.method):
                 cell = self._reference(job, seed)
             elif is_module(job.method):
@@ -124,7 +136,7 @@ class Workshop:
                 cell = Cell(rows, scores, notes=notes)
             else:
                 cell = self._untrained(job, seed)
-        cell.seconds += cost.seconds
+        cell.seconds = cost.seconds
         cell.peak_rss_bytes = cost.peak_rss_bytes
         return cell
 
@@ -133,49 +145,34 @@ class Workshop:
     def _reference(self, job: Job, seed: int) -> Cell:
         problem = self.problems[seed]
         rows = np.flatnonzero(problem.part > 0)
-        features, alone = None, 0.0
-        if job.base is not None:
-            made_before = job.base in self._embedded
-            vectors, seconds = self.embedded(job.base)
-            features, alone = _Vectors(vectors, self.place), seconds if made_before else 0.0
+        features = None if job.base is None else _Vectors(self.embedded(job.base), self.place)
         fitted = job.method.fit(problem, features, seed)
         scores = fitted.scores(problem.user[rows], problem.text[rows])
-        return Cell(rows, scores, alone, parameters=int(fitted.parameters_per_user), notes=dict(fitted.notes))
+        return Cell(rows, scores, parameters=int(fitted.parameters_per_user), notes=dict(fitted.notes))
 
     def _untrained(self, job: Job, seed: int) -> Cell:
         problem, base = self.problems[seed], self.base(cast(str, job.base))
-        made_before = (base.name, base.region(job.region)) in self._contexts
-        context, seconds = self.context(base.name, base.region(job.region))
+        context = self.context(base.name, job.region_on(base))
         rows = np.flatnonzero(problem.part > 0)
-        scores = score(base, context, self.number[seed][problem.text[rows]])
-        return Cell(rows, scores, seconds if made_before else 0.0)
+        return Cell(rows, score(base, context, self.number[seed][problem.text[rows]]))
 
     def _module(self, job: Job, seed: int) -> Cell:
         problem, base = self.problems[seed], self.base(cast(str, job.base))
-        region = base.region(job.region)
-        made_before = (base.name, region) in self._contexts
-        context, alone = self.context(base.name, region)
-        alone = alone if made_before else 0.0
+        region = job.region_on(base)
+        context = self.context(base.name, region)
         rows = np.flatnonzero(problem.part > 0)
         if job.card.scope == "global":
-            shared_before = (repr(job.resolved()), seed) in self._shared
-            modules, seconds = self.shared(job, seed)
-            alone += seconds if shared_before else 0.0
+            modules = self.shared(job, seed)
             owner = np.zeros(len(rows), dtype=np.int64)
         else:
-            start = None
-            if job.start is not None:
-                shared_before = (repr(job.start.resolved()), seed) in self._shared
-                everyone, seconds = self.shared(job.start, seed)
-                alone += seconds if shared_before else 0.0
-                start = everyone.trained.rows[0]
+            start = None if job.start is None else self.shared(job.start, seed).trained.rows[0]
             modules = self._train(job, seed, self._users(seed), f"training {job.label}", start)
             owner = problem.user[rows].astype(np.int64)
         texts = self.number[seed][problem.text[rows]]
         scores = score(base, context, texts, modules.layout, modules.trained.rows, owner)
         own = 0 if job.card.scope == "global" else modules.layout.parameters
         notes = {"region": f"depth={region.depth},span={region.span}", "module_parameters": modules.layout.parameters}
-        return Cell(rows, scores, alone, parameters=own, notes=notes, modules=modules, logs=modules.trained.logs)
+        return Cell(rows, scores, parameters=own, notes=notes, modules=modules, logs=modules.trained.logs)
 
     # --- training -----------------------------------------------------------------------------------------------
 
@@ -183,9 +180,9 @@ class Workshop:
         self, job: Job, seed: int, units: Sequence[Unit], stage: str, start: torch.Tensor | None = None
     ) -> Modules:
         base = self.base(cast(str, job.base))
-        region = base.region(job.region)
-        context, _ = self.context(base.name, region)
-        layout = Layout(job.method, base.sites(region, len(self.prompt.words)))
+        region = job.region_on(base)
+        context = self.context(base.name, region)
+        layout = self.layout(job)
         told = self.reporter.stage(stage, sum(len(unit.train) for unit in units) * job.train.epochs)
         trained = train(base, context, layout, units, job.train, seed, start, told)
         counts = tuple(round(float(unit.train.weight.sum())) for unit in units)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from peftu.bank import Layout
 from peftu.base.model import FrozenBase
 from peftu.base.reading import reading_limit
 from peftu.data.problem import Problem
@@ -46,6 +45,7 @@ def estimate(jobs: Sequence[Job], workshop: Workshop, problems: Mapping[int, Pro
     """Returns an estimate from token counts, depths and the measured matmul rate."""
     seconds, module_bytes = 0.0, 0
     prefilled: set[object] = set()
+    shared: set[object] = set()
     text_tokens = sum(len(t.text) + len(t.context or "") for t in workshop.texts) / CHARACTERS_PER_TOKEN
     text_tokens += FRAME_TOKENS * len(workshop.texts)
     for job in jobs:
@@ -60,21 +60,24 @@ def estimate(jobs: Sequence[Job], workshop: Workshop, problems: Mapping[int, Pro
             read = sum(int((problem.part > 0).sum()) for problem in problems.values())
             seconds += read * shown * text_tokens / max(1, len(workshop.texts)) * layer * base.family.layers / rate
             continue
-        region = base.region(job.region)
+        region = job.region_on(base)
         if (job.base, region) not in prefilled:
             prefilled.add((job.base, region))
             seconds += text_tokens * layer * base.family.layers / rate
         if not is_module(job.method):
             continue
         span = FRAME_TOKENS / 2 if region.span == "answer" else text_tokens / max(1, len(workshop.texts))
-        for problem in problems.values():
+        for seed, problem in problems.items():
             for trained in (job, job.start) if job.start else (job,):
                 everyone = trained.card.scope == "global"
+                if everyone and (repr(trained.resolved()), seed) in shared:
+                    continue
+                shared.add((repr(trained.resolved()), seed))
                 rows = len(set(problem.text[problem.rows("train")])) if everyone else len(problem.rows("train"))
                 steps = rows * trained.train.epochs * EPOCHS_RUN
                 seconds += 2 * steps * span * region.depth * layer / rate
-            width = Layout(job.method, base.sites(region, len(workshop.prompt.words))).width
-            module_bytes += BYTES_PER_NUMBER * width * (1 if job.card.scope == "global" else len(problem.users))
+            owners = 1 if job.card.scope == "global" else len(problem.users)
+            module_bytes += BYTES_PER_NUMBER * workshop.layout(job).width * owners
     return Estimate(seconds, module_bytes)
 
 

@@ -1,13 +1,19 @@
 """What a run will do, resolved before any work: each method with its base, knobs and training settings."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from peftu.base.cards import bases
 from peftu.config import MethodSpec, RegionSpec, RunSpec, TrainSpec, validated
 from peftu.errors import PeftuError
-from peftu.methods.method import MethodCard, methods
+from peftu.methods.everyone import for_everyone, method_class
+from peftu.methods.method import MethodCard, region_of
+
+if TYPE_CHECKING:  # a plan needs no torch
+    from peftu.base.model import FrozenBase
+    from peftu.base.region import Region
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,19 @@ class Job:
     def label(self) -> str:
         """Returns the method with its knobs, as it stands in predictions and tables."""
         return str(self.spec.model_copy(update={"base": None}))
+
+    def region_on(self, base: "FrozenBase") -> "Region":
+        """Returns where the modules act on this base.
+
+        Raises:
+            PeftuError: the method cannot run on bases of this family, or the region does not fit.
+        """
+        if base.family.kind not in self.card.families:
+            known = ", ".join(name for name in bases.names() if bases.get(name).family in self.card.families)
+            hosts, found = (names.replace("_", "-") for names in (" or ".join(self.card.families), base.family.kind))
+            where = f"method {self.card.name}"
+            raise PeftuError(f"{where}: needs a base of family {hosts}, {base.name} is of family {found} — use {known}")
+        return base.region(region_of(self.method, self.region or base.default_region))
 
     def resolved(self) -> dict[str, Any]:
         """Returns everything about the job as JSON values."""
@@ -84,7 +103,7 @@ def plan(spec: RunSpec) -> list[Job]:
 
 
 def _job(spec: RunSpec, asked: MethodSpec) -> Job:
-    cls = methods.get(asked.name)
+    cls = method_class(asked.name, asked.params)
     where = f"method {asked.name}"
     ours = TrainSpec.model_fields if hasattr(cls, "tensors") else {}
     preset = spec.settings.get(str(asked), {})
@@ -99,6 +118,8 @@ def _job(spec: RunSpec, asked: MethodSpec) -> Job:
     needed = card.needs_base == "yes" or (card.needs_base == "optional" and getattr(method, "reads_base", True))
     base = asked.base or (spec.base if needed else None)
     region = spec.region
+    for key in region_keys.keys() & getattr(method, "region", {}).keys():
+        raise PeftuError(f"{where}: acts at {key}={method.region[key]} only — take {key} out")
     low = {key: value for key, value in preset.items() if key in RegionSpec.model_fields}
     if region_keys or low:
         region = validated(RegionSpec, {**low, **(region.model_dump() if region else {}), **region_keys}, where)
@@ -106,7 +127,7 @@ def _job(spec: RunSpec, asked: MethodSpec) -> Job:
     if not is_module(method):
         return Job(asked, method, base, region, validated(TrainSpec, spec.train, "train"))
     common = dict(spec.train)
-    if card.scope == "global":  # a shared module has nobody to start from
+    if card.scope != "user":  # a shared module has nobody to start from
         common.pop("warm_start", None), common.pop("shrink", None)
         for key in {"warm_start", "shrink"} & set(train_keys):
             raise PeftuError(f"{where}: {key} is for modules of single users — take it out")
@@ -119,8 +140,8 @@ def _job(spec: RunSpec, asked: MethodSpec) -> Job:
         return Job(asked, method, base, region, train)
     warm: dict[str, Any] = getattr(cls, "warm_defaults", {})
     train = validated(TrainSpec, {**defaults, **warm, **low, **common, **train_keys}, where)
-    everyone = methods.get("global")
+    everyone = for_everyone(asked.name)
     start = everyone(**method.model_dump())
     settings = {k: v for k, v in spec.train.items() if k not in ("warm_start", "shrink")}
-    start_train = validated(TrainSpec, {**everyone.train_defaults, **settings}, "global")
+    start_train = validated(TrainSpec, {**everyone.train_defaults, **settings}, f"method {everyone.card.name}")
     return Job(asked, method, base, region, train, Job(MethodSpec(name="global"), start, base, region, start_train))

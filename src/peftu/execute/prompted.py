@@ -33,8 +33,7 @@ class WorkshopTools:
 
     def embed(self, base: str, texts: Sequence[Text]) -> Floats:
         """Returns [texts, width] unit sentence vectors of a base of that name."""
-        vectors, _ = self.shop.embedded(base)
-        return vectors[[self.shop.place[text] for text in texts]]
+        return self.shop.embedded(base)[[self.shop.place[text] for text in texts]]
 
     def write(self, instruction: str, text: str, tokens: int) -> str:
         """Returns what the base that answers writes when told this."""

@@ -15,7 +15,7 @@ from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.config import validated
 from peftu.errors import PeftuError
-from peftu.methods.method import methods
+from peftu.methods.everyone import method_class
 from peftu.registry import did_you_mean
 from peftu.results import load_run
 from peftu.store import EVERYONE, AdapterStore, Collection
@@ -52,7 +52,7 @@ class Stored:
     @property
     def layout(self) -> Layout:
         """Returns the layout of the modules."""
-        method = validated(methods.get(self.made["method"]), self.made["knobs"], "store")
+        method = validated(method_class(self.made["method"], self.made["knobs"]), self.made["knobs"], "store")
         return Layout(method, self.base.sites(self.region, len(self.prompt.words)))
 
     @property

@@ -1,24 +1,18 @@
 """LoRA: a low-rank change of frozen linear maps (Hu et al. 2021, arXiv 2106.09685)."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
+from peftu.errors import PeftuError
 from peftu.methods.method import MethodCard, TensorSpec
-from peftu.methods.module import Module
+from peftu.methods.module import Module, Targets, is_target
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from peftu.base.sites import Site
-
-
-Role = Literal["q", "k", "v", "o", "gate", "up", "down"]
-
-
-def _plus(value: Any) -> Any:
-    return tuple(value.split("+")) if isinstance(value, str) else value
 
 
 class Lora(Module):
@@ -38,13 +32,12 @@ class Lora(Module):
     # Chosen by validation loss on TweetEval, seeds 10 to 12, which no reported result uses (design/training.md).
     train_defaults: ClassVar[dict[str, Any]] = {"lr": 1e-3, "epochs": 8}
     warm_defaults: ClassVar[dict[str, Any]] = {"lr": 1e-3, "epochs": 6}
+    everyone_defaults: ClassVar[dict[str, Any]] = {"lr": 3e-3}
     search: ClassVar[dict[str, tuple[Any, ...]]] = {"rank": (1, 2, 4, 8, 16, 32)}
 
     rank: int = Field(8, ge=1)
     alpha: float = Field(16.0, gt=0)
-    targets: Annotated[tuple[Role, ...], BeforeValidator(_plus)] = Field(
-        ("q", "v", "o", "down"), description="Roles of the linear maps, as q+v: of q k v o gate up down."
-    )
+    targets: Targets = ("q", "v", "o", "down")
     rslora: bool = Field(False, description="Scale by alpha/√rank (arXiv 2312.03732) instead of alpha/rank.")
 
     @property
@@ -53,9 +46,16 @@ class Lora(Module):
         return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
 
     def inside(self, site: "Site") -> dict[str, TensorSpec]:
-        """Returns A and B at a target, nothing elsewhere."""
-        if site.role not in self.targets and not (site.role == "qkv" and {"q", "k", "v"} & set(self.targets)):
+        """Returns A and B at a target, nothing elsewhere.
+
+        Raises:
+            PeftuError: the rank is above the map's width.
+        """
+        if not is_target(site, self.targets):
             return {}
+        if self.rank > (width := min(site.d_in, site.d_out)):
+            maps = f"the width {width} of the base's {site.role} maps"
+            raise PeftuError(f"method {self.card.name}: rank {self.rank} is above {maps} — use rank={width} or less")
         # peft's start: kaiming-uniform with a = √5 is uniform within 1/√d_in.
         return {"A": TensorSpec((self.rank, site.d_in), site.d_in**-0.5), "B": TensorSpec((site.d_out, self.rank))}
 
@@ -65,17 +65,18 @@ class Lora(Module):
         return y.baddbmm(x @ a_grd.mT, b_gor.mT, alpha=self.scale)
 
 
-class GlobalLora(Lora):
-    """One LoRA trained on everyone's labels: what a model that ignores who asks can reach."""
+class ALora(Lora):
+    """LoRA on the tokens after the text alone: what the base made of the text is there for everyone to read."""
 
     card: ClassVar[MethodCard] = MethodCard(
-        name="global",
-        summary="One LoRA for all users, trained on everyone's labels.",
-        scope="global",
+        name="alora",
+        summary="A LoRA for each user that acts from the end of the text on.",
+        scope="user",
         trained=True,
-        uses_others_labels=True,
+        uses_others_labels=False,
         needs_base="yes",
-        source="arXiv 2106.09685",
-        loads=("peft", "vLLM", "LoRAX"),
+        source="arXiv 2504.12397",
+        families=("decoder", "encoder_decoder"),
+        loads=("peft",),
     )
-    train_defaults: ClassVar[dict[str, Any]] = {"lr": 3e-3, "epochs": 12, "batch": 16}
+    region: ClassVar[dict[str, Any]] = {"span": "answer"}

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from peftu.config import RegionSpec
 from peftu.data.problem import Floats, Problem, Text
 from peftu.registry import Registry
 
@@ -36,6 +37,7 @@ class MethodCard(BaseModel):
     uses_others_labels: bool  # does a user's prediction depend on other users' labels?
     needs_base: Literal["no", "optional", "yes"]
     source: str  # paper or origin
+    families: tuple[Literal["decoder", "encoder", "encoder_decoder"], ...] = ("decoder", "encoder", "encoder_decoder")
     loads: tuple[str, ...] = ()  # who can load a user's module once it is exported; see peftu.peft_io
 
 
@@ -101,6 +103,11 @@ class ModuleMethod(Protocol):
         ...
 
 
+def region_of(method: object, asked: RegionSpec) -> RegionSpec:
+    """Returns the region where a method acts when this one is asked for: a class may fix parts of it in ``region``."""
+    return asked.model_copy(update=getattr(method, "region", {}))
+
+
 @runtime_checkable
 class EnteringMethod(ModuleMethod, Protocol):
     """A module method that changes what goes into frozen linear maps, too."""
@@ -128,10 +135,17 @@ methods: Registry[type[Any]] = Registry(
         "few-shot": "peftu.methods.prompting:FewShot",
         "retrieval": "peftu.methods.prompting:Retrieval",
         "profile": "peftu.methods.prompting:Profile",
-        "global": "peftu.methods.lora:GlobalLora",
+        "global": "peftu.methods.everyone:Global",
         "lora": "peftu.methods.lora:Lora",
         "ia3": "peftu.methods.ia3:Ia3",
         "prompt-tuning": "peftu.methods.prompt_tuning:PromptTuning",
         "prefix-tuning": "peftu.methods.prefix_tuning:PrefixTuning",
+        "alora": "peftu.methods.lora:ALora",
+        "vera": "peftu.methods.vera:Vera",
+        "bitfit": "peftu.methods.bitfit:BitFit",
+        "adapter-houlsby": "peftu.methods.bottleneck:Houlsby",
+        "adapter-pfeiffer": "peftu.methods.bottleneck:Pfeiffer",
+        "personal-head": "peftu.methods.personal_head:PersonalHead",
+        "full": "peftu.methods.full:Full",
     },
 )

@@ -1,0 +1,54 @@
+"""Things that several methods of a run need: made once, and paid for by each as if it ran alone."""
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+from peftu.execute.cost import Measured, measured
+
+T = TypeVar("T")
+Bill = dict[Hashable, float]
+
+
+@dataclass
+class Memo:
+    """Values by key, each made by whoever asks first.
+
+    A bill holds what a block used and the seconds that each of them took to make, what they themselves used left out.
+    """
+
+    _made: dict[Hashable, tuple[Any, Bill]] = field(default_factory=dict)
+    _open: list[Bill] = field(default_factory=list)
+    _spent: float = 0.0  # seconds on everything made so far
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Returns the value of a key, made now if nobody asked for it before; puts it on the running bill."""
+        if key not in self._made:
+            with self._billed() as (bill, cost):
+                value = make()
+            self._spent += cost.seconds
+            self._made[key] = (value, {**bill, key: cost.seconds})
+        found, used = self._made[key]
+        if self._open:
+            self._open[-1].update(used)
+        return cast(T, found)
+
+    @contextmanager
+    def alone(self) -> Iterator[Measured]:
+        """Measures the block as if it ran alone: what it uses counts once, whoever had it made."""
+        with self._billed() as (bill, cost):
+            yield cost
+        cost.seconds += sum(bill.values())
+
+    @contextmanager
+    def _billed(self) -> Iterator[tuple[Bill, Measured]]:
+        """Measures the block's own seconds, less what it makes, and lists what it uses."""
+        spent, bill = self._spent, Bill()
+        self._open.append(bill)
+        try:
+            with measured() as cost:
+                yield bill, cost
+        finally:
+            self._open.pop()
+        cost.seconds -= self._spent - spent

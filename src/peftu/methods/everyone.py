@@ -1,0 +1,53 @@
+"""`global`: one module for all users, trained on everyone's labels; what a model that ignores who asks can reach."""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Literal, cast
+
+from pydantic import Field, create_model
+
+from peftu.errors import PeftuError
+from peftu.methods.method import methods
+from peftu.registry import did_you_mean
+
+NAME = "global"
+DEFAULTS = {"epochs": 12, "batch": 16}
+
+
+def method_class(name: str, knobs: Mapping[str, Any]) -> type[Any]:
+    """Returns the class of a method: of `global`, that of the method which its knobs name.
+
+    Raises:
+        PeftuError: no such method.
+    """
+    return for_everyone(str(knobs.get("method", "lora"))) if name == NAME else methods.get(name)
+
+
+@cache
+def for_everyone(name: str) -> type[Any]:
+    """Returns a method that trains modules of single users, as one module for all; a subclass of its class.
+
+    Its training settings are the method's own, but for `DEFAULTS` and the method's ``everyone_defaults``.
+
+    Raises:
+        PeftuError: the method of that name trains no modules of single users.
+    """
+    if name == NAME or name not in methods or not is_personal(methods.get(name)):
+        personal = [other for other in methods.names() if other != NAME and is_personal(methods.get(other))]
+        raise PeftuError(f"method {NAME}: '{name}' trains no module of a user's own{did_you_mean(name, personal)}")
+    cls = methods.get(name)
+    knob: Any = (Literal[name], Field(name, description="Which method's module is trained on everyone."))
+    made = cast(Any, create_model(f"Global{cls.__name__}", __base__=cls, __module__=__name__, method=knob))
+    summary = f"One {name} module for all users, trained on everyone's labels."
+    told = {"name": NAME, "summary": summary, "scope": "global", "uses_others_labels": True}
+    made.card = cls.card.model_copy(update=told)
+    made.train_defaults = {**cls.train_defaults, **DEFAULTS, **getattr(cls, "everyone_defaults", {})}
+    return cast(type[Any], made)
+
+
+def is_personal(cls: type[Any]) -> bool:
+    """Returns whether a method trains a module for each user on a base."""
+    return hasattr(cls, "tensors") and cls.card.scope == "user"
+
+
+Global = for_everyone("lora")  # what the name stands for when no method is named
