@@ -1,0 +1,282 @@
+"""Every method on every task at hand, within-user: the tables of docs/results.md come from its JSON lines.
+
+    python benchmarks/results.py --raw DIR --minutes 90     # fill cells that were not run yet, most telling ones first
+    python benchmarks/results.py --page                     # write docs/results.md from the committed lines
+
+A cell is one method at one seed of one task. Each finished cell is one line with every user's scores (users by number),
+so that running the script again, here or elsewhere, goes on where it stopped. Settings come from the preset that is
+named in the line; they were chosen on validation rows of other seeds, and test rows are scored once, here.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+LINES = HERE / "results" / "results.jsonl"
+PAGE = HERE.parent / "docs" / "results.md"
+PRESET = "tuned"
+MINILM = "all-minilm-l6-v2"
+REFERENCES = ("global-majority", "user-majority", f"mixed-head@{MINILM}")
+TRAINED = (
+    "global", "lora[warm_start=global]", "lora", "ia3", "adapter-pfeiffer", "adapter-houlsby", "prompt-tuning",
+    "prefix-tuning", "p-tuning", "bitfit", "personal-head", "vera", "alora", "user-embedding", "user-token", "hypernet",
+    "ia3[warm_start=global]", "adapter-pfeiffer[warm_start=global]", "prefix-tuning[warm_start=global]",
+    f"lora@{MINILM}", f"lora[warm_start=global]@{MINILM}",
+)  # fmt: skip
+PROMPTED = ("zero-shot", "retrieval", "few-shot", "profile")
+METHODS = (*REFERENCES, *TRAINED, *PROMPTED)
+SMALL = {"users": 40, "max_items": 80}
+TASKS: dict[str, dict[str, Any]] = {  # task -> limits of its split
+    "tweeteval": {},
+    "epic": SMALL,
+    "subjectivediscourse-response": SMALL,
+    "subjectivediscourse-question-sentiment": SMALL,
+    "studemo": SMALL,
+    "hatexplain": SMALL,
+    "movielens": SMALL,
+}
+SEEDS = {"tweeteval": (0, 1, 2)}
+COMPARED = ("user-majority", "mixed-head")
+
+Cell = dict[str, Any]
+
+
+def wanted() -> Iterator[tuple[str, int, str]]:
+    """Yields every cell: what all others are compared with first, then a first seed of everything, then more seeds."""
+    for methods in (REFERENCES + TRAINED[:3], TRAINED[3:], PROMPTED):
+        for task in TASKS:
+            for method in methods:
+                yield task, 0, method
+    for task, seeds in SEEDS.items():
+        for seed in seeds[1:]:
+            for method in METHODS:
+                yield task, seed, method
+
+
+def read() -> list[Cell]:
+    """Returns the cells run so far."""
+    return [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()] if LINES.exists() else []
+
+
+def key(cell: Cell) -> tuple[str, int, str]:
+    """Returns what names a cell."""
+    return cell["task"], cell["seed"], cell["asked"]
+
+
+class Room:
+    """One task at one seed: its split, and a workshop whose contexts and shared modules all methods use."""
+
+    def __init__(self, task: str, seed: int, raw: Path | None) -> None:
+        from peftu.data.load import load_task
+        from peftu.data.splits import make_problem, make_split
+        from peftu.execute.cells import Workshop
+        from peftu.execute.progress import Silent
+
+        self.spec = spec_of(task, seed, REFERENCES[0])
+        folder = raw / task.partition("-")[0] if raw else None
+        table = load_task(task, folder if folder and folder.exists() else None, {})
+        self.card = table.card
+        self.problem = make_problem(table, table.card, make_split(table, self.spec.split, seed))
+        self.workshop = Workshop(table.card, {seed: self.problem}, self.spec.max_tokens, Silent())
+
+    def run(self, task: str, seed: int, asked: str) -> Cell:
+        """Returns one cell."""
+        import polars as pl
+
+        from peftu.environment import current_environment
+        from peftu.execute.cells import BYTES_PER_NUMBER
+        from peftu.execute.frames import predictions_frame
+        from peftu.execute.plan import plan
+        from peftu.metrics import user_scores
+
+        (job,) = plan(spec_of(task, seed, asked))
+        cell = self.workshop.run(job, seed)
+        scores = user_scores(predictions_frame(job, seed, self.problem, cell), self.card)
+        number = {user: place for place, user in enumerate(self.problem.users)}
+        kept = list(dict.fromkeys(["accuracy", "macro_f1", self.card.main_metric]))
+        scores = scores.with_columns(user=pl.col("user_id").replace_strict(number, return_dtype=pl.Int64))
+        environment = current_environment()
+        return {
+            "task": task,
+            "seed": seed,
+            "asked": asked,
+            "method": job.label,
+            "base": job.base,
+            "resolved": job.resolved(),
+            "split": self.problem.split_hash,
+            "metric": self.card.main_metric,
+            "parameters": cell.parameters,
+            "bytes": cell.parameters * BYTES_PER_NUMBER,
+            "seconds": cell.seconds / len(self.problem.users),
+            "users": scores.select("user", "n_test", "n_scored", *kept).to_dict(as_series=False),
+            "date": datetime.now(UTC).date().isoformat(),
+            "cpu": environment.cpu,
+            "cores": environment.cores,
+            "git": environment.git,
+        }
+
+
+def spec_of(task: str, seed: int, asked: str) -> Any:
+    """Returns the run of one method, with the preset's settings beneath."""
+    from peftu.config import MethodSpec, RunSpec, SplitSpec
+    from peftu.preset import load_preset, shipped
+
+    method = MethodSpec.parse(asked)
+    spec = RunSpec(task=task, methods=(method,), seeds=(seed,), split=SplitSpec(**TASKS[task]))
+    if PRESET not in shipped():
+        return spec
+    settings = load_preset(PRESET).settings(method, method.base or spec.base)
+    return spec.model_copy(update={"preset": PRESET, "settings": {str(method): settings} if settings else {}})
+
+
+def fill(raw: Path | None, minutes: float, tasks: set[str], methods: set[str]) -> None:
+    """Runs cells that are not there yet, until the time is over; a cell that was begun is finished."""
+    from peftu.errors import PeftuError
+
+    end = time.monotonic() + 60 * minutes
+    done = {key(cell) for cell in read()}
+    asked = [cell for cell in wanted() if cell not in done and cell[0] in tasks and (not methods or cell[2] in methods)]
+    rooms: dict[tuple[str, int], Room] = {}
+    for place, (task, seed, method) in enumerate(asked):
+        if time.monotonic() > end:
+            print(f"time is over: {len(asked) - place} cells are left")
+            return
+        began = time.monotonic()
+        try:
+            if (task, seed) not in rooms:
+                rooms[task, seed] = Room(task, seed, raw)
+            cell = rooms[task, seed].run(task, seed, method)
+        except PeftuError as error:
+            print(f"{place + 1}/{len(asked)} {task} seed {seed} {method}: {error}")
+            continue
+        with LINES.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(cell, ensure_ascii=False) + "\n")
+        mean = sum(cell["users"][cell["metric"]]) / len(cell["users"]["user"])
+        took = time.monotonic() - began
+        print(
+            f"{place + 1}/{len(asked)} {task} seed {seed} {method}: {cell['metric']} {mean:.3f}, {took:.0f} s",
+            flush=True,
+        )
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
+def board(cells: list[Cell]) -> list[Any]:
+    """Returns one task's leaderboard, as ``compare`` would."""
+    import polars as pl
+
+    from peftu.data.task import tasks
+    from peftu.execute.plan import plan
+    from peftu.results import MethodCost, summarise
+
+    frames, costs, cards = [], {}, {}
+    for cell in cells:
+        users = cell["users"]
+        frame = pl.DataFrame(users).with_columns(
+            method=pl.lit(cell["method"]),
+            base=pl.lit(cell["base"], dtype=pl.String),
+            seed=pl.lit(cell["seed"], dtype=pl.Int64),
+            user_id=pl.col("user").cast(pl.String).str.zfill(6),
+            n_train=pl.lit(None, dtype=pl.Int64),
+        )
+        frames.append(frame.drop("user"))
+        costs[cell["method"], cell["base"]] = MethodCost(
+            parameters_per_user=cell["parameters"], bytes_per_user=cell["bytes"], seconds_per_user=cell["seconds"]
+        )
+        (job,) = plan(spec_of(cell["task"], cell["seed"], cell["asked"]))
+        cards[job.card.name] = job.card
+    leading = ["method", "base", "seed", "user_id", "n_train", "n_test", "n_scored"]
+    scores = pl.concat(frames).select(*leading, pl.exclude(leading))
+    return summarise(scores, tasks.get(cells[0]["task"]).card, costs, cards)
+
+
+def table(task: str, cells: list[Cell]) -> list[str]:
+    """Returns one task's section in Markdown, best first, and what was not run."""
+    from peftu.metrics import metrics
+
+    metric = metrics.get(cells[0]["metric"])
+    scale = 100.0 if metric.percent else 1.0
+    columns = ("method", "base", f"{metric.name} [95 % interval]", "over user-majority", "over mixed-head")
+    lines = [f"| {' | '.join(columns)} | numbers a user | KB | s a user |", "|---|---|---|---|---|---|---|---|"]
+    rows = board(cells)
+    sign = 1 if metric.higher_is_better else -1
+    for row in sorted(rows, key=lambda r: -sign * r.mean):
+        gains = (_gain(row.gain.get(name), scale) if row.name != name else "" for name in COMPARED)
+        low, high = (scale * bound for bound in row.ci)
+        lines.append(
+            f"| `{row.method}` | {row.base or ''} | {scale * row.mean:.1f} [{low:.1f}, {high:.1f}] | {' | '.join(gains)} "
+            f"| {row.parameters_per_user:,} | {row.bytes_per_user / 1000:,.1f} | {row.seconds_per_user:.2f} |"
+        )
+    done = {(cell["seed"], cell["asked"]) for cell in cells}
+    missing = sorted({asked for _, seed, asked in wanted() if _ == task and (seed, asked) not in done})
+    users = len(cells[0]["users"]["user"])
+    seeds = sorted({cell["seed"] for cell in cells})
+    said = [f"{users} users; seeds {', '.join(map(str, seeds))}.", verdict(rows)]
+    if missing:
+        said.append(f"Not (all) run yet: {', '.join(f'`{name}`' for name in missing)}.")
+    return [f"## {task}", "", " ".join(said), "", *lines, ""]
+
+
+def verdict(rows: list[Any]) -> str:
+    """Returns which methods beat mixed-head beyond the interval, and which fall behind it, in words."""
+    gains = {
+        row.label: row.gain["mixed-head"].ci for row in rows if row.name != "mixed-head" and "mixed-head" in row.gain
+    }
+    better = sorted(name for name, ci in gains.items() if ci and ci[0] > 0)
+    worse = sorted(name for name, ci in gains.items() if ci and ci[1] < 0)
+    even = len(gains) - len(better) - len(worse)
+    named = ", ".join(f"`{name}`" for name in better) or "no method"
+    return f"Beyond the interval {named} beats `mixed-head`; {len(worse)} fall behind it, {even} cannot be told apart."
+
+
+def _gain(score: Any, scale: float) -> str:
+    if score is None or score.mean is None or score.ci is None:
+        return ""
+    return f"{scale * score.mean:+.1f} [{scale * score.ci[0]:+.1f}, {scale * score.ci[1]:+.1f}]"
+
+
+def page() -> str:
+    """Returns docs/results.md."""
+    cells = read()
+    dates = sorted({cell["date"] for cell in cells})
+    machines = sorted({f"{cell['cpu']}, {cell['cores']} cores" for cell in cells})
+    out = [
+        "# Results",
+        "",
+        "Within-user splits; per task the mean over users, with bootstrap intervals over users. Base:",
+        "`smollm2-135m-instruct` with its default region unless the table names another. The tables are made by",
+        "`python benchmarks/results.py --page` from `benchmarks/results/results.jsonl`; running",
+        "`python benchmarks/results.py --raw DIR` fills what is missing. Tasks other than tweeteval: one seed, at most",
+        f"{SMALL['users']} users and {SMALL['max_items']} items a user, drawn by hash.",
+        f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))}, {'; '.join(machines)}, shared with other work.",
+        "",
+    ]
+    for task in TASKS:
+        own = [cell for cell in cells if cell["task"] == task]
+        out += table(task, own) if own else [f"## {task}", "", "Not run yet.", ""]
+    return "\n".join(out)
+
+
+def main() -> None:
+    """Fills cells, or writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--raw", type=Path, help="folder with one folder a data set; otherwise downloaded")
+    parser.add_argument("--minutes", type=float, default=90.0, help="start no further cell after so long")
+    parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument("--methods", default="", help="only these, with ; between them")
+    parser.add_argument("--page", action="store_true", help="write docs/results.md and run nothing")
+    arguments = parser.parse_args()
+    if not arguments.page:
+        methods = {method for method in arguments.methods.split(";") if method}
+        fill(arguments.raw, arguments.minutes, set(arguments.tasks.split(",")), methods)
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
