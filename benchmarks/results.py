@@ -209,10 +209,9 @@ def table(task: str, cells: list[Cell]) -> list[str]:
     for row in sorted(rows, key=lambda r: -sign * r.mean):
         gains = (_gain(row.gain.get(name), scale) if row.name != name else "" for name in COMPARED)
         low, high = (scale * bound for bound in row.ci)
-        lines.append(
-            f"| `{row.method}` | {row.base or ''} | {scale * row.mean:.1f} [{low:.1f}, {high:.1f}] | {' | '.join(gains)} "
-            f"| {row.parameters_per_user:,} | {row.bytes_per_user / 1000:,.1f} | {row.seconds_per_user:.2f} |"
-        )
+        score = f"{scale * row.mean:.1f} [{low:.1f}, {high:.1f}]"
+        cost = f"{row.parameters_per_user:,} | {row.bytes_per_user / 1000:,.1f} | {row.seconds_per_user:.2f}"
+        lines.append(f"| `{row.method}` | {row.base or ''} | {score} | {' | '.join(gains)} | {cost} |")
     done = {(cell["seed"], cell["asked"]) for cell in cells}
     missing = sorted({asked for _, seed, asked in wanted() if _ == task and (seed, asked) not in done})
     users = len(cells[0]["users"]["user"])
