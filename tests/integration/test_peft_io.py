@@ -11,6 +11,7 @@ import pytest
 import torch
 from oracle import Oracle
 from safetensors.torch import load_file, save_file
+from test_virtual_against_peft import TextOracle
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -24,6 +25,10 @@ from peftu.data.problem import Text
 from peftu.errors import PeftuError
 from peftu.methods.ia3 import Ia3
 from peftu.methods.lora import Lora
+from peftu.methods.method import methods
+from peftu.methods.prefix_tuning import PrefixTuning
+from peftu.methods.prompt_tuning import PromptTuning
+from peftu.peft_formats import FORMATS
 from peftu.peft_io import CONFIG, HEAD, OWN, WEIGHTS, export_module, import_module
 from peftu.testing import FAMILIES, tiny_base, tiny_model, tiny_prompt, tiny_texts
 
@@ -45,6 +50,7 @@ class Case:
         generator = torch.Generator().manual_seed(3)
         row = self.layout.fresh(["somebody"], 0)[0]
         self.row = row + 0.2 * torch.randn(row.shape, generator=generator)
+        self.row[self.layout.switches] = 1
 
     def exported(self, folder: Path) -> Path:
         tail = self.base.family.frame(self.prompt)[1] if self.base.family.kind == "decoder" else ()  # type: ignore[attr-defined]
@@ -61,7 +67,8 @@ class Case:
         """Returns the scores of the hub model with what peft loads from the folder."""
         wrapped = peft.PeftModel.from_pretrained(model, str(folder)).eval()
         head = load_file(folder / HEAD) if (folder / HEAD).exists() else None
-        judge = Oracle(wrapped, tokenizer, labels, (head["weight"], head["bias"]) if head else None)
+        judge = TextOracle(wrapped, tokenizer, labels, (head["weight"], head["bias"]) if head else None)
+        judge.in_front = self.layout.method.tokens if isinstance(self.layout.method, PromptTuning) else 0
         return torch.stack([judge.scores(self.prompt, text) for text in self.texts])
 
 
@@ -87,6 +94,7 @@ CASES: list[tuple[str, Any, dict[str, Any]]] = [
     *product(FAMILIES, (LORA, WIDE, Ia3()), ({}, {"depth": 2})),
     *product(("llama", "gpt2", "t5"), (LORA, WIDE), ANSWER),
     ("t5", Ia3(), {"span": "answer"}),
+    *product(FAMILIES, (PromptTuning(tokens=3), PrefixTuning(tokens=3)), ({},)),
 ]
 
 
@@ -96,7 +104,7 @@ def test_peft_scores_what_we_score(family: str, method: Any, region: dict[str, A
     folder = case.exported(tmp_path / "module")
     labels = hub(family)[0] if family == "bert" else None
     assert close(case.scores(), case.theirs(folder, *hub(family), labels))
-    assert torch.allclose(import_module(folder, case.base, case.layout), case.row, atol=1e-6)
+    assert torch.allclose(import_module(folder, case.base, case.region, case.layout), case.row, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +152,7 @@ def test_a_folder_of_peft_s_own_is_read(tmp_path: Path) -> None:
     wrapped = peft.get_peft_model(model, config).eval()
     wrapped.peft_config["default"].base_model_name_or_path = "tiny-llama"
     wrapped.save_pretrained(str(tmp_path), save_embedding_layers=False)
-    case.row = import_module(tmp_path, case.base, case.layout)
+    case.row = import_module(tmp_path, case.base, case.region, case.layout)
     judge = Oracle(wrapped, tokenizer)
     with torch.no_grad():
         assert close(case.scores(), torch.stack([judge.scores(case.prompt, text) for text in case.texts]))
@@ -198,10 +206,31 @@ def test_a_wrong_folder_is_one_line(spoil: Callable[[Path], None], said: str, tm
     folder = case.exported(tmp_path)
     spoil(folder)
     with pytest.raises(PeftuError, match=said) as caught:
-        import_module(folder, case.base, case.layout)
+        import_module(folder, case.base, case.region, case.layout)
     assert "\n" not in str(caught.value)
 
 
-def test_what_peft_cannot_hold_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PeftuError, match="peft's IA3 acts on all positions"):
-        tiny("llama", Ia3(), span="answer").exported(tmp_path)
+@pytest.mark.parametrize(
+    ("method", "region", "said"),
+    [
+        (Ia3(), {"span": "answer"}, "peft's IA3 acts on all positions"),
+        (PromptTuning(), {"depth": 1}, "peft's prompt tuning acts in every layer on all positions"),
+        (PrefixTuning(), {"span": "answer"}, "peft's prefix tuning acts in every layer"),
+    ],
+)
+def test_what_peft_cannot_hold_is_refused(method: Any, region: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(PeftuError, match=said):
+        tiny("llama", method, **region).exported(tmp_path)
+
+
+def test_a_module_that_is_off_is_not_given_away(tmp_path: Path) -> None:
+    case = tiny("llama", PromptTuning(tokens=3))
+    case.row[case.layout.switches] = 0
+    with pytest.raises(PeftuError, match="is switched off"):
+        case.exported(tmp_path)
+
+
+def test_the_cards_say_who_loads_what() -> None:
+    for name in methods.names():
+        method = methods.get(name)
+        assert bool(method.card.loads) == issubclass(method, tuple(FORMATS)), name

@@ -79,6 +79,6 @@ def imported(run: Path, folder: Path, user: str, method: str | None = None, seed
     with opened(run, method, seed) as stored:
         if stored.shared:
             raise PeftuError(f"{run}: {stored.collection.label} is one module for everyone — choose with --method")
-        row = import_module(folder, stored.base, stored.layout)
+        row = import_module(folder, stored.base, stored.region, stored.layout)
         stored.store.add(stored.collection, [user], row[None], [0])
     return {"method": stored.collection.label, "seed": stored.collection.seed, "parameters": len(row)}

@@ -28,6 +28,7 @@ class PrefixTuning(Module):
         uses_others_labels=False,
         needs_base="yes",
         source="arXiv 2101.00190",
+        loads=("peft",),
     )
     train_defaults: ClassVar[dict[str, Any]] = {"lr": 1e-2, "epochs": 8}
 

@@ -25,6 +25,7 @@ class PromptTuning(Module):
         uses_others_labels=False,
         needs_base="yes",
         source="arXiv 2104.08691",
+        loads=("peft",),
     )
     train_defaults: ClassVar[dict[str, Any]] = {"lr": 3e-2, "epochs": 8}
 

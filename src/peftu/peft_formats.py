@@ -1,0 +1,319 @@
+"""How each kind of module stands in the files of the `peft` library: config keys, tensor names, and the numbers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peftu.bank import Column
+from peftu.base.model import FrozenBase
+from peftu.base.region import Region
+from peftu.errors import PeftuError
+from peftu.methods.ia3 import Ia3
+from peftu.methods.lora import Lora
+from peftu.methods.prefix_tuning import PrefixTuning
+from peftu.methods.prompt_tuning import PromptTuning
+
+PREFIX = "base_model.model."  # before a submodule's name, in peft's files
+PROMPT = "prompt_embeddings"
+
+Settings = dict[str, Any]
+Views = Mapping[Column, Tensor]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a module was made with.
+
+    Attributes:
+        method: with its knobs.
+        base: the base it acts on.
+        region: where it acts.
+        invocation: a decoder's tokens between text and answer.
+    """
+
+    method: Any
+    base: FrozenBase
+    region: Region
+    invocation: Sequence[int] = ()
+
+    @property
+    def answer_only(self) -> bool:
+        """Returns whether it acts on some positions of a sequence only."""
+        return self.region.span == "answer" and self.base.family.kind == "decoder"
+
+    def everywhere(self, what: str) -> None:
+        """Checks that it acts on all positions of all layers.
+
+        Raises:
+            PeftuError: it does not, and peft's modules of this kind do.
+        """
+        if self.region.span == "answer" or self.region.depth < self.base.family.layers:
+            raise PeftuError(f"export: peft's {what} acts in every layer on all positions — train it with span=all")
+
+
+class Tensors:
+    """The tensors of a file, taken out one by one."""
+
+    def __init__(self, path: Path, found: dict[str, Tensor]) -> None:
+        self.path, self.found = path, found
+
+    def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Returns a tensor in float32.
+
+        Raises:
+            PeftuError: it is not there, or has another shape.
+        """
+        if name not in self.found:
+            raise PeftuError(f"{self.path}: lacks {name} — its targets or layers are others than this run's")
+        tensor = self.found.pop(name).float()
+        if tensor.shape != shape:
+            raise PeftuError(f"{self.path}: {name} is {tuple(tensor.shape)}, not {shape} — another rank, width or base")
+        return tensor
+
+    def empty(self) -> None:
+        """Checks that nothing is left.
+
+        Raises:
+            PeftuError: there is a tensor that nothing here has a place for.
+        """
+        if self.found:
+            more = f"({len(self.found)} such tensors)"
+            raise PeftuError(f"{self.path}: has {min(self.found)}, where this run's modules do not act {more}")
+
+
+class Format(ABC):
+    """One kind of module: ``kind`` is its ``peft_type``. A head's columns are not its business."""
+
+    kind: str
+
+    @abstractmethod
+    def config(self, made: Made, columns: Sequence[Column]) -> Settings:
+        """Returns the config's own keys.
+
+        Raises:
+            PeftuError: peft has no such module in this region.
+        """
+
+    @abstractmethod
+    def write(self, made: Made, views: Views) -> dict[str, Tensor]:
+        """Returns peft's tensors by name."""
+
+    @abstractmethod
+    def read(self, made: Made, columns: Sequence[Column], found: Tensors, config: Settings) -> dict[Column, Tensor]:
+        """Returns the columns' tensors.
+
+        Raises:
+            PeftuError: a tensor is missing or of another shape.
+        """
+
+
+class LoraFormat(Format):
+    """LoRA; on an answer span of a decoder, activated LoRA."""
+
+    kind = "LORA"
+
+    def config(self, made: Made, columns: Sequence[Column]) -> Settings:
+        """Returns rank, scaling and targets."""
+        sites = names(columns)
+        return {
+            "r": made.method.rank,
+            "lora_alpha": made.method.alpha,
+            "use_rslora": made.method.rslora,
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "fan_in_fan_out": turned(made.base.family.model, sites),
+            **({"alora_invocation_tokens": list(made.invocation)} if made.answer_only else {}),
+            **targets(made.base, sites),
+        }
+
+    def write(self, made: Made, views: Views) -> dict[str, Tensor]:
+        """Returns both matrices of each site."""
+        return {self._name(column): tensor for column, tensor in views.items()}
+
+    def read(self, made: Made, columns: Sequence[Column], found: Tensors, config: Settings) -> dict[Column, Tensor]:
+        """Returns both matrices; of another alpha they are rescaled, since only alpha times them counts."""
+        rank = config.get("r")
+        if not (isinstance(rank, int) and rank > 0):
+            raise PeftuError(f"{found.path.parent}: r is {rank!r}, not a rank, in its config — export it again")
+        theirs = config.get("lora_alpha", rank) / (rank**0.5 if config.get("use_rslora") else rank)
+        factor = {"A": 1.0, "B": theirs / made.method.scale}
+        return {column: factor[column.name] * found.take(self._name(column), column.shape) for column in columns}
+
+    def _name(self, column: Column) -> str:
+        return f"{PREFIX}{column.site.name}.lora_{column.name}.weight"
+
+
+class Ia3Format(Format):
+    """(IA)³: factors here are changes from one."""
+
+    kind = "IA3"
+
+    def config(self, made: Made, columns: Sequence[Column]) -> Settings:
+        """Returns the targets by whole paths: peft has no ``layers_to_transform`` here."""
+        if made.answer_only:
+            raise PeftuError("export: peft's IA3 acts on all positions, this module on the answer only — use span=all")
+        sites = names(columns)
+        return {
+            "target_modules": sites,
+            "feedforward_modules": names([column for column in columns if column.name == "in"]),
+            "fan_in_fan_out": turned(made.base.family.model, sites),
+        }
+
+    def write(self, made: Made, views: Views) -> dict[str, Tensor]:
+        """Returns a column of factors for outputs, a row for inputs."""
+        return {self._name(column): (1 + tensor).view(self._shape(column)) for column, tensor in views.items()}
+
+    def read(self, made: Made, columns: Sequence[Column], found: Tensors, config: Settings) -> dict[Column, Tensor]:
+        """Returns the factors' changes from one."""
+        return {c: found.take(self._name(c), self._shape(c)).view(c.shape) - 1 for c in columns}
+
+    def _name(self, column: Column) -> str:
+        return f"{PREFIX}{column.site.name}.ia3_l"
+
+    def _shape(self, column: Column) -> tuple[int, ...]:
+        return (*column.shape, 1) if column.name == "out" else (1, *column.shape)
+
+
+class PromptFormat(Format):
+    """Prompt tuning: the states in front of the whole text."""
+
+    kind = "PROMPT_TUNING"
+
+    def config(self, made: Made, columns: Sequence[Column]) -> Settings:
+        """Returns the number of virtual tokens."""
+        made.everywhere("prompt tuning")
+        return {"num_virtual_tokens": made.method.tokens, "num_transformer_submodules": 1}
+
+    def write(self, made: Made, views: Views) -> dict[str, Tensor]:
+        """Returns the states [tokens, d]."""
+        own = _switched_on(views)
+        return {PROMPT: next(tensor for column, tensor in own.items() if column.name == "states")}
+
+    def read(self, made: Made, columns: Sequence[Column], found: Tensors, config: Settings) -> dict[Column, Tensor]:
+        """Returns the states, switched on."""
+        return {c: torch.ones(()) if c.name == "switch" else found.take(PROMPT, c.shape) for c in columns}
+
+
+class PrefixFormat(Format):
+    """Prefix tuning: one matrix [tokens, layers × 2 × width] holds every layer's keys and values."""
+
+    kind = "PREFIX_TUNING"
+
+    def config(self, made: Made, columns: Sequence[Column]) -> Settings:
+        """Returns the number of virtual tokens."""
+        if made.region.depth < made.base.family.layers or made.answer_only:
+            made.everywhere("prefix tuning")
+        return {"num_virtual_tokens": made.method.tokens, "prefix_projection": False}
+
+    def write(self, made: Made, views: Views) -> dict[str, Tensor]:
+        """Returns the matrix, layers in peft's order."""
+        own = [tensor for column, tensor in _switched_on(views).items() if column.name == "prefix"]
+        order = _order(made.base, len(own))
+        stacked = torch.stack([own[order.index(pair)] for pair in range(len(own))])
+        return {PROMPT: stacked.permute(2, 0, 1, 3).flatten(1)}
+
+    def read(self, made: Made, columns: Sequence[Column], found: Tensors, config: Settings) -> dict[Column, Tensor]:
+        """Returns each layer's keys and values, switched on."""
+        own = [column for column in columns if column.name == "prefix"]
+        both, tokens, width = own[0].shape
+        matrix = found.take(PROMPT, (tokens, len(own) * both * width))
+        layers = matrix.view(tokens, len(own), both, width).permute(1, 2, 0, 3)
+        order = _order(made.base, len(own))
+        tensors = {column: layers[order[place]] for place, column in enumerate(own)}
+        return {column: tensors.get(column, torch.ones(())) for column in columns}
+
+
+FORMATS: Mapping[type[Any], Format] = {
+    Lora: LoraFormat(),
+    Ia3: Ia3Format(),
+    PromptTuning: PromptFormat(),
+    PrefixTuning: PrefixFormat(),
+}
+
+
+def format_of(method: object) -> Format:
+    """Returns how modules of a method are written for peft.
+
+    Raises:
+        PeftuError: peft has no such modules; the message names those that it has.
+    """
+    for kind, found in FORMATS.items():
+        if isinstance(method, kind):
+            return found
+    known = ", ".join(sorted(kind.card.name for kind in FORMATS))
+    name = getattr(method, "card").name  # noqa: B009  (any method has a card)
+    raise PeftuError(f"method {name}: peft has no such module — it loads those of {known}")
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def names(columns: Sequence[Column]) -> list[str]:
+    """Returns the submodules that the columns belong to, each once, in order."""
+    return list(dict.fromkeys(column.site.name for column in columns))
+
+
+def targets(base: FrozenBase, sites: Sequence[str]) -> Settings:
+    """Returns peft's ``target_modules`` for these submodules, and the layers where it needs them.
+
+    By last names, which every loader reads, where last names and layers select these submodules and no others; by
+    whole paths otherwise.
+    """
+    suffixes = sorted({site.rpartition(".")[2] for site in sites})
+    maps = [name for name, module in base.family.model.named_modules() if _is_map(module)]
+    alike = [name for name in maps if name.rpartition(".")[2] in suffixes]
+    if set(alike) == set(sites):
+        return {"target_modules": suffixes}
+    layers = sorted({layer for site in sites if (layer := _layer(site)) is not None})
+    pattern = {_stack(site) for site in sites}
+    chosen = {name for name in alike if _layer(name) in layers and _stack(name) in pattern}
+    if base.family.kind == "encoder_decoder" or len(pattern) > 1 or chosen != set(sites):
+        return {"target_modules": list(sites)}
+    return {"target_modules": suffixes, "layers_to_transform": layers, "layers_pattern": pattern.pop()}
+
+
+def turned(model: nn.Module, sites: Sequence[str]) -> bool:
+    """Returns whether the maps keep their weights as [in, out], as GPT-2 does."""
+    return not all(isinstance(model.get_submodule(site), nn.Linear) for site in sites)
+
+
+def _is_map(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, Tensor) and weight.ndim == 2 and not isinstance(module, nn.Embedding)
+
+
+def _layer(site: str) -> int | None:
+    return next((int(part) for part in site.split(".") if part.isdigit()), None)
+
+
+def _stack(site: str) -> str:
+    parts = site.split(".")
+    place = next((number for number, part in enumerate(parts) if part.isdigit()), 0)
+    return parts[place - 1] if place else ""
+
+
+def _switched_on(views: Views) -> Views:
+    """Returns the views of a module that is on.
+
+    Raises:
+        PeftuError: training kept the base as it is, so there is nothing to give away.
+    """
+    if not all(bool(tensor) for column, tensor in views.items() if column.name == "switch"):
+        raise PeftuError(
+            "export: this user's module is switched off (training kept the base) — there is nothing to write"
+        )
+    return views
+
+
+def _order(base: FrozenBase, layers: int) -> list[int]:
+    """Returns which of peft's pairs of keys and values each layer reads.
+
+    peft hands a T5 layer i the pairs 2i and 2i + 1 of all pairs written twice, and T5 reads the first.
+    """
+    twice = base.family.kind == "encoder_decoder"
+    return [2 * layer % layers if twice else layer for layer in range(layers)]
