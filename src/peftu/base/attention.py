@@ -17,6 +17,23 @@ from peftu.base.packed import Ragged
 from peftu.base.virtual import Prefix
 
 KeysValues = tuple[Tensor, Tensor]  # each [rows, kv heads, tokens, head width]
+Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]  # query, key, value, scale -> [rows, tokens, heads, width]
+
+
+class KeysMade(Exception):  # noqa: N818  (not an error: the way out of a layer whose rest is not needed)
+    """Raised inside a layer by `only_keys`, with its keys and values."""
+
+    def __init__(self, made: KeysValues) -> None:
+        self.made = made
+
+
+def only_keys(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """Leaves the layer once its keys and values are made.
+
+    Raises:
+        KeysMade: always.
+    """
+    raise KeysMade((key, value))
 
 
 class Memory:
@@ -25,11 +42,18 @@ class Memory:
     Args:
         before: layer -> keys and values of the earlier tokens, [rows, kv heads, tokens, head width], or None.
         record: layers whose own keys and values are kept in ``made``.
+        own: looked at instead of the keys and values that the pass makes, or None.
     """
 
-    def __init__(self, before: Callable[[int], KeysValues] | None = None, record: range = range(0)) -> None:
+    def __init__(
+        self,
+        before: Callable[[int], KeysValues] | None = None,
+        record: range = range(0),
+        own: KeysValues | None = None,
+    ) -> None:
         self.before = before
         self.record = record
+        self.own = own
         self.made: dict[int, KeysValues] = {}
 
     def keep(self, layer: int, keys: Tensor, values: Tensor) -> None:
@@ -50,6 +74,7 @@ def attend(
     memory: Memory | None = None,
     ragged: Ragged | None = None,
     prefix: Prefix | None = None,
+    instead: Attend | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Returns [rows, tokens, heads, width] attention output (and no weights), as the interface asks.
@@ -57,8 +82,11 @@ def attend(
     The mask is boolean (True: may look) or additive, [rows or 1, 1, queries, keys], with the earlier tokens' columns
     in front. With ``ragged``, all rows come end to end as one, and are padded for the attention alone. Heads that share
     keys are folded into the query axis, so shared keys are never copied. A ``prefix`` stands between earlier and own
-    tokens; the mask has no columns for it yet.
+    tokens; the mask has no columns for it yet. ``instead`` does all of it where given.
     """
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if instead is not None:
+        return instead(query, key, value, scaling), None
     if ragged is not None:
         query, key, value = (ragged.pad(x[0].transpose(0, 1)).transpose(1, 2) for x in (query, key, value))
     rows, heads, queries, width = query.shape
@@ -73,11 +101,13 @@ def attend(
         attention_mask = None if attention_mask is None else attention_mask.repeat(1, 1, shared, 1)
     if memory is not None:
         memory.keep(int(module.layer_idx), key, value)  # type: ignore[arg-type]
+    if memory is not None and memory.own is not None:
+        key, value = memory.own
     if prefix is not None:
         key, value, attention_mask = prefix.join(key, value, attention_mask)
     if memory is not None and memory.before is not None:
         before = memory.before(int(module.layer_idx))  # type: ignore[arg-type]
-        out = _attend_both(query, before, (key, value), attention_mask, width**-0.5 if scaling is None else scaling)
+        out = _attend_both(query, before, (key, value), attention_mask, scaling)
     else:
         out = scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, is_causal=causal, scale=scaling)
     out = out.reshape(rows, heads, queries, width).transpose(1, 2)

@@ -62,6 +62,18 @@ class _Gather(Function):
         return found, None, None, None
 
 
+def gather_once(x: Tensor, index: Tensor, back: Tensor, real: Tensor | None) -> Tensor:
+    """Returns x [n, ...] at these places [m], each real one of which is picked once.
+
+    Args:
+        x: what is picked from.
+        index: [m] places in x.
+        back: [n] for each row of x the place in ``index`` where it is picked.
+        real: [m or n] which places count in the gradient (in the longer of both); None: nothing reads the others.
+    """
+    return cast(Tensor, _Gather.apply(x, index, back, real))  # type: ignore[no-untyped-call]
+
+
 class Ragged:
     """Segments of different lengths lying end to end, and their padded grid [segments, longest].
 
@@ -85,7 +97,7 @@ class Ragged:
         """Returns [segments, longest, ...] from [tokens, ...]; places behind a segment's end repeat its last token."""
         if not self.even:
             # Nothing reads the places behind a segment's end, so their gradient is zero and need not be added back.
-            x = cast(Tensor, _Gather.apply(x, self._grid, self._flat, None))  # type: ignore[no-untyped-call]
+            x = gather_once(x, self._grid, self._flat, None)
         return x.view(*self.shape, *x.shape[1:])
 
     def unpad(self, x: Tensor) -> Tensor:
@@ -93,7 +105,7 @@ class Ragged:
         x = x.reshape(-1, *x.shape[2:])
         if self.even:
             return x
-        return cast(Tensor, _Gather.apply(x, self._flat, self._grid, self.real.flatten()))  # type: ignore[no-untyped-call]
+        return gather_once(x, self._flat, self._grid, self.real.flatten())
 
 
 def padded(sequences: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple[Tensor, Tensor]:

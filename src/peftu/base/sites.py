@@ -89,11 +89,17 @@ class Attachment:
     def __init__(self, binding: Binding | None) -> None:
         self.binding = binding
         self.tokens: Ragged | None = None
+        self._padded: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def groups(self) -> int:
+        """Returns in how many equal groups the rows come."""
+        return 1 if self.binding is None else self.binding.groups
 
     def spread(self, lengths: Tensor) -> None:
         """Notes that rows of these lengths [rows] are about to be run end to end."""
         if self.binding is not None:
-            self.tokens = Ragged(lengths.view(self.binding.groups, -1).sum(1))
+            self.tokens = Ragged(lengths.view(self.groups, -1).sum(1))
 
     def enter(self, site: Site, x: Tensor) -> Tensor:
         """Returns the input x of a linear map, changed by every group's module."""
@@ -113,7 +119,11 @@ class Attachment:
 
     def _split(self, x: Tensor) -> Tensor:
         """Returns [G, rows, d] the tokens of each group."""
-        return x.reshape(self._bound().groups, -1, x.shape[-1]) if self.tokens is None else self.tokens.pad(x[0])
+        if self.tokens is None:
+            return x.reshape(self.groups, -1, x.shape[-1])
+        if self._padded is None or self._padded[0] is not x:  # q, k and v read the same x
+            self._padded = (x, self.tokens.pad(x[0]))
+        return self._padded[1]
 
     def _joined(self, x_gnd: Tensor, like: Tensor) -> Tensor:
         """Returns the groups' tokens as they came."""

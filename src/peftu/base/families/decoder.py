@@ -12,7 +12,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from peftu.base.attention import KeysValues, Memory, causal_mask
+from peftu.base.attention import Attend, KeysMade, KeysValues, Memory, causal_mask, only_keys
 from peftu.base.families.family import (
     Context,
     Progress,
@@ -24,11 +24,12 @@ from peftu.base.families.family import (
     virtual_sites,
     virtual_tokens,
 )
+from peftu.base.flat import Flat
 from peftu.base.packed import Packed, Ragged, length_batches, padded
 from peftu.base.prompt import Prompt, label_trie, trie_scores
 from peftu.base.region import Region
 from peftu.base.sites import Attachment, Site, linear_sites
-from peftu.base.virtual import Prefixes
+from peftu.base.virtual import Prefixes, VirtualStates
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
 
@@ -112,10 +113,11 @@ class Decoder:
         h_btd: Tensor,
         positions: Tensor,
         layers: range,
-        mask: Tensor,
+        mask: Tensor | None = None,
         memory: Memory | None = None,
         ragged: Ragged | None = None,
         prefixes: Prefixes | None = None,
+        instead: Attend | None = None,
     ) -> Tensor:
         """Returns the hidden states after these layers.
 
@@ -127,6 +129,7 @@ class Decoder:
             memory: earlier keys and values, and what to keep of the new ones.
             ragged: given when all rows lie end to end in one.
             prefixes: virtual keys and values; the mask has no columns for them.
+            instead: does the attention, mask and memory in.
         """
         rotary = self.rotary(h_btd, positions) if self.rotary is not None else None
         for number in layers:
@@ -138,6 +141,7 @@ class Decoder:
                 memory=memory,
                 ragged=ragged,
                 prefix=None if prefixes is None else prefixes.get(number),
+                instead=instead,
             )
             h_btd = out[0] if isinstance(out, tuple) else out
         return h_btd
@@ -157,7 +161,8 @@ class Decoder:
         """Returns what the region needs of each text.
 
         For an answer span: the text's keys and values in the region's layers, and the tail's state at its floor. For
-        span 'all': the whole prompt's state at the floor (token ids where the floor is the embedding).
+        span 'all': the head's state at the floor, then text and tail's of every text (token ids where the floor is the
+        embedding).
         """
         head_ids, tail_ids, word_ids = self.frame(prompt)
         nodes = label_trie(word_ids, self.tokenizer.eos_token_id)
@@ -169,10 +174,10 @@ class Decoder:
         head_floor, head_kv = self.head_pass(head_ids, floor)
         tails = [[*tail_ids, *node.prefix] for node in nodes]
         state: dict[str, Any] = {"head_floor": head_floor, "head_kv": head_kv, "head": len(head_ids), "tails": tails}
-        state["head_ids"] = torch.tensor(head_ids, device=self.device)
         tokens = len(head_ids)
         if region.span == "all" and floor == 0:
-            state["ids"] = [Packed.of([torch.tensor(b + tail, device=self.device) for b in bodies]) for tail in tails]
+            prompts = [[head_ids, *(body + tail for body in bodies)] for tail in tails]
+            state["ids"] = [Packed.of([torch.tensor(ids, device=self.device) for ids in own]) for own in prompts]
         else:
             for number, tail in enumerate(tails):
                 tokens += self._fill(state, bodies, tail, region, progress, first=number == 0)
@@ -212,7 +217,7 @@ class Decoder:
                         items[item] = (keys[row, :length].clone(), values[row, :length].clone())
             progress(len(batch))
         if region.span == "all":
-            state.setdefault("floors", []).append(Packed.of(at_floor))
+            state.setdefault("floors", []).append(Packed.of([state["head_floor"][0], *at_floor]))
         else:
             state.setdefault("span_floors", []).append(torch.stack(at_floor))
         if kept:
@@ -230,7 +235,7 @@ class Decoder:
         return cast(Tensor, self.norm(self._last_answer(context, node, rows, attachment)))
 
     def _last_answer(self, context: Context, node: int, rows: Tensor, attachment: Attachment) -> Tensor:
-        state, floor = context.state, context.region.floor(self.layers)
+        state, floor, top = context.state, context.region.floor(self.layers), self.layers - 1
         virtual, prefixes = virtual_tokens(cast(Any, self.model).config, context, len(rows), attachment)
         h_bsd = state["span_floors"][node][rows]
         span = h_bsd.shape[1] + (virtual.count if virtual else 0)
@@ -252,18 +257,51 @@ class Decoder:
             keys, values = (torch.cat([head, text[places].transpose(1, 2)], 2) for head, text in pairs)
             return keys, values
 
-        out = self.run(h_bsd, positions, range(floor, self.layers), mask, Memory(before), prefixes=prefixes)
-        return out[:, -1] if virtual is None else virtual.last(out)
+        def last(x: Tensor) -> Tensor:
+            return x[:, -1] if virtual is None else virtual.last(x)
+
+        h_bsd = self.run(h_bsd, positions, range(floor, top), mask, Memory(before), prefixes=prefixes)
+        memory = Memory(before, own=self._top_keys(h_bsd, positions))
+        h_bsd, positions, mask = last(h_bsd)[:, None], last(positions)[:, None], last(mask[:, 0])[:, None, None]
+        return self.run(h_bsd, positions, range(top, self.layers), mask, memory, prefixes=prefixes)[:, 0]
 
     def _last_all(self, context: Context, node: int, rows: Tensor, attachment: Attachment) -> Tensor:
-        state, floor = context.state, context.region.floor(self.layers)
+        state, floor, top = context.state, context.region.floor(self.layers), self.layers - 1
+        packed: Packed = state["ids" if floor == 0 else "floors"][node]
         virtual, prefixes = virtual_tokens(cast(Any, self.model).config, context, len(rows), attachment)
-        packed: Packed = (state["ids"] if floor == 0 else state["floors"])[node]
-        places, _ = packed.places(rows)
-        head = state["head_ids"] if floor == 0 else state["head_floor"][0]
+        if virtual is not None or prefixes is not None:
+            return self._last_behind(packed, floor, rows, virtual, prefixes, attachment)
+        flat = Flat(packed.lengths[rows + 1], attachment.groups, state["head"])
+        source, positions = (x[None] for x in flat.spread(packed.offsets[rows + 1]))
+        h_btd = packed.values[source]
+        if floor == 0:
+            h_btd = self.embed_tokens(h_btd, positions)
+        attachment.tokens = flat.tokens
+        h_btd = self.run(h_btd, positions, range(floor, top), instead=flat.attend)
+        keys, values = self._top_keys(h_btd, positions)
+        attachment.tokens = None  # from here on one token a row
+
+        def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+            return flat.attend_last(query, keys, values, scale)
+
+        last, places = h_btd[:, flat.last], positions[:, flat.last]
+        return self.run(last, places, range(top, self.layers), instead=attend)[0]
+
+    def _last_behind(
+        self,
+        packed: Packed,
+        floor: int,
+        rows: Tensor,
+        virtual: VirtualStates | None,
+        prefixes: Prefixes | None,
+        attachment: Attachment,
+    ) -> Tensor:
+        """Returns what `_last_all` does, behind virtual tokens, which rows may have or not."""
+        places, _ = packed.places(rows + 1)
+        head = packed.values[: packed.offsets[1]]
         whole = torch.cat([head.expand(len(rows), *head.shape), packed.values[places]], 1)
         h_btd = self.embedding(whole) if floor == 0 else whole
-        lengths = len(head) + packed.lengths[rows]
+        lengths = len(head) + packed.lengths[rows + 1]
         if virtual is not None:
             h_btd, lengths = virtual.in_front(h_btd), lengths + virtual.own
         positions = torch.arange(h_btd.shape[1], device=rows.device)[None].expand(len(rows), -1)
@@ -277,6 +315,14 @@ class Decoder:
         flat, flat_positions = ragged.unpad(h_btd)[None], ragged.unpad(positions)[None]
         out = self.run(flat, flat_positions, range(floor, self.layers), mask, ragged=ragged, prefixes=prefixes)
         return out[0, lengths.cumsum(0) - 1]
+
+    def _top_keys(self, h_btd: Tensor, positions: Tensor) -> KeysValues:
+        """Returns the top layer's keys and values; the rest of it is run where it is read only."""
+        try:
+            self.run(h_btd, positions, range(self.layers - 1, self.layers), instead=only_keys)
+        except KeysMade as stopped:
+            return stopped.made
+        raise AssertionError("the layer did not call our attention")
 
     def scores(self, context: Context, hidden: Sequence[Tensor]) -> Tensor:
         """Returns [b, labels] scores; only the branches' rows of the output matrix are read."""

@@ -14,6 +14,7 @@ from peftu.base.answers import Answer, AnswerTokens
 from peftu.base.attention import KeysValues, Memory, causal_mask
 from peftu.base.families.decoder import PREFILL_TOKENS, Decoder
 from peftu.base.families.family import Context, Progress, check_reach, token_lists
+from peftu.base.flat import Flat
 from peftu.base.packed import Packed, Ragged, length_batches, padded
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
@@ -144,10 +145,9 @@ class DecoderWriter:
         in_own = head + len(state["texts"].values) + own[:, None] + step - text_end[:, None]
         places = torch.where(step < head, step, torch.where(step < text_end[:, None], in_text, in_own))
         h_td = self._entered(state["pool"][places[real]], step[real], floor)
-        attachment.spread(lengths)
-        mask = causal_mask(step.shape[1], rows.device)
-        layers = range(floor, decoder.layers)
-        return decoder.run(h_td[None], step[real][None], layers, mask, ragged=Ragged(lengths))[0]
+        flat = Flat(lengths, attachment.groups)
+        attachment.tokens = flat.tokens
+        return decoder.run(h_td[None], step[real][None], range(floor, decoder.layers), instead=flat.attend)[0]
 
     def _entered(self, stored: Tensor, positions: Tensor, floor: int) -> Tensor:
         """Returns [tokens, d] states at the floor: as stored, or embedded where ids are."""

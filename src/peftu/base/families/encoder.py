@@ -11,6 +11,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from peftu.base.attention import Attend
 from peftu.base.families.family import (
     Context,
     Progress,
@@ -21,6 +22,7 @@ from peftu.base.families.family import (
     virtual_sites,
     virtual_tokens,
 )
+from peftu.base.flat import Flat
 from peftu.base.packed import Packed, Ragged, length_batches, padded
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
@@ -84,12 +86,13 @@ class Encoder:
         layers: range,
         ragged: Ragged | None = None,
         prefixes: Prefixes | None = None,
+        instead: Attend | None = None,
     ) -> Tensor:
         """Returns the hidden states after these layers; with ``ragged``, of rows that lie end to end in one."""
         mask = real[:, None, None, :]
         for number in layers:
             prefix = None if prefixes is None else prefixes.get(number)
-            out = self.stack[number](h_btd, attention_mask=mask, ragged=ragged, prefix=prefix)
+            out = self.stack[number](h_btd, attention_mask=mask, ragged=ragged, prefix=prefix, instead=instead)
             h_btd = out[0] if isinstance(out, tuple) else out
         return h_btd
 
@@ -138,9 +141,14 @@ class Encoder:
         step = torch.arange(h_btd.shape[1], device=rows.device)
         real = step < (before + lengths)[:, None]
         ragged = Ragged(before + lengths)
-        attachment.spread(before + lengths)
-        flat = self._run(ragged.unpad(h_btd)[None], real, range(floor, self.layers), ragged, prefixes)
-        return self._pool(ragged.pad(flat[0]), real & (step >= before[:, None]))
+        flat = Flat(before + lengths, attachment.groups, causal=False)
+        attachment.tokens = flat.tokens
+        h_btd, layers = ragged.unpad(h_btd)[None], range(floor, self.layers)
+        if prefixes is None:
+            h_btd = self._run(h_btd, real, layers, instead=flat.attend)
+        else:
+            h_btd = self._run(h_btd, real, layers, ragged, prefixes)
+        return self._pool(ragged.pad(h_btd[0]), real & (step >= before[:, None]))
 
     def scores(self, context: Context, hidden: Sequence[Tensor]) -> Tensor:
         """Returns [b, labels] scaled cosines with the label statements; log-softmaxed where labels exclude."""

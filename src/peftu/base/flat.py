@@ -1,0 +1,254 @@
+"""Rows of many users run end to end as one: no work is done on padding, and what a user's rows begin with is run once.
+
+Shape letters: g groups (users), r rows, l tokens of the longest row, h head tokens, n heads, k heads of keys, w width.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from peftu.base.packed import Ragged, gather_once
+
+ROWS_A_BUCKET = 16  # fewer would be slower than the padding they save
+MOST_BUCKETS = 8
+WRITTEN_OUT = 128  # queries up to which two products and a softmax beat the fused kernel (3 × at 30, on 2 cores)
+
+
+class _Keys(Function):
+    """Keys or values where each row needs them: its own once, its group's head once for each row of the group.
+
+    The gradient is a gather and a sum over the rows of a group, not a slow scatter.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, back: Tensor, shared: Tensor, heads: Tensor) -> Tensor:
+        ctx.save_for_backward(back, shared, heads)
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        back, shared, heads = ctx.saved_tensors
+        found = grad.index_select(0, back)
+        if shared.numel():
+            rows = grad.index_select(0, shared.flatten()).view(*shared.shape, -1).sum(1)
+            found[heads] += rows
+        return found, None, None, None, None
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Rows of like length (or the heads themselves), padded to the longest.
+
+    Attributes:
+        place: [r, l] where their tokens stand; behind a row's end, its last.
+        real: [r, l] which are tokens.
+        seen: [r, h + l] where the tokens stand that they may look at.
+    """
+
+    place: Tensor
+    real: Tensor
+    seen: Tensor
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Where each head of each token is read for a piece's products, and where the results go back."""
+
+    query: Tensor
+    query_back: Tensor
+    real: Tensor
+    key: Tensor
+    key_back: Tensor
+    shared: Tensor
+    heads: Tensor
+
+
+class Flat:
+    """R rows in G equal groups, laid end to end: each group's head, then its rows.
+
+    A causal model's states of the head do not depend on what follows, so one head serves all rows of a group.
+
+    Args:
+        lengths: [R] tokens of each row behind the head, at least one.
+        groups: G.
+        head: tokens of the head, the same number for every group; 0: none.
+        causal: a token looks at itself and earlier ones only; else at its whole row (and there is no head).
+
+    Attributes:
+        tokens: the groups as segments: [G] heads and rows together.
+        last: [R] the place of each row's last token.
+    """
+
+    def __init__(self, lengths: Tensor, groups: int, head: int = 0, causal: bool = True) -> None:
+        device, per_group = lengths.device, lengths.view(groups, -1)
+        self.causal, self.head = causal, head
+        self.tokens = Ragged(head + per_group.sum(1))
+        self._segments = pad(per_group, (1, 0), value=head).flatten()
+        start = (self._segments.cumsum(0) - self._segments).view(groups, -1)
+        self._heads = start[:, :1] + torch.arange(head, device=device)
+        heads = self._heads.repeat_interleave(per_group.shape[1], 0)
+        own = start[:, 1:].flatten()
+        self.last = own + lengths - 1
+        buckets = max(1, min(MOST_BUCKETS, len(lengths) // ROWS_A_BUCKET))
+        order = lengths.argsort(stable=True) if buckets > 1 else torch.arange(len(lengths), device=device)
+        self._order = order.argsort()
+        self._pieces = []
+        for rows in order.chunk(buckets):
+            step = torch.arange(int(lengths[rows].max()), device=device)
+            place = own[rows, None] + torch.minimum(step, lengths[rows, None] - 1)
+            self._pieces.append(_Piece(place, step < lengths[rows, None], torch.cat([heads[rows], place], 1)))
+        if head:
+            self._pieces.append(_Piece(self._heads, torch.ones_like(self._heads, dtype=torch.bool), self._heads))
+        self._rows = order
+        self._plans: dict[tuple[int, int], _Plan] = {}
+
+    def spread(self, starts: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns where each token comes from and its position in its sequence, both [tokens].
+
+        Args:
+            starts: [R] where each row's own tokens begin; a head begins at 0.
+        """
+        begins = pad(starts.view(len(self._heads), -1), (1, 0))
+        first = pad(torch.full_like(begins[:, 1:], self.head), (1, 0))
+        step = torch.arange(int(self._segments.sum()), device=starts.device)
+        step = step - (self._segments.cumsum(0) - self._segments).repeat_interleave(self._segments)
+        begins, first = (x.flatten().repeat_interleave(self._segments) for x in (begins, first))
+        return begins + step, first + step
+
+    # --- attention ----------------------------------------------------------------------------------------------
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Returns [1, tokens, n, w] attention of each row over its group's head and itself.
+
+        Args:
+            query: [1, n, tokens, w].
+            key: [1, k, tokens, w].
+            value: [1, k, tokens, w].
+            scale: factor of the logits.
+        """
+        heads, kinds, width = query.shape[1], key.shape[1], query.shape[3]
+        plan = self._plan(heads, kinds)
+        folded = gather_once(_by_head(query), plan.query, plan.query_back, None)
+        queries = torch.split(folded, [piece.place.numel() * heads for piece in self._pieces])
+        out = []
+        for piece, q, (k, v), bias in zip(
+            self._pieces, queries, self._seen(plan, key, value), self._biases(query.dtype), strict=True
+        ):
+            rows, tokens = piece.place.shape
+            q, k, v = (x.view(rows * kinds, -1, width) for x in (q, k, v))
+            out.append(_mix(q, k, v, _folded(bias, rows, kinds, heads, tokens), scale).view(-1, width))
+        return gather_once(torch.cat(out), plan.query_back, plan.query, plan.real).view(1, -1, heads, width)
+
+    def attend_last(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Returns [1, R, n, w] attention of the rows' last tokens alone, given [1, n, R, w] their queries."""
+        heads, kinds, width = query.shape[1], key.shape[1], query.shape[3]
+        ordered = query[0].transpose(0, 1).index_select(0, self._rows)
+        pieces = [piece for piece in self._pieces if piece.place is not self._heads]
+        queries = torch.split(ordered, [len(piece.place) for piece in pieces])
+        out = []
+        for piece, q, (k, v) in zip(pieces, queries, self._seen(self._plan(heads, kinds), key, value), strict=False):
+            rows = len(piece.place)
+            bias = _closed(pad(piece.real, (self.head, 0), value=True), query.dtype)[:, None]
+            q, k, v = (x.reshape(rows * kinds, -1, width) for x in (q, k, v))
+            out.append(_mix(q, k, v, _folded(bias, rows, kinds, heads, 1), scale).view(-1, heads, width))
+        return torch.cat(out).index_select(0, self._order)[None]
+
+    def _seen(self, plan: _Plan, key: Tensor, value: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Returns the keys and values that each piece looks at, each [r × k × (h + l), w]."""
+        sizes = [piece.seen.numel() * key.shape[1] for piece in self._pieces]
+        found = []
+        for x in (key, value):
+            picked = _Keys.apply(_by_head(x), plan.key, plan.key_back, plan.shared, plan.heads)  # type: ignore[no-untyped-call]
+            found.append(torch.split(cast(Tensor, picked), sizes))
+        return list(zip(*found, strict=True))
+
+    def _plan(self, heads: int, kinds: int) -> _Plan:
+        """Returns the gathers for a layer with so many heads, of which so many have keys of their own."""
+        if (heads, kinds) not in self._plans:
+            query = torch.cat([_spread_heads(piece.place, heads) for piece in self._pieces])
+            key = torch.cat([_spread_heads(piece.seen, kinds) for piece in self._pieces])
+            # [r, n, l] and [r, k, h + l]: which of them are the one place where a token stands for itself
+            grids = [piece.real[:, None].expand(-1, heads, -1).flatten() for piece in self._pieces]
+            own = [
+                pad(piece.real, (piece.seen.shape[1] - piece.real.shape[1], 0))[:, None].expand(-1, kinds, -1).flatten()
+                for piece in self._pieces
+            ]
+            real = torch.cat(grids)
+            shared = key.new_empty(0)
+            if self.head:
+                offset, places = 0, []
+                for piece in self._pieces[:-1]:
+                    number = torch.arange(piece.seen.numel() * kinds, device=key.device) + offset
+                    places.append(number.view(len(piece.place), kinds, -1)[:, :, : self.head].flatten(1))
+                    offset += len(number)
+                shared = torch.cat(places)[self._order].view(len(self._heads), -1, kinds * self.head)
+            self._plans[heads, kinds] = _Plan(
+                query, _inverse(query, real), real, key, _inverse(key, torch.cat(own)), shared,
+                _spread_heads(self._heads, kinds).view(len(self._heads), -1),
+            )  # fmt: skip
+        return self._plans[heads, kinds]
+
+    @cached_property
+    def _masks(self) -> list[Tensor | None]:
+        """Returns for each piece which tokens may be looked at, [r or 1, l or 1, h + l]; None: all."""
+        found: list[Tensor | None] = []
+        for piece in self._pieces:
+            (tokens, seen), device = (piece.real.shape[1], piece.seen.shape[1]), piece.real.device
+            if self.causal:  # what stands behind a row's end is behind all its tokens
+                found.append(torch.ones(1, tokens, seen, dtype=torch.bool, device=device).tril(seen - tokens))
+            else:
+                found.append(None if bool(piece.real.all()) else piece.real[:, None])
+        return found
+
+    def _biases(self, dtype: torch.dtype) -> list[Tensor | None]:
+        """Returns what is added to each piece's logits."""
+        return [None if mask is None else _closed(mask, dtype) for mask in self._masks]
+
+
+def _by_head(x: Tensor) -> Tensor:
+    """Returns [tokens × n, w] from [1, n, tokens, w]: a view of what a layer makes."""
+    return x[0].transpose(0, 1).reshape(-1, x.shape[-1])
+
+
+def _spread_heads(place: Tensor, heads: int) -> Tensor:
+    """Returns [r × n × l] places among tokens × heads, from places [r, l] of tokens."""
+    return (place[:, None] * heads + torch.arange(heads, device=place.device)[:, None]).flatten()
+
+
+def _inverse(index: Tensor, once: Tensor) -> Tensor:
+    """Returns for each number in the index where it stands, at the places that count."""
+    back = torch.empty(int(once.sum()), dtype=torch.long, device=index.device)
+    back[index[once]] = once.nonzero().squeeze(1)
+    return back
+
+
+def _closed(real: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns 0 where real, else -inf."""
+    return torch.zeros(real.shape, dtype=dtype, device=real.device).masked_fill(~real, -torch.inf)
+
+
+def _folded(bias: Tensor | None, rows: int, kinds: int, heads: int, tokens: int) -> Tensor | None:
+    """Returns [rows × k, n/k × l or 1, m] from [rows or 1, l or 1, m]: heads that share keys are folded together."""
+    if bias is None:
+        return None
+    shared = heads // kinds
+    wide = bias[:, None, None].expand(rows, kinds, shared, tokens if shared > 1 else -1, -1)
+    return wide.reshape(rows * kinds, -1, bias.shape[-1])
+
+
+def _mix(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    """Returns [r, q, w] attention of queries over [r, m, w] keys and values.
+
+    For short rows the products are written out: on a processor the fused kernel's backward pass takes several times as
+    long.
+    """
+    if query.shape[1] > WRITTEN_OUT:
+        mask = None if bias is None else bias.expand(-1, query.shape[1], -1)
+        return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+    logits = query @ key.mT * scale if bias is None else torch.baddbmm(bias, query, key.mT, alpha=scale)
+    return logits.softmax(-1) @ value
