@@ -71,6 +71,9 @@ def test_equals_scikit_learn_for_label_sets() -> None:
         occurring = np.flatnonzero((gold + said).any(0))
         assert row["accuracy"] == row["exact_match"] == pytest.approx(accuracy_score(gold, said))
         assert row["jaccard"] == pytest.approx(jaccard_score(gold, said, average="samples", zero_division=1))
+        pairs = list(zip(own["target"].to_list(), own["predicted"].to_list(), strict=True))
+        hits = [bool({*right} & {*named}) or not (right or named) for right, named in pairs]
+        assert row["any_match"] == pytest.approx(np.mean(hits))
         if len(occurring) == 0:
             assert row["macro_f1"] == row["micro_f1"] == 1
             continue
@@ -83,6 +86,7 @@ def test_naming_every_label_is_not_a_hit() -> None:
     scores = user_scores(predictions([["calm"], ["glad"]], [list(LABELS), list(LABELS)]), card("multi"))
     assert scores["accuracy"].to_list() == [0]
     assert scores["jaccard"].to_list() == [pytest.approx(1 / 3)]
+    assert scores["any_match"].to_list() == [1]  # as PEFT-U counts
 
 
 def test_agreeing_on_no_label_is_agreement() -> None:

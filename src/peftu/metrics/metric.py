@@ -65,7 +65,7 @@ metrics: Registry[Metric] = Registry(
         **{
             metric: f"peftu.metrics.labels:{metric.upper()}"
             for metric in (
-                *("accuracy", "macro_f1", "balanced_accuracy", "exact_match", "jaccard", "micro_f1"),
+                *("accuracy", "macro_f1", "balanced_accuracy", "exact_match", "jaccard", "micro_f1", "any_match"),
                 *("mae", "quadratic_kappa"),
             )
         },
