@@ -101,7 +101,7 @@ def run(
         scores = user_scores(predictions, table.card, _train_counts(problems))
         scores.write_parquet(folder / USER_SCORES)
         results = _results(jobs, scores, table.card, _costs(jobs, cells, problems))
-        write_judgement(judge(Evidence(predictions, table.card, scores, results)), folder)
+        write_judgement(judge(Evidence(predictions, table.card, scores, results, table.frame)), folder)
         _write_log(folder / TRAIN_LOG, jobs, cells, problems)
     first = splits[spec.seeds[0]]
     record = RunRecord(

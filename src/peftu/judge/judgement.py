@@ -12,12 +12,17 @@ from pydantic import ValidationError
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
 from peftu.judge.board import Board, label_of, score_of
+from peftu.judge.ceilings import ceilings
 from peftu.judge.clusters import intervals
 from peftu.judge.compare import comparisons, detectable, gains_over_references
 from peftu.judge.cost import pareto
+from peftu.judge.groups import by_label, by_people
 from peftu.judge.helped import helped, worst_served
 from peftu.judge.ranks import critical_difference, standings
-from peftu.judge.shapes import JUDGEMENT, Judgement, MethodMetrics, MetricInfo
+from peftu.judge.shapes import JUDGEMENT, Group, Judgement, MethodMetrics, MetricInfo
+from peftu.judge.shifts import shifts
+from peftu.judge.trends import trends
+from peftu.judge.votes import votes
 from peftu.metrics import Metric, metrics, metrics_of
 from peftu.metrics.generation import with_overlaps
 from peftu.metrics.items import items_of_rows
@@ -35,6 +40,8 @@ class Evidence:
         card: the task.
         scores: the frame that ``peftu.metrics.user_scores`` made of the predictions.
         results: the leaderboard that ``peftu.results.summarise`` made of the scores.
+        judgements: user_id, item_id, target of every judgement of the task, trained on or not; text and context where
+            there are texts, meta where users are described. None: those that stand in the predictions.
         resamples: bootstrap draws of users.
     """
 
@@ -42,6 +49,7 @@ class Evidence:
     card: TaskCard
     scores: pl.DataFrame
     results: Sequence[MethodResult]
+    judgements: pl.DataFrame | None = None
     resamples: int = RESAMPLES
 
 
@@ -60,6 +68,8 @@ def judge(evidence: Evidence) -> Judgement:
     items = items_of_rows(rows, card)
     known = [metric for metric in metrics_of(card.kind, "rows", "labels") if metric.name in scores.columns]
     of_items = [metric for metric in metrics_of(card.kind, "items") if metric.name in items.columns]
+    voted = None if card.kind == "text" else votes(_judgements(evidence), card)
+    found = ceilings(board, _tests(rows), voted, card) if voted else ((), ())
     tests = scores.group_by("user_id").agg(pl.col("n_test").max())
     return Judgement(
         metric=_info(board.metric),
@@ -74,8 +84,13 @@ def judge(evidence: Evidence) -> Judgement:
         detectable=detectable(gains),
         standings=standings(board),
         critical_difference=critical_difference(board),
+        ceilings=found[0],
+        closed=found[1],
         helped=helped(board, rows),
         worst=worst_served(board),
+        trends=trends(board, voted, multi=card.kind == "multi"),
+        groups=(*by_label(board, rows, card), *_people(board, evidence.judgements)),
+        shifts=shifts(voted, card.labels, board.matrix.users) if voted else (),
         pareto=pareto(evidence.results, higher_is_better=board.metric.higher_is_better),
     )
 
@@ -104,6 +119,25 @@ def read_judgement(folder: Path) -> Judgement | None:
 def judgement_schema() -> dict[str, Any]:
     """Returns the JSON schema of the judgement; ``schemas/judgement-v1.json`` is its committed copy."""
     return Judgement.model_json_schema(mode="serialization")
+
+
+def _judgements(evidence: Evidence) -> pl.DataFrame:
+    """Returns every judgement that is known, once."""
+    if evidence.judgements is not None:
+        return evidence.judgements
+    return evidence.predictions.select("user_id", "item_id", "target").unique(["user_id", "item_id"])
+
+
+def _tests(rows: pl.DataFrame) -> pl.DataFrame:
+    """Returns seed, user_id, item_id and target of every test row, once, sorted."""
+    keys = ["seed", "user_id", "item_id"]
+    return rows.select(*keys, "target").unique(keys).sort(keys)
+
+
+def _people(board: Board, judgements: pl.DataFrame | None) -> tuple[Group, ...]:
+    if judgements is None or "meta" not in judgements.columns:
+        return ()
+    return by_people(board, judgements.select("user_id", "meta"))
 
 
 def _info(metric: Metric) -> MetricInfo:

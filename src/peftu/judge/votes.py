@@ -1,0 +1,87 @@
+"""What other users say about the same texts."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from peftu.data.task import TaskCard
+from peftu.stats import Doubles
+
+Places = npt.NDArray[np.int64]
+TEXT = ("text", "context")
+
+
+@dataclass(frozen=True)
+class Votes:
+    """Judgements with what other users said about the same text.
+
+    Attributes:
+        rows: user_id, item_id, target, text_key of each judgement, sorted by the first two.
+        own: [rows, labels] 1 where the row's user gave the label.
+        others: [rows, labels] how many of the other users' judgements of the text have the label.
+        voters: [rows] how many judgements of the text are other users'.
+        common: [labels] share of all judgements with the label; breaks ties.
+    """
+
+    rows: pl.DataFrame
+    own: Doubles
+    others: Doubles
+    voters: Doubles
+    common: Doubles
+
+    @property
+    def shares(self) -> Doubles:
+        """Returns [rows, labels] the share of other users' judgements with the label; NaN where there are none."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray(self.others / np.where(self.voters > 0, self.voters, np.nan)[:, None])
+
+    def majority(self, *, multi: bool) -> npt.NDArray[np.bool_]:
+        """Returns [rows, labels] the label that most others give, the commoner overall in a tie; all False without
+        others.
+
+        Kind 'multi': the labels that more than half of them give, or else the one that most give.
+        """  # noqa: D205
+        score = np.nan_to_num(self.shares) + 1e-9 * self.common
+        best = np.arange(score.shape[1]) == score.argmax(1)[:, None]
+        if multi:
+            above = np.nan_to_num(self.shares) > 0.5
+            best = np.where(above.any(1, keepdims=True), above, best)
+        return np.asarray(best & (self.voters > 0)[:, None], dtype=np.bool_)
+
+    def at(self, tests: pl.DataFrame) -> Places:
+        """Returns [tests] the row of each user_id and item_id; -1 where there is none."""
+        numbered = self.rows.select("user_id", "item_id").with_row_index("row")
+        found = tests.select("user_id", "item_id").join(
+            numbered, on=["user_id", "item_id"], how="left", maintain_order="left"
+        )
+        return found["row"].cast(pl.Int64).fill_null(-1).to_numpy()
+
+
+def votes(judgements: pl.DataFrame, card: TaskCard) -> Votes:
+    """Returns what others say of every judgement's text.
+
+    Args:
+        judgements: user_id, item_id, target and, where there are texts, text and context; two items with the same text
+            and context are one text. Without texts an item is a text.
+        card: gives the label set.
+    """
+    key = [name for name in TEXT if name in judgements.columns] or ["item_id"]
+    rows = judgements.select("user_id", "item_id", "target", pl.struct(key).rank("dense").alias("text_key"))
+    rows = rows.sort("user_id", "item_id")
+    number = rows.select(pl.int_range(pl.len()).alias("row"), "target").explode("target", empty_as_null=True)
+    number = number.drop_nulls("target").with_columns(
+        pl.col("target").cast(pl.Enum(card.labels)).to_physical().cast(pl.Int64).alias("label")
+    )
+    own = np.zeros((len(rows), len(card.labels)))
+    own[number["row"].to_numpy(), number["label"].to_numpy()] = 1.0
+    text = rows["text_key"].to_numpy().astype(np.int64) - 1
+    same = rows.select(pl.struct("text_key", "user_id").rank("dense")).to_series().to_numpy().astype(np.int64) - 1
+    everyone, mine = _summed(text, own), _summed(same, own)
+    voters = np.bincount(text)[text] - np.bincount(same)[same]
+    return Votes(rows, own, everyone[text] - mine[same], voters.astype(np.float64), own.mean(0))
+
+
+def _summed(group: Places, values: Doubles) -> Doubles:
+    return np.stack([np.bincount(group, values[:, label]) for label in range(values.shape[1])], axis=1)
