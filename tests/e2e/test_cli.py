@@ -11,6 +11,7 @@ from terminal import MANY, TASK, Said, peftu, python
 
 from peftu.data.synthetic import SyntheticTask, synthetic_rows
 from peftu.metrics import user_scores
+from peftu.judge import read_judgement
 from peftu.results import RunRecord, load_run
 
 torch.set_num_threads(1)
@@ -93,6 +94,22 @@ def test_the_json_has_the_documented_shape(compared: Said) -> None:
     lora = found["methods"][-1]
     assert lora["parameters_per_user"] == 2 * (32 + 32) + 2 * (32 + 16)
     assert [method["parameters_per_user"] for method in found["methods"][2:4]] == [0, 0]
+
+
+def test_a_guarded_method_brings_what_it_needs(place: Path) -> None:
+    said = peftu(
+        *("compare", TASK, "--methods", "lora+guard[rank=1]", "--base", "./llama", "--raw", "raw", "--epochs", 1),
+        *("--region", "depth=1,span=answer", "--out", "guarded", "--json"),
+    )
+    assert said.code == 0, said.err
+    names = ["global-majority", "user-majority", "lora[rank=1]", "lora+guard[rank=1]"]
+    assert [method["method"] for method in said.json["methods"]] == names
+    notes = said.json["methods"][-1]["notes"]
+    assert (notes["fallback"], notes["users"]) == ("user-majority", 6)
+    assert said.json["methods"][-1]["uses_others_labels"] is True
+    found = read_judgement(place / "guarded")
+    assert found is not None
+    assert [guard.kept for guard in found.guards] == [notes["kept"]]
 
 
 def test_the_folder_holds_what_the_record_says(compared: Said, place: Path) -> None:

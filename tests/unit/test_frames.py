@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import log_expit
 
 from peftu.config import MethodSpec, SplitSpec, TrainSpec
 from peftu.data.problem import PARTS, Problem
@@ -63,7 +64,8 @@ def test_the_frame_says_who_judged_what_and_what_was_guessed(kind: Kind) -> None
         assert line["part"] == PARTS[made.part[row]]
         assert line["target"] == [label for label, given in zip(labels, made.target[row], strict=True) if given]
         assert line["predicted"] == [label for label, taken in zip(labels, chosen[place], strict=True) if taken]
-        assert line["scores"] == cell.scores[place].tolist()
+        written = log_expit(cell.scores[place]) if kind == "multi" else cell.scores[place]  # of each label on its own
+        assert line["scores"] == written.tolist()
         assert kind == "multi" or line["predicted"] == [labels[int(cell.scores[place].argmax())]]
     bare = predictions_frame(job(None), 7, made, cell)
     assert dict(bare.schema) == SCHEMA

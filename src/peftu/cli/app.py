@@ -164,6 +164,9 @@ def compare(
     config: Config = None,
     preset: PresetName = None,
     out: Out = None,
+    baselines: Annotated[
+        bool, typer.Option(help="Also run the majorities where no yardstick is among the methods.")
+    ] = True,
     json: Json = False,
 ) -> None:
     """Train and judge several methods on the same users and splits: one leaderboard, one report."""

@@ -11,7 +11,9 @@ from peftu.config import MethodSpec, RegionSpec, RunSpec, assignments, validated
 from peftu.data.task import tasks
 from peftu.errors import PeftuError
 from peftu.preset import Preset, load_preset
+from peftu.results import REFERENCES
 
+BASELINES = ("global-majority", "user-majority")
 GROUPS = {"split": ("regime", "users", "min_items", "max_items"), "train": ("epochs", "lr", "warm_start", "shrink")}
 
 
@@ -27,6 +29,8 @@ def run_spec(flags: dict[str, Any]) -> RunSpec:
     values = _merged(_beneath(preset, flags["task"]), written) if preset else written
     values |= {key: flags[key] for key in ("task", "base") if flags[key] is not None}
     values["methods"] = tuple(MethodSpec.parse(part) for part in method_list(flags["methods"]))
+    if flags.get("baselines"):
+        values["methods"] = with_baselines(values["methods"])
     if flags["seeds"] is not None:
         values["seeds"] = tuple(range(flags["seeds"]))
     for group, keys in GROUPS.items():
@@ -65,6 +69,13 @@ def _merged(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
         if isinstance(low[key], dict) and isinstance(high[key], dict):
             both[key] = {**low[key], **high[key]}
     return both
+
+
+def with_baselines(methods: tuple[MethodSpec, ...]) -> tuple[MethodSpec, ...]:
+    """Returns the methods with the majorities before them, which cost nothing, unless a yardstick is among them."""
+    if any(method.name in (*REFERENCES, *BASELINES) for method in methods):
+        return methods
+    return (*(MethodSpec(name=name) for name in BASELINES), *methods)
 
 
 def method_list(text: str) -> list[str]:

@@ -3,10 +3,11 @@
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from scipy.special import log_expit
 
 from peftu.data.problem import PARTS, Floats, Problem
 from peftu.execute.cells import Cell
-from peftu.execute.plan import Job
+from peftu.execute.plan import Job, is_reference
 
 
 def predictions_frame(job: Job, seed: int, problem: Problem, cell: Cell) -> pl.DataFrame:
@@ -15,6 +16,9 @@ def predictions_frame(job: Job, seed: int, problem: Problem, cell: Cell) -> pl.D
     rows = cell.rows
     scored = [bool(np.isfinite(row).all()) for row in cell.scores]
     chosen = decide(problem, cell)
+    # Modules and prompts have a logit for each label where several may hold; majorities and the like a log-probability.
+    logits = problem.card.kind == "multi" and not is_reference(job.method)
+    written = log_expit(cell.scores) if logits else cell.scores
     return pl.DataFrame(
         {
             "method": pl.repeat(job.label, len(rows), eager=True),
@@ -25,7 +29,7 @@ def predictions_frame(job: Job, seed: int, problem: Problem, cell: Cell) -> pl.D
             "part": [PARTS[part] for part in problem.part[rows]],
             "target": _names(labels, problem.target[rows] > 0),
             "predicted": [names if ok else None for names, ok in zip(_names(labels, chosen), scored, strict=True)],
-            "scores": [row if ok else None for row, ok in zip(cell.scores.tolist(), scored, strict=True)],
+            "scores": [row if ok else None for row, ok in zip(written.tolist(), scored, strict=True)],
         },
         schema_overrides={
             "target": pl.List(pl.String),

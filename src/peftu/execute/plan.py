@@ -1,5 +1,6 @@
 """What a run will do, resolved before any work: each method with its base, knobs and training settings."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ from pydantic import BaseModel
 from peftu.base.cards import bases
 from peftu.config import MethodSpec, RegionSpec, RunSpec, TrainSpec, validated
 from peftu.errors import PeftuError
+from peftu.execute.asked import plain, with_guarded
 from peftu.methods.everyone import for_everyone, method_class
 from peftu.methods.method import MethodCard, region_of
 
@@ -88,12 +90,13 @@ def is_prompting(method: object) -> bool:
 
 
 def plan(spec: RunSpec) -> list[Job]:
-    """Returns the run's jobs, in the order asked for.
+    """Returns the run's jobs, in the order asked for; those that guarded methods need stand before them.
 
     Raises:
         PeftuError: an unknown method or knob, a method on a base that it cannot use, or the same method twice.
     """
-    jobs = [_job(spec, method) for method in spec.methods]
+    asked = with_guarded(spec.methods)
+    jobs = [dataclasses.replace(_job(spec, plain(method)), spec=method) for method in asked]
     seen: set[tuple[str, str | None]] = set()
     for job in jobs:
         if (job.label, job.base) in seen:

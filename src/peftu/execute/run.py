@@ -25,6 +25,7 @@ from peftu.execute.cells import BYTES_PER_NUMBER, Cell, Workshop
 from peftu.execute.cost import measured
 from peftu.execute.estimate import Estimate, estimate
 from peftu.execute.frames import predictions_frame
+from peftu.execute.guarded import find_guards, guarded_cells
 from peftu.execute.plan import Job, plan
 from peftu.execute.progress import Reporter, Silent
 from peftu.execute.stored import MODULES
@@ -76,6 +77,7 @@ def run(
     """
     reporter = reporter or Silent()
     jobs = plan(spec)
+    guards = find_guards(jobs)
     _check_folder(out)
     table = load_task(spec.task, raw, spec.task_options)
     if table.card.kind == "text":
@@ -90,12 +92,13 @@ def run(
     folder = _fresh(out)
     cells: dict[tuple[int, int], Cell] = {}
     with measured() as total, writing_to(folder):
-        frames = []
+        frames = {}
         for number, job in enumerate(jobs):
-            for seed in spec.seeds:
+            for seed in spec.seeds if number not in guards else ():
                 cells[number, seed] = cell = workshop.run(job, seed)
-                frames.append(predictions_frame(job, seed, problems[seed], cell))
-        predictions = pl.concat(frames)
+                frames[number, seed] = predictions_frame(job, seed, problems[seed], cell)
+        guarded_cells(guards, jobs, frames, cells, table.card)
+        predictions = pl.concat(frames[place] for place in sorted(frames))
         bases = _store_modules(folder / MODULES, jobs, cells, workshop)
         predictions.write_parquet(folder / PREDICTIONS)
         scores = user_scores(predictions, table.card, _train_counts(problems))
@@ -131,9 +134,10 @@ def run(
 def _results(
     jobs: Sequence[Job], scores: pl.DataFrame, card: TaskCard, costs: dict[SystemKey, MethodCost]
 ) -> tuple[MethodResult, ...]:
-    """Returns the leaderboard; a module that starts from everyone's has seen others' labels, whatever its method."""
-    started = {(job.label, job.base) for job in jobs if job.start is not None}
-    results = summarise(scores, card, costs, {job.card.name: job.card for job in jobs})
+    """Returns the leaderboard; modules that start from everyone's, and guarded ones, have seen others' labels."""
+    guards = find_guards(jobs)
+    started = {(job.label, job.base) for place, job in enumerate(jobs) if job.start is not None or place in guards}
+    results = summarise(scores, card, costs, {job.spec.name: job.card for job in jobs})
     return tuple(
         r.model_copy(update={"uses_others_labels": True}) if (r.method, r.base) in started else r for r in results
     )
@@ -147,7 +151,8 @@ def _announce(
     problems: dict[int, Problem],
     reporter: Reporter,
 ) -> None:
-    guess: Estimate = estimate(jobs, workshop, problems)  # before a word is said: it finds wrong bases and regions
+    trained = [job for place, job in enumerate(jobs) if place not in find_guards(jobs)]
+    guess: Estimate = estimate(trained, workshop, problems)  # before a word is said: it finds wrong bases and regions
     counts = split.counts()
     rows = " / ".join(f"{counts[part]:,} {part}" for part in counts)
     reporter.note(f"{table.card.title}: {len(split.users)} users, {len(workshop.texts):,} texts, {rows} rows")

@@ -19,7 +19,7 @@ from peftu.judge.cost import pareto
 from peftu.judge.groups import by_label, by_people
 from peftu.judge.helped import helped, worst_served
 from peftu.judge.ranks import critical_difference, standings
-from peftu.judge.shapes import JUDGEMENT, Group, Judgement, MethodMetrics, MetricInfo
+from peftu.judge.shapes import JUDGEMENT, Group, Guarded, Judgement, MethodMetrics, MetricInfo
 from peftu.judge.shifts import shifts
 from peftu.judge.trends import trends
 from peftu.judge.votes import votes
@@ -91,6 +91,7 @@ def judge(evidence: Evidence) -> Judgement:
         trends=trends(board, voted, multi=card.kind == "multi"),
         groups=(*by_label(board, rows, card), *_people(board, evidence.judgements)),
         shifts=shifts(voted, card.labels, board.matrix.users) if voted else (),
+        guards=tuple(map(_guarded, (result for result in evidence.results if "kept" in result.notes))),
         pareto=pareto(evidence.results, higher_is_better=board.metric.higher_is_better),
     )
 
@@ -132,6 +133,11 @@ def _tests(rows: pl.DataFrame) -> pl.DataFrame:
     """Returns seed, user_id, item_id and target of every test row, once, sorted."""
     keys = ["seed", "user_id", "item_id"]
     return rows.select(*keys, "target").unique(keys).sort(keys)
+
+
+def _guarded(result: MethodResult) -> Guarded:
+    notes = result.notes
+    return Guarded(label=result.label, fallback=notes["fallback"], users=notes["users"], kept=notes["kept"])
 
 
 def _people(board: Board, judgements: pl.DataFrame | None) -> tuple[Group, ...]:

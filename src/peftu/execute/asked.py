@@ -1,0 +1,28 @@
+"""What a run is asked for, with what that needs: a guarded method needs the method itself and something else."""
+
+from collections.abc import Sequence
+
+from peftu.config import MethodSpec
+from peftu.results import REFERENCES
+
+SUFFIX = "+guard"
+
+
+def with_guarded(methods: Sequence[MethodSpec]) -> tuple[MethodSpec, ...]:
+    """Returns the methods with those that guarded ones need, where they were not asked for: the method itself, and
+    user-majority where there is nothing to fall back to.
+    """  # noqa: D205
+    result: list[MethodSpec] = []
+    for asked in methods:
+        if asked.name.endswith(SUFFIX) and plain(asked) not in (*result, *methods):
+            result.append(plain(asked))
+        result.append(asked)
+    wanted = any(asked.name.endswith(SUFFIX) for asked in methods)
+    if wanted and not any(asked.name in REFERENCES for asked in result):
+        result.insert(0, MethodSpec(name=REFERENCES[0]))
+    return tuple(result)
+
+
+def plain(asked: MethodSpec) -> MethodSpec:
+    """Returns the method that a guarded one guards."""
+    return asked.model_copy(update={"name": asked.name.removesuffix(SUFFIX)})

@@ -1,0 +1,106 @@
+"""A guard keeps what validation supports, and does no harm where nothing is to be gained."""
+
+import numpy as np
+import polars as pl
+import pytest
+from boards import predictions
+
+from peftu.config import MethodSpec, RunSpec
+from peftu.data.task import TaskCard
+from peftu.errors import PeftuError
+from peftu.execute.asked import with_guarded
+from peftu.execute.guarded import Guard, find_guards
+from peftu.execute.plan import plan
+from peftu.judge.guard import guard, shrunken_gains
+from peftu.metrics import user_scores
+
+CARD = TaskCard(
+    name="made-up", version="1", title="Made up", description="d", user="a person", kind="single",
+    labels=("no", "yes"), instruction="?", main_metric="accuracy", language="en", licence="CC0", citation="none",
+    homepage="none", files=(),
+)  # fmt: skip
+
+
+def frames(rng: np.random.Generator, own: np.ndarray, other: float, val: int = 20) -> dict[str, pl.DataFrame]:
+    """Returns predictions of a module that is right with each user's chance, and of a majority; val and test rows."""
+    users, items = len(own), val + 40
+    gold = rng.integers(0, 2, (users, items))
+    right = {"lora": rng.random((users, items)) < own[:, None], "user-majority": rng.random((users, items)) < other}
+    part = pl.when(pl.col("item_id").is_in([f"i{n}" for n in range(val)])).then(pl.lit("val")).otherwise(pl.lit("test"))
+    both = predictions(right, gold).with_columns(part=part)
+    return {name: both.filter(pl.col("method") == name) for name in right}
+
+
+def mean(frame: pl.DataFrame) -> float:
+    return float(user_scores(frame, CARD)["accuracy"].mean())
+
+
+def test_a_module_that_helps_some_users_is_kept_for_these() -> None:
+    rng = np.random.default_rng(0)
+    own = np.repeat([0.95, 0.5], 15)
+    made = frames(rng, own, 0.7)
+    kept, said = guard(made["lora"], {"user-majority": made["user-majority"]}, CARD, "lora+guard")
+    assert (said.label, said.fallback, said.users) == ("lora+guard", "user-majority", 30)
+    assert 13 <= said.kept <= 18
+    assert kept["method"].unique().to_list() == ["lora+guard"]
+    assert kept.select("user_id", "item_id", "part", "target").equals(
+        made["lora"].sort("user_id", "item_id").select("user_id", "item_id", "part", "target")
+    )
+    assert mean(kept) > max(mean(made["lora"]), mean(made["user-majority"])) + 0.05
+
+
+def test_where_nothing_is_to_be_gained_a_guard_does_no_harm() -> None:
+    rng = np.random.default_rng(1)
+    losses = []
+    for _ in range(60):
+        made = frames(rng, np.full(15, 0.7), 0.7)
+        kept, _ = guard(made["lora"], {"user-majority": made["user-majority"]}, CARD, "lora+guard")
+        losses.append(mean(made["user-majority"]) - mean(kept))
+    assert abs(np.mean(losses)) < 3 * np.std(losses) / 60**0.5
+    harmful = frames(rng, np.full(15, 0.5), 0.7)
+    kept, said = guard(harmful["lora"], {"user-majority": harmful["user-majority"]}, CARD, "lora+guard")
+    assert said.kept <= 1
+    assert mean(kept) == pytest.approx(mean(harmful["user-majority"]), abs=0.02)
+
+
+def test_test_rows_decide_nothing_and_without_validation_rows_all_fall_back() -> None:
+    made = frames(np.random.default_rng(2), np.repeat([0.95, 0.4], 10), 0.7)
+    turned = {
+        name: frame.with_columns(predicted=pl.when(pl.col("part") == "test").then("target").otherwise("predicted"))
+        for name, frame in made.items()
+    }
+    said = [guard(one["lora"], {"user-majority": one["user-majority"]}, CARD, "x")[1] for one in (made, turned)]
+    assert said[0] == said[1]
+    bare = {name: frame.filter(pl.col("part") == "test") for name, frame in made.items()}
+    kept, none = guard(bare["lora"], {"user-majority": bare["user-majority"]}, CARD, "x")
+    assert none.kept == 0
+    assert kept["predicted"].to_list() == bare["user-majority"].sort("user_id", "item_id")["predicted"].to_list()
+
+
+def test_the_fallback_is_the_best_on_validation_rows() -> None:
+    rng = np.random.default_rng(3)
+    good = frames(rng, np.full(12, 0.9), 0.6)
+    fallbacks = {"user-majority": good["user-majority"], "mixed-head": good["lora"]}
+    _, said = guard(good["user-majority"], fallbacks, CARD, "x")
+    assert said.fallback == "mixed-head"
+    with pytest.raises(PeftuError, match="nothing to fall back to"):
+        guard(good["lora"], {}, CARD, "x")
+
+
+def test_gains_are_drawn_together_as_far_as_chance_explains_them() -> None:
+    same = shrunken_gains(np.array([0.1, 0.2, 0.15]), np.array([10.0, 10.0, 10.0]), 1.0)
+    assert same == pytest.approx([0.15] * 3)
+    apart = shrunken_gains(np.array([-0.9, 0.9]), np.array([1e6, 1e6]), 1.0)
+    assert apart == pytest.approx([-0.9, 0.9], abs=1e-3)
+
+
+def test_what_a_guard_needs_is_run_beside_it() -> None:
+    asked = with_guarded([MethodSpec.parse("lora+guard[rank=2]@b")])
+    assert list(map(str, asked)) == ["user-majority", "lora[rank=2]@b", "lora+guard[rank=2]@b"]
+    given = tuple(map(MethodSpec.parse, ("mixed-head@b", "lora+guard@b", "lora@b")))
+    assert with_guarded(given) == given
+    jobs = plan(RunSpec(task="t", methods=(MethodSpec.parse("lora+guard"),)))
+    assert [job.label for job in jobs] == ["user-majority", "lora", "lora+guard"]
+    assert find_guards(jobs) == {2: Guard(1, (0,))}
+    with pytest.raises(PeftuError, match="guard a personal method"):
+        find_guards(plan(RunSpec(task="t", methods=(MethodSpec.parse("global+guard"),))))
