@@ -10,8 +10,8 @@ import torch
 from terminal import MANY, TASK, Said, peftu, python
 
 from peftu.data.synthetic import SyntheticTask, synthetic_rows
-from peftu.metrics import user_scores
 from peftu.judge import read_judgement
+from peftu.metrics import user_scores
 from peftu.results import RunRecord, load_run
 
 torch.set_num_threads(1)

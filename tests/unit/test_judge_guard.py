@@ -97,6 +97,8 @@ def test_gains_are_drawn_together_as_far_as_chance_explains_them() -> None:
 def test_what_a_guard_needs_is_run_beside_it() -> None:
     asked = with_guarded([MethodSpec.parse("lora+guard[rank=2]@b")])
     assert list(map(str, asked)) == ["user-majority", "lora[rank=2]@b", "lora+guard[rank=2]@b"]
+    warm = with_guarded([MethodSpec.parse("user-majority"), MethodSpec.parse("global+lora+guard")])
+    assert list(map(str, warm))[1:] == ["lora[warm_start=global]", "lora+guard[warm_start=global]"]
     given = tuple(map(MethodSpec.parse, ("mixed-head@b", "lora+guard@b", "lora@b")))
     assert with_guarded(given) == given
     jobs = plan(RunSpec(task="t", methods=(MethodSpec.parse("lora+guard"),)))
