@@ -104,5 +104,6 @@ def test_what_a_guard_needs_is_run_beside_it() -> None:
     jobs = plan(RunSpec(task="t", methods=(MethodSpec.parse("lora+guard"),)))
     assert [job.label for job in jobs] == ["user-majority", "lora", "lora+guard"]
     assert find_guards(jobs) == {2: Guard(1, (0,))}
-    with pytest.raises(PeftuError, match="guard a personal method"):
-        find_guards(plan(RunSpec(task="t", methods=(MethodSpec.parse("global+guard"),))))
+    for shared in ("user-majority+guard", "zero-shot+guard", "global-majority+guard"):
+        with pytest.raises(PeftuError, match="guard a personal method"):
+            find_guards(plan(RunSpec(task="t", methods=(MethodSpec.parse(shared),))))
