@@ -55,18 +55,22 @@ class Unit:
 
 @dataclass(frozen=True)
 class UnitLog:
-    """How one unit's training went. ``best_epoch`` 0 is the start, before any step."""
+    """How one unit's training went. ``best_epoch`` 0 is the start, before any step.
+
+    ``diverged``: it came to numbers that are not finite, was stopped there, and the result is the start.
+    """
 
     epochs: int
     steps: int
     best_epoch: int
     start_loss: float | None
     best_loss: float | None
+    diverged: bool = False
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Module rows [units, w] (each unit's best by validation loss) and a log a unit."""
+    """Module rows [units, w] (each unit's best by validation loss; the start where it diverged) and a log a unit."""
 
     rows: Tensor
     logs: list[UnitLog]
@@ -105,7 +109,7 @@ def train(
         begin = layout.fresh([u.key for u in cohort], seed) if start is None else start.expand(len(cohort), -1).clone()
         loop = _Cohort(base, context, layout, cohort, spec, seed, begin.to(base.device), start is not None)
         loop.run(progress)
-        rows[torch.tensor(chosen)] = loop.best.cpu()
+        rows[torch.tensor(chosen)] = torch.where(torch.from_numpy(loop.diverged)[:, None], begin.cpu(), loop.best.cpu())
         for place, i in enumerate(chosen):
             logs[i] = loop.log(place)
     return Trained(rows, [log for log in logs if log is not None])
@@ -191,6 +195,7 @@ class _Cohort:
         self.best_epoch = np.zeros(len(units), dtype=np.int64)
         self.best_loss = np.full(len(units), np.inf)
         self.start_loss = np.full(len(units), np.nan)
+        self.diverged = np.zeros(len(units), dtype=bool)
         # Rows of the users still training.
         self.active = np.flatnonzero(self.total)
         self._load(begin[torch.from_numpy(self.active).to(device)])
@@ -224,7 +229,7 @@ class _Cohort:
         """Trains every user of the cohort to their end."""
         self._validate(np.arange(len(self.active)), epoch=0)
         self._switch_on()
-        running = np.ones(len(self.active), dtype=bool)
+        running = ~self.diverged[self.active]
         while running.any():
             progress(self._step(running))
             ended = running & (self.steps[self.active] % self.epoch_steps[self.active] == 0)
@@ -275,6 +280,9 @@ class _Cohort:
     @torch.no_grad()
     def _validate(self, places: npt.NDArray[np.int64], epoch: int | None = None) -> None:
         """Scores these users on their validation rows and keeps the rows of those that got better."""
+        finite = self.weights[places].isfinite().all(1).cpu().numpy()
+        self.diverged[self.active[places[~finite]]] = True
+        places = places[finite]
         members = self.active[places]
         sizes = self.val_data.size[members]
         blind = sizes == 0  # nothing to choose by: the last state is the result
@@ -285,6 +293,7 @@ class _Cohort:
         if not len(members):
             return
         loss = self._validation_loss(places, members, sizes)
+        self.diverged[members[~np.isfinite(loss)]] = True
         if epoch == 0:
             self.start_loss[members] = loss
         better = loss < self.best_loss[members]
@@ -312,11 +321,11 @@ class _Cohort:
         return total / count
 
     def _finished(self) -> npt.NDArray[np.bool_]:
-        """Returns which active users are at their last step or have waited ``patience`` epochs."""
+        """Returns which active users are at their last step, have waited ``patience`` epochs or have diverged."""
         steps, epochs = self.steps[self.active], self.steps[self.active] // self.epoch_steps[self.active]
         seen = self.val_data.size[self.active] > 0
         patient = epochs - self.best_epoch[self.active] < self.spec.patience
-        return np.asarray((steps >= self.total[self.active]) | (seen & ~patient))
+        return np.asarray((steps >= self.total[self.active]) | (seen & ~patient) | self.diverged[self.active])
 
     def _compact(self, running: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Drops finished users' rows; returns the new running mask (all true)."""
@@ -332,13 +341,14 @@ class _Cohort:
         def finite(value: float) -> float | None:
             return float(value) if np.isfinite(value) else None
 
-        steps = int(self.steps[place])
+        steps, lost = int(self.steps[place]), bool(self.diverged[place])
         return UnitLog(
             epochs=steps // int(self.epoch_steps[place]),
             steps=steps,
-            best_epoch=int(self.best_epoch[place]),
+            best_epoch=0 if lost else int(self.best_epoch[place]),
             start_loss=finite(self.start_loss[place]),
-            best_loss=finite(self.best_loss[place]),
+            best_loss=finite((self.start_loss if lost else self.best_loss)[place]),
+            diverged=lost,
         )
 
 

@@ -12,6 +12,7 @@ from peftu.cli.spec import method_list
 from peftu.config import MethodSpec, RunSpec, SplitSpec
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
+from peftu.errors import PeftuError
 from peftu.execute import cells
 from peftu.execute.cells import Workshop
 from peftu.execute.plan import Job, plan
@@ -112,3 +113,28 @@ def test_a_module_s_scores_are_its_own_user_s(shop: Shop) -> None:
         text = workshop.number[0][problem.text[[row]]]
         expected = cells.score(base, context, text, modules.layout, own)[0]
         assert np.allclose(cell.scores[place], expected, atol=1e-5)
+
+
+def test_a_diverged_user_is_scored_by_what_the_notes_say_and_has_no_module(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop = shop()
+    users = workshop._users(0)
+    users[1].train.target[0] = np.nan
+    monkeypatch.setattr(workshop, "_users", lambda _: users)
+    plain, own, warm = (workshop.run(job, 0) for job in jobs_of("zero-shot,lora,global+lora"))
+    assert own.notes["diverged"] == "1 users, scored by the base and not stored"
+    assert warm.notes["diverged"] == "1 users, scored by everyone's module and not stored"
+    theirs = workshop.problems[0].user[own.rows] == 1
+    assert np.allclose(own.scores[theirs], plain.scores[theirs], atol=1e-5)
+    assert not np.allclose(own.scores[~theirs], plain.scores[~theirs], atol=1e-5)
+    for cell in (own, warm):
+        assert cell.modules is not None
+        kept = cell.modules.learned
+        assert kept.keys == tuple(unit.key for unit in users if unit is not users[1])
+        assert torch.equal(kept.trained.rows, cell.modules.trained.rows[[0, 2, 3]])
+
+
+def test_everyone_s_training_that_diverges_is_an_error(shop: Shop) -> None:
+    with pytest.raises(PeftuError, match="method global: training on everyone diverged at lr=1e\\+30 — lower lr"):
+        shop().run(jobs_of("global+lora[lr=0.001]", lr=1e30)[0], 0)

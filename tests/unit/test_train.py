@@ -347,3 +347,33 @@ METHODS = {
 def test_the_loss_of_four_steps_is_what_it_was(method: str, family: str) -> None:
     expected = json.loads(GOLDEN.read_text())[f"{method}@{family}"]
     assert four_steps(family, METHODS[method]) == pytest.approx(expected, rel=1e-3)
+
+
+# --- one user's training diverges ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("val", [3, 0])
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_user_whose_loss_is_not_a_number_is_stopped_and_nobody_else_notices(
+    shallow: Bench, val: int, warm: bool
+) -> None:
+    first, lost, last = shallow.units(6, 7, 8, val=val)
+    lost.train.weight[5] = np.nan
+    start = shallow.layout.fresh(["everyone"], 5)[0] + 0.1 if warm else None
+    together = shallow.train([first, lost, last], start=start)
+    without = shallow.train([first, last], start=start)
+    begin = shallow.layout.fresh([lost.key], 0)[0] if start is None else start
+    assert torch.equal(together.rows[1], begin)
+    assert [log.diverged for log in together.logs] == [False, True, False]
+    assert (together.logs[1].epochs, together.logs[1].best_epoch) == (1, 0)
+    assert together.logs[1].best_loss == together.logs[1].start_loss
+    for mine, alone in zip((0, 2), (0, 1), strict=True):
+        assert torch.allclose(together.rows[mine], without.rows[alone], atol=1e-5)
+        assert together.logs[mine].epochs == without.logs[alone].epochs == SPEC.epochs
+
+
+def test_a_learning_rate_that_everybody_diverges_at_leaves_every_start(shallow: Bench) -> None:
+    units = shallow.units(6, 8)
+    wild = shallow.train(units, SPEC.model_copy(update={"lr": 1e30}))
+    assert torch.equal(wild.rows, shallow.layout.fresh([unit.key for unit in units], 0))
+    assert all(log.diverged for log in wild.logs)

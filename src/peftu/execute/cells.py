@@ -63,6 +63,19 @@ class Modules:
     keys: tuple[str, ...]
     train_rows: tuple[int, ...]
 
+    @property
+    def diverged(self) -> int:
+        """Returns for how many keys training came to numbers that are not finite, so that they have their start."""
+        return sum(log.diverged for log in self.trained.logs)
+
+    @property
+    def learned(self) -> "Modules":
+        """Returns the modules of all keys whose training did not diverge."""
+        kept = [place for place, log in enumerate(self.trained.logs) if not log.diverged]
+        trained = Trained(self.trained.rows[kept], [self.trained.logs[place] for place in kept])
+        keys, counts = tuple(self.keys[p] for p in kept), tuple(self.train_rows[p] for p in kept)
+        return Modules(self.layout, self.region, trained, keys, counts)
+
 
 class Workshop:
     """Bases, prefilled contexts, embeddings and shared modules of a run: each made once, whichever method asks first.
@@ -118,11 +131,19 @@ class Workshop:
         return layout
 
     def shared(self, job: Job, seed: int) -> Modules:
-        """Returns the module trained on everyone for a global job."""
-        return self.memo.get(
-            ("shared", repr(job.resolved()), seed),
-            lambda: self._train(job, seed, (self._everyone(seed),), "training on everyone"),
-        )
+        """Returns the module trained on everyone for a global job.
+
+        Raises:
+            PeftuError: its training diverged.
+        """
+
+        def make() -> Modules:
+            modules = self._train(job, seed, (self._everyone(seed),), "training on everyone")
+            if modules.diverged:
+                raise PeftuError(f"method {job.label}: training on everyone diverged at lr={job.train.lr:g} — lower lr")
+            return modules
+
+        return self.memo.get(("shared", repr(job.resolved()), seed), make)
 
     def run(self, job: Job, seed: int) -> Cell:
         """Returns a job's cell at a seed."""
@@ -171,7 +192,14 @@ class Workshop:
         texts = self.number[seed][problem.text[rows]]
         scores = score(base, context, texts, modules.layout, modules.trained.rows, owner)
         own = 0 if job.card.scope == "global" else modules.layout.parameters
-        notes = {"region": f"depth={region.depth},span={region.span}", "module_parameters": modules.layout.parameters}
+        notes: dict[str, Any] = {
+            "region": f"depth={region.depth},span={region.span}",
+            "module_parameters": modules.layout.parameters,
+        }
+        if modules.diverged:
+            answering = "the base" if job.start is None else "everyone's module"
+            notes["diverged"] = f"{modules.diverged} users, scored by {answering} and not stored"
+            self.reporter.note(f"{job.label}: training diverged for {notes['diverged']} — lower lr")
         return Cell(rows, scores, parameters=own, notes=notes, modules=modules, logs=modules.trained.logs)
 
     # --- training -----------------------------------------------------------------------------------------------

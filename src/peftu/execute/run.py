@@ -124,7 +124,7 @@ def run(
         cost=CostTotals(
             seconds=total.seconds, peak_rss_bytes=total.peak_rss_bytes, bytes=_size(folder / MODULES / "shards")
         ),
-        warnings=tuple(f"{rule}: {users} users" for rule, users in first.notes.items()),
+        warnings=(*(f"{rule}: {users} users" for rule, users in first.notes.items()), *_diverged(jobs, cells)),
     )
     record = finish_folder(folder, record)
     render([(record, scores)], folder / REPORT)
@@ -204,8 +204,8 @@ def _store_modules(
     if any(cell.modules for cell in cells.values()):
         with AdapterStore(folder, create=True) as store:
             for (number, seed), cell in cells.items():
-                job, modules = jobs[number], cell.modules
-                if modules is None or job.base is None:
+                job = jobs[number]
+                if cell.modules is None or job.base is None or not (modules := cell.modules.learned).keys:
                     continue
                 made = recipe(
                     method=job.card.name,
@@ -218,6 +218,15 @@ def _store_modules(
                 kind = Collection(label, seed, job.base, fingerprints[job.base], modules.layout.width, made)
                 store.add(kind, modules.keys, modules.trained.rows, modules.train_rows)
     return fingerprints
+
+
+def _diverged(jobs: Sequence[Job], cells: dict[tuple[int, int], Cell]) -> list[str]:
+    """Returns a line for each method and seed whose training diverged for some users."""
+    return [
+        f"{jobs[number].label}, seed {seed}: training diverged for {cell.notes['diverged']}"
+        for (number, seed), cell in cells.items()
+        if "diverged" in cell.notes
+    ]
 
 
 def _train_counts(problems: dict[int, Problem]) -> pl.DataFrame:
