@@ -125,6 +125,10 @@ class RunSpec(Spec):
     metric: dict[str, str] = Field(default_factory=dict, description="Kind of task -> main metric, not its card's.")
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     max_tokens: int = Field(256, ge=16, description="Longest text in tokens; longer ones are cut and counted.")
+    max_answer_tokens: int = Field(
+        128, ge=2, description="Longest free answer in tokens; longer ones are cut and counted."
+    )
+    generate: bool = Field(False, description="Free answers: also write one for every test row, as 'predicted'.")
 
     @property
     def run_id(self) -> str:

@@ -41,7 +41,7 @@ def score(
     units = np.zeros_like(texts) if units is None else units
     pairs, back = np.unique(np.stack([units, texts], 1), axis=0, return_inverse=True)
     modules, start, size = np.unique(pairs[:, 0], return_index=True, return_counts=True)
-    out = np.empty((len(pairs), context.columns), dtype=np.float32)
+    out = np.empty((len(pairs), context.prompt.columns), dtype=np.float32)
     for members, slab in _plan(size, _read_rows(base, context)):
         step = np.arange(slab.start, min(slab.stop, int(size[members].max())))
         real = step[None] < size[members, None]

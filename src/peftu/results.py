@@ -29,7 +29,9 @@ USER_SCORES = "user_scores.parquet"
 USER_MAJORITY = "user-majority"
 GLOBAL = "global"
 MIXED_HEAD = "mixed-head"  # costs seconds to fit: a dearer module must beat it or say that it does not
+ZERO_SHOT = "zero-shot"
 REFERENCES = (USER_MAJORITY, GLOBAL, MIXED_HEAD)
+FREE_REFERENCES = (GLOBAL, ZERO_SHOT)  # where answers are free text
 
 SystemKey = tuple[str, str | None]
 Scope = Literal["none", "global", "user", "both"]
@@ -274,8 +276,8 @@ def summarise(
 ) -> list[MethodResult]:
     """Returns one result per method and base, in the order of the frame.
 
-    Gains are taken over 'user-majority', 'global' and 'mixed-head' where these were run. Where one of them was run
-    on several bases, a method is compared with the one on its own base, and with none when there is no such one.
+    Gains are taken over the `reference_names` of the card's kind where these were run. Where one of them was run on
+    several bases, a method is compared with the one on its own base, and with none when there is no such one.
 
     Args:
         user_scores: the frame that ``peftu.metrics.user_scores`` returns.
@@ -292,14 +294,14 @@ def summarise(
     gains = {
         reference: paired_gains(matrix, reference, higher_is_better=main.higher_is_better, bounds=main.bounds)
         for reference in matrix.systems
-        if plain_name(reference.method) in REFERENCES
+        if plain_name(reference.method) in reference_names(card.kind)
     }
     costs = {(method.removesuffix(f"@{base}"), base): cost for (method, base), cost in (costs or {}).items()}
     rows = user_scores.group_by("method", "base").agg(pl.col("n_test", "n_scored").sum()).rows()
     tested = {System(method, base): (n_test, n_scored) for method, base, n_test, n_scored in rows}
     results = []
     for place, system in enumerate(matrix.systems):
-        references = _references(matrix, system)
+        references = _references(matrix, system, reference_names(card.kind))
         majority = gains[references[USER_MAJORITY]][place] if USER_MAJORITY in references else None
         tags = (cards or {}).get(plain_name(system.method))
         n_test, n_scored = tested[system]
@@ -333,15 +335,20 @@ def _macro_f1(user_scores: pl.DataFrame, systems: int) -> tuple[Estimate, ...]:
     return bootstrap(user_matrix(user_scores, "macro_f1").values, bounds=(0.0, 1.0))
 
 
+def reference_names(kind: Kind) -> tuple[str, ...]:
+    """Returns the methods that others are compared with, where they were run, the most telling first."""
+    return FREE_REFERENCES if kind == "text" else REFERENCES
+
+
 def plain_name(label: str) -> str:
     """Returns 'lora' for 'lora[rank=4]@base'."""
     return label.partition("@")[0].partition("[")[0]
 
 
-def _references(matrix: UserMatrix, own: System) -> dict[str, System]:
+def _references(matrix: UserMatrix, own: System, names: tuple[str, ...]) -> dict[str, System]:
     """Returns the reference systems that this one is compared with."""
     found = {}
-    for name in REFERENCES:
+    for name in names:
         candidates = [system for system in matrix.systems if plain_name(system.method) == name]
         candidates = [system for system in candidates if system.base == own.base] or candidates
         if len(candidates) == 1:

@@ -110,7 +110,7 @@ def test_a_module_s_scores_are_its_own_user_s(shop: Shop) -> None:
     context = workshop.context("llama", modules.region)
     for place, row in enumerate(cell.rows):
         own = modules.trained.rows[problem.user[row]][None]
-        text = workshop.number[0][problem.text[[row]]]
+        text = workshop.items[0][[row]]
         expected = cells.score(base, context, text, modules.layout, own)[0]
         assert np.allclose(cell.scores[place], expected, atol=1e-5)
 

@@ -59,10 +59,12 @@ class Draft(Protocol):
 
 
 class Writer(Protocol):
-    """How a family reads given answers and writes new ones.
+    """How a family reads given answers and writes new ones; ``vocabulary`` is how many tokens it knows.
 
     Modules act through the hooks of the ``attached`` block that the caller has open.
     """
+
+    vocabulary: int
 
     def prefill(
         self, prompt: Prompt, texts: Sequence[Text], answers: Sequence[Answer], region: Region, progress: Progress

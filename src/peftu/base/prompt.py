@@ -41,6 +41,11 @@ class Prompt:
         """Returns whether answers are free text, not labels."""
         return not self.words
 
+    @property
+    def columns(self) -> int:
+        """Returns how many numbers a read gives a row: a score a label, or an answer's log-likelihood and length."""
+        return len(self.words) or 2
+
     @staticmethod
     def body(text: Text) -> str:
         """Returns the part of the prompt that differs between items."""

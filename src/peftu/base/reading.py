@@ -23,7 +23,7 @@ def reading_limit(base: FrozenBase) -> int | None:
 
 
 def prompt_tokens(base: FrozenBase, prompt: Prompt) -> int:
-    """Returns the tokens of a prompt with the longest text that it allows and the longest label word.
+    """Returns the tokens of a prompt with the longest text that it allows and the longest answer.
 
     Raises:
         PeftuError: the base is an encoder, which reads a text and no prompt.
@@ -31,7 +31,7 @@ def prompt_tokens(base: FrozenBase, prompt: Prompt) -> int:
     reading_limit(base)
     if isinstance(base.family, Decoder):
         head, tail, words = base.family.frame(prompt)
-        return len(head) + prompt.max_tokens + len(tail) + max(map(len, words), default=0)
+        return len(head) + prompt.max_tokens + len(tail) + max(map(len, words), default=prompt.answer_tokens)
     tokenizer = cast(Any, base.family).tokenizer
     return len(tokenizer(prompt.lead)["input_ids"]) + prompt.max_tokens
 

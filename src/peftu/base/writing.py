@@ -101,8 +101,8 @@ def write(base: FrozenBase, instruction: str, text: str, tokens: int) -> str:
     """
     limit = reading_limit(base)
     body: list[int] = cast(Any, base.family).tokenizer(text, add_special_tokens=False)["input_ids"]
-    prompt = Prompt(instruction, (), max_tokens=len(body))
-    needed = prompt_tokens(base, prompt) + tokens
+    prompt = Prompt(instruction, (), max_tokens=len(body), answer_tokens=tokens)
+    needed = prompt_tokens(base, prompt)
     if limit is not None and needed > limit:
         raise PeftuError(f"base {base.name}: reads {limit} tokens at most, {needed} are asked of it — show it less")
     return " ".join(write_answers(base, prompt, [Text(text)], tokens)[0].split())

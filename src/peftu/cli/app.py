@@ -146,7 +146,9 @@ def run(
 @app.command()
 def compare(
     task: str,
-    methods: Annotated[str, typer.Option(help="Methods, with commas between them.")],
+    methods: Annotated[
+        str | None, typer.Option(help="Methods, with commas between them; default by the kind of task.")
+    ] = None,
     base: Base = None,
     raw: Raw = None,
     option: TaskOption = None,
@@ -253,6 +255,9 @@ def predict(
     context: Annotated[str | None, typer.Option(help="What the text answers.")] = None,
     method: Annotated[str | None, typer.Option(help="Whose modules, when the run trained several methods.")] = None,
     seed: Annotated[int | None, typer.Option(help="Which seed's modules; the first by default.")] = None,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="Free answers: 0 is the likeliest token each time, above it is drawn.")
+    ] = 0.0,
     json: Json = False,
 ) -> None:
     """Answer for one user from the modules that a run stored."""
@@ -262,10 +267,12 @@ def predict(
     from peftu.data.problem import Text
     from peftu.execute.answer import answer
 
-    found = answer(run, user, [Text(one, context) for one in text], method, seed)
-    grid = Table("label", "probability", "text")
+    found = answer(run, user, [Text(one, context) for one in text], method, seed, temperature)
+    free = "answer" in found["answers"][0]
+    grid = Table("text", "answer") if free else Table("label", "probability", "text")
     for one in found["answers"]:
-        grid.add_row(one["label"], f"{one['probabilities'][one['label']]:.3f}", one["text"])
+        chosen = () if free else (one["label"], f"{one['probabilities'][one['label']]:.3f}")
+        grid.add_row(*chosen, one["text"], *([one["answer"]] if free else []))
     emit(found, json, grid, f"{found['method']}, seed {found['seed']}")
 
 

@@ -16,6 +16,11 @@ from peftu.results import REFERENCES
 BASELINES = ("global-majority", "user-majority")
 GROUPS = {"split": ("regime", "users", "min_items", "max_items"), "train": ("epochs", "lr", "warm_start", "shrink")}
 
+DEFAULT_METHODS = {  # of a comparison that names none
+    "labels": "user-majority,mixed-head@all-minilm-l6-v2,global,lora[warm_start=global]",
+    "text": "zero-shot,global,lora[warm_start=global]",
+}
+
 
 def run_spec(flags: dict[str, Any]) -> RunSpec:
     """Returns the run that flags, ``-s`` settings and a config file describe; what is nearer to the user wins.
@@ -28,8 +33,10 @@ def run_spec(flags: dict[str, Any]) -> RunSpec:
     preset = load_preset(str(name)) if name else None
     values = _merged(_beneath(preset, flags["task"]), written) if preset else written
     values |= {key: flags[key] for key in ("task", "base") if flags[key] is not None}
-    values["methods"] = tuple(MethodSpec.parse(part) for part in method_list(flags["methods"]))
-    if flags.get("baselines"):
+    free = flags["task"] in tasks and tasks.get(flags["task"]).card.kind == "text"
+    listed = flags["methods"] or DEFAULT_METHODS["text" if free else "labels"]
+    values["methods"] = tuple(MethodSpec.parse(part) for part in method_list(listed))
+    if flags.get("baselines") and not free:
         values["methods"] = with_baselines(values["methods"])
     if flags["seeds"] is not None:
         values["seeds"] = tuple(range(flags["seeds"]))

@@ -34,6 +34,7 @@ class Problem:
         part: [N] place in PARTS.
         target: [N, labels] 1.0 where the user gave that label (one-hot unless the kind is 'multi').
         split_hash: 'sha256:…' of the split these rows come from.
+        answers: what the user wrote, length N, where the kind is 'text' (target then has no columns); else empty.
     """
 
     card: TaskCard
@@ -45,6 +46,7 @@ class Problem:
     part: npt.NDArray[np.int8]
     target: Floats
     split_hash: str
+    answers: tuple[str, ...] = ()
 
     def rows(self, part: str, user: int | None = None) -> npt.NDArray[np.int64]:
         """Returns the row numbers of a part, in order, for one user or for all."""

@@ -110,6 +110,7 @@ def make_problem(table: UserTable, card: TaskCard, split: Split) -> Problem:
         part=_numbers(frame["part"], PARTS).astype(np.int8),
         target=target,
         split_hash=split.hash,
+        answers=tuple(frame["target"].list.first()) if card.kind == "text" else (),
     )
 
 

@@ -29,7 +29,7 @@ def synthetic_card(kind: Kind = "single") -> TaskCard:
         labels=LABELS[kind],
         words=("no", "yes") if kind == "single" else (),
         instruction="Does this person like this note? Answer yes or no." if kind == "single" else "What is said of it?",
-        main_metric="accuracy",
+        main_metric="perplexity" if kind == "text" else "accuracy",
         language="en",
         licence="Apache-2.0",
         citation="None: made up by peftu.",

@@ -10,17 +10,19 @@ import numpy.typing as npt
 import torch
 
 from peftu.bank import Layout
+from peftu.base.answers import Answer
 from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase, load_base
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
-from peftu.data.problem import Floats, Problem, Text
+from peftu.data.problem import PARTS, Floats, Problem, Text
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
 from peftu.execute.memo import Memo
 from peftu.execute.plan import Job, is_module, is_prompting, is_reference
 from peftu.execute.progress import Reporter
 from peftu.execute.prompted import prompted
+from peftu.generate import generate
 from peftu.predict import score
 from peftu.store import EVERYONE
 from peftu.train import Examples, Trained, Unit, UnitLog, train
@@ -34,13 +36,15 @@ class Cell:
 
     Attributes:
         rows: numbers of the problem's rows that were scored (validation and test).
-        scores: [rows, labels] log-probabilities (or one logit a label, where labels do not exclude each other).
+        scores: [rows, labels] log-probabilities (or one logit a label, where labels do not exclude each other); of
+            free answers [rows, 2] log-likelihood and number of tokens.
         seconds: fit and score, with what it needed computed first (prefill, warm start), as if run alone.
         peak_rss_bytes: largest resident memory while it ran.
         parameters: numbers a user has of their own.
         notes: choices made on validation data, counts.
         modules: trained rows by key, for the store.
         logs: how training went, a unit each.
+        written: row number -> the free answer that was written for it, where that was asked for.
     """
 
     rows: npt.NDArray[np.int64]
@@ -51,6 +55,7 @@ class Cell:
     notes: dict[str, Any] = field(default_factory=dict)
     modules: "Modules | None" = None
     logs: list[UnitLog] = field(default_factory=list)
+    written: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,16 +90,41 @@ class Workshop:
         problems: seed -> its problem.
         max_tokens: longest text in tokens.
         reporter: hears how far long work is.
+        answer_tokens: longest free answer in tokens.
+        writes: also write an answer for every test row, where answers are free text.
     """
 
-    def __init__(self, card: TaskCard, problems: dict[int, Problem], max_tokens: int, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        card: TaskCard,
+        problems: dict[int, Problem],
+        max_tokens: int,
+        reporter: Reporter,
+        answer_tokens: int = 128,
+        writes: bool = False,
+    ) -> None:
         self.problems, self.reporter = problems, reporter
-        self.prompt = prompt_of(card, max_tokens)
+        self.prompt = prompt_of(card, max_tokens, answer_tokens)
+        self.writes = writes and self.prompt.free
         self.texts: list[Text] = list(dict.fromkeys(text for p in problems.values() for text in p.texts))
         self.place = {text: number for number, text in enumerate(self.texts)}
-        self.number = {s: np.array([self.place[t] for t in p.texts], dtype=np.int64) for s, p in problems.items()}
+        number = {s: np.array([self.place[t] for t in p.texts], dtype=np.int64) for s, p in problems.items()}
+        said = {
+            s: [Answer(int(number[s][text]), words) for text, words in zip(p.text, p.answers, strict=True)]
+            for s, p in problems.items()
+            if self.prompt.free
+        }
+        # Distinct answers; empty where answers are labels.
+        self.answers: list[Answer] = list(dict.fromkeys(answer for own in said.values() for answer in own))
+        numbered = {answer: number for number, answer in enumerate(self.answers)}
+        # Seed -> [N] each row's number in the contexts: of its text or, where answers are free, of its answer.
+        self.items: dict[int, npt.NDArray[np.int64]] = {
+            s: np.array([numbered[a] for a in said[s]], dtype=np.int64) if s in said else number[s][p.text]
+            for s, p in problems.items()
+        }
         self.base: Callable[[str], FrozenBase] = cache(partial(load_base, say=reporter.note))
         self.cut: dict[str, int] = {}
+        self.answers_cut: dict[str, int] = {}
         self.memo = Memo()
 
     def context(self, name: str, region: Region) -> Context:
@@ -102,11 +132,23 @@ class Workshop:
 
         def make() -> Context:
             told = self.reporter.stage(f"reading texts with {name}", len(self.texts))
-            context = self.base(name).prefill(self.prompt, self.texts, region, told)
-            self.cut[name] = context.cut
+            every = range(len(self.answers or self.texts))
+            context = self.prefill(self.base(name), self.prompt, every, region, told)
+            self.cut[name], self.answers_cut[name] = context.cut, context.answers_cut
             return context
 
         return self.memo.get(("context", name, region), make)
+
+    def prefill(
+        self, base: FrozenBase, prompt: Prompt, items: Sequence[int], region: Region, told: Callable[[int], None]
+    ) -> Context:
+        """Returns the prefill of these texts or, where answers are free, of these answers and their texts."""
+        if not prompt.free:
+            return base.prefill(prompt, [self.texts[item] for item in items], region, told)
+        answers = [self.answers[item] for item in items]
+        place = {text: number for number, text in enumerate(dict.fromkeys(answer.text for answer in answers))}
+        answers = [Answer(place[text], words) for text, words in answers]
+        return base.prefill_answers(prompt, [self.texts[text] for text in place], answers, region, told)
 
     def embedded(self, name: str) -> Floats:
         """Returns [all texts, width] sentence vectors of a base."""
@@ -175,7 +217,8 @@ class Workshop:
         problem, base = self.problems[seed], self.base(cast(str, job.base))
         context = self.context(base.name, job.region_on(base))
         rows = np.flatnonzero(problem.part > 0)
-        return Cell(rows, score(base, context, self.number[seed][problem.text[rows]]))
+        scores = score(base, context, self.items[seed][rows])
+        return Cell(rows, scores, written=self._written(base, seed, rows))
 
     def _module(self, job: Job, seed: int) -> Cell:
         problem, base = self.problems[seed], self.base(cast(str, job.base))
@@ -189,8 +232,7 @@ class Workshop:
             start = None if job.start is None else self.shared(job.start, seed).trained.rows[0]
             modules = self._train(job, seed, self._users(seed), f"training {job.label}", start)
             owner = problem.user[rows].astype(np.int64)
-        texts = self.number[seed][problem.text[rows]]
-        scores = score(base, context, texts, modules.layout, modules.trained.rows, owner)
+        scores = score(base, context, self.items[seed][rows], modules.layout, modules.trained.rows, owner)
         own = 0 if job.card.scope == "global" else modules.layout.parameters
         notes: dict[str, Any] = {
             "region": f"depth={region.depth},span={region.span}",
@@ -200,7 +242,32 @@ class Workshop:
             answering = "the base" if job.start is None else "everyone's module"
             notes["diverged"] = f"{modules.diverged} users, scored by {answering} and not stored"
             self.reporter.note(f"{job.label}: training diverged for {notes['diverged']} — lower lr")
-        return Cell(rows, scores, parameters=own, notes=notes, modules=modules, logs=modules.trained.logs)
+        written = self._written(base, seed, rows, modules, owner)
+        return Cell(
+            rows, scores, parameters=own, notes=notes, modules=modules, logs=modules.trained.logs, written=written
+        )
+
+    def _written(
+        self,
+        base: FrozenBase,
+        seed: int,
+        rows: npt.NDArray[np.int64],
+        modules: "Modules | None" = None,
+        owner: npt.NDArray[np.int64] | None = None,
+    ) -> dict[int, str]:
+        """Returns the answers written for the test rows among these, where answers are free and were asked for."""
+        if not self.writes:
+            return {}
+        problem = self.problems[seed]
+        tested = problem.part[rows] == PARTS.index("test")
+        texts = [problem.texts[text] for text in problem.text[rows[tested]]]
+        told = self.reporter.stage(f"writing answers with {base.name}", len(texts))
+        if modules is None or owner is None:
+            answers = generate(base, self.prompt, texts, base.region(None), progress=told)
+        else:
+            own, region = modules.trained.rows, modules.region
+            answers = generate(base, self.prompt, texts, region, modules.layout, own, owner[tested], progress=told)
+        return dict(zip(rows[tested].tolist(), answers, strict=True))
 
     # --- training -----------------------------------------------------------------------------------------------
 
@@ -227,8 +294,7 @@ class Workshop:
 
     def _examples(self, seed: int, rows: npt.NDArray[np.int64]) -> Examples:
         problem = self.problems[seed]
-        texts = self.number[seed][problem.text[rows]]
-        return Examples(texts, problem.target[rows], np.ones(len(rows), dtype=np.float32))
+        return Examples(self.items[seed][rows], problem.target[rows], np.ones(len(rows), dtype=np.float32))
 
     def _everyone(self, seed: int) -> Unit:
         """Returns all users as one unit: a distinct text once, with its labels' shares and its number of judgements.
@@ -239,13 +305,11 @@ class Workshop:
         parts = []
         for part in ("train", "val"):
             rows = problem.rows(part)
-            texts, back, count = np.unique(
-                self.number[seed][problem.text[rows]], return_inverse=True, return_counts=True
-            )
-            share = np.zeros((len(texts), problem.target.shape[1]), dtype=np.float32)
+            items, back, count = np.unique(self.items[seed][rows], return_inverse=True, return_counts=True)
+            share = np.zeros((len(items), problem.target.shape[1]), dtype=np.float32)
             np.add.at(share, back, problem.target[rows])
             weight = count.astype(np.float32)
-            parts.append(Examples(texts, np.asarray(share / weight[:, None], dtype=np.float32), weight))
+            parts.append(Examples(items, np.asarray(share / weight[:, None], dtype=np.float32), weight))
         return Unit(EVERYONE, *parts)
 
 
@@ -259,9 +323,10 @@ class _Vectors:
         return self.vectors[[self.place[text] for text in texts]]
 
 
-def prompt_of(card: TaskCard, max_tokens: int) -> Prompt:
+def prompt_of(card: TaskCard, max_tokens: int, answer_tokens: int = 128) -> Prompt:
     """Returns what a base is told about a task."""
-    return Prompt(card.instruction, card.verbalisations, max_tokens, exclusive=card.kind != "multi")
+    exclusive = card.kind != "multi"
+    return Prompt(card.instruction, card.verbalisations, max_tokens, exclusive, answer_tokens=answer_tokens)
 
 
 def _by_user(rows: npt.NDArray[np.int64], users: npt.NDArray[np.integer], number: int) -> list[npt.NDArray[np.int64]]:

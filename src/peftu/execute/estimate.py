@@ -64,21 +64,41 @@ def estimate(jobs: Sequence[Job], workshop: Workshop, problems: Mapping[int, Pro
         if (job.base, region) not in prefilled:
             prefilled.add((job.base, region))
             seconds += text_tokens * layer * base.family.layers / rate
+        words = _answer_tokens(workshop)
+        logits = words * head_flops(base) if words else 0.0  # free answers read the output matrix whole
+        read = sum(int((problem.part > 0).sum()) for problem in problems.values())
+        seconds += read * (words * layer * base.family.layers + logits) / rate
         if not is_module(job.method):
             continue
-        span = FRAME_TOKENS / 2 if region.span == "answer" else text_tokens / max(1, len(workshop.texts))
+        span = words + (FRAME_TOKENS / 2 if region.span == "answer" else text_tokens / max(1, len(workshop.texts)))
+        work = span * region.depth * layer + logits
         for seed, problem in problems.items():
             for trained in (job, job.start) if job.start else (job,):
                 everyone = trained.card.scope == "global"
                 if everyone and (repr(trained.resolved()), seed) in shared:
                     continue
                 shared.add((repr(trained.resolved()), seed))
-                rows = len(set(problem.text[problem.rows("train")])) if everyone else len(problem.rows("train"))
+                once = everyone and not words  # distinct texts, not single answers
+                rows = len(set(problem.text[problem.rows("train")])) if once else len(problem.rows("train"))
                 steps = rows * trained.train.epochs * EPOCHS_RUN
-                seconds += 2 * steps * span * region.depth * layer / rate
+                seconds += 2 * steps * work / rate
             owners = 1 if job.card.scope == "global" else len(problem.users)
             module_bytes += BYTES_PER_NUMBER * workshop.layout(job).width * owners
     return Estimate(seconds, module_bytes)
+
+
+def _answer_tokens(workshop: Workshop) -> float:
+    """Returns the tokens of a free answer, on average; 0 where answers are labels."""
+    if not workshop.answers:
+        return 0.0
+    most = workshop.prompt.answer_tokens
+    lengths = [min(most, len(answer.words) / CHARACTERS_PER_TOKEN) for answer in workshop.answers]
+    return sum(lengths) / len(lengths)
+
+
+def head_flops(base: FrozenBase) -> float:
+    """Returns the forward FLOPs of one token's logits over the vocabulary."""
+    return 2.0 * base.writer.vocabulary * base.family.width
 
 
 def layer_flops(base: FrozenBase) -> float:

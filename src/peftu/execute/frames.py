@@ -1,5 +1,7 @@
 """Scores turned into the predictions frame."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -12,10 +14,9 @@ from peftu.execute.plan import Job, is_reference
 
 def predictions_frame(job: Job, seed: int, problem: Problem, cell: Cell) -> pl.DataFrame:
     """Returns one cell's predictions in the schema of ``predictions.parquet``; a row without finite scores is null."""
-    labels = np.array(problem.card.labels, dtype=object)
     rows = cell.rows
     scored = [bool(np.isfinite(row).all()) for row in cell.scores]
-    chosen = decide(problem, cell)
+    target, predicted = _free(problem, cell) if problem.card.kind == "text" else _labels(problem, cell)
     # Modules and prompts have a logit for each label where several may hold; majorities and the like a log-probability.
     logits = problem.card.kind == "multi" and not is_reference(job.method)
     written = log_expit(cell.scores) if logits else cell.scores
@@ -27,8 +28,8 @@ def predictions_frame(job: Job, seed: int, problem: Problem, cell: Cell) -> pl.D
             "user_id": np.array(problem.users, dtype=object)[problem.user[rows]].tolist(),
             "item_id": np.array(problem.item_ids, dtype=object)[rows].tolist(),
             "part": [PARTS[part] for part in problem.part[rows]],
-            "target": _names(labels, problem.target[rows] > 0),
-            "predicted": [names if ok else None for names, ok in zip(_names(labels, chosen), scored, strict=True)],
+            "target": target,
+            "predicted": [said if ok else None for said, ok in zip(predicted, scored, strict=True)],
             "scores": [row if ok else None for row, ok in zip(written.tolist(), scored, strict=True)],
         },
         schema_overrides={
@@ -68,6 +69,21 @@ def threshold(scores: Floats, gold: npt.NDArray[np.bool_]) -> float:
     last_of_ties = np.append(ranked[1:] < ranked[:-1], True)
     place = int(np.where(last_of_ties, f1, -1.0).argmax())
     return float((ranked[place] + ranked[place + 1]) / 2) if place + 1 < len(ranked) else -float("inf")
+
+
+Column = Sequence[list[str] | None]
+
+
+def _free(problem: Problem, cell: Cell) -> tuple[Column, Column]:
+    """Returns what the user wrote in each row, and what was written in their place; null where nothing was."""
+    written = [cell.written.get(row) for row in cell.rows.tolist()]
+    return [[problem.answers[row]] for row in cell.rows], [None if said is None else [said] for said in written]
+
+
+def _labels(problem: Problem, cell: Cell) -> tuple[Column, Column]:
+    """Returns the labels that the user gave in each row, and those predicted."""
+    labels = np.array(problem.card.labels, dtype=object)
+    return _names(labels, problem.target[cell.rows] > 0), _names(labels, decide(problem, cell))
 
 
 def _names(labels: npt.NDArray[np.object_], chosen: npt.NDArray[np.bool_]) -> list[list[str]]:

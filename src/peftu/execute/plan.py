@@ -1,6 +1,7 @@
 """What a run will do, resolved before any work: each method with its base, knobs and training settings."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -8,10 +9,11 @@ from pydantic import BaseModel
 
 from peftu.base.cards import bases
 from peftu.config import MethodSpec, RegionSpec, RunSpec, TrainSpec, validated
+from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
 from peftu.execute.asked import plain, with_guarded
 from peftu.methods.everyone import for_everyone, method_class
-from peftu.methods.method import MethodCard, region_of
+from peftu.methods.method import MethodCard, methods, region_of
 
 if TYPE_CHECKING:  # a plan needs no torch
     from peftu.base.model import FrozenBase
@@ -103,6 +105,18 @@ def plan(spec: RunSpec) -> list[Job]:
             raise PeftuError(f"methods: '{job.spec}' stands twice — name each method once")
         seen.add((job.label, job.base))
     return jobs
+
+
+def check_kind(jobs: Sequence[Job], card: TaskCard) -> None:
+    """Checks that every method can answer a task of this kind.
+
+    Raises:
+        PeftuError: the task asks for free text and a method chooses among labels.
+    """
+    for job in jobs:
+        if card.kind == "text" and is_reference(job.method):
+            able = ", ".join(name for name in methods.names() if not is_reference(methods.get(name)))
+            raise PeftuError(f"method {job.card.name}: needs labels, and task {card.name} has free text — use {able}")
 
 
 def _job(spec: RunSpec, asked: MethodSpec) -> Job:

@@ -45,12 +45,12 @@ class WorkshopTools:
 
 
 def past_of(problem: Problem) -> Past:
-    """Returns every user's train items with their answers in the task's words."""
+    """Returns every user's train items with their answers, in the task's words or in the user's own."""
     words = problem.card.verbalisations
     items: list[list[Answered]] = [[] for _ in problem.users]
     for row in problem.rows("train"):
         labels = tuple(int(label) for label in np.flatnonzero(problem.target[row] > 0))
-        answer = ", ".join(words[label] for label in labels)
+        answer = problem.answers[row] if problem.answers else ", ".join(words[label] for label in labels)
         items[problem.user[row]].append(Answered(problem.texts[problem.text[row]], answer, labels))
     return Past(problem.users, tuple(map(tuple, items)), tuple(words))
 
@@ -63,7 +63,9 @@ def fitted(base: FrozenBase, plain: Prompt, composed: Composed) -> tuple[Prompt,
     """
     instruction = f"{plain.instruction}\n\n{composed.told}" if composed.told else plain.instruction
     bodies = clipped(base, [Prompt.body(item.text) for item in composed.shown], plain.max_tokens)
-    shown = tuple((body, item.answer) for body, item in zip(bodies, composed.shown, strict=True))
+    answers = [item.answer for item in composed.shown]
+    answers = clipped(base, answers, plain.answer_tokens) if plain.free else answers
+    shown = tuple(zip(bodies, answers, strict=True))
     limit = reading_limit(base)
     prompt = replace(plain, instruction=instruction, shown=shown)
     while limit is not None and prompt.shown and prompt_tokens(base, prompt) > limit:
@@ -72,7 +74,7 @@ def fitted(base: FrozenBase, plain: Prompt, composed: Composed) -> tuple[Prompt,
 
 
 def prompted(shop: "Workshop", job: "Job", seed: int) -> tuple[npt.NDArray[np.int64], Floats, dict[str, Any]]:
-    """Returns the numbers of the rows scored, [rows, labels] scores, and notes; equal prompts are read once.
+    """Returns the numbers of the rows scored, [rows, columns] scores, and notes; equal prompts are read once.
 
     Rows that share all but the judged text share the keys and values of what stands before it.
     """
@@ -83,23 +85,22 @@ def prompted(shop: "Workshop", job: "Job", seed: int) -> tuple[npt.NDArray[np.in
     rows = np.flatnonzero(problem.part > 0)
     groups: dict[Composed, dict[int, list[int]]] = {}
     for place, row in enumerate(rows):
-        text = int(problem.text[row])
-        found = groups.setdefault(compose(int(problem.user[row]), problem.texts[text]), {})
-        found.setdefault(text, []).append(place)
-    out = np.empty((len(rows), len(shop.prompt.words)), dtype=np.float32)
+        found = groups.setdefault(compose(int(problem.user[row]), problem.texts[problem.text[row]]), {})
+        found.setdefault(int(shop.items[seed][row]), []).append(place)
+    out = np.empty((len(rows), shop.prompt.columns), dtype=np.float32)
     told = shop.reporter.stage(f"reading prompts of {job.label}", sum(map(len, groups.values())))
     tokens = dropped = 0
-    for composed, texts in groups.items():
+    for composed, items in groups.items():
         prompt, left_out = fitted(base, shop.prompt, composed)
-        dropped += left_out * sum(map(len, texts.values()))
-        numbers = list(texts)
+        dropped += left_out * sum(map(len, items.values()))
+        numbers = list(items)
         for first in range(0, len(numbers), CHUNK):
             part = numbers[first : first + CHUNK]
-            context = base.prefill(prompt, [problem.texts[number] for number in part], LAST_LAYER, told)
+            context = shop.prefill(base, prompt, part, LAST_LAYER, told)
             tokens += context.tokens
             scores = score(base, context, np.arange(len(part)))
             for own, number in zip(scores, part, strict=True):
-                out[texts[number]] = own
+                out[items[number]] = own
     without = sum(not past.items[user] for user in set(problem.user[rows].tolist()))
     notes = {
         "tokens_per_answer": round(tokens / max(1, len(rows)), 1),

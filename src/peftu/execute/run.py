@@ -26,7 +26,7 @@ from peftu.execute.cost import measured
 from peftu.execute.estimate import Estimate, estimate
 from peftu.execute.frames import predictions_frame
 from peftu.execute.guarded import find_guards, guarded_cells
-from peftu.execute.plan import Job, plan
+from peftu.execute.plan import Job, check_kind, plan
 from peftu.execute.progress import Reporter, Silent
 from peftu.execute.stored import MODULES
 from peftu.judge import JUDGEMENT, Evidence, judge, write_judgement
@@ -80,14 +80,13 @@ def run(
     guards = find_guards(jobs)
     _check_folder(out)
     table = load_task(spec.task, raw, spec.task_options)
-    if table.card.kind == "text":
-        raise PeftuError(f"task {spec.task}: its targets are texts — run and compare take tasks with labels")
+    check_kind(jobs, table.card)
     if table.card.kind in spec.metric:
         card = table.card.model_copy(update={"main_metric": metrics.get(spec.metric[table.card.kind]).name})
         table = dataclasses.replace(table, card=card)
     splits = {seed: make_split(table, spec.split, seed) for seed in spec.seeds}
     problems = {seed: make_problem(table, table.card, split) for seed, split in splits.items()}
-    workshop = Workshop(table.card, problems, spec.max_tokens, reporter)
+    workshop = Workshop(table.card, problems, spec.max_tokens, reporter, spec.max_answer_tokens, spec.generate)
     _announce(jobs, splits[spec.seeds[0]], table, workshop, problems, reporter)
     folder = _fresh(out)
     cells: dict[tuple[int, int], Cell] = {}
@@ -124,7 +123,15 @@ def run(
         cost=CostTotals(
             seconds=total.seconds, peak_rss_bytes=total.peak_rss_bytes, bytes=_size(folder / MODULES / "shards")
         ),
-        warnings=(*(f"{rule}: {users} users" for rule, users in first.notes.items()), *_diverged(jobs, cells)),
+        warnings=(
+            *(f"{rule}: {users} users" for rule, users in first.notes.items()),
+            *(
+                f"answers cut to {spec.max_answer_tokens} tokens of {base}: {cut} of {len(workshop.answers)}"
+                for base, cut in workshop.answers_cut.items()
+                if cut
+            ),
+            *_diverged(jobs, cells),
+        ),
     )
     record = finish_folder(folder, record)
     render([(record, scores)], folder / REPORT)

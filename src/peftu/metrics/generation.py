@@ -1,4 +1,4 @@
-"""Metrics of answers in free text: closeness to what the user wrote, and whether it is theirs alone."""
+"""Metrics of answers in free text: how likely the user's own, how close to it another, and is that theirs alone."""
 
 from collections import defaultdict
 
@@ -15,6 +15,16 @@ def _mean(name: str, title: str, **fields: object) -> Metric:
     return Metric(name, title, ("text",), "rows", pl.col(name).mean(), value=pl.col(name), **fields)  # type: ignore[arg-type]
 
 
+PERPLEXITY = Metric(
+    "perplexity",
+    "Perplexity",
+    ("text",),
+    "rows",
+    (-pl.col("log_likelihood").sum() / pl.col("tokens").sum()).exp(),
+    higher_is_better=False,
+    percent=False,
+    bounds=(1.0, float("inf")),
+)
 ROUGE_1 = _mean("rouge_1", "ROUGE-1")
 ROUGE_L = _mean("rouge_l", "ROUGE-L")
 CHRF = _mean("chrf", "chrF")
@@ -26,13 +36,13 @@ DISTINCTNESS = _mean("distinctness", "Distinctness from others' answers")
 
 def with_overlaps(rows: pl.DataFrame) -> pl.DataFrame:
     """Returns rows of kind 'text' with rouge_1, rouge_l, chrf, distinctness and, where vectors are given,
-    embedding_similarity; null in rows that are not scored.
+    embedding_similarity; null in rows that are not scored and in those without an answer.
 
     ``embedding_similarity`` is the cosine of the columns ``target_vector`` and ``predicted_vector``; ``distinctness``
     is 1 minus the mean ROUGE-1 of an answer with what the same system gave other users for the same item, null where
     nobody else has the item.
     """  # noqa: D205
-    pairs = list(zip(rows["gold"], rows["said"], rows["scored"], strict=True))
+    pairs = list(zip(rows["gold"], rows["said"], rows["scored"] & rows["said"].is_not_null(), strict=True))
     cut = [(words(gold), words(said)) if ok else None for gold, said, ok in pairs]
     columns = {
         "rouge_1": [None if two is None else rouge_1(*two) for two in cut],

@@ -11,8 +11,8 @@ SYSTEM = ("method", "base")
 KEYS = (*SYSTEM, "seed", "user_id")
 
 _LABELS = pl.List(pl.String)
-# scores: log-probability of each label among the labels (single, ordinal) or on its own (multi); kind 'text': whatever
-# its own metrics read. Null where a system gives none.
+# scores: log-probability of each label among the labels (single, ordinal) or on its own (multi); kind 'text': the
+# log-likelihood of the user's own answer and its number of tokens. Null where a system gives none.
 PREDICTIONS: dict[str, pl.DataType] = {
     "method": pl.String(),
     "base": pl.String(),
@@ -76,7 +76,7 @@ metrics: Registry[Metric] = Registry(
         },
         **{
             metric: f"peftu.metrics.generation:{metric.upper()}"
-            for metric in ("rouge_1", "rouge_l", "chrf", "embedding_similarity", "distinctness")
+            for metric in ("perplexity", "rouge_1", "rouge_l", "chrf", "embedding_similarity", "distinctness")
         },
     },
 )

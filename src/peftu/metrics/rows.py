@@ -15,7 +15,8 @@ def scored_rows(predictions: pl.DataFrame, card: TaskCard) -> pl.DataFrame:
     For kinds with labels: ``gold`` and ``said``, places in the label set (kind 'multi': lists of places); ``both`` and
     ``either``, sizes of the intersection and the union of the two sets; ``log_loss``, ``brier``, ``confidence``,
     ``right`` (see ``chances.row_chances``), null without probabilities. For kind 'text': ``gold`` and ``said``, the
-    user's own answer and the system's; ``scores`` as given, and vectors where the frame has them.
+    user's own answer and the system's, null where it wrote none; ``log_likelihood`` and ``tokens`` of the user's own,
+    null without scores; vectors where the frame has them.
 
     Raises:
         PeftuError: a column is missing, a label is not on the card, scores do not fit the label set, a user and an
@@ -32,12 +33,15 @@ def scored_rows(predictions: pl.DataFrame, card: TaskCard) -> pl.DataFrame:
     plain = pl.when(named_twice).then(pl.col("method").str.strip_suffix(suffix)).otherwise(pl.col("method"))
     rows = rows.with_columns(method=plain)
     nan = pl.col("scores").list.eval(pl.element().is_nan()).list.any().fill_null(value=False)
-    rows = rows.with_columns(scored=pl.col("predicted").is_not_null() & ~nan)
+    found = pl.col("predicted").is_not_null()
+    if card.kind == "text":  # the user's own answer can be scored where no other was written
+        found |= pl.col("scores").is_not_null()
+    rows = rows.with_columns(scored=found & ~nan)
     units = rows.select(KEYS).unique(maintain_order=True).with_row_index("unit")
     rows = rows.join(units, on=KEYS, nulls_equal=True, maintain_order="left")
     _same_tests(rows)
     if card.kind == "text":
-        return rows.with_columns(gold=pl.col("target").list.first(), said=pl.col("predicted").list.first())
+        return _with_answers(rows)
     _check_labels(rows, card)
     return _with_sets(rows, card) if card.kind == "multi" else _with_places(rows, card)
 
@@ -71,6 +75,16 @@ def _check_labels(rows: pl.DataFrame, card: TaskCard) -> None:
             raise PeftuError(f"predictions: {side} has not exactly one label in every row — task {card.name} needs one")
     if rows.select((pl.col("scores").list.len() != len(card.labels)).any()).item():
         raise PeftuError(f"predictions: scores must hold one number for each of the {len(card.labels)} labels")
+
+
+def _with_answers(rows: pl.DataFrame) -> pl.DataFrame:
+    if rows.select((pl.col("scores").list.len() != 2).any()).item():
+        raise PeftuError("predictions: scores must hold the answer's log-likelihood and its number of tokens")
+    scores = (pl.col("scores").list.get(place).cast(pl.Float64) for place in (0, 1))
+    rows = rows.with_columns(
+        pl.col(side).list.first().alias(to) for side, to in (("target", "gold"), ("predicted", "said"))
+    )
+    return rows.with_columns(part.alias(name) for part, name in zip(scores, ("log_likelihood", "tokens"), strict=True))
 
 
 def _with_places(rows: pl.DataFrame, card: TaskCard) -> pl.DataFrame:

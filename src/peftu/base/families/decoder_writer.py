@@ -49,6 +49,7 @@ class DecoderWriter:
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
+        self.vocabulary = int(cast(Any, decoder.head).weight.shape[0])
 
     # --- given answers ------------------------------------------------------------------------------------------
 

@@ -48,6 +48,7 @@ class EncoderDecoderWriter:
 
     def __init__(self, family: EncoderDecoder) -> None:
         self.family = family
+        self.vocabulary = int(family.head.weight.shape[0])
 
     # --- given answers ------------------------------------------------------------------------------------------
 

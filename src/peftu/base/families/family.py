@@ -40,13 +40,8 @@ class Context:
     tokens: int
     span_tokens: int
     state: dict[Any, Any] = field(default_factory=dict)
-    answers_cut: int = 0
     longest: int = 0
-
-    @property
-    def columns(self) -> int:
-        """Returns how many numbers a read gives a row: a score a label, or an answer's log-likelihood and length."""
-        return len(self.prompt.words) or 2
+    answers_cut: int = 0
 
 
 Progress = Callable[[int], None]
