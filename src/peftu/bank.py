@@ -17,7 +17,7 @@ from torch import Tensor
 
 from peftu.base.sites import Site
 from peftu.errors import PeftuError
-from peftu.methods.method import EnteringMethod, ModuleMethod, VirtualMethod
+from peftu.methods.method import EnteringMethod, ModuleMethod, TaughtMethod, VirtualMethod
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Column:
     shape: tuple[int, ...]
     bound: float
     switch: bool
+    primed: bool
 
     @property
     def stop(self) -> int:
@@ -54,7 +55,7 @@ class Layout:
         width = 0
         for site in sites:
             for name, spec in method.tensors(site).items():
-                self.columns.append(Column(site, name, width, spec.shape, spec.bound, spec.switch))
+                self.columns.append(Column(site, name, width, spec.shape, spec.bound, spec.switch, spec.primed))
                 width = self.columns[-1].stop
         if not self.columns:
             roles = ", ".join(sorted({site.role for site in sites}))
@@ -68,6 +69,34 @@ class Layout:
         """Returns how many learned numbers a module has."""
         return self.width - len(self.switches)
 
+    @property
+    def added_tokens(self) -> int:
+        """Returns how many virtual tokens a module runs through the base with every text."""
+        return cast(VirtualMethod, self.method).tokens if "tokens" in self.sites else 0
+
+    @property
+    def primed(self) -> bool:
+        """Returns whether fresh modules start from the base's own reading of the prompt."""
+        return any(column.primed for column in self.columns)
+
+    @cached_property
+    def teacher(self) -> "Layout":
+        """Returns the layout that fresh modules are trained in: this one, unless the method is taught by another."""
+        if isinstance(self.method, TaughtMethod):
+            return Layout(self.method.teacher, list(self.sites.values()))
+        return self
+
+    def finish(self, rows: Tensor) -> Tensor:
+        """Returns [G, width] modules in this layout, given the `teacher`'s [G, its width]."""
+        if self.teacher is self:
+            return rows
+        out = rows.new_zeros(len(rows), self.width)
+        found = self.teacher.views(rows)
+        for site, tensors in self.views(out).items():
+            for name, tensor in cast(TaughtMethod, self.method).finish(self.sites[site], found[site]).items():
+                tensors[name].copy_(tensor)
+        return out
+
     def views(self, rows: Tensor) -> dict[str, dict[str, Tensor]]:
         """Returns site -> name -> [G, *shape] views of module rows [G, width]."""
         found: dict[str, dict[str, Tensor]] = {}
@@ -80,13 +109,25 @@ class Layout:
         """Returns the modules with these `views` (or leaves like them), bound to a batch of G equal groups of rows."""
         return Bound(self, views, groups)
 
-    def fresh(self, keys: Sequence[str], seed: int) -> Tensor:
-        """Returns [keys, width] new modules; each depends on the seed and its own key alone."""
+    def fresh(self, keys: Sequence[str], seed: int, primer: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Returns [keys, width] new modules; each depends on the seed and its own key alone, and on the primer.
+
+        Args:
+            keys: of the units they are for.
+            seed: the run's seed.
+            primer: site -> what primed tensors start from [..., tokens, d]: its last tokens, over again if too few.
+        """
         bounds = torch.cat([torch.full((prod(c.shape),), c.bound) for c in self.columns])
         rows = torch.empty(len(keys), self.width)
         for row, key in enumerate(keys):
             rows[row] = torch.rand(self.width, generator=torch.Generator().manual_seed(derived_seed(seed, key)))
-        return (rows * 2 - 1) * bounds
+        rows = (rows * 2 - 1) * bounds
+        for column in self.columns if primer else ():
+            if column.primed and primer and column.site.name in primer:
+                given, count = primer[column.site.name].cpu(), column.shape[-2]
+                start = given[..., torch.arange(-count, 0) % given.shape[-2], :]
+                rows[:, column.start : column.stop] += start.flatten()
+        return rows
 
 
 def derived_seed(seed: int, *parts: str) -> int:

@@ -42,7 +42,7 @@ def score(
     pairs, back = np.unique(np.stack([units, texts], 1), axis=0, return_inverse=True)
     modules, start, size = np.unique(pairs[:, 0], return_index=True, return_counts=True)
     out = np.empty((len(pairs), context.prompt.columns), dtype=np.float32)
-    for members, slab in _plan(size, _read_rows(base, context)):
+    for members, slab in _plan(size, _read_rows(base, context, layout)):
         step = np.arange(slab.start, min(slab.stop, int(size[members].max())))
         real = step[None] < size[members, None]
         picked = start[members, None] + np.minimum(step[None], size[members, None] - 1)
@@ -57,9 +57,10 @@ def score(
     return out[back.ravel()]
 
 
-def _read_rows(base: FrozenBase, context: Context) -> int:
+def _read_rows(base: FrozenBase, context: Context, layout: Layout | None) -> int:
     """Returns how many rows one read takes within `READ_BYTES`."""
-    per_row = max(1, context.span_tokens) * base.family.width * 16 * base.dtype.itemsize
+    tokens = context.span_tokens + (layout.added_tokens if layout is not None else 0)
+    per_row = max(1, tokens) * base.family.width * 16 * base.dtype.itemsize
     return int(max(8, min(4096, READ_BYTES // per_row)))
 
 

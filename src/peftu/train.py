@@ -99,17 +99,21 @@ def train(
         progress: told the number of training rows done.
     """
     rows = torch.empty(len(units), layout.width)
+    trained = layout.teacher if start is None else layout
+    primer = base.primer(context) if start is None and trained.primed else None
     logs: list[UnitLog | None] = [None] * len(units)
     # Users of like length together: fewer part-filled batches. Which cohort a user is in changes nothing else.
     order = sorted(range(len(units)), key=lambda i: (len(units[i].train), units[i].key))
-    size = cohort_size(base, context, layout, spec)
+    size = cohort_size(base, context, trained, spec)
     for first in range(0, len(order), size):
         chosen = order[first : first + size]
         cohort = [units[i] for i in chosen]
-        begin = layout.fresh([u.key for u in cohort], seed) if start is None else start.expand(len(cohort), -1).clone()
-        loop = _Cohort(base, context, layout, cohort, spec, seed, begin.to(base.device), start is not None)
+        keys = [unit.key for unit in cohort]
+        begin = trained.fresh(keys, seed, primer) if start is None else start.expand(len(cohort), -1).clone()
+        loop = _Cohort(base, context, trained, cohort, spec, seed, begin.to(base.device), start is not None)
         loop.run(progress)
-        rows[torch.tensor(chosen)] = torch.where(torch.from_numpy(loop.diverged)[:, None], begin.cpu(), loop.best.cpu())
+        best = torch.where(torch.from_numpy(loop.diverged)[:, None], begin.cpu(), loop.best.cpu())
+        rows[torch.tensor(chosen)] = layout.finish(best) if start is None else best
         for place, i in enumerate(chosen):
             logs[i] = loop.log(place)
     return Trained(rows, [log for log in logs if log is not None])
@@ -118,7 +122,7 @@ def train(
 def cohort_size(base: FrozenBase, context: Context, layout: Layout, spec: TrainSpec) -> int:
     """Returns how many users are trained at once within `COHORT_BYTES`."""
     rows_bytes = 4 * layout.width * 7  # weights, gradient, two moments, best, start, one temporary
-    tokens = max(1, context.span_tokens) * spec.batch
+    tokens = max(1, context.span_tokens + layout.added_tokens) * spec.batch
     activations = tokens * context.region.depth * base.family.width * 24 * base.dtype.itemsize
     return int(max(1, min(512, COHORT_BYTES // (rows_bytes + activations))))
 

@@ -14,6 +14,7 @@ from peftu.methods.full import Full
 from peftu.methods.ia3 import Ia3
 from peftu.methods.lora import ALora, Lora
 from peftu.methods.method import ModuleMethod, TensorSpec
+from peftu.methods.p_tuning import PTuning
 from peftu.methods.personal_head import PersonalHead
 from peftu.methods.prefix_tuning import PrefixTuning
 from peftu.methods.prompt_tuning import PromptTuning
@@ -44,7 +45,7 @@ def test_lora(method: Lora, family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     "method",
-    [*(cls() for cls in OTHERS), PromptTuning(tokens=2), PrefixTuning(tokens=2)],
+    [*(cls() for cls in OTHERS), PromptTuning(tokens=2), PrefixTuning(tokens=2), PTuning(tokens=2, hidden=3)],
     ids=lambda method: method.card.name,
 )
 def test_every_other_method(method: ModuleMethod, family: str) -> None:
@@ -60,8 +61,10 @@ def test_every_other_method(method: ModuleMethod, family: str) -> None:
         (Lora(rank=16, alpha=2, targets=("down",), rslora=True), ["llama", "bert"]),
         (Pfeiffer(parallel=True, reduction=4, activation="gelu"), FAMILIES),
         (Vera(rank=4, targets=("k", "down"), seed=1, head=True), ["t5", "gpt2"]),
+        (PTuning(tokens=3, encoder="mlp", hidden=4), ["llama"]),
+        (PrefixTuning(tokens=2, init="random"), ["gpt2"]),
     ],
-    ids=["one-target", "head-alone", "rslora", "parallel", "vera-elsewhere"],
+    ids=["one-target", "head-alone", "rslora", "parallel", "vera-elsewhere", "p-mlp", "random-prefix"],
 )
 def test_other_knobs(method: ModuleMethod, families: list[str]) -> None:
     check_method(method, families)

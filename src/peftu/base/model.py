@@ -21,6 +21,7 @@ from peftu.base.families.encoder import Encoder
 from peftu.base.families.encoder_decoder import EncoderDecoder
 from peftu.base.families.encoder_decoder_writer import EncoderDecoderWriter
 from peftu.base.families.family import Context, Family, Progress
+from peftu.base.families.primer import primer
 from peftu.base.packed import Packed
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
@@ -112,6 +113,13 @@ class FrozenBase:
     def prefill(self, prompt: Prompt, texts: Sequence[Text], region: Region, progress: Progress = _silent) -> Context:
         """Returns what the region needs of each text, computed once for all users, epochs and methods."""
         return self.family.prefill(prompt, texts, region, progress)
+
+    def primer(self, context: Context) -> dict[str, Tensor]:
+        """Returns what the base makes of a context's instruction and label words, by site: where virtual tokens start.
+
+        That is states [tokens, d] at the region's floor, and keys and values [2, tokens, d] of a layer (not encoders').
+        """
+        return primer(self.family, context.prompt, context.region)
 
     def prefill_answers(
         self,

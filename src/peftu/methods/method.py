@@ -79,11 +79,14 @@ class TensorSpec:
         bound: a fresh tensor is uniform in [-bound, bound]; 0 makes zeros.
         switch: one number that is 0 in a fresh module and 1 from the first training step on. It is not learned, and
             not counted as a parameter. All virtual tokens of a module are left out while it is 0.
+        primed: a fresh tensor is what the base itself makes of instruction and label words (`FrozenBase.primer`), give
+            or take the bound; its next to last axis counts tokens.
     """
 
     shape: tuple[int, ...]
     bound: float = 0.0
     switch: bool = False
+    primed: bool = False
 
 
 class ModuleMethod(Protocol):
@@ -120,8 +123,24 @@ class EnteringMethod(ModuleMethod, Protocol):
 class VirtualMethod(ModuleMethod, Protocol):
     """A module method that puts virtual tokens beside the text's; no token is neutral, so it has a switch."""
 
+    tokens: int
+
     def virtual(self, site: "Site", p: Mapping[str, "Tensor"]) -> "Tensor":
         """Returns states [G, n, d_out] at a 'tokens' site, keys and values [G, 2, n, d_out] at a 'kv' site."""
+        ...
+
+
+@runtime_checkable
+class TaughtMethod(ModuleMethod, Protocol):
+    """A module method whose fresh modules are found by training another form; only this one's tensors are kept."""
+
+    @property
+    def teacher(self) -> ModuleMethod:
+        """Returns the method that is trained, at the same sites. From a warm start, this one itself is trained."""
+        ...
+
+    def finish(self, site: "Site", p: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
+        """Returns this method's tensors at a site [G, …], given the teacher's."""
         ...
 
 
@@ -140,6 +159,7 @@ methods: Registry[type[Any]] = Registry(
         "ia3": "peftu.methods.ia3:Ia3",
         "prompt-tuning": "peftu.methods.prompt_tuning:PromptTuning",
         "prefix-tuning": "peftu.methods.prefix_tuning:PrefixTuning",
+        "p-tuning": "peftu.methods.p_tuning:PTuning",
         "alora": "peftu.methods.lora:ALora",
         "vera": "peftu.methods.vera:Vera",
         "bitfit": "peftu.methods.bitfit:BitFit",

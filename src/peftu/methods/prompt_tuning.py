@@ -1,7 +1,7 @@
 """Prompt tuning: virtual tokens in front of the text, or of the answer (Lester et al. 2021, arXiv 2104.08691)."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -13,9 +13,14 @@ if TYPE_CHECKING:
 
     from peftu.base.sites import Site
 
+UNIFORM = 3**0.5  # half the width of a uniform distribution with peft's variance of one
+
 
 class PromptTuning(Module):
-    """`states` [G, tokens, d] enter at the region's floor; in peft they are `prompt_embeddings` (floor 0, span all)."""
+    """`states` [G, tokens, d] enter at the region's floor.
+
+    At depth=full,span=all they are peft's `prompt_embeddings`.
+    """
 
     card: ClassVar[MethodCard] = MethodCard(
         name="prompt-tuning",
@@ -30,12 +35,15 @@ class PromptTuning(Module):
     train_defaults: ClassVar[dict[str, Any]] = {"lr": 3e-2, "epochs": 8}
 
     tokens: int = Field(20, ge=1, description="Virtual tokens.")
+    init: Literal["text", "random"] = Field("text", description="Start as the prompt's own last tokens, or at random.")
 
     def inside(self, site: "Site") -> dict[str, TensorSpec]:
-        """Returns the virtual tokens' states."""
+        """Returns the virtual tokens' states, and the switch."""
         if site.kind != "tokens":
             return {}
-        return {"states": TensorSpec((self.tokens, site.d_out), 3**0.5), "switch": TensorSpec((), switch=True)}
+        bound = UNIFORM if self.init == "random" else 0.01
+        states = TensorSpec((self.tokens, site.d_out), bound, primed=self.init == "text")
+        return {"states": states, "switch": TensorSpec((), switch=True)}
 
     def virtual(self, site: "Site", p: Mapping[str, "Tensor"]) -> "Tensor":
         """Returns the virtual tokens' states [G, tokens, d]."""

@@ -119,6 +119,9 @@ class _Case:
             _hold(not torch.allclose(first, second, atol=1e-3), "modules that differ (or the base) score alike")
         self._batched(layout, moved, alone)
         self._own_rows_only(layout, moved)
+        if layout.teacher is not layout:
+            self._finishes(layout)
+            self.check(layout.teacher.method)
 
     def read(self, layout: Layout | None, rows: Tensor | None = None) -> Tensor:
         """Returns [modules × texts, labels] every text read with every module; without them, with the base."""
@@ -191,6 +194,15 @@ class _Case:
         for column in head:
             some[1, column.start : column.stop] = 0
         _hold(torch.equal(self.read(layout, some[[1]]), self.read(None)), "a module that is off is not the base")
+
+    def _finishes(self, layout: Layout) -> None:
+        """What is kept of a taught module scores as what was trained; a fresh one is kept as the base."""
+        teacher = layout.teacher
+        rows = teacher.fresh([f"user {number}" for number in range(USERS)], seed=0)
+        _hold(not layout.finish(rows)[:, layout.switches].any(), "a fresh module is kept as one that is on")
+        rows[1:, teacher.switches] = 1
+        apart = float((self.read(layout, layout.finish(rows)) - self.read(teacher, rows)).abs().max())
+        _hold(apart < CLOSE, f"what is kept of a module scores {apart:.1e} apart from what was trained")
 
     def _own_rows_only(self, layout: Layout, moved: Tensor) -> None:
         rows = moved.clone().requires_grad_()

@@ -73,13 +73,13 @@ class Encoder:
         found += virtual_sites(self.config, "encoder", layers.start, "encoder", layers)
         return [*found, Site("head", "head", "head", self.layers, "encoder", self.width, labels)]
 
-    def _tokens(self, texts: Sequence[str], max_tokens: int) -> tuple[list[list[int]], int]:
+    def tokens(self, texts: Sequence[str], max_tokens: int) -> tuple[list[list[int]], int]:
         """Returns the texts' tokens with the special ones, cut to the longest allowed, and how many were cut."""
         lists, cut = token_lists(self.tokenizer, texts, max_tokens, special=True)
         check_reach(self.config, max(map(len, lists)), self.first_place)
         return lists, cut
 
-    def _run(
+    def run(
         self,
         h_btd: Tensor,
         real: Tensor,
@@ -105,7 +105,7 @@ class Encoder:
     def prefill(self, prompt: Prompt, texts: Sequence[Text], region: Region, progress: Progress) -> Context:
         """Returns the hidden states at the region's floor (token ids where that is the embedding)."""
         floor = region.floor(self.layers)
-        lists, cut = self._tokens([prompt.body(text) for text in texts], prompt.max_tokens)
+        lists, cut = self.tokens([prompt.body(text) for text in texts], prompt.max_tokens)
         longest = max(map(len, lists))
         labels = [Text(f"{prompt.instruction} {word}") for word in prompt.words]
         state: dict[str, Any] = {"labels": self.embed(labels, prompt.max_tokens)}
@@ -115,7 +115,7 @@ class Encoder:
         at_floor: list[Tensor] = [torch.empty(0)] * len(lists)
         for batch in length_batches([len(tokens) for tokens in lists], PREFILL_TOKENS):
             ids, real = padded([lists[i] for i in batch], 0, self.device)
-            h_btd = self._run(self.embeddings(input_ids=ids), real, range(floor))
+            h_btd = self.run(self.embeddings(input_ids=ids), real, range(floor))
             for row, item in enumerate(batch):
                 at_floor[item] = h_btd[row, : len(lists[item])].clone()
             progress(len(batch))
@@ -145,9 +145,9 @@ class Encoder:
         attachment.tokens = flat.tokens
         h_btd, layers = ragged.unpad(h_btd)[None], range(floor, self.layers)
         if prefixes is None:
-            h_btd = self._run(h_btd, real, layers, instead=flat.attend)
+            h_btd = self.run(h_btd, real, layers, instead=flat.attend)
         else:
-            h_btd = self._run(h_btd, real, layers, ragged, prefixes)
+            h_btd = self.run(h_btd, real, layers, ragged, prefixes)
         return self._pool(ragged.pad(h_btd[0]), real & (step >= before[:, None]))
 
     def scores(self, context: Context, hidden: Sequence[Tensor]) -> Tensor:
@@ -161,9 +161,9 @@ class Encoder:
     @torch.no_grad()
     def embed(self, texts: Sequence[Text], max_tokens: int) -> Tensor:
         """Returns [texts, d] unit sentence vectors, as sentence-transformers gives for a mean-pooled model."""
-        lists, _ = self._tokens([Prompt.body(text) for text in texts], max_tokens)
+        lists, _ = self.tokens([Prompt.body(text) for text in texts], max_tokens)
         out = torch.empty(len(lists), self.width, device=self.device)
         for batch in length_batches([len(tokens) for tokens in lists], PREFILL_TOKENS):
             ids, real = padded([lists[i] for i in batch], 0, self.device)
-            out[batch] = unit(self._pool(self._run(self.embeddings(input_ids=ids), real, range(self.layers)), real))
+            out[batch] = unit(self._pool(self.run(self.embeddings(input_ids=ids), real, range(self.layers)), real))
         return out
