@@ -33,7 +33,8 @@ class Houlsby(Module):
         needs_base="yes",
         source="arXiv 1902.00751",
     )
-    train_defaults: ClassVar[dict[str, Any]] = {"lr": 1e-3, "epochs": 8}
+    train_defaults: ClassVar[dict[str, Any]] = {"lr": 3e-4, "epochs": 8}
+    search: ClassVar[dict[str, tuple[Any, ...]]] = {"reduction": (128, 64, 32, 16, 8)}
 
     reduction: int = Field(16, ge=1, description="The base's width over the bottleneck's.")
     activation: Literal["relu", "gelu", "silu"] = "silu"

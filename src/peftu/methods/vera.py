@@ -35,6 +35,7 @@ class Vera(Module):
         source="arXiv 2310.11454",
     )
     train_defaults: ClassVar[dict[str, Any]] = {"lr": 1e-2, "epochs": 8}
+    search: ClassVar[dict[str, tuple[Any, ...]]] = {"rank": (64, 128, 256, 512)}
 
     rank: int = Field(256, ge=1)
     start: float = Field(0.1, gt=0, description="What d starts at.")
