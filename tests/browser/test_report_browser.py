@@ -8,8 +8,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from peftu.report.example import example_run
+from peftu.report.example import example_view
 from peftu.report.html import render
+from peftu.report.view import RunView
 
 CHROMIUM = os.environ.get("PEFTU_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -26,13 +27,15 @@ WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 400, "height": 800}
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A report over one run, and one over two."""
     folder = tmp_path_factory.mktemp("reports")
-    record, scores = example_run(24, seeds=2)
-    few = tuple(method for method in record.methods if method.method in ("user-majority", "lora[r=4]"))
-    chosen = pl.col("method").is_in([method.method for method in few])
-    small = (record.model_copy(update={"methods": few}), scores.filter(chosen))
-    four = tuple(method for method in record.methods if method.base)
-    bare = (record.model_copy(update={"methods": four}), scores.filter(pl.col("base").is_not_null()))
-    return {"one": render([(record, scores)], folder / "one.html"), "two": render([small, bare], folder / "two.html")}
+    view = example_view(24, seeds=2)
+    few = tuple(method for method in view.record.methods if method.method in ("user-majority", "lora[r=4]"))
+    small = view.scores.filter(pl.col("method").is_in([method.method for method in few]))
+    four = tuple(method for method in view.record.methods if method.base)
+    runs = [
+        RunView(view.record.model_copy(update={"methods": few}), small),
+        RunView(view.record.model_copy(update={"methods": four}), view.scores.filter(pl.col("base").is_not_null())),
+    ]
+    return {"one": render([view], folder / "one.html"), "two": render(runs, folder / "two.html")}
 
 
 @pytest.fixture(scope="module")

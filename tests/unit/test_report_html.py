@@ -16,7 +16,7 @@ from peftu.report.html import render, render_folders
 from peftu.report.sections.training import training
 from peftu.report.verdict import verdict
 from peftu.report.view import RunView
-from peftu.results import RunRecord, TaskSummary, finish_folder, start_folder, summarise
+from peftu.results import TaskSummary, finish_folder, start_folder, summarise
 
 RECORD, SCORES = example_run(14, seeds=2)
 VOID = {"meta", "link", "br", "img", "hr", "wbr", "input"}
@@ -54,15 +54,15 @@ class Page(HTMLParser):
         return " ".join("".join(self.words).split())
 
 
-def few(names: tuple[str, ...] = ("user-majority", "mixed-head")) -> tuple[RunRecord, pl.DataFrame]:
+def few(names: tuple[str, ...] = ("user-majority", "mixed-head")) -> RunView:
     """Returns the run with some of its methods only; charts take their time."""
     scores = SCORES.filter(pl.col("method").is_in(names))
-    return RECORD.model_copy(update={"methods": tuple(summarise(scores, CARD))}), scores
+    return RunView(RECORD.model_copy(update={"methods": tuple(summarise(scores, CARD))}), scores)
 
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return render([(RECORD, SCORES)], tmp_path_factory.mktemp("report")).read_text()
+    return render([RunView(RECORD, SCORES)], tmp_path_factory.mktemp("report")).read_text()
 
 
 @pytest.fixture(scope="module")
@@ -135,13 +135,14 @@ def test_several_runs_stand_in_one_report(tmp_path: Path) -> None:
 
 
 def test_names_are_never_markup(tmp_path: Path) -> None:
-    record, scores = few()
+    view = few()
+    record, scores = view.record, view.scores
     wicked = "<script>alert(1)</script>"
     scores = scores.with_columns(method=pl.col("method").replace({"mixed-head": wicked}))
     methods = tuple(summarise(scores, CARD))
     task = record.task.model_copy(update={"title": wicked, "citation": wicked})
     record = record.model_copy(update={"methods": methods, "task": task, "command": wicked, "spec": {"task": wicked}})
-    page = Page(render([(record, scores)], tmp_path / "r.html").read_text())
+    page = Page(render([RunView(record, scores)], tmp_path / "r.html").read_text())
     assert [tag for tag, _ in page.tags].count("script") == 1
     assert wicked in page.text
 
@@ -153,8 +154,9 @@ def test_without_user_majority_the_page_says_so(tmp_path: Path) -> None:
 
 
 def test_without_training_counts_there_is_no_such_part(tmp_path: Path) -> None:
-    record, scores = few()
-    page = Page(render([(record, scores.drop("n_train"))], tmp_path / "r.html").read_text())
+    view = few()
+    record, scores = view.record, view.scores
+    page = Page(render([RunView(record, scores.drop("n_train"))], tmp_path / "r.html").read_text())
     assert "Does more training data help?" not in page.text
     assert training(RunView(record, scores)) is not None
     assert training(RunView(record, scores.with_columns(n_train=pl.lit(12)))) is None
@@ -162,7 +164,7 @@ def test_without_training_counts_there_is_no_such_part(tmp_path: Path) -> None:
 
 def test_a_failed_run_without_results_still_has_a_page(tmp_path: Path) -> None:
     record = RECORD.model_copy(update={"methods": (), "status": "failed", "error": "out of memory"})
-    page = Page(render([(record, SCORES.clear())], tmp_path / "r.html").read_text())
+    page = Page(render([RunView(record, SCORES.clear())], tmp_path / "r.html").read_text())
     assert "This run failed" in page.text
     assert "out of memory" in page.text
 
@@ -173,23 +175,25 @@ def test_one_user_and_a_method_never_scored(tmp_path: Path) -> None:
     one = one.with_columns(pl.when(silent).then(None).otherwise(name).alias(name) for name in ("accuracy", "macro_f1"))
     one = one.with_columns(n_scored=pl.when(silent).then(0).otherwise("n_scored"))
     record = RECORD.model_copy(update={"methods": tuple(summarise(one, CARD)), "users": 1})
-    page = Page(render([(record, one)], tmp_path / "r.html").read_text())
+    page = Page(render([RunView(record, one)], tmp_path / "r.html").read_text())
     assert "1 users are too few" in page.text
     assert "40 rows not scored" in page.text
 
 
 def test_ordinal_tasks_count_in_steps(tmp_path: Path) -> None:
-    record, scores = few()
+    view = few()
+    record, scores = view.record, view.scores
     card = CARD.model_copy(update={"kind": "ordinal", "main_metric": "mae"})
     scores = scores.with_columns(mae=2 * (1 - pl.col("accuracy")))
     record = record.model_copy(update={"methods": tuple(summarise(scores, card)), "task": TaskSummary.of(card)})
-    page = Page(render([(record, scores)], tmp_path / "r.html").read_text())
+    page = Page(render([RunView(record, scores)], tmp_path / "r.html").read_text())
     assert "lower is better" in page.text
     assert "steps" in page.text
 
 
 def test_folders_are_checked_before_they_are_shown(tmp_path: Path) -> None:
-    record, scores = few(("user-majority",))
+    view = few(("user-majority",))
+    record, scores = view.record, view.scores
     folder = start_folder(tmp_path / "run")
     scores.write_parquet(folder / "user_scores.parquet")
     with pytest.raises(PeftuError, match="did not finish"):

@@ -32,6 +32,7 @@ from peftu.execute.stored import MODULES
 from peftu.judge import JUDGEMENT, Evidence, judge, write_judgement
 from peftu.metrics import metrics, user_scores
 from peftu.report.html import render
+from peftu.report.view import RunView
 from peftu.results import (
     PREDICTIONS,
     RECORD,
@@ -103,7 +104,8 @@ def run(
         scores = user_scores(predictions, table.card, _train_counts(problems))
         scores.write_parquet(folder / USER_SCORES)
         results = _results(jobs, scores, table.card, _costs(jobs, cells, problems))
-        write_judgement(judge(Evidence(predictions, table.card, scores, results, table.frame)), folder)
+        judgement = judge(Evidence(predictions, table.card, scores, results, table.frame))
+        write_judgement(judgement, folder)
         _write_log(folder / TRAIN_LOG, jobs, cells, problems)
     first = splits[spec.seeds[0]]
     record = RunRecord(
@@ -134,7 +136,7 @@ def run(
         ),
     )
     record = finish_folder(folder, record)
-    render([(record, scores)], folder / REPORT)
+    render([RunView(record, scores, judgement)], folder / REPORT)
     return record
 
 

@@ -1,7 +1,9 @@
 """What a section of the report is made of, before it meets the page: ``templates/blocks.html.j2`` draws each kind."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from peftu.report.words import NOTHING
 
 
 @dataclass(frozen=True)
@@ -13,6 +15,7 @@ class Table:
         head: headings.
         rows: cells as they are shown; one for each heading.
         words: places of columns that hold words: they stand left and may wrap.
+        summary: where it has one, the table is folded away under it.
     """
 
     kind: ClassVar[str] = "table"
@@ -20,6 +23,17 @@ class Table:
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     words: tuple[int, ...] = ()
+    summary: str = ""
+
+    def known(self) -> "Table":
+        """Returns the table without columns that have nothing in any row."""
+        kept = [place for place in range(len(self.head)) if any(row[place] != NOTHING for row in self.rows)]
+        return replace(
+            self,
+            head=tuple(self.head[place] for place in kept),
+            rows=tuple(tuple(row[place] for place in kept) for row in self.rows),
+            words=tuple(number for number, place in enumerate(kept) if place in self.words),
+        )
 
 
 @dataclass(frozen=True)
@@ -51,7 +65,7 @@ class Pictures:
         numbers: the pictures' text alternative.
         lead: what stands above them.
         key: whether the colours of helped, unchanged and hurt need a key.
-        wide: pictures of about half the page's width, not a third.
+        columns: how many pictures stand side by side where there is room.
     """
 
     kind: ClassVar[str] = "pictures"
@@ -60,7 +74,7 @@ class Pictures:
     numbers: Table | None = None
     lead: str = ""
     key: bool = False
-    wide: bool = False
+    columns: Literal[1, 2, 3] = 3
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,11 @@ import polars as pl
 
 from peftu.config import MethodSpec, RunSpec
 from peftu.data.task import TaskCard
+from peftu.judge import Evidence, judge
 from peftu.metrics import PREDICTIONS, user_scores
+from peftu.report.view import RunView
 from peftu.results import CostTotals, Hashes, MethodCost, MethodResult, RunRecord, Scope, TaskSummary, summarise
+from peftu.stats import Doubles
 
 CARD = TaskCard(
     name="invented",
@@ -59,6 +62,18 @@ def example_run(users: int = 20, seeds: int = 3, test_rows: int = 20) -> tuple[R
     >>> record.users, len(record.methods)
     (12, 6)
     """
+    record, scores, _ = _invented(users, seeds, test_rows)
+    return record, scores
+
+
+def example_view(users: int = 20, seeds: int = 3, test_rows: int = 20) -> RunView:
+    """Returns a finished run of invented results, judged."""
+    record, scores, predictions = _invented(users, seeds, test_rows)
+    return RunView(record, scores, judge(Evidence(predictions, CARD, scores, record.methods)))
+
+
+def _invented(users: int, seeds: int, test_rows: int) -> tuple[RunRecord, pl.DataFrame, pl.DataFrame]:
+    """Returns record, user scores and predictions."""
     rng = np.random.default_rng(7)
     train = rng.integers(8, 200, users)
     ease = rng.normal(0, 0.1, users)
@@ -76,50 +91,53 @@ def example_run(users: int = 20, seeds: int = 3, test_rows: int = 20) -> tuple[R
             "n_train": np.tile(train, seeds),
         }
     )
-    scores = user_scores(pl.concat(parts), CARD, n_train)
+    predictions = pl.concat(parts)
+    scores = user_scores(predictions, CARD, n_train)
     costs = {
         (method.name, method.base): method.cost.model_copy(
-            update={"seconds_per_user": seconds, "peak_rss_bytes": 400_000_000 + int(1e8 * seconds)}
+            update={
+                "seconds_per_user": seconds, "ms_per_answer": 20 * seconds, "peak_rss_bytes": int(4e8 + 1e8 * seconds),
+            }
         )
         for method, seconds in zip(_METHODS, _SECONDS, strict=True)
-    }
+    }  # fmt: skip
     results = summarise(scores, CARD, costs)
     scopes = {method.name: method.scope for method in _METHODS}
     untrained = ("user-majority", "zero-shot")
-    return _record(
-        users,
-        seeds,
-        [r.model_copy(update={"scope": scopes[r.method], "trained": r.method not in untrained}) for r in results],
-    ), scores
+    tagged = [r.model_copy(update={"scope": scopes[r.method], "trained": r.method not in untrained}) for r in results]
+    return _record(users, seeds, tagged), scores, predictions
 
 
-def _predict(
-    method: _Invented,
-    seed: int,
-    right: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
-    rows: int,
-    rng: np.random.Generator,
-) -> pl.DataFrame:
-    """Returns predictions that are right with each user's chance."""
-    users = len(right)
-    gold = np.random.default_rng(seed).integers(0, 3, users * rows)  # the same for every method
+def _predict(method: _Invented, seed: int, right: Doubles, rows: int, rng: np.random.Generator) -> pl.DataFrame:
+    """Returns predictions that are right with each user's chance; everybody judges the same items."""
+    users, labels = len(right), np.array(CARD.labels)
+    gold = _judgements(users, rows, seed)
     wrong = rng.random(users * rows) >= np.repeat(right, rows)
     said = (gold + wrong * rng.integers(1, 3, users * rows)) % 3
-    labels = np.array(CARD.labels)
+    sure = np.clip(np.repeat(right, rows) + rng.normal(0.05, 0.1, users * rows), 0.35, 0.99)
+    chances = np.where(said[:, None] == np.arange(3), sure[:, None], (1 - sure[:, None]) / 2)
     return pl.DataFrame(
         {
             "method": method.name,
             "base": pl.Series([method.base] * users * rows, dtype=pl.String),
             "seed": seed,
             "user_id": np.repeat([f"key-{user}" for user in range(users)], rows),
-            "item_id": [str(item) for item in range(users * rows)],
+            "item_id": [f"{seed}-{item}" for item in range(rows)] * users,
             "part": "test",
             "target": labels[gold][:, None].tolist(),
             "predicted": labels[said][:, None].tolist(),
-            "scores": [[-1.0, -1.0, -1.0]] * (users * rows),
+            "scores": np.log(chances).tolist(),
         },
         schema_overrides={name: PREDICTIONS[name] for name in ("base", "seed", "scores")},
     ).select(*PREDICTIONS)
+
+
+def _judgements(users: int, rows: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Returns [users * rows] places of labels: most users follow the item, some follow themselves."""
+    rng = np.random.default_rng(seed)
+    common = np.tile(rng.choice(3, rows, p=(0.5, 0.2, 0.3)), users)
+    apart = rng.random(users * rows) < np.repeat(np.linspace(0.05, 0.6, users), rows)
+    return np.where(apart, rng.integers(0, 3, users * rows), common)
 
 
 def _record(users: int, seeds: int, results: list[MethodResult]) -> RunRecord:
@@ -148,6 +166,16 @@ def _record(users: int, seeds: int, results: list[MethodResult]) -> RunRecord:
         users=users,
         excluded_users={"fewer than 10 items": users // 5, "test part would be empty": 1},
         truncated_texts={"smollm2": 3},
+        statistics={
+            "users": users,
+            "texts": 20 * seeds,
+            "annotations": 20 * seeds * users,
+            "examples_per_user": 20.0 * seeds,
+            "users_per_text": float(users),
+            "label_shares": {"calm": 0.45, "cross": 0.24, "glad": 0.31},
+            "alpha": 0.21,
+            "alpha_metric": "nominal",
+        },
         leakage={
             str(seed): {"test_rows": users * 20, "text_seen_same_user": 0.0, "text_seen_other_users": 0.94 + seed / 100}
             for seed in range(seeds)

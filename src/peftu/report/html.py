@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import polars as pl
-
 from peftu import __version__
 from peftu.errors import PeftuError
+from peftu.judge import read_judgement
 from peftu.report.view import RunView
 from peftu.report.words import NOTHING
 from peftu.results import RunRecord, load_run, write_atomic
@@ -35,14 +34,14 @@ class Chapter:
     best: tuple[str, str, str]
 
 
-def render(runs: Sequence[tuple[RunRecord, pl.DataFrame]], out: Path) -> Path:
+def render(runs: Sequence[RunView], out: Path) -> Path:
     """Returns the path of the report over these runs: one file that loads nothing from elsewhere.
 
     Its one script sorts and filters; the page forbids every other one, and every request. Users appear as
     'user 1…n', in the order of their sorted keys; keys, items and texts appear nowhere.
 
     Args:
-        runs: records with the frames that ``peftu.metrics.user_scores`` made for them.
+        runs: records with their user scores and judgements.
         out: the HTML file to write, or the folder to put ``report.html`` into.
 
     Raises:
@@ -53,7 +52,7 @@ def render(runs: Sequence[tuple[RunRecord, pl.DataFrame]], out: Path) -> Path:
     try:
         import jinja2
 
-        chapters = [_chapter(number, RunView(*run)) for number, run in enumerate(runs, start=1)]
+        chapters = [_chapter(number, run) for number, run in enumerate(runs, start=1)]
     except ImportError as error:
         raise PeftuError(_EXTRA) from error
     environment = jinja2.Environment(
@@ -65,7 +64,7 @@ def render(runs: Sequence[tuple[RunRecord, pl.DataFrame]], out: Path) -> Path:
     )
     load = environment.loader.get_source if environment.loader else None
     css, script = (load(environment, name)[0] if load else "" for name in ("report.css", "report.js"))
-    tasks = list(dict.fromkeys(record.task.title for record, _ in runs))
+    tasks = list(dict.fromkeys(run.record.task.title for run in runs))
     html = environment.get_template("report.html.j2").render(
         title=f"Was personalising worth it? {' · '.join(tasks)}",
         subtitle=f"Small personal modules on a frozen language model, judged user by user: {', '.join(tasks)}.",
@@ -98,4 +97,4 @@ def render_folders(folders: Sequence[Path], out: Path) -> Path:
         PeftuError: a folder is unfinished or changed, or the 'report' extra is not installed.
     """
     loaded = [load_run(folder) for folder in folders]
-    return render([(run.record, run.user_scores()) for run in loaded], out)
+    return render([RunView(run.record, run.user_scores(), read_judgement(run.folder)) for run in loaded], out)

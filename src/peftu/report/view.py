@@ -5,6 +5,7 @@ from functools import cached_property
 
 import polars as pl
 
+from peftu.judge import Judgement
 from peftu.metrics import metrics
 from peftu.report.terminal import ranked
 from peftu.report.verdict import Verdict, verdict
@@ -15,15 +16,17 @@ from peftu.stats import Doubles, System, UserMatrix, differences, user_matrix
 
 @dataclass(frozen=True)
 class RunView:
-    """A record with its user scores, and what several sections want to know of them.
+    """A record with its user scores and judgement, and what several sections want to know of them.
 
     Attributes:
         record: the run.
         scores: the frame that ``peftu.metrics.user_scores`` made for it.
+        judgement: what ``peftu.judge.judge`` made of it; None for runs from before there were any.
     """
 
     record: RunRecord
     scores: pl.DataFrame
+    judgement: Judgement | None = None
 
     @cached_property
     def scale(self) -> Scale:
@@ -74,6 +77,15 @@ class RunView:
         """Returns a method's name for titles: without its base where no other line has that name."""
         alone = sum(other.method == result.method for other in self.ranked) == 1
         return result.method if alone else result.label
+
+    @cached_property
+    def by_label(self) -> dict[str, MethodResult]:
+        """Returns label -> result; a judgement names methods by their labels."""
+        return {result.label: result for result in self.ranked}
+
+    def name(self, label: str) -> str:
+        """Returns the short name of a label; the label itself where the record has no such line."""
+        return self.short(self.by_label[label]) if label in self.by_label else label
 
     def habit_gain(self, result: MethodResult) -> Score:
         """Returns a method's mean gain over user-majority."""

@@ -1,6 +1,9 @@
 """How numbers are written for people."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import polars as pl
 
 from peftu.metrics import Metric
 from peftu.results import Score
@@ -15,6 +18,11 @@ class Scale:
     """Writes values and gains of a metric: shares as percentages, their gains in percentage points."""
 
     metric: Metric
+
+    @classmethod
+    def of_shares(cls) -> "Scale":
+        """Returns a scale that writes any share as a percentage."""
+        return cls(Metric("share", "Share", (), "rows", pl.lit(0)))
 
     @property
     def factor(self) -> float:
@@ -102,6 +110,12 @@ def data_size(value: float | None) -> str:
 def count(value: float | None) -> str:
     """Returns '69 120', with a thin space between thousands."""
     return NOTHING if value is None else f"{value:,.0f}".replace(",", "\u202f")
+
+
+def join(names: Sequence[str]) -> str:
+    """Returns 'a', 'a and b' or 'a, b and c'."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def plural(number: float, noun: str) -> str:

@@ -10,11 +10,10 @@ import polars as pl
 from peftu.report.charts.theme import HELPED, HURT, MUTED, SAME_COLOUR, gain_axis, log_ticks, svg, zero_line
 from peftu.report.words import Scale
 from peftu.results import Score
-from peftu.stats import SAME, Doubles, interval
+from peftu.stats import SAME, Doubles
 
 _MOST_BARS = 200
 _MOST_DOTS = 200
-_FEWEST_A_BIN = 6
 
 
 class Bin(NamedTuple):
@@ -24,6 +23,13 @@ class Bin(NamedTuple):
     gain: float
     low: float
     high: float
+
+
+class Dots(NamedTuple):
+    """Single users: what they are ordered by, and their gains in the metric's own unit."""
+
+    at: Doubles
+    gains: Doubles
 
 
 def gain_panel(gains: Doubles, mean: Score, scale: Scale, domain: tuple[float, float]) -> str:
@@ -59,28 +65,32 @@ def gain_panel(gains: Doubles, mean: Score, scale: Scale, domain: tuple[float, f
     return svg(alt.layer(*_mean_band(mean, scale, domain), sides, ticks, zero_line(y)))
 
 
-def along_panel(
-    gains: Doubles, along: Doubles, bins: Sequence[Bin], scale: Scale, domain: tuple[float, float], title: str
-) -> str:
-    """Returns each user's gain against something known of the user, with means and intervals of bins of users.
+def along_panel(bins: Sequence[Bin], dots: Dots | None, scale: Scale, domain: tuple[float, float], title: str) -> str:
+    """Returns means and intervals of groups of users in the order of something known of them, over the users.
 
     The axis is logarithmic where the largest value is over ten times the smallest one.
+
+    Args:
+        bins: groups of users, gains as they are shown.
+        dots: the users themselves, where they are known.
+        scale: how gains are written.
+        domain: of the gains.
+        title: of what the users are ordered by.
     """
-    low, high = float(along.min()), float(along.max())
+    along = [*(bin_.at for bin_ in bins), *([] if dots is None else dots.at.tolist())]
+    low, high = min(along), max(along)
     wide = low >= 1 and high > 10 * low
     x_scale = alt.Scale(type="log" if wide else "linear", domain=[low, high], nice=not wide, padding=8, zero=False)
     axis = alt.Axis(tickCount=4, values=log_ticks(low, high) if wide else alt.Undefined, format="~r")
     x = alt.X("at:Q", scale=x_scale, axis=axis, title=title + (" (log scale)" if wide else ""))
     y = gain_axis(scale, domain)
-    keep = np.random.default_rng(0).permutation(len(gains))[:_MOST_DOTS]
-    dots = pl.DataFrame({"at": along[keep], "gain": gains[keep] * scale.factor})
-    layers = [
-        zero_line(y),
-        alt.Chart(dots).mark_point(filled=True, size=26, opacity=0.4, color=SAME_COLOUR).encode(x=x, y=y),
-    ]
+    layers = [zero_line(y)]
+    if dots is not None:
+        keep = np.random.default_rng(0).permutation(len(dots.at))[:_MOST_DOTS]
+        users = alt.Chart(pl.DataFrame({"at": dots.at[keep], "gain": dots.gains[keep] * scale.factor}))
+        layers.append(users.mark_point(filled=True, size=26, opacity=0.4, color=SAME_COLOUR).encode(x=x, y=y))
     if bins:
-        frame = pl.DataFrame(bins, schema=Bin._fields, orient="row")
-        means = alt.Chart(frame.with_columns(pl.col("gain", "low", "high") * scale.factor))
+        means = alt.Chart(pl.DataFrame(bins, schema=Bin._fields, orient="row"))
         bottom = gain_axis(scale, domain, "low")
         layers += [
             means.mark_rule(strokeWidth=3, color=HELPED).encode(x=x, y=bottom, y2="high:Q"),
@@ -88,22 +98,6 @@ def along_panel(
             means.mark_point(filled=True, size=70, opacity=1, color=HELPED).encode(x=x, y=y),
         ]
     return svg(alt.layer(*layers))
-
-
-def binned_gains(gains: Doubles, along: Doubles) -> list[Bin]:
-    """Returns up to five about equally large groups of users, by what they are ordered by; none for too few users."""
-    wanted = min(5, len(gains) // _FEWEST_A_BIN)
-    if wanted < 2:
-        return []
-    cuts = np.unique(np.quantile(along, np.linspace(0, 1, wanted + 1)[1:-1]))
-    place = np.searchsorted(cuts, along, side="left")
-    groups = [np.flatnonzero(place == number) for number in range(len(cuts) + 1)]
-    estimates = [(group, interval(gains[group])) for group in groups if len(group) >= _FEWEST_A_BIN - 1]
-    return [
-        Bin(float(np.median(along[group])), estimate.mean, estimate.low, estimate.high)
-        for group, estimate in estimates
-        if estimate.mean is not None and estimate.low is not None and estimate.high is not None
-    ]
 
 
 def gain_domain(gains: Doubles, scale: Scale) -> tuple[float, float]:

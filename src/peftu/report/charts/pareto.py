@@ -25,18 +25,6 @@ class Point(NamedTuple):
     beaten: bool
 
 
-def frontier(costs: Sequence[float], scores: Sequence[float]) -> list[bool]:
-    """Returns for each method whether another one costs no more, scores no less, and differs in one of these.
-
-    ``scores`` are higher for better.
-    """
-    pairs = list(zip(costs, scores, strict=True))
-    return [
-        any(other <= cost and better >= score and (other, better) != (cost, score) for other, better in pairs)
-        for cost, score in pairs
-    ]
-
-
 def pareto_panel(points: Sequence[Point], scale: Scale, title: str, label: str, smallest: float) -> str:
     """Returns methods as dots, the cost on a logarithmic axis, and the line of those that nothing beats.
 

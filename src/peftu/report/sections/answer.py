@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from peftu.report.sections.trends import direction
 from peftu.report.verdict import Verdict
 from peftu.report.view import RunView
 from peftu.report.words import count, data_size, plural, seconds
-
-_WORST = 0.1
+from peftu.results import USER_MAJORITY, plain_name
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,23 @@ def _for_whom(view: RunView) -> str:
     best = view.verdict.method
     if best is None or view.reference is None:
         return ""
-    gains = view.gains(best)
-    gains = np.sort(gains[~np.isnan(gains)])
-    worst = float(gains[: max(1, round(_WORST * len(gains)))].mean())
-    loss = f" The tenth of users that it serves worst gets {view.scale.signed(worst)} {view.scale.unit} on average."
-    return view.verdict.whom + (loss if worst < 0 else "")
+    found = view.judgement
+    trend = (
+        next((one for one in found.trends if (one.label, one.by) == (best.label, "distance")), None) if found else None
+    )
+    words = {"grows": " The further a user is from the majority, the more it helps.",
+             "shrinks": " It helps those most who think like the majority.", None: ""}  # fmt: skip
+    return view.verdict.whom + words[direction(trend) if trend else None] + _worst(view, best.label)
+
+
+def _worst(view: RunView, label: str) -> str:
+    """Returns what the worst served get, under the method and under habit."""
+    worst = view.judgement.worst if view.judgement else ()
+    tail = next((one for one in worst if one.label == label and plain_name(one.against) == USER_MAJORITY), None)
+    if tail is None or tail.score.mean is None:
+        return ""
+    own, habit = (view.scale.number(score.mean) for score in (tail.score, tail.reference))
+    return f" The tenth of users it serves worst scores {own} on average; under habit the worst tenth scores {habit}."
 
 
 def _how_sure(view: RunView) -> str:
@@ -69,6 +81,9 @@ def _how_sure(view: RunView) -> str:
             f" With other users of the same kind, an average gain anywhere from {low} to {high} {view.scale.unit} is"
             " plausible (95 % interval)."
         )
+    detectable = view.judgement.detectable if view.judgement else None
+    if detectable is not None:
+        text += f" True gains below {view.scale.number(detectable)} {view.scale.unit} are easily missed here."
     return text
 
 

@@ -5,7 +5,8 @@ from typing import Literal
 
 from peftu.metrics import metrics
 from peftu.report.blocks import Picture
-from peftu.report.charts.board import leaderboard_chart
+from peftu.report.charts.rows import Row, method_rows
+from peftu.report.sections.tables import span
 from peftu.report.view import RunView
 from peftu.report.words import Scale, count, data_size, plural, seconds
 from peftu.results import GLOBAL, REFERENCES, USER_MAJORITY, MethodResult, Score
@@ -134,11 +135,16 @@ def _picture(view: RunView) -> Picture | None:
     scored = [result for result in view.ranked if result.mean is not None]
     if not scored:
         return None
+    factor = view.scale.factor
+    rows = [
+        Row(result.label, *span(Score(mean=result.mean, ci=result.ci), factor), result.personal) for result in scored
+    ]
+    line = None if view.majority is None else view.majority * factor
     values = "; ".join(f"{result.label} {view.scale.score(Score(mean=result.mean, ci=result.ci))}" for result in scored)
     return Picture(
         title=_finding(view, scored),
-        svg=leaderboard_chart(scored, view.scale, view.majority),
-        narrow=leaderboard_chart(scored, view.scale, view.majority, narrow=True),
+        svg=method_rows(rows, view.scale.title, line),
+        narrow=method_rows(rows, view.scale.title, line, narrow=True),
         alt=f"{view.scale.title} with intervals. {values}",
     )
 

@@ -2,8 +2,9 @@
 
 from typing import NamedTuple
 
+from peftu.judge.cost import pareto
 from peftu.report.blocks import Block, Picture, Pictures, Section, Table, Words
-from peftu.report.charts.pareto import Point, frontier, pareto_panel
+from peftu.report.charts.pareto import Point, pareto_panel
 from peftu.report.view import RunView
 from peftu.report.words import count, data_size, plural, seconds
 
@@ -12,6 +13,7 @@ _BYTES = (
     "datum.value >= 1e3 ? datum.value / 1e3 + ' kB' : datum.value + ' B'"
 )
 _SECONDS = "datum.value >= 1 ? datum.value + ' s' : format(datum.value * 1000, '~r') + ' ms'"
+_MILLISECONDS = "datum.value >= 1000 ? datum.value / 1000 + ' s' : datum.value + ' ms'"
 
 
 class _Price(NamedTuple):
@@ -26,7 +28,8 @@ class _Price(NamedTuple):
 
 _PRICES = (
     _Price("bytes_per_user", "stored size", "stored bytes a user (log scale)", _BYTES, 1.0),
-    _Price("seconds_per_user", "time", "seconds a user (log scale)", _SECONDS, 0.001),
+    _Price("seconds_per_user", "time", "time to train a user (log scale)", _SECONDS, 0.001),
+    _Price("ms_per_answer", "time an answer", "time to answer once (log scale)", _MILLISECONDS, 0.001),
 )
 
 
@@ -39,7 +42,7 @@ def cost(view: RunView) -> Section | None:
         "Up and to the left is better. On the dashed line stand the methods that no other one beats: each of the rest "
         "has one that scores at least as well and costs no more."
     )
-    blocks: list[Block] = [Pictures(pictures, lead=lead, wide=True)] if pictures else []
+    blocks: list[Block] = [Pictures(pictures, lead=lead, columns=2)] if pictures else []
     blocks.append(_table(view))
     totals = _totals(view)
     blocks += [Words(f"The whole run: {totals}.")] if totals else []
@@ -54,13 +57,13 @@ def _picture(view: RunView, price: _Price) -> Picture | None:
     ]
     if len(priced) < 2:
         return None
-    sign = 1 if view.scale.metric.higher_is_better else -1
-    beaten = frontier([value for _, value, _ in priced], [sign * mean for *_, mean in priced])
+    better = view.scale.metric.higher_is_better
+    front = {one.label for one in pareto(view.ranked, higher_is_better=better) if price.field in one.front}
     points = [
-        Point(view.short(result), value, mean, result.personal, lost)
-        for (result, value, mean), lost in zip(priced, beaten, strict=True)
+        Point(view.short(result), value, mean, result.personal, result.label not in front)
+        for result, value, mean in priced
     ]
-    kept = [result for (result, *_), lost in zip(priced, beaten, strict=True) if not lost]
+    kept = [result for result, *_ in priced if result.label in front]
     return Picture(
         title=_finding(price, [view.short(result) for result in kept]),
         svg=pareto_panel(points, view.scale, price.title, price.label, price.smallest),
@@ -79,19 +82,20 @@ def _finding(price: _Price, names: list[str]) -> str:
 def _table(view: RunView) -> Table:
     where = view.record.environment
     machine = f" on {where.cpu}" if where.cpu else ""
-    head = ("method", "time", "users an hour", "parameters", "stored size", "peak memory")
+    head = ("method", "time", "users an hour", "time an answer", "parameters", "stored size", "peak memory")
     rows = tuple(
         (
             result.label,
             seconds(result.seconds_per_user),
             count(result.users_per_hour),
+            seconds(None if result.ms_per_answer is None else result.ms_per_answer / 1000),
             count(result.parameters_per_user),
             data_size(result.bytes_per_user),
             data_size(result.peak_rss_bytes),
         )
         for result in view.ranked
     )
-    return Table(f"Per user, as measured in this run{machine}, {plural(where.cores, 'core')}.", head, rows)
+    return Table(f"Per user, as measured in this run{machine}, {plural(where.cores, 'core')}.", head, rows).known()
 
 
 def _totals(view: RunView) -> str:

@@ -1,16 +1,20 @@
 """Who gains and who loses."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from peftu.report.blocks import Block, Picture, Pictures, Section, Table
 from peftu.report.charts.gains import gain_domain, gain_panel
+from peftu.report.sections.tables import bounds
 from peftu.report.view import RunView
-from peftu.report.words import NOTHING, count, plural
-from peftu.results import MethodResult
+from peftu.report.words import NOTHING, Scale, count, plural
+from peftu.results import USER_MAJORITY, MethodResult, plain_name
 from peftu.stats import System
 
 MOST_PANELS = 6
 _EXTREMES = 3
+_SHARE = Scale.of_shares()
 _QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 _QUANTILE_NAMES = ("worst", "10 %", "25 %", "median", "75 %", "90 %", "best")
 
@@ -22,7 +26,7 @@ def people(view: RunView) -> Section | None:
         return None
     shown, more = (tuple(_pictures(view, group)) for group in panels(view))
     block = Pictures(shown, more, _quantiles(view), lead=_lead(view), key=True)
-    return Section("people", title, short, (block, *_extremes(view)))
+    return Section("people", title, short, (block, *_shares(view), *_guards(view), *_extremes(view)))
 
 
 def panels(view: RunView) -> tuple[list[MethodResult], list[MethodResult]]:
@@ -77,6 +81,46 @@ def _quantiles(view: RunView) -> Table:
     return Table(caption, ("method", *_QUANTILE_NAMES), tuple(rows))
 
 
+def _shares(view: RunView) -> list[Block]:
+    """Returns how many users are helped and hurt, with intervals, and what the worst served get."""
+    found = view.judgement
+    if found is None:
+        return []
+    worst = {one.label: one for one in found.worst if plain_name(one.against) == USER_MAJORITY}
+    rows = []
+    helped = {one.label: one for one in found.helped if plain_name(one.against) == USER_MAJORITY}
+    for result in view.compared:
+        one, tail = helped.get(result.label), worst.get(result.label)
+        if one is None:
+            continue
+        rows.append(
+            (
+                one.label,
+                f"{_SHARE.number(one.helped_share.mean)} ({bounds(_SHARE, one.helped_share)})",
+                f"{_SHARE.number(one.hurt_share.mean)} ({bounds(_SHARE, one.hurt_share)})",
+                count(one.surely_helped),
+                count(one.surely_hurt),
+                NOTHING if tail is None else view.scale.number(tail.score.mean),
+                NOTHING if tail is None else view.scale.number(tail.reference.mean),
+            )
+        )
+    caption = (
+        "Shares of users helped and hurt against user-majority, with Wilson's 95 % intervals. Surely: the user's own "
+        "rows show it (sign test at 5 %, so one user in forty by chance). Worst tenth: the mean score of the tenth of "
+        "users that each method serves worst."
+    )
+    head = ("method", "helped, %", "hurt, %", "surely helped", "surely hurt", "its worst tenth", "user-majority's")
+    return [Table(caption, head, tuple(rows))] if rows else []
+
+
+def _guards(view: RunView) -> list[Block]:
+    """Returns for how many users a guarded method kept the module."""
+    guards = view.judgement.guards if view.judgement else ()
+    rows = tuple((one.label, one.fallback, f"{count(one.kept)} of {count(one.users)}") for one in guards)
+    caption = "When to personalise: guarded methods keep a module only where a user's validation rows support it."
+    return [Table(caption, ("method", "falls back to", "users who keep the module"), rows)] if rows else []
+
+
 def _extremes(view: RunView) -> tuple[Block, ...]:
     """Returns the users whom the best method helps most and least, by number."""
     best = view.best
@@ -101,4 +145,5 @@ def _extremes(view: RunView) -> tuple[Block, ...]:
         "report."
     )
     head = ("user", "training items", "test items", "user-majority", best.label, f"gain, {view.scale.unit}")
-    return (Table(caption, head, rows),)
+    summary = "The users helped most and least"
+    return (replace(Table(caption, head, rows).known(), summary=summary),)

@@ -3,14 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-import polars as pl
-
-from peftu.metrics import Metric
 from peftu.report.blocks import Facts, Section
 from peftu.report.view import RunView
 from peftu.report.words import Scale, count
 
-_PERCENT = Scale(Metric("share", "Share", (), "rows", pl.lit(0)))
+_PERCENT = Scale.of_shares()
 _LEAKS = {
     "test_rows": "test rows",
     "text_seen_same_user": "with a text that the same user trained on",

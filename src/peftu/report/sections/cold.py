@@ -1,0 +1,79 @@
+"""Cold start: scores against the number of training items a user has."""
+
+from peftu.judge.shapes import Curve
+from peftu.report.blocks import Picture, Pictures, Section, Table
+from peftu.report.charts.curves import CurvePoint, curve_panel
+from peftu.report.sections.people import MOST_PANELS
+from peftu.report.sections.tables import bounds, span
+from peftu.report.view import RunView
+from peftu.report.words import count
+from peftu.results import USER_MAJORITY, plain_name
+
+
+def cold(view: RunView) -> Section | None:
+    """Returns a curve for each method: no items, a few, all."""
+    found = view.judgement
+    if found is None or not found.cold_start:
+        return None
+    drawn = {curve.label: _points(view, curve) for curve in found.cold_start}
+    habit = next((curve for curve in found.cold_start if plain_name(curve.label) == USER_MAJORITY), None)
+    order = {_items(point.k, point.all): (point.all, point.k) for curve in found.cold_start for point in curve.points}
+    names = sorted(order, key=order.__getitem__)
+    everything = [point for points in drawn.values() for point in points]
+    domain = (min(point.low for point in everything), max(point.high for point in everything))
+    pictures = []
+    for curve in found.cold_start:
+        if curve is habit or not drawn[curve.label]:
+            continue
+        others = [points for label, points in drawn.items() if label != curve.label and points]
+        title = f"{view.name(curve.label)}: {_finding(view, curve, habit)}"
+        alt = ", ".join(f"{point.items} items {point.score:.1f}" for point in drawn[curve.label])
+        chart = curve_panel(drawn[curve.label], others, names, domain, view.scale.title)
+        pictures.append(Picture(title, chart, f"{title}. {alt}"))
+    rows = tuple(
+        (curve.label, _items(point.k, point.all), count(point.users), view.scale.number(point.score.mean),
+         bounds(view.scale, point.score))
+        for curve in found.cold_start
+        for point in curve.points
+    )  # fmt: skip
+    head = ("method", "training items", "users", view.scale.title, "95 % interval")
+    numbers = Table("Scores by the number of training items, on the same test rows.", head, rows)
+    block = Pictures(tuple(pictures[:MOST_PANELS]), tuple(pictures[MOST_PANELS:]), numbers)
+    lead = (
+        "What a new user can expect: each method given only the first few of a user's training items, tested on the "
+        "same rows. Grey: the other methods."
+    )
+    return Section("cold", "How soon does it pay?", "Cold start", (block,), lead=lead)
+
+
+def _points(view: RunView, curve: Curve) -> list[CurvePoint]:
+    return [
+        CurvePoint(_items(point.k, point.all), *span(point.score, view.scale.factor))
+        for point in curve.points
+        if point.score.mean is not None
+    ]
+
+
+def _items(k: float, everything: bool) -> str:
+    return "all" if everything else f"{k:g}"
+
+
+def _finding(view: RunView, curve: Curve, habit: Curve | None) -> str:
+    """Returns from how many items on the method is above user-majority given as many."""
+    sign = 1 if view.scale.metric.higher_is_better else -1
+    usual = {(point.all, point.k): point.score.mean for point in habit.points} if habit else {}
+    above = [
+        (point, sign * (point.score.mean - other) > 0)
+        for point in sorted(curve.points, key=lambda point: (point.all, point.k))
+        if point.score.mean is not None and (other := usual.get((point.all, point.k))) is not None
+    ]
+    if not above:
+        ends = [view.scale.number(point.score.mean) for point in curve.points]
+        return f"from {ends[0]} to {ends[-1]}"
+    start = next((place for place in range(len(above)) if all(better for _, better in above[place:])), None)
+    if start is None:
+        return "not above habit, even with all items"
+    first = above[start][0]
+    if start == 0:
+        return "above habit from the start"
+    return "above habit with all items only" if first.all else f"above habit from {first.k:g} items on"

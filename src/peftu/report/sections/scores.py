@@ -1,0 +1,48 @@
+"""Every other metric, and how far the methods' probabilities can be believed."""
+
+from peftu.judge import Judgement
+from peftu.judge.shapes import MetricInfo
+from peftu.metrics import metrics
+from peftu.report.blocks import Section, Table
+from peftu.report.sections.tables import bounds
+from peftu.report.view import RunView
+from peftu.report.words import NOTHING, Scale
+from peftu.results import Score
+
+_NOTHING = Score(mean=None, ci=None)
+
+
+def scores(view: RunView) -> Section | None:
+    """Returns every metric of every method as a table."""
+    found = view.judgement
+    if found is None:
+        return None
+    shown = [metric for metric in found.metrics if _known(found, metric)]
+    if len(shown) < 2:
+        return None
+    heads = tuple(f"{_title(metric)} {'↑' if metric.higher_is_better else '↓'}" for metric in shown)
+    rows = []
+    for method in found.scores:
+        cells = [_cell(metric, method.scores.get(metric.name, _NOTHING)) for metric in shown]
+        rows.append((method.label, *cells))
+    lead = "↑ higher is better, ↓ lower is better; with 95 % intervals."
+    of_items = [metric.title for metric in shown if metric.unit == "item"]
+    if of_items:
+        lead += f" Averaged over users; {', '.join(of_items)} over items."
+    table = Table("All metrics of all methods.", ("method", *heads), tuple(rows), summary="All metrics as a table")
+    return Section("scores", "Other ways to count", "Metrics", (table,), lead=lead)
+
+
+def _known(found: Judgement, metric: MetricInfo) -> bool:
+    return any(method.scores.get(metric.name, _NOTHING).mean is not None for method in found.scores)
+
+
+def _title(metric: MetricInfo) -> str:
+    return f"{metric.title}, %" if metric.percent else metric.title
+
+
+def _cell(metric: MetricInfo, score: Score) -> str:
+    scale = Scale(metrics.get(metric.name))
+    if score.mean is None:
+        return NOTHING
+    return scale.number(score.mean) + (f" ({bounds(scale, score)})" if score.ci else "")
