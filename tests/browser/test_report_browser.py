@@ -71,7 +71,7 @@ class Visit:
         self.context = self.browser.new_context(
             offline=True, viewport=size, color_scheme=scheme, java_script_enabled=scripts
         )
-        self.context.set_default_timeout(10_000)
+        self.context.set_default_timeout(60_000)
         page = self.context.new_page()
         page.on("console", lambda message: self.said.append(message.text))
         page.on("pageerror", lambda error: self.said.append(str(error)))

@@ -19,7 +19,7 @@ ACCURACY, MAE = Scale(metrics.get("accuracy")), Scale(metrics.get("mae"))
 
 def test_numbers_for_people() -> None:
     assert [seconds(value) for value in (None, 0.0004, 0.09, 8.5, 90, 200, 9000)] == [
-        NOTHING, "< 1 ms", "0.09 s", "8.5 s", "90 s", "3.3 min", "2.5 h",
+        NOTHING, "< 1 ms", "90 ms", "8.5 s", "90 s", "3.3 min", "2.5 h",
     ]  # fmt: skip
     assert [data_size(value) for value in (0, 999, 2310, 138240, 1.2e9)] == [
         "0 B",

@@ -85,11 +85,13 @@ def spoken(method: str) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """Returns '< 1 ms', '0.02 s', '8.5 s', '3.2 min' or '1.5 h'."""
+    """Returns '< 1 ms', '20 ms', '0.18 s', '8.5 s', '3.2 min' or '1.5 h'."""
     if value is None:
         return NOTHING
     if value < 0.001:
         return "< 1 ms"
+    if value < 0.1:
+        return f"{_short(1000 * value)} ms"
     for limit, unit, size in ((120.0, "s", 1.0), (7200.0, "min", 60.0), (float("inf"), "h", 3600.0)):
         if value < limit:
             return f"{_short(value / size)} {unit}"

@@ -1,0 +1,282 @@
+"""The parts of a report: what each says, and that it is left out where there is nothing to say."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from peftu.judge.shapes import Curve, CurvePoint, GapClosed, Group, Guarded, Judgement, Trend, TrendBin
+from peftu.report.blocks import Block, Facts, Pictures, Section, Table
+from peftu.report.charts.gains import gain_domain
+from peftu.report.charts.places import Label, place
+from peftu.report.example import example_view
+from peftu.report.sections import SECTIONS, sections
+from peftu.report.sections.answer import answer
+from peftu.report.sections.board import board
+from peftu.report.sections.ceilings import ceilings
+from peftu.report.sections.certainty import certainty
+from peftu.report.sections.cold import cold
+from peftu.report.sections.cost import cost
+from peftu.report.sections.data import data
+from peftu.report.sections.groups import demographics, labels
+from peftu.report.sections.people import people
+from peftu.report.sections.scores import scores
+from peftu.report.sections.shifts import shifts
+from peftu.report.sections.trends import distance, training
+from peftu.report.sections.trust import trust
+from peftu.report.view import RunView
+from peftu.report.words import Scale, join, plural
+from peftu.results import Score
+
+VIEW = example_view(30, seeds=2)
+LORA, IA3, MIXED = "lora[r=4]@smollm2", "ia3@smollm2", "mixed-head@minilm"
+
+
+def view(**changes: Any) -> RunView:
+    """Returns the example with another judgement."""
+    assert VIEW.judgement is not None
+    return RunView(VIEW.record, VIEW.scores, VIEW.judgement.model_copy(update=changes))
+
+
+def score(mean: float, reach: float = 0.02) -> Score:
+    return Score(mean=mean, ci=(mean - reach, mean + reach))
+
+
+def found(section: Section | None, kind: type[Block]) -> Any:
+    """Returns the first block of a kind."""
+    assert section is not None
+    return next(block for block in section.blocks if isinstance(block, kind))
+
+
+def pictures(section: Section | None) -> dict[str, str]:
+    """Returns title -> text alternative of every picture."""
+    assert section is not None
+    blocks = [block for block in section.blocks if isinstance(block, Pictures)]
+    return {picture.title: picture.alt for block in blocks for picture in (*block.shown, *block.more)}
+
+
+def test_an_old_run_has_only_the_parts_it_can_fill() -> None:
+    old = RunView(VIEW.record.model_copy(update={"statistics": {}}), VIEW.scores.drop("n_train"))
+    assert [section.anchor for section in sections(old)] == ["people", "cost", "trust", "made"]
+    assert answer(old).lines[0][0] == "Worth it?"
+
+
+def test_a_whole_run_has_every_part_once() -> None:
+    anchors = [section.anchor for section in sections(VIEW)]
+    assert len(anchors) == len(set(anchors))
+    assert {"people", "distance", "training", "labels", "certainty", "scores", "cost", "data", "trust"} <= set(anchors)
+    empty = RunView(VIEW.record.model_copy(update={"methods": ()}), VIEW.scores.clear())
+    for make in SECTIONS:
+        assert make(empty) is None or make(empty).blocks, make  # type: ignore[union-attr]
+
+
+def test_answer_says_for_whom_and_how_sure() -> None:
+    said = dict(answer(VIEW).lines)
+    best = VIEW.verdict.method
+    assert best is not None
+    assert VIEW.verdict.whom in said["For whom?"]
+    assert "under habit the worst tenth scores" in said["For whom?"]
+    assert "Judged on 30 users, each with about 20 test items, over 2 seeds" in said["How sure?"]
+    assert VIEW.judgement is not None
+    assert f"True gains below {VIEW.scale.number(VIEW.judgement.detectable)} points" in said["How sure?"]
+    trend = Trend(
+        label=best.label, against="user-majority", by="distance", title="distance", users=30, correlation=0.6, p=0.001,
+        bins=(),
+    )  # fmt: skip
+    assert "The further a user is from the majority" in dict(answer(view(trends=(trend,))).lines)["For whom?"]
+    weak = trend.model_copy(update={"p": 0.2})
+    assert "majority, the more" not in dict(answer(view(trends=(weak,))).lines)["For whom?"]
+
+
+def test_the_board_orders_by_what_it_shows() -> None:
+    lines = board(VIEW).lines
+    assert [f"{line.method}@{line.base}".rstrip("@") for line in lines] == [result.label for result in VIEW.ranked]
+    for line, result in zip(lines, VIEW.ranked, strict=True):
+        assert line.cells[0] is not None
+        assert line.cells[0].order == result.mean
+    titles = [column.title for column in board(VIEW).columns]
+    assert titles[:2] == ["Accuracy, %", "gain over user-majority"]
+    assert {len(line.cells) for line in lines} == {len(titles)}
+
+
+def bins(*gains: float) -> tuple[TrendBin, ...]:
+    return tuple(
+        TrendBin(low=place / 10, high=place / 10 + 0.1, median=place / 10 + 0.05, users=6, gain=score(gain))
+        for place, gain in enumerate(gains)
+    )
+
+
+@pytest.mark.parametrize(
+    ("rho", "p", "finding"),
+    [(0.6, 0.001, "the gain grows"), (-0.6, 0.001, "the gain shrinks"), (0.6, 0.2, "no clear trend"),
+     (None, None, "no clear trend")],
+)  # fmt: skip
+def test_trends_are_named_only_when_clear(rho: float | None, p: float | None, finding: str) -> None:
+    trend = Trend(
+        label=LORA, against="user-majority", by="distance", title="distance", users=30, correlation=rho, p=p,
+        bins=bins(-0.05, 0.01, 0.08),
+    )  # fmt: skip
+    section = distance(view(trends=(trend,)))
+    assert list(pictures(section)) == [f"lora[r=4]: {finding}"]
+    numbers = found(section, Pictures).numbers
+    assert numbers.rows[0][1:4] == ("0.0 % to 10.0 %", "6", "\N{MINUS SIGN}5.0")
+    assert training(view(trends=(trend,))) is None
+
+
+def test_labels_and_groups_of_users() -> None:
+    def group(by: str, value: str, gain: float) -> Group:
+        return Group(
+            label=LORA, against="user-majority", by=by, value=value, users=9, rows=90, score=score(0.6),
+            gain=score(gain),
+        )  # fmt: skip
+
+    groups = (group("label", "calm", -0.1), group("label", "glad", 0.3), group("age", "old", 0.01))
+    assert list(pictures(labels(view(groups=groups)))) == ["lora[r=4] gains for 'glad' and loses for 'calm'"]
+    assert pictures(demographics(view(groups=groups))) == {
+        "lora[r=4] has no clear gain or loss": f"Gain over user-majority under {LORA} by age: old +1.0"
+    }
+    assert labels(view(groups=groups[2:])) is None
+    assert demographics(view(groups=groups[:2])) is None
+
+
+def test_cold_start_finds_where_it_pays() -> None:
+    def curve(label: str, *means: float) -> Curve:
+        points = [
+            CurvePoint(k=k, all=k == 80, users=30, score=score(mean))
+            for k, mean in zip((0, 5, 20, 80), means, strict=True)
+        ]
+        return Curve(label=label, points=tuple(points))
+
+    habit = curve("user-majority", 0.3, 0.55, 0.6, 0.6)
+    curves = (habit, curve(LORA, 0.3, 0.5, 0.61, 0.7), curve(MIXED, 0.5, 0.6, 0.7, 0.8), curve(IA3, 0.3, 0.3, 0.3, 0.3))
+    section = cold(view(cold_start=curves))
+    assert list(pictures(section)) == [
+        "lora[r=4]: above habit from 20 items on",
+        "mixed-head: above habit from the start",
+        "ia3: not above habit, even with all items",
+    ]
+    assert [row[1] for row in found(section, Pictures).numbers.rows[:4]] == ["0", "5", "20", "all"]
+    assert list(pictures(cold(view(cold_start=curves[1:2])))) == ["lora[r=4]: from 30.0 to 70.0"]
+    assert cold(view(cold_start=())) is None
+
+
+def test_ceilings_and_the_way_to_them() -> None:
+    judgement = VIEW.judgement
+    assert judgement is not None
+    assert judgement.ceilings
+    name = judgement.ceilings[0].name
+    closed = (
+        GapClosed(label=LORA, ceiling=name, share=score(0.34), users=30),
+        GapClosed(label=IA3, ceiling=name, share=score(0.5), users=30),
+        GapClosed(label=MIXED, ceiling=name, share=Score(mean=None, ci=None), users=0),
+    )
+    section = ceilings(view(closed=closed))
+    assert list(pictures(section)) == ["ia3 goes 50 % of the way to this ceiling"]
+    assert len(found(section, Table).rows) == len(judgement.ceilings)
+    assert pictures(ceilings(view(closed=()))) == {}
+    assert ceilings(view(ceilings=())) is None
+
+
+def test_ranks_that_cannot_be_told_apart_are_named() -> None:
+    judgement = VIEW.judgement
+    assert judgement is not None
+    ranked = sorted(judgement.standings, key=lambda one: one.mean_rank or 0.0)
+    difference = judgement.critical_difference
+    alike = difference.model_copy(update={"groups": (tuple(one.label for one in ranked[:2]),)})
+    apart = difference.model_copy(update={"groups": ()})
+    first, second = (VIEW.name(one.label) for one in ranked[:2])
+    assert list(pictures(certainty(view(critical_difference=alike)))) == [
+        f"{first} ranks best, but {second} cannot be told from it"
+    ]
+    assert list(pictures(certainty(view(critical_difference=apart)))) == [
+        f"{first} ranks best, and apart from all others"
+    ]
+    assert certainty(view(standings=judgement.standings[:1])) is None
+    pairs = [block for block in certainty(VIEW).blocks if isinstance(block, Table)]  # type: ignore[union-attr]
+    assert [block.summary for block in pairs] == ["", "Intervals over users and over items", "Tests of all 15 pairs"]
+
+
+def test_every_metric_has_its_direction() -> None:
+    table = found(scores(VIEW), Table)
+    assert "Log loss ↓" in table.head
+    assert "Macro-F1, % ↑" in table.head
+    assert len(table.rows) == len(VIEW.record.methods)
+
+
+def test_shares_of_users_and_guards() -> None:
+    guard = Guarded(label="lora+guard@smollm2", fallback="user-majority", users=30, kept=12)
+    section = people(view(guards=(guard,)))
+    assert section is not None
+    tables = [block for block in section.blocks if isinstance(block, Table)]
+    shares, guards, extremes = tables
+    assert len(shares.rows) == 5
+    assert guards.rows == (("lora+guard@smollm2", "user-majority", "12 of 30"),)
+    assert extremes.rows[0][0].startswith("user ")
+
+
+def test_a_user_appears_once_with_the_clearest_shift() -> None:
+    from peftu.judge.shapes import Shift
+
+    shift = Shift(user=3, label="calm", own=0.1, others=0.5, rows=40, p=0.01, words="User 3 says …")
+    mirrored = shift.model_copy(update={"label": "glad", "p": 0.001, "words": "User 3 says 'glad' more"})
+    table = found(shifts(view(shifts=(shift, mirrored))), Table)
+    assert table.rows == (("user 3", "User 3 says 'glad' more", "0.001"),)
+    assert shifts(view(shifts=())) is None
+
+
+def test_costs_that_were_not_measured_have_no_column_and_no_picture() -> None:
+    unknown = {"ms_per_answer": None, "peak_rss_bytes": None}
+    methods = tuple(method.model_copy(update=unknown) for method in VIEW.record.methods)
+    table = found(cost(RunView(VIEW.record.model_copy(update={"methods": methods}), VIEW.scores)), Table)
+    assert table.head == ("method", "time", "users an hour", "parameters", "stored size")
+    assert {"time an answer", "peak memory"} <= set(found(cost(VIEW), Table).head)
+    assert len(pictures(cost(VIEW))) == 3
+
+
+def test_statistics_of_the_data() -> None:
+    facts = dict(found(data(VIEW), Facts).rows)
+    assert "30 users" in facts["Size"]
+    assert facts["Agreement"] == "Krippendorff's alpha 0.21 (nominal): users disagree a good deal"
+    assert list(pictures(data(VIEW))) == ["'calm' is the commonest label, with 45 % of judgements"]
+    spread = {"disagreement": {"p10": 0.1, "median": 0.25, "p90": 0.6}, "users": 4}
+    facts = dict(found(data(RunView(VIEW.record.model_copy(update={"statistics": spread}), VIEW.scores)), Facts).rows)
+    assert "to 25 % of the texts; a tenth of users to less than 10 %" in facts["Distance from the majority"]
+
+
+def test_leakage_of_seeds_is_averaged() -> None:
+    facts = dict(found(trust(VIEW), Facts).rows)
+    assert "94.5 % with a text that other users trained on" in facts["Seen in training"]
+
+
+def test_names_stand_beside_dots_without_covering_others() -> None:
+    dots = [(100.0, 100.0), (140.0, 100.0)]
+    names = [Label("a-long-name", *dots[0]), Label("another-name", *dots[1])]
+    (dx, dy, side), other = place(names, dots, (300, 200))
+    assert (dx, dy, side) == (0, -14, "center")
+    assert other[1] != -14 or other[2] != "center", "the second name gives way to the first"
+    assert place([Label("edge", 295.0, 5.0)], [(295.0, 5.0)], (300, 200))[0][2] == "right"
+
+
+def test_gains_of_many_users_leave_out_the_outermost() -> None:
+    percent = Scale.of_shares()
+    gains = np.concatenate([np.linspace(-0.1, 0.2, 1000), [5.0]])[:, None]
+    low, high = gain_domain(gains, percent)
+    assert low == pytest.approx(-10, abs=0.5)
+    assert high < 30
+    assert gain_domain(np.array([[np.nan]]), percent) == (-5.0, 5.0)
+
+
+def test_words() -> None:
+    assert join(["a"]) == "a"
+    assert join(["a", "b", "c"]) == "a, b and c"
+    assert plural(1, "user") == "1 user"
+    assert plural(1200, "user") == "1\u202f200 users"
+
+
+def test_a_judgement_that_names_other_methods_still_has_a_page() -> None:
+    judgement = VIEW.judgement
+    assert isinstance(judgement, Judgement)
+    few = VIEW.record.model_copy(update={"methods": VIEW.record.methods[:2]})
+    scored = VIEW.scores.filter(pl.col("method").is_in([method.method for method in few.methods]))
+    assert sections(RunView(few, scored, judgement))
