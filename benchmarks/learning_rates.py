@@ -20,7 +20,7 @@ from peftu.execute.cells import Workshop
 from peftu.execute.plan import plan
 from peftu.execute.progress import Silent
 
-RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 METHODS = {  # from the first to the last rate worth trying
     "lora": (3e-4, 3e-3),
     "ia3": (3e-3, 3e-2),
@@ -31,6 +31,9 @@ METHODS = {  # from the first to the last rate worth trying
     "adapter-pfeiffer[parallel=true]": (3e-4, 3e-3),
     "personal-head": (3e-4, 1e-2),
     "full[max_users=99]": (1e-4, 3e-4),
+    "prompt-tuning": (3e-2, 3e-1),
+    "prefix-tuning": (1e-2, 1e-1),
+    "p-tuning": (1e-3, 1e-2),
 }
 
 
