@@ -278,3 +278,35 @@ def test_a_process_of_its_own_prints_json_and_nothing_else(place: Path) -> None:
     assert "Made-up tastes: 6 users" in done.stderr
     assert "Warning" not in done.stderr
     assert RunRecord.read(place / "own").cli_json(Path("own")) == json.loads(done.stdout)
+
+
+# --- judging ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_scored_file_joins_the_board_of_a_run(compared: Said, place: Path) -> None:
+    """The test rows of a run, answered by another system, stand beside the run's own methods."""
+    own = load_run(place / "run").predictions().filter(pl.col("method") == "user-majority", pl.col("part") == "test")
+    one = [pl.col(name).list.first().alias(new) for name, new in (("target", "target"), ("predicted", "output"))]
+    own.rename({"user_id": "user", "item_id": "item"}).select("user", "item", "seed", *one).write_parquet(
+        "mine.parquet"
+    )
+    labels = ",".join(load_run(place / "run").record.task.labels)
+    said = peftu("score", "mine.parquet", "--labels", labels, "--out", "mine", "--json")
+    assert said.code == 0, said.err
+    assert (place / "mine" / "report.html").is_file()
+    merged = peftu("leaderboard", "run", "mine", "--out", "board", "--json")
+    assert merged.code == 0, merged.err
+    names = [method["method"] for method in merged.json["methods"]]
+    assert names == [*(method["method"] for method in compared.json["methods"]), "mine"]
+    assert merged.json["methods"][:-1] == compared.json["methods"]
+    assert merged.json["methods"][-1]["mean"] == compared.json["methods"][0]["mean"]
+    assert read_judgement(place / "board").ceilings == read_judgement(place / "run").ceilings
+    assert "user-3" not in merged.out + said.out
+
+
+def test_boards_of_other_splits_are_refused(compared: Said, place: Path) -> None:
+    said = peftu(*("run", TASK, "--method", "user-majority", "--raw", "raw", "--out", "other", "-s", "seeds=[5]"))
+    assert said.code == 0, said.err
+    said = peftu("leaderboard", "run", "other", "--out", "never")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "no seed in common" in said.err

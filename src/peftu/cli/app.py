@@ -12,6 +12,7 @@ import typer
 from peftu import __version__
 from peftu.cli.console import bars, emit, stderr
 from peftu.cli.data import data
+from peftu.cli.judging import leaderboard, score
 from peftu.cli.store import store
 from peftu.errors import PeftuError
 
@@ -245,6 +246,10 @@ def report(
 
     path = render_folders(runs, out)
     emit({"report": str(path)}, json, f"report: {path}")
+
+
+app.command()(score)
+app.command()(leaderboard)
 
 
 @app.command()

@@ -189,8 +189,9 @@ def _ratio(board: Board, gain: Doubles, way: Doubles) -> Score:
     """Returns mean gain over mean way with a percentile bootstrap interval over users; empty where no way is shown."""
     if len(way) < 2 or (board.estimate(way, gains=True).low or 0.0) <= 0:
         return Score(mean=None, ci=None)
-    draws = np.concatenate(
-        [(weights @ gain) / (weights @ way) for weights in drawn_weights(len(way), board.resamples, 0)]
-    )
+    with np.errstate(divide="ignore", invalid="ignore"):  # a draw of users without any way to go
+        draws = np.concatenate(
+            [(weights @ gain) / (weights @ way) for weights in drawn_weights(len(way), board.resamples, 0)]
+        )
     low, high = np.quantile(draws[np.isfinite(draws)], [0.025, 0.975])
     return Score(mean=float(gain.mean() / way.mean()), ci=(float(low), float(high)))

@@ -1,0 +1,82 @@
+"""``peftu score`` and ``peftu leaderboard``: judging without a model, and without torch."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from peftu.cli.console import emit, stderr
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from peftu.results import RunRecord
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+_DRAWS = ("altair", "jinja2", "vl_convert")
+
+
+def score(
+    file: Annotated[Path, typer.Argument(help="csv, tsv, jsonl or parquet: columns user, item, target, output.")],
+    truth: Annotated[Path | None, typer.Option(help="A file with user, item, target, when FILE has no target.")] = None,
+    user: Annotated[str | None, typer.Option(help="Name of the column with the user.")] = None,
+    item: Annotated[str | None, typer.Option(help="Name of the column with the item.")] = None,
+    target: Annotated[str | None, typer.Option(help="Name of the column with what the user said.")] = None,
+    output: Annotated[str | None, typer.Option(help="Name of the column with what the system said.")] = None,
+    kind: Annotated[Literal["single", "multi", "ordinal", "text"], typer.Option(help="Kind of answers.")] = "single",
+    labels: Annotated[str | None, typer.Option(help="The label set in its order, with commas between.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="The metric to rank by; default accuracy, for text rouge_l.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What the data is called; default the file's name.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for scores and report; default scores/<name>.")] = None,
+    json: Json = False,
+) -> None:
+    """Judge a predictions file of any system: scores, intervals, and the report."""
+    from peftu.judge.score import score_file
+    from peftu.judge.submission import Reading
+    from peftu.metrics import metrics
+
+    columns = {"user": user, "item": item, "target": target, "output": output}
+    how = Reading(
+        columns={role: column for role, column in columns.items() if column},
+        kind=kind,
+        labels=tuple(part.strip() for part in labels.split(",")) if labels else (),
+        metric=metrics.get(metric).name if metric else None,
+        name=name,
+        truth=truth,
+    )
+    folder = out or Path("scores") / (name or file.stem)
+    record, scores, _ = score_file(file, folder, how, f"peftu score {file.name}")
+    _show(record, scores, folder, json)
+
+
+def leaderboard(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, also those of 'peftu score'.")],
+    out: Annotated[Path, typer.Option(help="Folder for the merged board and its report.")] = Path("leaderboard"),
+    json: Json = False,
+) -> None:
+    """Put the methods of many runs on one board; runs of different splits are refused."""
+    from peftu.judge.merge import merge
+
+    record, scores, _ = merge(runs, out, " ".join(["peftu leaderboard", *(run.name for run in runs)]))
+    _show(record, scores, out, json)
+
+
+def _show(record: "RunRecord", scores: "pl.DataFrame", folder: Path, json: bool) -> None:
+    """Draws the report where its libraries are there, and prints the board."""
+    from peftu.report.terminal import summary
+
+    drawn = all(find_spec(name) for name in _DRAWS)
+    if drawn:
+        from peftu.report.html import render
+
+        render([(record, scores)], folder / "report.html")
+    else:
+        stderr.print(
+            "no report: it needs altair, jinja2 and vl-convert-python — pip install 'peftu[report]'", soft_wrap=True
+        )
+    said = record.cli_json(folder) | ({} if drawn else {"report": None}) | {"warnings": list(record.warnings)}
+    where = f"\nreport: {folder / 'report.html'}" if drawn else f"\nscores: {folder}"
+    emit(said, json, summary(record), *record.warnings, where)

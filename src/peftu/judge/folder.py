@@ -1,0 +1,123 @@
+"""Run folders made without a model: scored files and merged leaderboards."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from peftu.data.task import TaskCard
+from peftu.errors import PeftuError
+from peftu.judge.judgement import Evidence, judge, write_judgement
+from peftu.judge.shapes import JUDGEMENT, Judgement
+from peftu.metrics import user_scores
+from peftu.results import (
+    PREDICTIONS,
+    RECORD,
+    REPORT,
+    USER_SCORES,
+    Hashes,
+    MethodCost,
+    MethodResult,
+    RunRecord,
+    SystemKey,
+    TaskSummary,
+    finish_folder,
+    start_folder,
+    summarise,
+)
+
+FILES = (RECORD, REPORT, PREDICTIONS, USER_SCORES, JUDGEMENT)
+
+
+@dataclass(frozen=True)
+class Board:
+    """What a folder is made from.
+
+    Attributes:
+        predictions, card: what is judged.
+        regime: how the split was made.
+        hashes: of data and splits.
+        spec: what it was made of; kept in the record.
+        judgements: every judgement that is known; see ``Evidence``.
+        n_train: seed, user_id, n_train.
+        costs: (method, base) -> what it cost.
+        tags: label -> fields of its result that scores do not tell.
+        warnings: what a reader must know.
+    """
+
+    predictions: pl.DataFrame
+    card: TaskCard
+    regime: str
+    hashes: Hashes
+    spec: dict[str, Any]
+    judgements: pl.DataFrame | None = None
+    n_train: pl.DataFrame | None = None
+    costs: Mapping[SystemKey, MethodCost] = field(default_factory=dict)
+    tags: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def write_board(board: Board, out: Path, command: str | None = None) -> tuple[RunRecord, pl.DataFrame, Judgement]:
+    """Returns the record, user scores and judgement, after writing them and the predictions to a folder.
+
+    Raises:
+        PeftuError: the folder holds other things, or the predictions cannot be scored.
+    """
+    scores = user_scores(board.predictions, board.card, board.n_train)
+    results = [
+        result.model_copy(update=board.tags.get(result.label, {}))
+        for result in summarise(scores, board.card, board.costs)
+    ]
+    evidence = Evidence(board.predictions, board.card, scores, results, board.judgements)
+    judgement = judge(evidence)
+    _check_folder(out)
+    start_folder(out)
+    board.predictions.write_parquet(out / PREDICTIONS)
+    scores.write_parquet(out / USER_SCORES)
+    write_judgement(judgement, out)
+    record = finish_folder(out, _record(board, results, scores, judgement, command))
+    return record, scores, judgement
+
+
+def tests_hash(predictions: pl.DataFrame, seed: int) -> str:
+    """Returns 'sha256:…' of the test rows of a seed: user, item and target, in key order."""
+    keys = ["user_id", "item_id"]
+    rows = predictions.filter(pl.col("part") == "test", pl.col("seed") == seed)
+    rows = rows.select(*keys, pl.col("target").list.sort().list.join("\x1f")).unique(keys).sort(keys)
+    digest = hashlib.sha256()
+    for column in rows.iter_columns():
+        digest.update("\x1e".join(column.to_list()).encode() + b"\x1d")
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _record(
+    board: Board, results: Sequence[MethodResult], scores: pl.DataFrame, judgement: Judgement, command: str | None
+) -> RunRecord:
+    alone = judgement.one_item_users
+    warnings = [*board.warnings, *([f"{alone} users have one test row: they count, and widen"] if alone else [])]
+    identity = f"{board.spec}\n{board.hashes.model_dump_json()}"
+    return RunRecord(
+        run=hashlib.sha256(identity.encode()).hexdigest()[:12],
+        command=command,
+        spec_passed=board.spec,
+        spec=board.spec,
+        task=TaskSummary.of(board.card),
+        regime=board.regime,
+        hashes=board.hashes,
+        users=scores["user_id"].n_unique(),
+        methods=tuple(results),
+        warnings=tuple(warnings),
+    )
+
+
+def _check_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise PeftuError(f"{out}: is a file — pass a folder with --out")
+    foreign = sorted(path.name for path in out.glob("*") if path.name not in FILES)
+    if foreign:
+        raise PeftuError(
+            f"{out}: holds '{foreign[0]}', which was not made here — pass a new or empty folder with --out"
+        )

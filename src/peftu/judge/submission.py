@@ -1,0 +1,305 @@
+"""Anybody's predictions file, read into the frame that everything is judged from."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from peftu.data.task import Kind, TaskCard
+from peftu.errors import PeftuError
+from peftu.metrics import PREDICTIONS
+from peftu.metrics.generation import PREDICTED_VECTOR, TARGET_VECTOR
+from peftu.registry import did_you_mean
+
+NAMES = {
+    "user": ("user", "user_id", "annotator", "annotator_id"),
+    "item": ("item", "item_id", "text_id", "id"),
+    "target": ("target", "label", "gold"),
+    "output": ("output", "predicted", "prediction"),
+}
+OPTIONAL = ("method", "seed", "part", "n_train", "text", "context", "probabilities", TARGET_VECTOR, PREDICTED_VECTOR)
+PARTS = ("train", "val", "test")
+SEPARATOR = "|"
+_NEAR = 1e-3  # how far from 1 the probabilities of a row may add up
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A predictions file as read.
+
+    Attributes:
+        predictions: the frame described by ``peftu.metrics.PREDICTIONS``, rows of part 'val' and 'test'.
+        judgements: user_id, item_id, target (and text, context) of every judgement in the file, once.
+        train: user_id, item_id, target of rows of part 'train'.
+        n_train: seed, user_id, n_train where the file tells or has training rows, else None.
+        card: a card made up from the file.
+    """
+
+    predictions: pl.DataFrame
+    judgements: pl.DataFrame
+    train: pl.DataFrame
+    n_train: pl.DataFrame | None
+    card: TaskCard
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a file is read.
+
+    Attributes:
+        columns: role ('user', 'item', 'target', 'output') -> name of the column, where it is not one of NAMES.
+        kind: of the answers.
+        labels: the label set in its order; empty: those that occur, sorted (as numbers where they all are).
+        metric: the main metric; None: accuracy, or ROUGE-L for text.
+        name: what the data is called; None: the file's name.
+        truth: a second file with user, item and target, when the first has no targets.
+    """
+
+    columns: dict[str, str]
+    kind: Kind = "single"
+    labels: tuple[str, ...] = ()
+    metric: str | None = None
+    name: str | None = None
+    truth: Path | None = None
+
+
+def read_submission(path: Path, how: Reading) -> Submission:
+    """Returns the predictions in a csv, tsv, jsonl or parquet file.
+
+    Needed are columns user, item, target and output; an empty output is a row without an answer. Further ones are
+    method, seed, part ('val' and 'train' rows are kept apart from 'test'), n_train, text, context, probabilities (a
+    list in label order or an object by label, as JSON in csv and tsv) and, for kind 'text', target_vector and
+    predicted_vector. Several labels stand in a list, or in one field with '|' between them.
+
+    Raises:
+        PeftuError: one line that names the file and the row or column that is wrong.
+    """
+    frame = _roles(path, _read(path), how, ("user", "item", "output") + (() if how.truth else ("target",)))
+    if how.truth is not None:
+        frame = _with_truth(path, frame, how)
+    frame = _defaults(path, frame)
+    _refuse_repeats(path, frame)
+    sided = frame.with_columns(
+        target=_sets(path, frame["target"], how.kind), predicted=_sets(path, frame["output"], how.kind)
+    )
+    card = _card(path, how, sided)
+    _check_targets(path, sided, how.kind)
+    sided = sided.with_columns(_probabilities(path, sided, card))
+    known = [name for name in ("text", "context") if name in sided.columns]
+    judgements = sided.select("user_id", "item_id", "target", *known).unique(["user_id", "item_id"], keep="first")
+    train = sided.filter(pl.col("part") == "train").select("user_id", "item_id", "target")
+    train = train.unique(["user_id", "item_id"], maintain_order=True)
+    vectors = [name for name in (TARGET_VECTOR, PREDICTED_VECTOR) if name in sided.columns]
+    rows = sided.filter(pl.col("part") != "train").select(*PREDICTIONS, *vectors)
+    if rows.filter(pl.col("part") == "test").is_empty():
+        raise PeftuError(f"{path}: no row of part 'test' — nothing can be scored")
+    return Submission(rows, judgements, train, _n_train(sided, train), card)
+
+
+def _read(path: Path) -> pl.DataFrame:
+    try:
+        match path.suffix.lower():
+            case ".csv" | ".tsv":
+                separator = "," if path.suffix.lower() == ".csv" else "\t"
+                return pl.read_csv(path, separator=separator, infer_schema=False)
+            case ".jsonl" | ".ndjson":
+                rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+                return pl.DataFrame(rows, infer_schema_length=None, strict=False)
+            case ".parquet":
+                return pl.read_parquet(path)
+            case _:
+                raise PeftuError(f"{path}: is no csv, tsv, jsonl or parquet file — name it as what it is")
+    except FileNotFoundError:
+        raise PeftuError(f"{path}: no such file — pass a predictions file") from None
+    except (OSError, ValueError, TypeError, pl.exceptions.PolarsError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise PeftuError(f"{path}: cannot be read ({reason}) — mend the file") from None
+
+
+def _roles(path: Path, frame: pl.DataFrame, how: Reading, roles: Sequence[str]) -> pl.DataFrame:
+    """Returns the columns that are read, under their own names."""
+    found: dict[str, str] = {}
+    for role in roles:
+        asked = how.columns.get(role)
+        candidates = (asked,) if asked else NAMES[role]
+        name = next((name for name in candidates if name in frame.columns), None)
+        if name is None:
+            hint = did_you_mean(asked or role, frame.columns)
+            raise PeftuError(f"{path}: column '{asked or role}' is missing{hint}; name it with --{role}")
+        found[role] = name
+    more = [name for name in OPTIONAL if name in frame.columns and name not in found.values()]
+    frame = frame.select(*(pl.col(name).alias(role) for role, name in found.items()), *more)
+    for role in ("user", "item"):
+        frame = frame.with_columns(pl.col(role).cast(pl.String))
+        empty = frame.with_row_index("row", 1).filter(pl.col(role).is_null() | (pl.col(role) == ""))
+        if len(empty):
+            raise PeftuError(f"{path}: row {empty['row'][0]}: {role} is empty — fill it in or leave the row out")
+    return frame.rename({"user": "user_id", "item": "item_id"})
+
+
+def _with_truth(path: Path, frame: pl.DataFrame, how: Reading) -> pl.DataFrame:
+    """Returns the rows of the truth with the answers to them; a row that nobody answered has none.
+
+    Raises:
+        PeftuError: answers for users or items that the truth lacks, or a judgement that stands there twice.
+    """
+    assert how.truth is not None  # noqa: S101
+    truth = _roles(how.truth, _read(how.truth), how, ("user", "item", "target"))
+    truth = truth.select(
+        "user_id", "item_id", "target", *(n for n in ("part", "text", "context") if n in truth.columns)
+    )
+    _refuse_repeats(how.truth, truth.with_columns(method=pl.lit(""), seed=pl.lit(0)))
+    keys = ["user_id", "item_id"]
+    users = frame.join(truth, on="user_id", how="anti")["user_id"].n_unique()
+    if users:
+        raise PeftuError(
+            f"{path}: answers for {users} users that {how.truth} lacks — leave them out or add their truth"
+        )
+    items = frame.join(truth, on=keys, how="anti").height
+    if items:
+        raise PeftuError(f"{path}: {items} answers to items that {how.truth} does not have for these users")
+    frame = _defaults(path, frame.drop("part", "text", "context", "target", strict=False)).drop("part")
+    systems = frame.select("method", "base", "seed").unique(maintain_order=True)
+    return systems.join(truth, how="cross").join(frame, on=[*systems.columns, *keys], how="left", nulls_equal=True)
+
+
+def _defaults(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
+    """Returns the frame with method, base, seed and part."""
+    given = {"method": pl.lit(path.stem), "seed": pl.lit("0"), "part": pl.lit("test"), "base": pl.lit(None, pl.String)}
+    frame = frame.with_columns(value.alias(name) for name, value in given.items() if name not in frame.columns)
+    frame = frame.with_columns(pl.col("method", "part").cast(pl.String), pl.col("seed").cast(pl.Int64, strict=False))
+    numbered = frame.with_row_index("row", 1)
+    for name, wrong, mend in (
+        ("method", pl.col("method").is_null(), "name the method in every row"),
+        ("seed", pl.col("seed").is_null(), "write whole numbers"),
+        ("part", ~pl.col("part").is_in(PARTS).fill_null(value=False), f"write one of {', '.join(PARTS)}"),
+    ):
+        rows = numbered.filter(wrong)
+        if len(rows):
+            raise PeftuError(f"{path}: row {rows['row'][0]}: {name} is not usable — {mend}")
+    return frame
+
+
+def _refuse_repeats(path: Path, frame: pl.DataFrame) -> None:
+    keys = ["user_id", "item_id", "method", "seed"]
+    repeated = frame.with_row_index("row", 1).filter(pl.struct(keys).is_duplicated())
+    if len(repeated):
+        first, second = repeated.filter(pl.struct(keys) == repeated.select(pl.struct(keys)).to_series()[0])["row"][:2]
+        raise PeftuError(
+            f"{path}: rows {first} and {second} are of one user and item under one method and seed — keep one"
+        )
+
+
+def _sets(path: Path, column: pl.Series, kind: Kind) -> pl.Series:
+    """Returns lists of labels (or of one text); null where there is no answer."""
+    if isinstance(column.dtype, pl.List):
+        lists = column.cast(pl.List(pl.String))
+        return lists if kind == "multi" else lists.set(lists.list.len() == 0, None)
+    if column.dtype.is_nested():
+        raise PeftuError(f"{path}: column '{column.name}' holds objects — write labels")
+    text = column.cast(pl.String)
+    text = text.set(text == "", None) if kind != "text" else text
+    if kind == "multi":
+        return text.str.split(SEPARATOR)
+    return pl.DataFrame({"text": text}).select(pl.when(pl.col("text").is_not_null()).then(pl.concat_list("text")))[
+        "text"
+    ]
+
+
+def _check_targets(path: Path, frame: pl.DataFrame, kind: Kind) -> None:
+    size = pl.col("target").list.len()
+    wrong = frame.with_row_index("row", 1).filter(size.is_null() | (pl.lit(kind != "multi") & (size != 1)))
+    if len(wrong):
+        raise PeftuError(f"{path}: row {wrong['row'][0]}: target has not exactly one label — or pass --kind multi")
+    several = frame.with_row_index("row", 1).filter(pl.lit(kind != "multi") & (pl.col("predicted").list.len() > 1))
+    if len(several):
+        raise PeftuError(f"{path}: row {several['row'][0]}: output has several labels — pass --kind multi")
+
+
+def _card(path: Path, how: Reading, frame: pl.DataFrame) -> TaskCard:
+    labels: tuple[str, ...] = ()
+    if how.kind != "text":
+        found = pl.concat(
+            [frame[side].explode(empty_as_null=True, keep_nulls=True) for side in ("target", "predicted")]
+        )
+        labels = how.labels or _sorted(found.drop_nulls().unique().to_list())
+        unknown = sorted(set(found.drop_nulls().unique().to_list()) - set(labels))
+        if unknown:
+            raise PeftuError(f"{path}: label {unknown[0]!r} is not among --labels{did_you_mean(unknown[0], labels)}")
+        if len(labels) < 2:
+            raise PeftuError(f"{path}: only the label {labels[0]!r} occurs — name the label set with --labels")
+    name = how.name or path.stem
+    return TaskCard(
+        name=name, version="given", title=name, description="A predictions file.", user="a user in the file",
+        kind=how.kind, labels=labels, instruction="",
+        main_metric=how.metric or ("rouge_l" if how.kind == "text" else "accuracy"),
+        language="unknown", licence="unknown", citation="unknown", homepage="unknown", files=(),
+    )  # fmt: skip
+
+
+def _sorted(labels: list[str]) -> tuple[str, ...]:
+    try:
+        return tuple(sorted(labels, key=float))
+    except ValueError:
+        return tuple(sorted(labels))
+
+
+def _probabilities(path: Path, frame: pl.DataFrame, card: TaskCard) -> pl.Series:
+    """Returns the log-probabilities of each row, null where there are none.
+
+    Raises:
+        PeftuError: a row's probabilities are not one for each label between 0 and 1, or do not add up to 1.
+    """
+    if "probabilities" not in frame.columns or card.kind == "text":
+        return pl.Series("scores", [None] * len(frame), PREDICTIONS["scores"])
+    result: list[list[float] | None] = []
+    with np.errstate(divide="ignore"):
+        for row, given in enumerate(frame["probabilities"].to_list(), 1):
+            values = _numbers(path, row, given, card.labels)
+            if values is None:
+                result.append(None)
+                continue
+            table = np.array(values)
+            if not ((table >= 0) & (table <= 1)).all():
+                raise PeftuError(f"{path}: row {row}: a probability is not between 0 and 1")
+            if card.kind != "multi" and abs(table.sum() - 1) > _NEAR:
+                raise PeftuError(f"{path}: row {row}: probabilities add up to {table.sum():.4g}, not 1")
+            result.append(np.log(table).tolist())
+    return pl.Series("scores", result, PREDICTIONS["scores"])
+
+
+def _numbers(path: Path, row: int, given: Any, labels: Sequence[str]) -> list[float] | None:
+    """Returns one number for each label; None where nothing is given."""
+    try:
+        value = json.loads(given) if isinstance(given, str) else given
+        if value is None:
+            return None
+        if isinstance(value, dict):
+            unknown = sorted(set(value) - set(labels))
+            if unknown:
+                raise PeftuError(
+                    f"{path}: row {row}: probabilities name '{unknown[0]}'{did_you_mean(unknown[0], labels)}"
+                )
+            value = [value.get(label) or 0.0 for label in labels]
+        numbers = [float(number) for number in value]
+    except (TypeError, ValueError):
+        raise PeftuError(f"{path}: row {row}: probabilities are no list of numbers and no object by label") from None
+    if len(numbers) != len(labels):
+        listed = ", ".join(labels)
+        raise PeftuError(f"{path}: row {row}: {len(numbers)} probabilities for {len(labels)} labels ({listed})")
+    return numbers
+
+
+def _n_train(frame: pl.DataFrame, train: pl.DataFrame) -> pl.DataFrame | None:
+    keys = ["seed", "user_id"]
+    if "n_train" in frame.columns:
+        return frame.group_by(keys).agg(pl.col("n_train").cast(pl.Int64, strict=False).max())
+    if train.is_empty():
+        return None
+    counts = train.group_by("user_id").agg(n_train=pl.len().cast(pl.Int64))
+    found = frame.select(keys).unique().join(counts, on="user_id", how="left")
+    return found.with_columns(pl.col("n_train").fill_null(0))
