@@ -11,6 +11,7 @@ from peftu.cli.console import emit, stderr
 if TYPE_CHECKING:
     import polars as pl
 
+    from peftu.judge import Judgement
     from peftu.results import RunRecord
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
@@ -48,8 +49,8 @@ def score(
         truth=truth,
     )
     folder = out or Path("scores") / (name or file.stem)
-    record, scores, _ = score_file(file, folder, how, f"peftu score {file.name}")
-    _show(record, scores, folder, json)
+    record, scores, judgement = score_file(file, folder, how, f"peftu score {file.name}")
+    _show(record, scores, judgement, folder, json)
 
 
 def leaderboard(
@@ -60,19 +61,20 @@ def leaderboard(
     """Put the methods of many runs on one board; runs of different splits are refused."""
     from peftu.judge.merge import merge
 
-    record, scores, _ = merge(runs, out, " ".join(["peftu leaderboard", *(run.name for run in runs)]))
-    _show(record, scores, out, json)
+    record, scores, judgement = merge(runs, out, " ".join(["peftu leaderboard", *(run.name for run in runs)]))
+    _show(record, scores, judgement, out, json)
 
 
-def _show(record: "RunRecord", scores: "pl.DataFrame", folder: Path, json: bool) -> None:
+def _show(record: "RunRecord", scores: "pl.DataFrame", judgement: "Judgement", folder: Path, json: bool) -> None:
     """Draws the report where its libraries are there, and prints the board."""
     from peftu.report.terminal import summary
 
     drawn = all(find_spec(name) for name in _DRAWS)
     if drawn:
         from peftu.report.html import render
+        from peftu.report.view import RunView
 
-        render([(record, scores)], folder / "report.html")
+        render([RunView(record, scores, judgement)], folder / "report.html")
     else:
         stderr.print(
             "no report: it needs altair, jinja2 and vl-convert-python — pip install 'peftu[report]'", soft_wrap=True
