@@ -6,7 +6,18 @@ import numpy as np
 import polars as pl
 import pytest
 
-from peftu.judge.shapes import Curve, CurvePoint, GapClosed, Group, Guarded, Judgement, Trend, TrendBin
+from peftu.judge.shapes import (
+    Curve,
+    CurvePoint,
+    GapClosed,
+    Group,
+    Guarded,
+    Judgement,
+    Reliability,
+    ReliabilityBin,
+    Trend,
+    TrendBin,
+)
 from peftu.report.blocks import Block, Facts, Pictures, Section, Table
 from peftu.report.charts.gains import gain_domain
 from peftu.report.charts.places import Label, place
@@ -21,6 +32,7 @@ from peftu.report.sections.cost import cost
 from peftu.report.sections.data import data
 from peftu.report.sections.groups import demographics, labels
 from peftu.report.sections.people import people
+from peftu.report.sections.reliability import reliability
 from peftu.report.sections.scores import scores
 from peftu.report.sections.shifts import shifts
 from peftu.report.sections.trends import distance, training
@@ -195,6 +207,22 @@ def test_ranks_that_cannot_be_told_apart_are_named() -> None:
     assert certainty(view(standings=judgement.standings[:1])) is None
     pairs = [block for block in certainty(VIEW).blocks if isinstance(block, Table)]  # type: ignore[union-attr]
     assert [block.summary for block in pairs] == ["", "Intervals over users and over items", "Tests of all 15 pairs"]
+
+
+def test_confidence_is_judged_by_its_error() -> None:
+    def believed(confidence: float, right: float) -> Reliability:
+        bins = (ReliabilityBin(low=0.8, high=0.9, confidence=confidence, right=right, rows=50),)
+        return Reliability(label=LORA, rows=50, error=abs(confidence - right), bins=bins)
+
+    for confidence, right, finding in (
+        (0.85, 0.6, "too sure of itself"),
+        (0.85, 0.99, "not sure enough of itself"),
+        (0.85, 0.83, "about as sure as it is right"),
+    ):
+        section = reliability(view(reliability=(believed(confidence, right),)))
+        assert list(pictures(section)) == [f"lora[r=4]: {finding}"]
+    assert found(reliability(VIEW), Pictures).numbers is not None
+    assert reliability(view(reliability=())) is None
 
 
 def test_every_metric_has_its_direction() -> None:

@@ -19,6 +19,7 @@ from peftu.judge.cost import pareto
 from peftu.judge.groups import by_label, by_people
 from peftu.judge.helped import helped, worst_served
 from peftu.judge.ranks import critical_difference, standings
+from peftu.judge.reliability import reliability
 from peftu.judge.shapes import JUDGEMENT, Group, Guarded, Judgement, MethodMetrics, MetricInfo
 from peftu.judge.shifts import shifts
 from peftu.judge.trends import trends
@@ -92,6 +93,7 @@ def judge(evidence: Evidence) -> Judgement:
         groups=(*by_label(board, rows, card), *_people(board, evidence.judgements)),
         shifts=shifts(voted, card.labels, board.matrix.users) if voted else (),
         guards=tuple(map(_guarded, (result for result in evidence.results if "kept" in result.notes))),
+        reliability=reliability(rows, card),
         pareto=pareto(evidence.results, higher_is_better=board.metric.higher_is_better),
     )
 

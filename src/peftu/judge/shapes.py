@@ -203,6 +203,25 @@ class CurvePoint(Part):
     score: Score
 
 
+class ReliabilityBin(Part):
+    """Rows of about the same confidence, of all users."""
+
+    low: float
+    high: float
+    confidence: float = Field(description="Mean of the largest probability.")
+    right: float = Field(description="Share of rows in which its label is right.")
+    rows: int
+
+
+class Reliability(Part):
+    """How far a method's probabilities can be believed, all users' rows together."""
+
+    label: str
+    rows: int
+    error: float = Field(description="Expected calibration error over all rows.")
+    bins: tuple[ReliabilityBin, ...]
+
+
 class Guarded(Part):
     """What the rule of a guarded method decided."""
 
@@ -238,3 +257,4 @@ class Judgement(Part):
     shifts: tuple[Shift, ...] = ()
     cold_start: tuple[Curve, ...] = ()
     guards: tuple[Guarded, ...] = ()
+    reliability: tuple[Reliability, ...] = ()

@@ -72,6 +72,11 @@ def example_view(users: int = 20, seeds: int = 3, test_rows: int = 20) -> RunVie
     return RunView(record, scores, judge(Evidence(predictions, CARD, scores, record.methods)))
 
 
+def example_predictions(users: int = 20, seeds: int = 3, test_rows: int = 20) -> pl.DataFrame:
+    """Returns invented predictions of test rows."""
+    return _invented(users, seeds, test_rows)[2]
+
+
 def _invented(users: int, seeds: int, test_rows: int) -> tuple[RunRecord, pl.DataFrame, pl.DataFrame]:
     """Returns record, user scores and predictions."""
     rng = np.random.default_rng(7)

@@ -11,6 +11,7 @@ from peftu.report.sections.data import data
 from peftu.report.sections.groups import demographics, labels
 from peftu.report.sections.made import made
 from peftu.report.sections.people import people
+from peftu.report.sections.reliability import reliability
 from peftu.report.sections.scores import scores
 from peftu.report.sections.shifts import shifts
 from peftu.report.sections.trends import distance, training
@@ -19,7 +20,7 @@ from peftu.report.view import RunView
 
 SECTIONS: tuple[Callable[[RunView], Section | None], ...] = (
     people, distance, training, cold, labels, demographics, shifts,
-    certainty, ceilings, scores, cost,
+    certainty, ceilings, reliability, scores, cost,
     data, trust, made,
 )  # fmt: skip
 

@@ -1,0 +1,53 @@
+"""Whether a method is as often right as it is sure."""
+
+from peftu.judge.shapes import Reliability
+from peftu.report.blocks import Picture, Pictures, Section, Table
+from peftu.report.charts.reliability import Believed, reliability_panel
+from peftu.report.sections.people import MOST_PANELS
+from peftu.report.view import RunView
+from peftu.report.words import Scale, count
+
+_SHARE = Scale.of_shares()
+_WELL = 0.05  # a calibration error below five points is called small
+
+
+def reliability(view: RunView) -> Section | None:
+    """Returns confidence against the share of right answers, for methods that give probabilities."""
+    found = view.judgement.reliability if view.judgement else ()
+    ranked = [one for result in view.ranked for one in found if one.label == result.label and one.bins]
+    if not ranked:
+        return None
+    least = 10 * int(10 * min(min(bin_.confidence, bin_.right) for one in ranked for bin_ in one.bins))
+    pictures = tuple(_picture(view, one, float(min(least, 90))) for one in ranked)
+    rows = tuple(
+        (
+            one.label,
+            f"{_SHARE.number(bin_.low)} to {_SHARE.number(bin_.high)}",
+            _SHARE.number(bin_.confidence),
+            _SHARE.number(bin_.right),
+            count(bin_.rows),
+        )
+        for one in ranked
+        for bin_ in one.bins
+    )
+    head = ("method", "confidence, %", "mean confidence, %", "right, %", "rows")
+    numbers = Table("Confidence and right answers, all users' rows together.", head, rows)
+    block = Pictures(pictures[:MOST_PANELS], pictures[MOST_PANELS:], numbers)
+    lead = (
+        "A method that is 80 % sure should be right 80 times out of 100: on the dashed line. Below it, it is too sure "
+        "of itself. Larger dots hold more rows."
+    )
+    return Section("reliability", "Can its confidence be believed?", "Confidence", (block,), lead=lead)
+
+
+def _picture(view: RunView, one: Reliability, least: float) -> Picture:
+    sure = sum(bin_.confidence * bin_.rows for bin_ in one.bins) / one.rows
+    right = sum(bin_.right * bin_.rows for bin_ in one.bins) / one.rows
+    finding = "about as sure as it is right"
+    if one.error >= _WELL:
+        finding = "too sure of itself" if sure > right else "not sure enough of itself"
+    shares = (_SHARE.number(value) for value in (one.error, sure, right))
+    note = "calibration error {} points: {} % sure, {} % right".format(*shares)
+    bins = [Believed(100 * bin_.confidence, 100 * bin_.right, bin_.rows) for bin_ in one.bins]
+    alt = "; ".join(f"at {bin_.confidence:.0f} % confidence {bin_.right:.0f} % right" for bin_ in bins)
+    return Picture(f"{view.name(one.label)}: {finding}", reliability_panel(bins, least), f"{one.label}: {alt}", note)
