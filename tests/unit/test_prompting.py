@@ -25,7 +25,8 @@ from peftu.execute.plan import Job, plan
 from peftu.execute.progress import Silent
 from peftu.execute.prompted import fitted, past_of
 from peftu.methods.composing import Answered, Composed, Past
-from peftu.methods.prompting import FewShot, Profile, Retrieval, balanced, shares
+from peftu.methods.profile import Profile, shares
+from peftu.methods.prompting import FewShot, Retrieval, balanced
 from peftu.methods.similar import Bm25
 from peftu.testing import tiny_base, tiny_model, tiny_prompt
 

@@ -15,14 +15,17 @@ from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase, load_base
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
+from peftu.codes import CodeLayout, SharedLayout
 from peftu.data.problem import PARTS, Floats, Problem, Text
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
 from peftu.execute.memo import Memo
-from peftu.execute.plan import Job, is_module, is_prompting, is_reference
+from peftu.execute.plan import Job, is_joint, is_module, is_prompting, is_reference
 from peftu.execute.progress import Reporter
 from peftu.execute.prompted import prompted
 from peftu.generate import generate
+from peftu.joint import train_jointly
+from peftu.methods.joint import EncodingMethod
 from peftu.predict import score
 from peftu.store import EVERYONE
 from peftu.train import Examples, Trained, Unit, UnitLog, train
@@ -60,13 +63,23 @@ class Cell:
 
 @dataclass(frozen=True)
 class Modules:
-    """Trained module rows, the keys they belong to, and what they were trained as."""
+    """Trained module rows, the keys they belong to, and what they were trained as.
+
+    Attributes:
+        layout: of the rows.
+        region: where the modules act.
+        trained: the rows, and how training went.
+        keys: whose each row is.
+        train_rows: number of rows that each was trained on.
+        shared: [numbers] what the rows of a joint method are read with.
+    """
 
     layout: Layout
     region: Region
     trained: Trained
     keys: tuple[str, ...]
     train_rows: tuple[int, ...]
+    shared: torch.Tensor | None = None
 
     @property
     def diverged(self) -> int:
@@ -76,6 +89,8 @@ class Modules:
     @property
     def learned(self) -> "Modules":
         """Returns the modules of all keys whose training did not diverge."""
+        if self.shared is not None:  # trained as one
+            return self
         kept = [place for place, log in enumerate(self.trained.logs) if not log.diverged]
         trained = Trained(self.trained.rows[kept], [self.trained.logs[place] for place in kept])
         keys, counts = tuple(self.keys[p] for p in kept), tuple(self.train_rows[p] for p in kept)
@@ -155,13 +170,14 @@ class Workshop:
         return self.memo.get(("embedded", name), lambda: self.base(name).embed(self.texts, self.prompt.max_tokens))
 
     def layout(self, job: Job) -> Layout:
-        """Returns the layout of a job's modules.
+        """Returns the layout of a job's modules; of a joint method, of what is shared.
 
         Raises:
             PeftuError: the base cannot host the method, or there are more users than the method is meant for.
         """
         base = self.base(cast(str, job.base))
-        layout = Layout(job.method, base.sites(job.region_on(base), len(self.prompt.words)))
+        sites = base.sites(job.region_on(base), len(self.prompt.words))
+        layout = SharedLayout(job.method, sites) if is_joint(job.method) else Layout(job.method, sites)
         users = 1 if job.card.scope == "global" else max(len(problem.users) for problem in self.problems.values())
         most = getattr(job.method, "max_users", users)
         if users > most:
@@ -192,6 +208,8 @@ class Workshop:
         with self.memo.alone() as cost:
             if is_reference(job.method):
                 cell = self._reference(job, seed)
+            elif is_joint(job.method):
+                cell = self._joint(job, seed)
             elif is_module(job.method):
                 cell = self._module(job, seed)
             elif is_prompting(job.method):
@@ -268,6 +286,28 @@ class Workshop:
             own, region = modules.trained.rows, modules.region
             answers = generate(base, self.prompt, texts, region, modules.layout, own, owner[tested], progress=told)
         return dict(zip(rows[tested].tolist(), answers, strict=True))
+
+    def _joint(self, job: Job, seed: int) -> Cell:
+        problem, base = self.problems[seed], self.base(cast(str, job.base))
+        region, units = job.region_on(base), self._users(seed)
+        context = self.context(base.name, region)
+        layout = cast(SharedLayout, self.layout(job))
+        vectors = torch.from_numpy(self.embedded(base.name)) if isinstance(job.method, EncodingMethod) else None
+        told = self.reporter.stage(f"training {job.label}", sum(len(unit.train) for unit in units) * job.train.epochs)
+        found = train_jointly(base, context, layout, units, job.train, seed, vectors, told)
+        if found.log.diverged:
+            raise PeftuError(f"method {job.label}: training on everyone diverged at lr={job.train.lr:g} — lower lr")
+        codes = CodeLayout(layout, found.shared)
+        rows = np.flatnonzero(problem.part > 0)
+        owner = problem.user[rows].astype(np.int64)
+        scores = score(base, context, self.items[seed][rows], codes, found.codes, owner)
+        trained, counts = Trained(found.codes, [found.log]), tuple(len(unit.train) for unit in units)
+        modules = Modules(codes, region, trained, problem.users, counts, found.shared)
+        notes = {"region": f"depth={region.depth},span={region.span}", "shared_parameters": layout.parameters}
+        written = self._written(base, seed, rows, modules, owner)
+        return Cell(
+            rows, scores, parameters=codes.width, notes=notes, modules=modules, logs=trained.logs, written=written
+        )
 
     # --- training -----------------------------------------------------------------------------------------------
 

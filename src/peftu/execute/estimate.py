@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from peftu.base.model import FrozenBase
-from peftu.base.reading import reading_limit
+from peftu.codes import SharedLayout
 from peftu.data.problem import Problem
 from peftu.execute.cells import BYTES_PER_NUMBER, Workshop
 from peftu.execute.plan import Job, is_module, is_prompting
@@ -55,7 +55,7 @@ def estimate(jobs: Sequence[Job], workshop: Workshop, problems: Mapping[int, Pro
         rate = matmul_rate(base) * EFFICIENCY
         layer = layer_flops(base)
         if is_prompting(job.method):
-            reading_limit(base)  # an encoder reads no prompt
+            job.region_on(base)  # an encoder reads no prompt
             shown = 1 + job.method.most_shown
             read = sum(int((problem.part > 0).sum()) for problem in problems.values())
             seconds += read * shown * text_tokens / max(1, len(workshop.texts)) * layer * base.family.layers / rate
@@ -82,8 +82,7 @@ def estimate(jobs: Sequence[Job], workshop: Workshop, problems: Mapping[int, Pro
                 rows = len(set(problem.text[problem.rows("train")])) if once else len(problem.rows("train"))
                 steps = rows * trained.train.epochs * EPOCHS_RUN
                 seconds += 2 * steps * work / rate
-            owners = 1 if job.card.scope == "global" else len(problem.users)
-            module_bytes += BYTES_PER_NUMBER * workshop.layout(job).width * owners
+            module_bytes += BYTES_PER_NUMBER * stored_numbers(workshop, job, len(problem.users))
     return Estimate(seconds, module_bytes)
 
 
@@ -99,6 +98,14 @@ def _answer_tokens(workshop: Workshop) -> float:
 def head_flops(base: FrozenBase) -> float:
     """Returns the forward FLOPs of one token's logits over the vocabulary."""
     return 2.0 * base.writer.vocabulary * base.family.width
+
+
+def stored_numbers(workshop: Workshop, job: Job, users: int) -> int:
+    """Returns how many numbers a job's modules have, for so many users."""
+    layout = workshop.layout(job)
+    if isinstance(layout, SharedLayout):
+        return layout.width + users * layout.code_width
+    return layout.width * (1 if job.card.scope == "global" else users)
 
 
 def layer_flops(base: FrozenBase) -> float:

@@ -81,6 +81,11 @@ def is_module(method: object) -> bool:
     return hasattr(method, "tensors")
 
 
+def is_joint(method: object) -> bool:
+    """Returns whether a method composes modules of what is shared and of users' codes (`JointMethod`)."""
+    return hasattr(method, "compose")
+
+
 def is_reference(method: object) -> bool:
     """Returns whether a method is fitted on labels and features (`ReferenceMethod`)."""
     return hasattr(method, "fit")

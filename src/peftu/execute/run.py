@@ -28,7 +28,7 @@ from peftu.execute.frames import predictions_frame
 from peftu.execute.guarded import find_guards, guarded_cells
 from peftu.execute.plan import Job, check_kind, plan
 from peftu.execute.progress import Reporter, Silent
-from peftu.execute.stored import MODULES
+from peftu.execute.stored import CODES, MODULES, SHARED, shared_label
 from peftu.judge import JUDGEMENT, Evidence, judge, write_judgement
 from peftu.metrics import metrics, user_scores
 from peftu.report.html import render
@@ -49,7 +49,7 @@ from peftu.results import (
     start_folder,
     summarise,
 )
-from peftu.store import AdapterStore, Collection, recipe
+from peftu.store import EVERYONE, AdapterStore, Collection, recipe
 
 TRAIN_LOG = "train_log.jsonl"
 _FILES = "|".join(map(re.escape, (RECORD, REPORT, PREDICTIONS, USER_SCORES, JUDGEMENT, TRAIN_LOG, MODULES)))
@@ -216,7 +216,7 @@ def _store_modules(
                 job = jobs[number]
                 if cell.modules is None or job.base is None or not (modules := cell.modules.learned).keys:
                     continue
-                made = recipe(
+                made: dict[str, Any] = dict(
                     method=job.card.name,
                     knobs=job.method.model_dump(mode="json"),
                     region={"depth": modules.region.depth, "span": modules.region.span},
@@ -224,7 +224,12 @@ def _store_modules(
                     labels=list(workshop.problems[seed].card.labels),
                 )
                 label = f"{job.label}@{job.base}"
-                kind = Collection(label, seed, job.base, fingerprints[job.base], modules.layout.width, made)
+                fits = (seed, job.base, fingerprints[job.base])
+                if modules.shared is not None:
+                    kind = Collection(shared_label(label), *fits, len(modules.shared), recipe(**made, part=SHARED))
+                    store.add(kind, (EVERYONE,), modules.shared[None], (sum(modules.train_rows),))
+                    made["part"] = CODES
+                kind = Collection(label, *fits, modules.layout.width, recipe(**made))
                 store.add(kind, modules.keys, modules.trained.rows, modules.train_rows)
     return fingerprints
 
@@ -278,7 +283,7 @@ def _write_log(
     for (number, seed), cell in cells.items():
         job = jobs[number]
         for unit, log in enumerate(cell.logs):
-            who = {"user": None if job.card.scope == "global" else unit + 1}
+            who = {"user": unit + 1 if job.card.scope == "user" else None}
             lines.append(json.dumps({"method": job.label, "base": job.base, "seed": seed, **who, **vars(log)}))
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 

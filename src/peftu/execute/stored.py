@@ -13,14 +13,16 @@ from peftu.bank import Layout
 from peftu.base.model import FrozenBase, load_base
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
+from peftu.codes import CodeLayout, SharedLayout
 from peftu.config import validated
 from peftu.errors import PeftuError
 from peftu.methods.everyone import method_class
 from peftu.registry import did_you_mean
 from peftu.results import load_run
-from peftu.store import EVERYONE, AdapterStore, Collection
+from peftu.store import EVERYONE, AdapterStore, Collection, recipe
 
 MODULES = "modules"
+SHARED, CODES = "shared", "codes"  # parts of a joint method: everybody's numbers, and a code for each user
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,15 @@ class Stored:
         store: where they are.
         collection: which they are.
         base: the base they were trained on, the same to the bit.
-        made: the recipe: method, knobs, region, prompt, labels.
+        made: the recipe: method, knobs, region, prompt, labels, and of a joint method the part.
+        everybody: [numbers] what the users of a joint method share.
     """
 
     store: AdapterStore
     collection: Collection
     base: FrozenBase
     made: dict[str, Any]
+    everybody: Tensor | None = None
 
     @property
     def region(self) -> Region:
@@ -53,7 +57,10 @@ class Stored:
     def layout(self) -> Layout:
         """Returns the layout of the modules."""
         method = validated(method_class(self.made["method"], self.made["knobs"]), self.made["knobs"], "store")
-        return Layout(method, self.base.sites(self.region, len(self.prompt.words)))
+        sites = self.base.sites(self.region, len(self.prompt.words))
+        if self.everybody is None:
+            return Layout(method, sites)
+        return CodeLayout(SharedLayout(method, sites), self.everybody)
 
     @property
     def shared(self) -> bool:
@@ -67,6 +74,11 @@ class Stored:
             PeftuError: the user has none: the base never answers in their place.
         """
         return self.store.get(self.collection, [EVERYONE if self.shared else user])
+
+
+def shared_label(label: str) -> str:
+    """Returns the label of what the users of a joint method share."""
+    return f"{label} ({SHARED})"
 
 
 @contextmanager
@@ -98,11 +110,21 @@ def opened(run: Path, method: str | None = None, seed: int | None = None) -> Ite
         base = load_base(collection.base)
         if base.fingerprint != collection.fingerprint:
             raise PeftuError(f"{run}: base {collection.base} has changed since training — restore it, or run again")
-        yield Stored(store, collection, base, json.loads(collection.recipe))
+        made = json.loads(collection.recipe)
+        yield Stored(store, collection, base, made, _everybody(store, collection, made))
+
+
+def _everybody(store: AdapterStore, codes: Collection, made: dict[str, Any]) -> Tensor | None:
+    """Returns [numbers] what the users of a joint method share; None for other methods."""
+    if made.get("part") != CODES:
+        return None
+    label, needed = shared_label(codes.label), recipe(**{**made, "part": SHARED})
+    (kind,) = (k for k in store.collections() if (k.label, k.seed, k.recipe) == (label, codes.seed, needed))
+    return store.get(kind, [EVERYONE])[0]
 
 
 def _chosen(store: AdapterStore, method: str | None, seed: int | None) -> Collection:
-    found = store.collections()
+    found = [kind for kind in store.collections() if json.loads(kind.recipe).get("part") != SHARED]
     if method is None:
         personal = {c.label for c in found if store.keys(c) != [EVERYONE]} or {c.label for c in found}
         if len(personal) > 1:

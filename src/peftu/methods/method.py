@@ -3,6 +3,8 @@
 A *module method* (LoRA, …) adds tensors to a frozen base, stacked over users; the same code trains and serves one
 user or thousands. A *reference method* (majorities, mixed head) is fitted on the labels and frozen features directly.
 A *prompting method* (few-shot, …) trains nothing: it composes what the base reads (`peftu.methods.composing`).
+A *joint method* (user embedding, …) is a module method whose tensors are composed of shared ones and of a code of each
+user's own (`peftu.methods.joint`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -153,10 +155,13 @@ methods: Registry[type[Any]] = Registry(
         "zero-shot": "peftu.methods.zero_shot:ZeroShot",
         "few-shot": "peftu.methods.prompting:FewShot",
         "retrieval": "peftu.methods.prompting:Retrieval",
-        "profile": "peftu.methods.prompting:Profile",
+        "profile": "peftu.methods.profile:Profile",
         "global": "peftu.methods.everyone:Global",
         "lora": "peftu.methods.lora:Lora",
         "ia3": "peftu.methods.ia3:Ia3",
+        "user-embedding": "peftu.methods.user_embedding:UserEmbedding",
+        "user-token": "peftu.methods.user_token:UserToken",
+        "hypernet": "peftu.methods.hypernet:Hypernet",
         "prompt-tuning": "peftu.methods.prompt_tuning:PromptTuning",
         "prefix-tuning": "peftu.methods.prefix_tuning:PrefixTuning",
         "p-tuning": "peftu.methods.p_tuning:PTuning",

@@ -13,19 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from peftu.data.problem import Floats, Text
 from peftu.data.stratify import hashed
-from peftu.errors import PeftuError
 from peftu.methods.composing import Answered, Composed, Composer, Past, Tools
 from peftu.methods.method import MethodCard
 from peftu.methods.similar import Bm25, Dense
 
-ABOUT = "About the person who answers: {}"
-ASK = (
-    "You see texts and how one person answered each. In two short sentences, describe how this person tends to answer"
-    " and what decides it."
-)
 
-
-class _Prompting(BaseModel):
+class Prompting(BaseModel):
     """What all prompting methods share."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,7 +40,7 @@ def others(items: Sequence[Answered], text: Text, k: int) -> tuple[Answered, ...
     return tuple(item for item in items if item.text != text)[:k][::-1]
 
 
-class FewShot(_Prompting):
+class FewShot(Prompting):
     """The same items of the user before every text, taking the labels in turn."""
 
     card: ClassVar[MethodCard] = MethodCard(
@@ -58,6 +51,7 @@ class FewShot(_Prompting):
         uses_others_labels=False,
         needs_base="yes",
         source="arXiv 2005.14165",
+        families=("decoder", "encoder_decoder"),
     )
 
     k: int = Field(8, ge=1, description="Items shown before each text.")
@@ -77,7 +71,7 @@ class FewShot(_Prompting):
         return lambda user, text: Composed(shown=others(ranked(user), text, self.k))
 
 
-class Retrieval(_Prompting):
+class Retrieval(Prompting):
     """The user's items that are most like the text, the likest last."""
 
     card: ClassVar[MethodCard] = MethodCard(
@@ -88,6 +82,7 @@ class Retrieval(_Prompting):
         uses_others_labels=False,
         needs_base="yes",
         source="arXiv 2304.11406 (LaMP)",
+        families=("decoder", "encoder_decoder"),
     )
 
     k: int = Field(8, ge=1, description="Items shown before each text.")
@@ -119,56 +114,3 @@ class Retrieval(_Prompting):
             return Composed(shown=others([items[i] for i in order], text, self.k))
 
         return compose
-
-
-class Profile(_Prompting):
-    """A few words about the user, from the train items alone, before every text."""
-
-    card: ClassVar[MethodCard] = MethodCard(
-        name="profile",
-        summary="The base is told how the user tends to answer, in words from the user's train items alone.",
-        scope="user",
-        trained=False,
-        uses_others_labels=False,
-        needs_base="yes",
-        source="arXiv 2310.20081",
-    )
-
-    by: Literal["base", "shares"] = Field("base", description="Written by the base itself, or the shares of labels.")
-    k: int = Field(16, ge=1, description="Items that the base reads to write the profile, each label in turn.")
-    tokens: int = Field(60, ge=1, description="Longest profile that the base writes.")
-
-    @property
-    def most_shown(self) -> int:
-        """Returns how many items it shows at most beside the text."""
-        return 0
-
-    def composer(self, past: Past, tools: Tools, seed: int) -> Composer:
-        """Returns what tells a user's profile.
-
-        Raises:
-            PeftuError: shares are asked for where answers are free text.
-        """
-        if self.by == "shares" and not past.words:
-            raise PeftuError("profile: answers of this task are free text and have no shares — use by=base")
-
-        @cache
-        def told(user: int) -> str:
-            items = past.items[user]
-            if not items:
-                return ""
-            if self.by == "shares":
-                return ABOUT.format(shares(items, past.words))
-            chosen = balanced(items, len(past.words), seed, past.users[user])[: self.k]
-            seen = "\n\n".join(f"{item.text.text}\nAnswer: {item.answer}" for item in chosen)
-            return ABOUT.format(tools.write(ASK, seen, self.tokens))
-
-        return lambda user, text: Composed(told=told(user))
-
-
-def shares(items: Sequence[Answered], words: Sequence[str]) -> str:
-    """Returns in words how often each label was given, the commonest first."""
-    count = [sum(label in item.labels for item in items) for label in range(len(words))]
-    order = sorted(range(len(words)), key=lambda label: (-count[label], label))
-    said = ", ".join(f"{words[label]} to {100 * count[label] / len(items):.0f}%" for label in order if count[label])
-    return f"of {len(items)} texts before, this person answered {said}."

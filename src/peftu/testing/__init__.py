@@ -1,11 +1,13 @@
 """Tiny bases, made-up users and the shared checks, for the tests of peftu and of packages that add to it."""
 
 from peftu.testing.bases import FAMILIES, randomise, tiny_base, tiny_model, tiny_tokenizer
+from peftu.testing.joint import check_joint_method
 from peftu.testing.methods import check_method, regions_of
 from peftu.testing.problems import tiny_prompt, tiny_texts, tiny_units
 
 __all__ = [
     "FAMILIES",
+    "check_joint_method",
     "check_method",
     "randomise",
     "regions_of",

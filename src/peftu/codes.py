@@ -1,0 +1,75 @@
+"""Layouts of joint methods: what everybody shares as one row, and each user's code as a row of their own.
+
+A `CodeLayout` stands wherever a `Layout` does: to train codes with the rest frozen, to score, in a bank, in a store.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from torch import Tensor
+
+from peftu.bank import Bound, Layout
+from peftu.base.sites import Site
+from peftu.methods.joint import JointMethod
+from peftu.methods.method import ModuleMethod, TensorSpec
+
+Views = Mapping[str, Mapping[str, Tensor]]
+
+
+class _Part:
+    """Some tensors of a joint method, as if they were a method's own."""
+
+    def __init__(self, method: JointMethod, tensors: Callable[[Site], dict[str, TensorSpec]]) -> None:
+        self.card, self.tensors = method.card, tensors
+
+
+class SharedLayout(Layout):
+    """Which columns of the shared row belong to which tensor.
+
+    Args:
+        method: the joint method.
+        sites: places in the base where it may act.
+
+    Raises:
+        PeftuError: the method acts at none of them.
+    """
+
+    def __init__(self, method: JointMethod, sites: Sequence[Site]) -> None:
+        self.modules = Layout(method, sites)
+        super().__init__(cast(ModuleMethod, _Part(method, method.shared)), sites)
+        self.joint, self.all_sites = method, tuple(sites)
+        self.code_width = method.code_width(sites)
+
+    def compose(self, shared: Views, codes: Tensor) -> Bound:
+        """Returns the modules of G users, given views of the shared row and codes [G, width]."""
+        tensors = {
+            name: self.joint.compose(site, one(shared, name), codes) for name, site in self.modules.sites.items()
+        }
+        return self.modules.bind(tensors, len(codes))
+
+
+class CodeLayout(Layout):
+    """The layout of codes: a row is a user's code, and what acts on the base is composed of it and the shared row.
+
+    An empty slot of a bank, all zero, is the shared module.
+
+    Args:
+        layout: of the shared row.
+        shared: [width] that row.
+    """
+
+    def __init__(self, layout: SharedLayout, shared: Tensor) -> None:
+        head = next(site for site in layout.all_sites if site.kind == "head")
+        only: Any = _Part(layout.joint, lambda site: {"code": TensorSpec((layout.code_width,))} if site is head else {})
+        super().__init__(only, layout.all_sites)
+        self.shared_layout, self.shared, self.head = layout, shared, head.name
+
+    def bind(self, views: Views, groups: int) -> Bound:
+        """Returns the composed modules of G users, bound to a batch of G equal groups of rows."""
+        codes = views[self.head]["code"]
+        return self.shared_layout.compose(self.shared_layout.views(self.shared.to(codes)[None]), codes)
+
+
+def one(shared: Views, site: str) -> dict[str, Tensor]:
+    """Returns a site's shared tensors [*shape], given views with a leading axis of one."""
+    return {name: view[0] for name, view in shared.get(site, {}).items()}
