@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -359,3 +360,35 @@ def test_every_card_is_whole(name: str, card: Any) -> None:
 def test_the_benchmark_s_tasks_have_a_reference_preset() -> None:
     beyond = {"convabuse", "hatecheck", "movielens", "multipico", "polis"}
     assert {name for name in tasks.names() if not tasks.get(name).card.presets} == beyond
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("cockamamie", {"cockamamie.json": "{}"}),
+        ("cockamamie", {"cockamamie.json": "[]"}),
+        ("cockamamie", {"cockamamie.json": "null"}),
+        ("hatexplain", {"dataset.json": '{"a": 1}', "post_id_divisions.json": "{}"}),
+        ("hatexplain", {"dataset.json": "{}", "post_id_divisions.json": "[1]"}),
+        ("multipico", {"MP_train.json": '{"1": {}}', "MP_dev.json": "{}", "MP_test.json": "{}"}),
+        ("studemo", {"text_data.csv": "text_id,text\n0,x\n", "annotation_data.csv": STUD + "0,3" + "," * 10 + "\n"}),
+        ("stackexchange", {"Posts.xml": '<posts><row Id="1"/></posts>'}),
+    ],
+)
+def test_files_of_another_layout_are_told_in_one_line(
+    read: Callable[..., UserTable], name: str, files: dict[str, str | bytes]
+) -> None:
+    with pytest.raises(PeftuError) as caught:
+        read(name, files)
+    said = str(caught.value)
+    assert re.search(r"not laid out as the publisher does \(\w+Error: .*\) — get it again from https://", said)
+    assert said.startswith(f"{name}: {tasks.get(name).card.files[0].name}")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("cut", ["", "<posts>", '<posts>\n  <row Id="1" PostTypeId="1" Bod', "<posts><row/></posts"])
+def test_a_broken_tail_of_xml_says_what_to_do(read: Callable[..., UserTable], cut: str) -> None:
+    with pytest.raises(PeftuError) as caught:
+        read("stackexchange", {"Posts.xml": cut})
+    assert "get it again" in str(caught.value)
+    assert "\n" not in str(caught.value)

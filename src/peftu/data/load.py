@@ -4,13 +4,14 @@ import contextlib
 import hashlib
 import inspect
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from peftu.data import markup, reading
 from peftu.data.sources import cache_dir, needed_files, raw_files
 from peftu.data.table import FORMAT, UserTable
-from peftu.data.task import Task, card_of, tasks
+from peftu.data.task import Task, TaskCard, card_of, tasks
 from peftu.errors import PeftuError
 from peftu.registry import did_you_mean
 
@@ -65,11 +66,31 @@ def read_table(cls: type[Task], folder: Path, options: dict[str, Any], digests: 
     if (ready := getattr(cls, "table", None)) is not None:
         table: UserTable = ready(folder)
     else:
-        table = UserTable.build(card_of(cls, own), cls().rows(folder, **own), options, digests)
+        with _other_layout_told(cls.card, digests):
+            table = UserTable.build(card_of(cls, own), cls().rows(folder, **own), options, digests)
     missing = [file.name for file in needed_files(cls.card, options) if file.name not in digests]
     if missing:
         table.notes[f"raw files that are not in the folder ({', '.join(missing)})"] = len(missing)
     return table.with_examples(least) if least > 1 else table
+
+
+@contextlib.contextmanager
+def _other_layout_told(card: TaskCard, digests: dict[str, str]) -> Iterator[None]:
+    """Turns what a reader stumbles over into one line, unless every file is the one that it was written for.
+
+    Raises:
+        PeftuError: a value is missing or of another kind in files that are not known to be the publisher's.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        if all(digests[file.name] == file.sha256 for file in card.files if file.name in digests):
+            raise
+        named = ", ".join(digests)
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise PeftuError(
+            f"{card.name}: {named}: not laid out as the publisher does ({why}) — get it again from {card.homepage}"
+        ) from error
 
 
 def raw_folder(cls: type[Task], raw: Path | None) -> Path | None:

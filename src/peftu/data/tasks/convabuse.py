@@ -23,7 +23,8 @@ class ConvAbuse:
             "What people wrote to the agents ELIZA and CarbonBot, with the three turns before, on a scale: 1 not "
             "abusive, 0 ambiguous, -1 mildly, -2 strongly, -3 very strongly abusive. Four equal turns are one item, "
             "named by its first example_no. The file holds repeats, meant to measure how far annotators agree with "
-            "themselves: the first judgement is kept, the others are left out and counted. Beyond PEFT-U."
+            "themselves: the first judgement is kept, the others are left out and counted: 12,182 of 12,768 "
+            "stay, on 4,052 items. Beyond PEFT-U."
         ),
         user="One of eight annotators versed in gender studies.",
         kind="ordinal",

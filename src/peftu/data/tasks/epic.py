@@ -22,7 +22,8 @@ class Epic:
         description=(
             "Posts and replies from Twitter and Reddit in five varieties of English; annotators of those five "
             "countries say whether the reply is ironic, given the post. MultiPICo's English part holds the same "
-            "judgements (this reader was checked on it, in EPIC's columns): never train on one and test on the other."
+            "judgements (this reader was checked on it, in EPIC's columns: 14,171 judgements, all different, are "
+            "191.50 a user; the benchmark's 191.51 are one more): never train on one and test on the other."
         ),
         user="A crowd annotator from Australia, India, Ireland, the United Kingdom or the United States.",
         kind="single",

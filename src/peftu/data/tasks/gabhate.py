@@ -30,7 +30,7 @@ class GabHate:
         instruction="Does this post contain hate speech? Answer yes or no.",
         main_metric="accuracy",
         language="en",
-        licence="CC-BY-4.0 as stated on OSF",
+        licence="CC-BY-4.0",
         citation=(
             "Brendan Kennedy, Mohammad Atari, Aida Mostafazadeh Davani, Leigh Yeh, Ali Omrani, Yehsong Kim, et al. "
             "(2022). Introducing the Gab Hate Corpus: defining and applying hate-based rhetoric to social media posts "

@@ -40,9 +40,11 @@ class MultiPico:
         language="ar, de, en, es, fr, hi, it, nl, pt",
         licence="CC-BY-4.0",
         citation=(
-            "Silvia Casola, Simona Frenda, Soda Marem Lo, Erhan Sezerer, Antonio Uva, Valerio Basile, et al. (2024). "
-            "MultiPICo: Multilingual Perspectivist Irony Corpus. ACL 2024. Parts: Elisa Leonardelli et al. (2025). "
-            "LeWiDi-2025 at NLPerspectives. arXiv 2510.08460."
+            "Silvia Casola, Simona Frenda, Soda Marem Lo, Erhan Sezerer, Antonio Uva, Valerio Basile, Cristina Bosco, "
+            "Alessandro Pedrani, Chiara Rubagotti, Viviana Patti, Davide Bernardi (2024). MultiPICo: Multilingual "
+            "Perspectivist Irony Corpus. ACL 2024. Parts: Elisa Leonardelli, Silvia Casola, Siyao Peng, Giulia Rizzi, "
+            "et al. (2025). LeWiDi-2025 at NLPerspectives: The Third Edition of the Learning with Disagreements Shared "
+            "Task. NLPerspectives 2025. arXiv 2510.08460."
         ),
         homepage="https://le-wi-di.github.io/",
         files=(
