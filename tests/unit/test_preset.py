@@ -67,6 +67,8 @@ def test_a_warm_start_has_settings_of_its_own(tmp_path: Path) -> None:
     alone, warm = plan(from_flags(preset=mine, methods="lora,lora[warm_start=global]"))
     assert (alone.train.lr, alone.train.shrink) == (0.5, 0)
     assert (warm.train.lr, warm.train.shrink) == (0.25, 0.5)
+    _, alone, _ = plan(from_flags(preset=mine, methods="lora+guard"))
+    assert alone.train.lr == 0.5
 
 
 @pytest.mark.parametrize("name", shipped())

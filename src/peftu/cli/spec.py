@@ -10,6 +10,7 @@ from peftu.cli.data import task_options
 from peftu.config import MethodSpec, RegionSpec, RunSpec, assignments, validated
 from peftu.data.task import tasks
 from peftu.errors import PeftuError
+from peftu.execute.asked import plain, with_guarded
 from peftu.preset import Preset, load_preset
 from peftu.results import REFERENCES
 
@@ -51,7 +52,8 @@ def run_spec(flags: dict[str, Any]) -> RunSpec:
     spec = validated(RunSpec, values, "run")
     if preset is None:
         return spec
-    settings = {str(method): preset.settings(method, method.base or spec.base) for method in spec.methods}
+    asked = with_guarded(spec.methods)
+    settings = {str(plain(method)): preset.settings(plain(method), method.base or spec.base) for method in asked}
     return spec.model_copy(
         update={"preset": name, "settings": {key: found for key, found in settings.items() if found}}
     )

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from peftu.bank import Layout
 from peftu.config import MethodSpec, RunSpec
 from peftu.data.load import load_task
 from peftu.data.problem import PARTS, Problem
@@ -24,7 +23,7 @@ from peftu.data.splits import make_problem, make_split
 from peftu.environment import current_environment
 from peftu.errors import PeftuError
 from peftu.execute.cells import Cell, Workshop
-from peftu.execute.plan import Job, is_module, plan
+from peftu.execute.plan import Job, is_joint, is_module, plan
 from peftu.execute.progress import Reporter, Silent
 from peftu.preset import WARM, Preset
 from peftu.results import write_atomic
@@ -138,7 +137,7 @@ class _Search:
     ) -> None:
         self.spec, self.asked, self.workshop, self.known = spec, asked, workshop, known
         self.left, self.parameters, self.reporter = trials, parameters, reporter
-        if not is_module(self.job({}).method):
+        if not (is_module(self.job({}).method) or is_joint(self.job({}).method)):
             raise PeftuError(f"tune: {asked.name} trains no module, it chooses as it is fitted — leave it out")
         self.seen: set[str] = set()
 
@@ -185,7 +184,7 @@ class _Search:
         """Yields a setting and its neighbouring values, none of which was tried from here before."""
         job = self.job(settings)
         base = self.workshop.base(job.base or "")
-        now = {**vars(job.method), **job.train.model_dump(), "depth": base.region(job.region).depth}
+        now = {**vars(job.method), **job.train.model_dump(), "depth": job.region_on(base).depth}
         ladders: dict[str, Sequence[Any]] = {
             "lr": [round_to(now["lr"] * factor) for factor in (STEP, 1, 1 / STEP)],
             "epochs": EPOCHS,
@@ -218,8 +217,7 @@ class _Search:
 
     def _make(self, settings: Settings) -> Trial:
         job = self.job(settings)
-        base = self.workshop.base(job.base or "")
-        width = Layout(job.method, base.sites(base.region(job.region), len(self.workshop.prompt.words))).width
+        width = self.workshop.layout(job).parameters
         if self.parameters is not None and width > self.parameters:
             return Trial(settings, None, 0.0, width)
         cells = {seed: self.workshop.run(job, seed) for seed in self.workshop.problems}
