@@ -243,7 +243,7 @@ def format_of(method: object) -> Format:
         PeftuError: peft has no such modules; the message names those that it has.
     """
     for kind, found in FORMATS.items():
-        if isinstance(method, kind):
+        if isinstance(method, kind) and not hasattr(method, "compose"):  # else it is nothing without what all share
             return found
     known = ", ".join(sorted(kind.card.name for kind in FORMATS))
     name = getattr(method, "card").name  # noqa: B009  (any method has a card)

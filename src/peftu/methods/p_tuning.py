@@ -30,6 +30,7 @@ class PTuning(PromptTuning):
         uses_others_labels=False,
         needs_base="yes",
         source="arXiv 2103.10385",
+        loads=("peft",),  # as a module of prompt tuning
     )
     train_defaults: ClassVar[dict[str, Any]] = {"lr": 3e-3, "epochs": 8}
     warm_defaults: ClassVar[dict[str, Any]] = {"lr": 3e-2, "epochs": 6}  # a warm start is tuned as a prompt
