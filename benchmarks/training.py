@@ -5,16 +5,23 @@
 Both sides use the same base in the same dtype, loaded once, the same users, rows, rank and targets, batch 8 and dynamic
 padding. A repetition times both one after the other in one process; the ratio of their users an hour is the result, and
 the median over repetitions is printed. ``--quick`` times a few steps of each and extrapolates to 8 epochs (marked
-``extrapolated``); without it whole trainings are timed.
+``extrapolated``). Without it more steps are timed, the reference's way is timed too (the base loaded again for every
+user, every row padded to 512 tokens; two steps, extrapolated and marked so), and users are made up, 10 to 10,000 of
+them, to see how time and memory grow.
+
+``ratios`` are of wall time. ``cpu_ratios`` are of processor time, which other work on the machine disturbs less.
+``matmul_share`` is the share of the machine's measured matmul rate that the training step reaches, by counted FLOPs.
 """
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,9 +29,11 @@ from typing import Any
 import numpy as np
 import peft
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel, AutoModelForCausalLM
 
 from peftu.bank import Layout
+from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase, best_dtype, load_base
 from peftu.base.weights import resolve_weights
 from peftu.config import RegionSpec, SplitSpec, TrainSpec
@@ -32,9 +41,10 @@ from peftu.data.load import load_task
 from peftu.data.splits import make_problem, make_split
 from peftu.environment import current_environment
 from peftu.execute.cells import prompt_of
-from peftu.execute.estimate import layer_flops, matmul_rate
+from peftu.execute.cost import measured
+from peftu.execute.estimate import matmul_rate
 from peftu.methods.lora import Lora
-from peftu.train import Examples, Unit, train
+from peftu.train import Examples, Unit, cohort_size, train
 
 EPOCHS, BATCH, RANK = 8, 8, 8
 TARGETS = {"decoder": ("q", "v"), "encoder": ("q", "v")}
@@ -63,28 +73,72 @@ class Workload:
 # --- ours ---------------------------------------------------------------------------------------------------------
 
 
-def ours(base: FrozenBase, work: Workload, region: RegionSpec, steps: int | None) -> tuple[float, float]:
-    """Returns seconds a user for 8 epochs (prefill and validation in), and the seconds of one training row.
+@dataclass(frozen=True)
+class Case:
+    """One comparison.
 
-    With ``steps``, that many steps of every user are timed, and the rest extrapolated.
+    Attributes:
+        base: the base of both sides.
+        region: where ours acts.
+        loop: which loop it is compared with.
+        users: how many of the users ours trains at once.
+        steps: how many steps of each are timed.
     """
-    start = time.perf_counter()
-    context = base.prefill(work.prompt, work.problem.texts, base.region(region))
-    prefill = time.perf_counter() - start
-    layout = Layout(Lora(rank=RANK, targets=TARGETS[base.family.kind]), base.sites(base.region(region), 2))
-    units, epochs = work.units, EPOCHS
-    if steps is not None:  # a short epoch, so that a few steps are a whole training
-        units = [Unit(u.key, _first(u.train, steps * BATCH), _first(u.val, 0)) for u in work.units]
-        epochs = 1
-    spec = TrainSpec(epochs=epochs, batch=BATCH, patience=epochs, lr=1e-3)
-    start = time.perf_counter()
+
+    base: FrozenBase
+    region: RegionSpec
+    loop: str
+    users: int
+    steps: int
+
+
+class Clock:
+    """Wall and processor time since it was made."""
+
+    def __init__(self) -> None:
+        self.start = self._now()
+
+    def _now(self) -> np.ndarray:
+        return np.array([time.perf_counter(), time.process_time()])
+
+    def read(self) -> np.ndarray:
+        """Returns seconds of the wall clock and of the processor."""
+        return self._now() - self.start
+
+
+def ours(case: Case, work: Workload) -> dict[str, float]:
+    """Returns seconds a user for 8 epochs (prefill and validation in), and what a training row costs.
+
+    Some steps of some users are timed, the rest is extrapolated; a row read without a gradient counts as a third.
+    """
+    base, region = case.base, case.base.region(case.region)
+    clock = Clock()
+    context = base.prefill(work.prompt, work.problem.texts, region)
+    prefill = clock.read()
+    layout = Layout(Lora(rank=RANK, targets=TARGETS[base.family.kind]), base.sites(region, 2))
+    chosen = work.units[: case.users]
+    units = [Unit(u.key, _first(u.train, case.steps * BATCH), _first(u.val, 0)) for u in chosen]
+    spec = TrainSpec(epochs=1, batch=BATCH, patience=1, lr=1e-3)
+    train(base, context, layout, [Unit(u.key, _first(u.train, BATCH), u.val) for u in units[:2]], spec, seed=0)
+    clock = Clock()
     train(base, context, layout, units, spec, seed=0)
-    seconds = time.perf_counter() - start
-    rows = sum(len(u.train) for u in units) * epochs
-    if steps is None:
-        return (prefill + seconds) / len(units), seconds / rows
-    whole = sum(len(u.train) * EPOCHS + len(u.val) * (EPOCHS + 1) / 3 for u in work.units)  # a forward is 1/3 of a step
-    return (prefill + seconds / rows * whole) / len(units), seconds / rows
+    row = clock.read() / sum(len(u.train) for u in units)
+    whole = sum(len(u.train) * EPOCHS + len(u.val) * (EPOCHS + 1) / 3 for u in work.units)
+    wall, cpu = (prefill + row * whole) / len(work.units)
+    return {
+        "ours": wall,
+        "ours_cpu": cpu,
+        "row_seconds": row[0],
+        "share": row_flops(base, context, layout, units, spec) / row[0] / matmul_rate(base),
+    }
+
+
+def row_flops(base: FrozenBase, context: Context, layout: Layout, units: list[Unit], spec: TrainSpec) -> float:
+    """Returns the FLOPs of all matrix products of a training step, forwards and backwards, for each row."""
+    some = [Unit(u.key, _first(u.train, BATCH), u.val) for u in units[:4]]
+    with FlopCounterMode(display=False) as counter:
+        train(base, context, layout, some, spec, seed=0)
+    return counter.get_total_flops() / sum(len(u.train) for u in some)
 
 
 def _first(examples: Examples, rows: int) -> Examples:
@@ -94,13 +148,16 @@ def _first(examples: Examples, rows: int) -> Examples:
 # --- the loop over peft --------------------------------------------------------------------------------------------
 
 
-def peft_loop(base: FrozenBase, work: Workload, depth: int | None) -> Callable[[int | None], float]:
-    """Returns a function that trains users one after another and returns seconds a user.
+def peft_loop(
+    base: FrozenBase, work: Workload, depth: int | None, padded_to: int | None = None
+) -> Callable[[int], np.ndarray]:
+    """Returns a function that times so many steps of a user's training: wall and processor seconds for 8 epochs.
 
     Args:
         base: gives the tokens and the dtype, so that both sides read the same.
         work: users and texts.
         depth: LoRA in the top layers only, or None for all.
+        padded_to: tokens that every row is padded to; None: the longest of the batch.
     """
     kind = base.family.kind
     folder = resolve_weights(base.name)
@@ -120,38 +177,43 @@ def peft_loop(base: FrozenBase, work: Workload, depth: int | None) -> Callable[[
 
     def loss(rows: list[int], gold: torch.Tensor) -> torch.Tensor:
         if kind == "decoder":
-            return _decoder_loss(model, [tokens[r] + [tokens[-2 + int(g)][0]] for r, g in zip(rows, gold, strict=True)])
+            said = [tokens[r] + [tokens[-2 + int(g)][0]] for r, g in zip(rows, gold, strict=True)]
+            return _decoder_loss(model, said, padded_to)
         ids, mask = _right_padded([tokens[r] for r in rows])
         hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         pooled = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         return torch.nn.functional.cross_entropy(head(pooled), gold)
 
-    def run(steps: int | None) -> float:
-        seconds = []
-        for unit in work.units[: 1 if steps is not None else 2]:
-            with torch.no_grad():
-                for name, p in model.named_parameters():
-                    if name in fresh:
-                        p.copy_(fresh[name])
-            trainable = [p for p in model.parameters() if p.requires_grad] + list(head.parameters())
-            optimiser = torch.optim.AdamW(trainable, lr=1e-3)
-            gold = torch.from_numpy(unit.train.target.argmax(1))
-            order = np.random.default_rng(0).permutation(len(unit.train))
-            batches = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
-            if steps is None:
-                batches = batches * EPOCHS
-            start = time.perf_counter()
-            for batch in batches[:steps]:
-                loss([int(unit.train.text[i]) for i in batch], gold[batch]).backward()
-                torch.nn.utils.clip_grad_norm_(trainable, 1.0)
-                optimiser.step()
-                optimiser.zero_grad(set_to_none=True)
-            elapsed = time.perf_counter() - start
-            whole = -(-len(unit.train) // BATCH) * EPOCHS
-            seconds.append(elapsed if steps is None else elapsed / steps * whole)
-        return statistics.mean(seconds)
+    def run(steps: int) -> np.ndarray:
+        unit = work.units[0]
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                if name in fresh:
+                    p.copy_(fresh[name])
+        trainable = [p for p in model.parameters() if p.requires_grad] + list(head.parameters())
+        optimiser = torch.optim.AdamW(trainable, lr=1e-3)
+        gold = torch.from_numpy(unit.train.target.argmax(1))
+        order = np.random.default_rng(0).permutation(len(unit.train))
+        batches = [order[i : i + BATCH] for i in range(0, len(order), BATCH)] * EPOCHS
+        clock = Clock()
+        for number, batch in enumerate(batches[: steps + 1]):
+            if number == 1:  # the first warms up
+                clock = Clock()
+            loss([int(unit.train.text[i]) for i in batch], gold[batch]).backward()
+            torch.nn.utils.clip_grad_norm_(trainable, 1.0)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        return clock.read() / steps * len(batches)
 
     return run
+
+
+def reference_way(base: FrozenBase, work: Workload, steps: int = 2) -> dict[str, Any]:
+    """Returns seconds a user of the reference's way: the base loaded for each user, rows padded to 512 tokens."""
+    start = time.perf_counter()
+    run = peft_loop(base, work, None, padded_to=512)
+    loading = time.perf_counter() - start
+    return {"seconds": loading + run(steps)[0], "loading": loading, "steps": steps, "extrapolated": True}
 
 
 def _decoder_tokens(base: FrozenBase, work: Workload) -> list[list[int]]:
@@ -166,9 +228,9 @@ def _encoder_tokens(base: FrozenBase, work: Workload) -> list[list[int]]:
     return tokens
 
 
-def _decoder_loss(model: Any, rows: list[list[int]]) -> torch.Tensor:
+def _decoder_loss(model: Any, rows: list[list[int]], padded_to: int | None) -> torch.Tensor:
     """Returns the language-model loss on the answer token, as peft's own examples compute it."""
-    ids, mask = _right_padded(rows)
+    ids, mask = _right_padded(rows, padded_to)
     labels = torch.full_like(ids, -100)
     last = mask.sum(1) - 1
     labels[torch.arange(len(rows)), last] = ids[torch.arange(len(rows)), last]
@@ -176,11 +238,36 @@ def _decoder_loss(model: Any, rows: list[list[int]]) -> torch.Tensor:
     return loss
 
 
-def _right_padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    longest = max(map(len, rows))
+def _right_padded(rows: list[list[int]], padded_to: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    longest = padded_to or max(map(len, rows))
     ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
     return ids, mask
+
+
+# --- growth --------------------------------------------------------------------------------------------------------
+
+
+def growth(base: FrozenBase, work: Workload, users: int) -> dict[str, float]:
+    """Returns what training so many users with random labels takes: the smallest region, LoRA of rank 1, 8 rows."""
+    region = base.region(RegionSpec(depth=1, span="answer"))
+    context = base.prefill(work.prompt, work.problem.texts, region)
+    layout = Layout(Lora(rank=1, targets=("q", "v")), base.sites(region, 2))
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, len(work.problem.texts), (users, BATCH))
+    targets, ones = np.eye(2, dtype=np.float32)[rng.integers(0, 2, (users, BATCH))], np.ones(BATCH, dtype=np.float32)
+    nothing = Examples(rows[0, :0], targets[0, :0], ones[:0])
+    units = [Unit(str(n), Examples(rows[n], targets[n], ones), nothing) for n in range(users)]
+    with measured() as cost:
+        train(base, context, layout, units, TrainSpec(epochs=2, batch=BATCH, patience=2, lr=1e-3), seed=0)
+    return {
+        "users": users,
+        "seconds_per_user": cost.seconds / users,
+        "users_per_hour": 3600 * users / cost.seconds,
+        "peak_rss_bytes": cost.peak_rss_bytes,
+        "module_bytes": 4 * layout.width,
+        "cohort": cohort_size(base, context, layout, TrainSpec(batch=BATCH)),
+    }
 
 
 # --- the comparison ------------------------------------------------------------------------------------------------
@@ -189,34 +276,39 @@ def _right_padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
 def compare(raw: Path | None, quick: bool) -> dict[str, Any]:
     """Returns ratios, their repetitions and the share of the matmul rate."""
     work = Workload(raw, users=20)
-    decoder, encoder = load_base("smollm2-135m-instruct"), load_base("all-minilm-l6-v2", dtype=torch.float32)
-    loops = {
-        "decoder": peft_loop(decoder, work, None),
-        "encoder": peft_loop(encoder, work, 2),
+    decoder, encoder = load_base("smollm2-135m-instruct"), load_base("all-minilm-l6-v2")
+    loops = {"decoder": peft_loop(decoder, work, None), "encoder": peft_loop(encoder, work, 2)}
+    loop_steps = {"decoder": 4 if quick else 20, "encoder": 20 if quick else 100}
+    more = 1 if quick else 4
+    cases = {
+        "equal_work": Case(decoder, RegionSpec(), "decoder", 4, more),
+        "answer_depth6": Case(decoder, RegionSpec(depth=6, span="answer"), "decoder", 20, 2 * more),
+        "minilm_top2": Case(encoder, RegionSpec(depth=2), "encoder", 20, 5 * more),
     }
-    cases: dict[str, tuple[FrozenBase, RegionSpec, str, int, int]] = {
-        "equal_work": (decoder, RegionSpec(), "decoder", 1, 4),
-        "answer_depth6": (decoder, RegionSpec(depth=6, span="answer"), "decoder", 8, 4),
-        "minilm_top2": (encoder, RegionSpec(depth=2), "encoder", 20, 20),
-    }
-    repetitions = 3 if quick else 2
+    if not quick:
+        exact = load_base("all-minilm-l6-v2", dtype=torch.float32)
+        loops["encoder, float32"] = peft_loop(exact, work, 2)
+        loop_steps["encoder, float32"] = 100
+        cases["minilm_top2_float32"] = Case(exact, RegionSpec(depth=2), "encoder, float32", 20, 10)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in cases}
-    shares: list[float] = []
-    for _ in range(repetitions):
-        for name, (base, region, loop, steps, loop_steps) in cases.items():
-            mine, row = ours(base, work, region, steps if quick else None)
-            theirs = loops[loop](loop_steps if quick else None)
-            found[name].append({"ours": mine, "peft": theirs, "ratio": theirs / mine})
-            print(f"{name}: ours {mine:.2f} s a user, peft {theirs:.1f} s, ratio {theirs / mine:.1f}", file=sys.stderr)
-            if name == "answer_depth6":
-                span = 6  # tokens from the end of the text to the answer
-                shares.append(2 * span * 6 * layer_flops(base) / row / matmul_rate(base))
-    return {
+    for _ in range(3 if quick else 5):
+        theirs = {name: loop(loop_steps[name]) for name, loop in loops.items()}
+        for name, case in cases.items():
+            mine, (wall, cpu) = ours(case, work), theirs[case.loop]
+            both = {"peft": wall, "peft_cpu": cpu, "ratio": wall / mine["ours"], "cpu_ratio": cpu / mine["ours_cpu"]}
+            found[name].append(mine | both)
+            print(name, {key: round(value, 2) for key, value in found[name][-1].items()}, file=sys.stderr)
+    shares = {name: statistics.median(r["share"] for r in rows) for name, rows in found.items()}
+    result: dict[str, Any] = {
         "benchmark": "training",
         "quick": quick,
-        "extrapolated": quick,
+        "extrapolated": True,
         "ratios": {name: statistics.median(r["ratio"] for r in rows) for name, rows in found.items()},
-        "matmul_share": statistics.median(shares),
+        "cpu_ratios": {name: statistics.median(r["cpu_ratio"] for r in rows) for name, rows in found.items()},
+        "matmul_share": shares["answer_depth6"],
+        "matmul_shares": shares,
+        "matmul_rate": {"decoder": matmul_rate(decoder), "encoder": matmul_rate(encoder)},
+        "tokens_per_row": fill(decoder, work),
         "repetitions": found,
         "users": len(work.units),
         "epochs": EPOCHS,
@@ -225,8 +317,28 @@ def compare(raw: Path | None, quick: bool) -> dict[str, Any]:
         "dtype": str(best_dtype(torch.device("cpu"))),
         "threads": torch.get_num_threads(),
         "machine": platform.processor() or platform.machine(),
+        "load_average": os.getloadavg()[0],
         "environment": current_environment().model_dump(mode="json"),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    if not quick:
+        result["reference"] = reference_way(decoder, work)
+        result["growth"] = [growth(decoder, work, users) for users in (10, 100, 1000, 10_000)]
+    return result
+
+
+def fill(base: FrozenBase, work: Workload) -> dict[str, float]:
+    """Returns tokens a training row costs at equal work, run end to end behind one head, and padded row by row."""
+    tokens, head = _decoder_tokens(base, work), len(base.family.frame(work.prompt)[0])  # type: ignore[attr-defined]
+    lengths = np.array([len(own) for own in tokens[: len(work.problem.texts)]])
+    batches = np.concatenate([
+        lengths[unit.train.text[: len(unit.train) // BATCH * BATCH]].reshape(-1, BATCH) for unit in work.units
+    ])  # fmt: skip
+    return {
+        "real": float(batches.mean()),
+        "run": float(batches.mean() - head * (BATCH - 1) / BATCH),
+        "padded": float(batches.max(1).mean()),
+        "fill_padded": float(batches.mean() / batches.max(1).mean()),
     }
 
 
@@ -241,7 +353,11 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(result))
     else:
-        print(json.dumps({key: result[key] for key in ("ratios", "matmul_share")}, indent=1))
+        print(
+            json.dumps(
+                {key: result[key] for key in ("ratios", "cpu_ratios", "matmul_shares", "tokens_per_row")}, indent=1
+            )
+        )
     HISTORY.parent.mkdir(exist_ok=True)
     with HISTORY.open("a", encoding="utf-8") as file:
         file.write(json.dumps(result) + "\n")

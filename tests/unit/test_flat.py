@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -29,6 +29,7 @@ def loop(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> Tensor:
 
 
 @pytest.mark.parametrize("written_out", [True, False])
+@settings(deadline=None, max_examples=60)
 @given(shape=SHAPES, data=st.data())
 def test_attention_and_gradients_equal_a_loop_over_rows(
     written_out: bool, shape: tuple[int, int, int, bool, int], data: st.DataObject

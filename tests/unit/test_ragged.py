@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftu.base.packed import Ragged
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.integers(0, 2**16))
 def test_padding_and_gradients_equal_a_loop_over_segments(lengths: list[int], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

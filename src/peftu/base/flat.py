@@ -61,7 +61,7 @@ class _Plan:
 
     query: Tensor
     query_back: Tensor
-    real: Tensor
+    void: Tensor
     key: Tensor
     key_back: Tensor
     shared: Tensor
@@ -133,7 +133,7 @@ class Flat:
         """
         heads, kinds, width = query.shape[1], key.shape[1], query.shape[3]
         plan = self._plan(heads, kinds)
-        folded = gather_once(_by_head(query), plan.query, plan.query_back, None)
+        folded = gather_once(_by_head(query), plan.query, plan.query_back)
         queries = torch.split(folded, [piece.place.numel() * heads for piece in self._pieces])
         out = []
         for piece, q, (k, v), bias in zip(
@@ -142,7 +142,7 @@ class Flat:
             rows, tokens = piece.place.shape
             q, k, v = (x.view(rows * kinds, -1, width) for x in (q, k, v))
             out.append(_mix(q, k, v, _folded(bias, rows, kinds, heads, tokens), scale).view(-1, width))
-        return gather_once(torch.cat(out), plan.query_back, plan.query, plan.real).view(1, -1, heads, width)
+        return gather_once(torch.cat(out), plan.query_back, plan.query, plan.void).view(1, -1, heads, width)
 
     def attend_last(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Returns [1, R, n, w] attention of the rows' last tokens alone, given [1, n, R, w] their queries."""
@@ -188,7 +188,7 @@ class Flat:
                     offset += len(number)
                 shared = torch.cat(places)[self._order].view(len(self._heads), -1, kinds * self.head)
             self._plans[heads, kinds] = _Plan(
-                query, _inverse(query, real), real, key, _inverse(key, torch.cat(own)), shared,
+                query, _inverse(query, real), (~real).nonzero().squeeze(1), key, _inverse(key, torch.cat(own)), shared,
                 _spread_heads(self._heads, kinds).view(len(self._heads), -1),
             )  # fmt: skip
         return self._plans[heads, kinds]

@@ -49,29 +49,29 @@ class _Gather(Function):
     """Rows picked by index, where each real row is picked once: the gradient is a gather too, not a slow scatter."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, index: Tensor, back: Tensor, real: Tensor | None) -> Tensor:
-        ctx.save_for_backward(back, real)
+    def forward(ctx: Any, x: Tensor, index: Tensor, back: Tensor, void: Tensor | None) -> Tensor:
+        ctx.save_for_backward(back, void)
         return x.index_select(0, index)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        back, real = ctx.saved_tensors
+        back, void = ctx.saved_tensors
         found = grad.index_select(0, back)
-        if real is not None:
-            found = found * real.view(-1, *[1] * (found.ndim - 1)).to(found.dtype)
+        if void is not None:
+            found.index_fill_(0, void, 0)
         return found, None, None, None
 
 
-def gather_once(x: Tensor, index: Tensor, back: Tensor, real: Tensor | None) -> Tensor:
-    """Returns x [n, ...] at these places [m], each real one of which is picked once.
+def gather_once(x: Tensor, index: Tensor, back: Tensor, void: Tensor | None = None) -> Tensor:
+    """Returns x [n, ...] at these places [m]; of rows picked more than once, only the one in ``back`` has a gradient.
 
     Args:
         x: what is picked from.
         index: [m] places in x.
-        back: [n] for each row of x the place in ``index`` where it is picked.
-        real: [m or n] which places count in the gradient (in the longer of both); None: nothing reads the others.
+        back: [n] for each row of x the place in ``index`` where it is picked; any place for one that is not.
+        void: rows of x that are never picked, whose gradient is zero; None: there are none.
     """
-    return cast(Tensor, _Gather.apply(x, index, back, real))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _Gather.apply(x, index, back, void))  # type: ignore[no-untyped-call]
 
 
 class Ragged:
@@ -92,12 +92,13 @@ class Ragged:
         self.even = bool(real.all())
         self._grid = (start[:, None] + torch.minimum(step, lengths[:, None] - 1)).flatten()
         self._flat = real.flatten().nonzero().squeeze(1)
+        self._void = (~real).flatten().nonzero().squeeze(1)
 
     def pad(self, x: Tensor) -> Tensor:
         """Returns [segments, longest, ...] from [tokens, ...]; places behind a segment's end repeat its last token."""
         if not self.even:
             # Nothing reads the places behind a segment's end, so their gradient is zero and need not be added back.
-            x = gather_once(x, self._grid, self._flat, None)
+            x = gather_once(x, self._grid, self._flat)
         return x.view(*self.shape, *x.shape[1:])
 
     def unpad(self, x: Tensor) -> Tensor:
@@ -105,7 +106,7 @@ class Ragged:
         x = x.reshape(-1, *x.shape[2:])
         if self.even:
             return x
-        return gather_once(x, self._flat, self._grid, self.real.flatten())
+        return gather_once(x, self._flat, self._grid, self._void)
 
 
 def padded(sequences: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ import torch
 
 from peftu.bank import Layout
 from peftu.base.answers import Answer
+from peftu.base.cache import RegionCache
 from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase, load_base
 from peftu.base.prompt import Prompt
@@ -141,6 +142,7 @@ class Workshop:
         self.cut: dict[str, int] = {}
         self.answers_cut: dict[str, int] = {}
         self.memo = Memo()
+        self.regions = RegionCache()
 
     def context(self, name: str, region: Region) -> Context:
         """Returns the prefill of all texts on a base."""
@@ -148,11 +150,14 @@ class Workshop:
         def make() -> Context:
             told = self.reporter.stage(f"reading texts with {name}", len(self.texts))
             every = range(len(self.answers or self.texts))
-            context = self.prefill(self.base(name), self.prompt, every, region, told)
+            base, items = self.base(name), [*self.texts, *self.answers]
+            context = self.regions.get(
+                base, self.prompt, region, items, lambda: self.prefill(base, self.prompt, every, region, told)
+            )
             self.cut[name], self.answers_cut[name] = context.cut, context.answers_cut
             return context
 
-        return self.memo.get(("context", name, region), make)
+        return self.memo.get(("context", name, region), make, lambda context: context.seconds)
 
     def prefill(
         self, base: FrozenBase, prompt: Prompt, items: Sequence[int], region: Region, told: Callable[[int], None]

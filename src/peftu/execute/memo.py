@@ -22,13 +22,19 @@ class Memo:
     _open: list[Bill] = field(default_factory=list)
     _spent: float = 0.0  # seconds on everything made so far
 
-    def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Returns the value of a key, made now if nobody asked for it before; puts it on the running bill."""
+    def get(self, key: Hashable, make: Callable[[], T], earlier: Callable[[T], float] = lambda _: 0.0) -> T:
+        """Returns the value of a key, made now if nobody asked for it before; puts it on the running bill.
+
+        Args:
+            key: what it is known by.
+            make: makes it.
+            earlier: seconds that an earlier run spent on it, so that a run that found it costs as one that did not.
+        """
         if key not in self._made:
             with self._billed() as (bill, cost):
                 value = make()
             self._spent += cost.seconds
-            self._made[key] = (value, {**bill, key: cost.seconds})
+            self._made[key] = (value, {**bill, key: cost.seconds + earlier(value)})
         found, used = self._made[key]
         if self._open:
             self._open[-1].update(used)

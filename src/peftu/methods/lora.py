@@ -62,7 +62,7 @@ class Lora(Module):
     def change(self, site: "Site", x: "Tensor", y: "Tensor", p: Mapping[str, "Tensor"]) -> "Tensor":
         """Returns y plus each user's low-rank change of x."""
         a_grd, b_gor = p["A"].to(x.dtype), p["B"].to(x.dtype)
-        return y.baddbmm(x @ a_grd.mT, b_gor.mT, alpha=self.scale)
+        return y.baddbmm((x @ a_grd.mT) * self.scale, b_gor.mT)
 
 
 class ALora(Lora):

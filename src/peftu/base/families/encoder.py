@@ -148,7 +148,11 @@ class Encoder:
             h_btd = self.run(h_btd, real, layers, instead=flat.attend)
         else:
             h_btd = self.run(h_btd, real, layers, ragged, prefixes)
-        return self._pool(ragged.pad(h_btd[0]), real & (step >= before[:, None]))
+        row = torch.arange(len(rows), device=rows.device).repeat_interleave(before + lengths)
+        own = (step >= before[:, None])[real]
+        sums = h_btd.new_zeros(len(rows), self.width, dtype=torch.float32)
+        sums = sums.index_add(0, row[own], h_btd[0, own].float())
+        return unit(sums) * math.sqrt(self.width)  # the mean's direction
 
     def scores(self, context: Context, hidden: Sequence[Tensor]) -> Tensor:
         """Returns [b, labels] scaled cosines with the label statements; log-softmaxed where labels exclude."""

@@ -30,6 +30,7 @@ class Context:
         state: the family's own tensors.
         answers_cut: answers that were longer than ``prompt.answer_tokens``.
         longest: tokens of the longest input.
+        seconds: that computing it took in an earlier run, where it was read from the cache.
     """
 
     region: Region
@@ -42,6 +43,7 @@ class Context:
     state: dict[Any, Any] = field(default_factory=dict)
     longest: int = 0
     answers_cut: int = 0
+    seconds: float = 0.0
 
 
 Progress = Callable[[int], None]

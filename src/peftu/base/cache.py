@@ -1,0 +1,178 @@
+"""What `prefill` computed, kept on disk for the next run: other seeds, methods and regularisers read the same texts.
+
+Texts are people's data. A file is named by hashes only, holds states and token numbers but no text, and can be read by
+its owner alone; `PEFTU_REGION_CACHE_BYTES=0` keeps nothing.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from peftu.base.families.family import Context
+from peftu.base.model import FrozenBase
+from peftu.base.packed import Packed
+from peftu.base.prompt import Prompt, TrieNode
+from peftu.base.region import Region
+from peftu.data.download import sha256_of
+from peftu.data.sources import cache_dir, writing_to
+from peftu.errors import PeftuError
+
+_log = logging.getLogger(__name__)
+
+FORMAT = 1  # raised when what a family's prefill makes changes
+LIMIT = "PEFTU_REGION_CACHE_BYTES"
+DISK_BYTES = 8 << 30
+MEMORY_BYTES = 1 << 30  # larger contexts are read from their file, page by page
+LEAST_TOKENS = 2048  # fewer are computed faster than read
+_COUNTS = ("count", "cut", "tokens", "span_tokens", "longest", "answers_cut")
+
+
+class RegionCache:
+    """Contexts in files, the least recently used making room for new ones.
+
+    Args:
+        folder: where they lie; None: in peftu's cache.
+        limit: bytes of all files; None: $PEFTU_REGION_CACHE_BYTES or 8 GiB.
+        least: tokens of the smallest context that is kept.
+    """
+
+    def __init__(self, folder: Path | None = None, limit: int | None = None, least: int = LEAST_TOKENS) -> None:
+        self.folder = folder or cache_dir() / "regions"
+        self.limit = _limit() if limit is None else limit
+        self.least = least
+
+    def get(
+        self, base: FrozenBase, prompt: Prompt, region: Region, items: Sequence[Any], make: Callable[[], Context]
+    ) -> Context:
+        """Returns the context of these items, read if it was kept, else made and kept.
+
+        Args:
+            base: the base.
+            prompt: what it is told.
+            region: the region.
+            items: texts, or answers with their texts: all that ``make`` reads.
+            make: computes it.
+        """
+        if not self.limit:
+            return make()
+        key = _key(base, prompt, region, items)
+        found = self._read(key, base, prompt, region)
+        if found is not None:
+            return found
+        start = time.perf_counter()
+        context = make()
+        if context.tokens < self.least:
+            return context
+        size = self._write(key, context, time.perf_counter() - start)
+        if size > MEMORY_BYTES:
+            return self._read(key, base, prompt, region) or context
+        return context
+
+    def _read(self, key: str, base: FrozenBase, prompt: Prompt, region: Region) -> Context | None:
+        for path in self.folder.glob(f"{key}.*.safetensors"):
+            try:
+                if sha256_of(path) != path.name.split(".")[1]:
+                    raise ValueError("its bytes are not what was written")
+                with safe_open(path, framework="pt", device=str(base.device)) as file:
+                    about = json.loads(file.metadata()["context"])
+                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+                os.utime(path)
+                nodes = tuple(TrieNode(*(tuple(part) for part in node)) for node in about["nodes"])
+                counts = {name: about[name] for name in _COUNTS}
+                state = _unpacked(about["state"], tensors)
+                return Context(region, prompt, nodes, state=state, seconds=about["seconds"], **counts)
+            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+                _log.warning("a region in the cache cannot be read (%s) and is computed again", type(error).__name__)
+                path.unlink(missing_ok=True)
+        return None
+
+    def _write(self, key: str, context: Context, seconds: float) -> int:
+        """Returns the bytes written; 0 where the context is larger than the cache may be."""
+        tensors: dict[str, Tensor] = {}
+        about = {name: getattr(context, name) for name in _COUNTS}
+        about |= {"seconds": seconds, "state": _packed(context.state, tensors)}
+        about["nodes"] = [[node.prefix, node.tokens, node.branch] for node in context.nodes]
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        if size > self.limit:
+            return 0
+        with writing_to(self.folder):
+            self.folder.chmod(0o700)
+            handle, name = tempfile.mkstemp(dir=self.folder, suffix=".part")
+            os.close(handle)
+            part = Path(name)
+            try:
+                save_file(tensors, part, metadata={"context": json.dumps(about)})
+                part.chmod(0o600)
+                part.replace(self.folder / f"{key}.{sha256_of(part)}.safetensors")
+            finally:
+                part.unlink(missing_ok=True)
+        self._make_room()
+        return size
+
+    def _make_room(self) -> None:
+        files = sorted(self.folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)
+        used = 0
+        for path in files:
+            used += path.stat().st_size
+            if used > self.limit and path != files[0]:
+                path.unlink(missing_ok=True)
+
+
+def _limit() -> int:
+    given = os.environ.get(LIMIT)
+    if given is None:
+        return DISK_BYTES
+    if not given.isdigit():
+        raise PeftuError(f"{LIMIT}: '{given}' is not a number of bytes — set it to 0 to keep nothing")
+    return int(given)
+
+
+def _key(base: FrozenBase, prompt: Prompt, region: Region, items: Sequence[Any]) -> str:
+    """Returns a hash of all that a context depends on."""
+    about = [FORMAT, torch.__version__, str(base.device), base.fingerprint, repr(prompt), repr(region)]
+    digest = hashlib.sha256(json.dumps(about).encode())
+    for item in items:
+        digest.update(repr(item).encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Returns a value as JSON that names its tensors, which are put into ``tensors``."""
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        whole = value.untyped_storage().nbytes() == value.nbytes
+        tensors[name] = value.contiguous() if whole else value.contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, Packed):
+        return {"packed": [_packed(part, tensors) for part in (value.values, value.offsets)]}
+    if isinstance(value, dict):
+        return {"dict": [[_packed(key, tensors), _packed(item, tensors)] for key, item in value.items()]}
+    if type(value) in (list, tuple):
+        return {type(value).__name__: [_packed(item, tensors) for item in value]}
+    if value is None or isinstance(value, int | float | str):
+        return {"plain": value}
+    raise TypeError(f"a context holds a {type(value).__name__}")
+
+
+def _unpacked(about: Any, tensors: dict[str, Tensor]) -> Any:
+    """Returns the value that `_packed` described."""
+    ((kind, value),) = about.items()
+    if kind == "tensor":
+        return tensors[value]
+    if kind == "plain":
+        return value
+    if kind == "dict":
+        return {_unpacked(key, tensors): _unpacked(item, tensors) for key, item in value}
+    parts = [_unpacked(item, tensors) for item in value]
+    return Packed(*parts) if kind == "packed" else tuple(parts) if kind == "tuple" else parts
