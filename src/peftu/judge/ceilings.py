@@ -139,9 +139,16 @@ def _predicted(
     tests: pl.DataFrame, answer: npt.NDArray[np.bool_], known: npt.NDArray[np.bool_], card: TaskCard
 ) -> pl.DataFrame:
     """Returns a predictions frame of these answers; rows that nobody else has judged have none."""
-    names = np.array(card.labels, dtype=object)
-    said = [names[row].tolist() if ok else None for row, ok in zip(answer, known, strict=True)]
-    return _frame(tests, pl.Series("predicted", said, PREDICTIONS["predicted"]))
+    row, label = np.nonzero(answer & known[:, None])
+    given = pl.DataFrame({"row": row, "predicted": np.array(card.labels)[label]})
+    sets = given.group_by("row").agg("predicted")
+    # An answer of no label is an empty set; of a row that nobody else has judged there is none.
+    numbered = pl.DataFrame({"row": np.arange(len(tests)), "known": known}).join(
+        sets, on="row", how="left", maintain_order="left"
+    )
+    nothing = pl.lit(pl.Series([[]], dtype=PREDICTIONS["predicted"])).first()
+    said = numbered.select(predicted=pl.when("known").then(pl.col("predicted").fill_null(nothing)))
+    return _frame(tests, said["predicted"])
 
 
 def _again(votes: Votes) -> pl.DataFrame:

@@ -6,7 +6,7 @@ import polars as pl
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
 from peftu.metrics.chances import Reals, chances, row_chances
-from peftu.metrics.metric import KEYS, PREDICTIONS, SYSTEM
+from peftu.metrics.metric import KEYS, PREDICTIONS
 
 
 def scored_rows(predictions: pl.DataFrame, card: TaskCard) -> pl.DataFrame:
@@ -121,18 +121,21 @@ def _with_chances(rows: pl.DataFrame, card: TaskCard) -> pl.DataFrame:
 
 def _same_tests(rows: pl.DataFrame) -> None:
     """Checks that no row stands twice, and that all methods were tested on the same rows of a user in a seed."""
-    twice = rows.select("unit", "item_id").is_duplicated()
-    if twice.any():
-        first = rows.filter(twice).row(0, named=True)
-        raise PeftuError(
-            f"predictions: {twice.sum()} rows are of a user and an item that stand twice under '{first['method']}', "
-            f"seed {first['seed']} — keep one row for each user and item"
-        )
-    tests = rows.group_by("unit").agg(
-        pl.col(*SYSTEM, "seed", "user_id").first(),
-        number=pl.len(),
-        rows=pl.struct("item_id", pl.col("target").list.sort()).hash().sum(),
+    # Hashed twice, so that two items cannot swap their targets unseen.
+    row = (pl.col("item_id").hash() ^ pl.col("target").list.sort().list.join("\x1f").hash()).hash()
+    tests = (
+        rows.select("unit", *KEYS, "item_id", row=row)
+        .group_by("unit")
+        .agg(pl.col(*KEYS).first(), number=pl.len(), items=pl.col("item_id").n_unique(), rows=pl.col("row").sum())
+        .sort("unit")
     )
+    repeated = tests.filter(pl.col("items") < pl.col("number"))
+    if len(repeated):
+        first = repeated.row(0, named=True)
+        raise PeftuError(
+            f"predictions: {(repeated['number'] - repeated['items']).sum()} rows repeat a user and an item under "
+            f"'{first['method']}', seed {first['seed']} — keep one row for each user and item"
+        )
     by_user = tests.group_by("seed", "user_id").agg(pl.col("number", "rows").n_unique())
     for column, what in (("number", "a different number of test rows"), ("rows", "other test items or targets")):
         differing = by_user.filter(pl.col(column) > 1)
