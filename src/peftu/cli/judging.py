@@ -56,12 +56,17 @@ def score(
 def leaderboard(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, also those of 'peftu score'.")],
     out: Annotated[Path, typer.Option(help="Folder for the merged board and its report.")] = Path("leaderboard"),
+    cold_start: Annotated[
+        bool, typer.Option("--cold-start", help="Draw a curve over runs with different k (-s split.k=…) instead.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Put the methods of many runs on one board; runs of different splits are refused."""
+    from peftu.judge.coldstart import cold_start as over_k
     from peftu.judge.merge import merge
 
-    record, scores, judgement = merge(runs, out, " ".join(["peftu leaderboard", *(run.name for run in runs)]))
+    made = over_k if cold_start else merge
+    record, scores, judgement = made(runs, out, " ".join(["peftu leaderboard", *(run.name for run in runs)]))
     _show(record, scores, judgement, out, json)
 
 

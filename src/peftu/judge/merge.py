@@ -39,7 +39,7 @@ def merge(folders: Sequence[Path], out: Path, command: str | None = None) -> tup
     costs, tags = _told(runs, renamed)
     board = Board(
         predictions=pl.concat([frame.select(*PREDICTIONS) for frame, _ in renamed]),
-        card=_card(first.record),
+        card=card_of(first.record),
         regime=next((run.record.regime for run in runs if run.record.regime != REGIME), REGIME),
         hashes=Hashes(
             data=hashes.data,
@@ -137,7 +137,7 @@ def _n_train(runs: Sequence[Run]) -> pl.DataFrame | None:
     return None
 
 
-def _card(record: RunRecord) -> TaskCard:
+def card_of(record: RunRecord) -> TaskCard:
     """Returns as much of the task's card as judging needs."""
     return TaskCard(**record.task.model_dump(), description="", instruction="", files=())
 
