@@ -59,14 +59,16 @@ class CodeLayout(Layout):
     """
 
     def __init__(self, layout: SharedLayout, shared: Tensor) -> None:
-        head = next(site for site in layout.all_sites if site.kind == "head")
-        only: Any = _Part(layout.joint, lambda site: {"code": TensorSpec((layout.code_width,))} if site is head else {})
+        first = layout.all_sites[0]  # a layout's columns are of some site
+        only: Any = _Part(
+            layout.joint, lambda site: {"code": TensorSpec((layout.code_width,))} if site is first else {}
+        )
         super().__init__(only, layout.all_sites)
-        self.shared_layout, self.shared, self.head = layout, shared, head.name
+        self.shared_layout, self.shared, self.first = layout, shared, first.name
 
     def bind(self, views: Views, groups: int) -> Bound:
         """Returns the composed modules of G users, bound to a batch of G equal groups of rows."""
-        codes = views[self.head]["code"]
+        codes = views[self.first]["code"]
         return self.shared_layout.compose(self.shared_layout.views(self.shared.to(codes)[None]), codes)
 
 

@@ -230,6 +230,22 @@ def test_unseen_users_without_items_are_read_with_the_shared_module(family: str)
 
 
 @pytest.mark.usefixtures("tiny")
+def test_answers_may_be_free_text() -> None:
+    table = synthetic_table(users=3, items=12, kind="text")
+    problem = make_problem(table, table.card, make_split(table, SplitSpec(), 0))
+    workshop = Workshop(table.card, {0: problem}, 64, Silent(), answer_tokens=8)
+    asked = [MethodSpec(name=name, params={"rank": 2, "epochs": 2, "lr": 0.01}) for name in NAMES]
+    embedding, token, hypernet = plan(RunSpec(task="any", methods=tuple(asked), base="llama"))
+    log = workshop.run(embedding, 0).logs[0]
+    assert log.start_loss is not None
+    assert log.best_loss is not None
+    assert log.best_loss < log.start_loss
+    for job in (token, hypernet):
+        with pytest.raises(PeftuError, match=f"{job.card.name}: .* free text — use user-embedding"):
+            workshop.run(job, 0)
+
+
+@pytest.mark.usefixtures("tiny")
 def test_a_stored_user_answers_with_code_and_shared_module(tmp_path: Any) -> None:
     tasks.add("synthetic-single", SyntheticTask)
     (tmp_path / "none.txt").write_text("")

@@ -1,6 +1,6 @@
 """A small network from a user's labelled examples to the user's module: an unseen user gets one without training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -37,17 +37,21 @@ class Hypernet(UserEmbedding):
 
     hidden: int = Field(64, ge=1, description="Width of the network.")
 
-    def shared(self, site: "Site") -> dict[str, TensorSpec]:
-        """Returns what `user-embedding` shares and, at the head site, the network.
+    def code_width(self, sites: "Sequence[Site]") -> int:
+        """Returns the size of a user's vector.
 
         Raises:
             PeftuError: answers are free text.
         """
+        if not any(site.kind == "head" for site in sites):
+            raise PeftuError("method hypernet: reads labels, and answers here are free text — use user-embedding")
+        return super().code_width(sites)
+
+    def shared(self, site: "Site") -> dict[str, TensorSpec]:
+        """Returns what `user-embedding` shares and, at the head site, the network."""
         own = super().shared(site)
         if site.kind != "head":
             return own
-        if not site.d_out:
-            raise PeftuError("method hypernet: reads labels, and answers here are free text — use user-embedding")
         inputs = site.d_out * (site.d_in + 1)
         w1 = TensorSpec((self.hidden, inputs), inputs**-0.5)
         return {**own, "W1": w1, "W2": TensorSpec((self.size, self.hidden), self.hidden**-0.5)}
