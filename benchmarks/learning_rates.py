@@ -1,6 +1,6 @@
 """Learning rates of the trained methods, by validation loss on seeds that no reported result uses.
 
-    python benchmarks/learning_rates.py RAW [METHOD ...] [--users 5] [--items 100] [--seeds 10]
+    python benchmarks/learning_rates.py RAW [METHOD ...] [--users 5] [--items 100] [--seeds 10] [--rates R ...]
 
 Prints one JSON line a method and rate: the validation loss at each user's best epoch (of joint methods: at everybody's)
 and before any step, averaged over users and seeds, and the seconds a user. Half of a user's items are trained on and
@@ -26,9 +26,9 @@ METHODS = {  # from the first to the last rate worth trying
     "ia3": (3e-3, 3e-2),
     "vera": (3e-3, 3e-2),
     "bitfit": (1e-3, 1e-2),
-    "adapter-houlsby": (3e-4, 3e-3),
-    "adapter-pfeiffer": (3e-4, 3e-3),
-    "adapter-pfeiffer[parallel=true]": (3e-4, 3e-3),
+    "adapter-houlsby": (1e-4, 3e-3),
+    "adapter-pfeiffer": (1e-4, 3e-3),
+    "adapter-pfeiffer[parallel=true]": (1e-4, 3e-3),
     "personal-head": (3e-4, 1e-2),
     "full[max_users=99]": (1e-4, 3e-4),
     "prompt-tuning": (3e-2, 3e-1),
@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("raw", type=Path, help="folder with TweetEval's raw files")
     parser.add_argument("methods", nargs="*", default=list(METHODS))
     parser.add_argument("--users", type=int, default=5)
+    parser.add_argument("--rates", type=float, nargs="+", help="instead of the method's own")
     parser.add_argument("--items", type=int, default=100)
     parser.add_argument("--seeds", type=int, nargs="+", default=[10])
     asked = parser.parse_args()
@@ -55,7 +56,7 @@ def main() -> None:
     workshop = Workshop(table.card, problems, 256, Silent())
     for name in asked.methods:
         low, high = METHODS[name]
-        for rate in (rate for rate in RATES if low <= rate <= high):
+        for rate in asked.rates or [rate for rate in RATES if low <= rate <= high]:
             method = MethodSpec.parse(name)
             (job,) = plan(RunSpec(task="tweeteval", methods=(method,), train={"lr": rate}))
             cells = [workshop.run(job, seed) for seed in asked.seeds]

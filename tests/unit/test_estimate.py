@@ -96,7 +96,7 @@ def test_what_methods_share_is_trained_once(method: str) -> None:
 def test_what_a_base_cannot_hold_is_refused_before_any_work() -> None:
     with pytest.raises(PeftuError, match="rank 17 is above the width 16 of the base's v maps — use rank=16 or less"):
         guess("lora[rank=17]")
-    with pytest.raises(PeftuError, match=r"full: 4 users' modules take 0.0 GB \([0-9,]+ numbers.*full\[max_users=4\]"):
+    with pytest.raises(PeftuError, match=r"full: 4 users' modules take 0.4 MB \([0-9,]+ numbers.*full\[max_users=4\]"):
         guess("full")
     assert guess("full[max_users=4]").module_bytes > guess("lora").module_bytes
     assert guess("global[method=full]").module_bytes > 0

@@ -89,7 +89,7 @@ class Attachment:
     def __init__(self, binding: Binding | None) -> None:
         self.binding = binding
         self.tokens: Ragged | None = None
-        self._padded: tuple[Tensor, Tensor] | None = None
+        self._last: tuple[Tensor, Tensor] | None = None
 
     @property
     def groups(self) -> int:
@@ -103,13 +103,13 @@ class Attachment:
 
     def enter(self, site: Site, x: Tensor) -> Tensor:
         """Returns the input x of a linear map, changed by every group's module."""
-        x_gnd = self._split(x)
+        x_gnd = self._input(x)
         changed = self._bound().enter(site, x_gnd)
         return x if changed is x_gnd else self._joined(changed, x)
 
     def change(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Returns the output y of a site, changed by every group's module."""
-        x_gnd, y_gnd = self._split(x), self._split(y)
+        x_gnd, y_gnd = self._input(x), self._split(y)
         changed = self._bound().apply(site, x_gnd, y_gnd)
         return y if changed is y_gnd else self._joined(changed, y)
 
@@ -119,11 +119,13 @@ class Attachment:
 
     def _split(self, x: Tensor) -> Tensor:
         """Returns [G, rows, d] the tokens of each group."""
-        if self.tokens is None:
-            return x.reshape(self.groups, -1, x.shape[-1])
-        if self._padded is None or self._padded[0] is not x:  # q, k and v read the same x
-            self._padded = (x, self.tokens.pad(x[0]))
-        return self._padded[1]
+        return x.reshape(self.groups, -1, x.shape[-1]) if self.tokens is None else self.tokens.pad(x[0])
+
+    def _input(self, x: Tensor) -> Tensor:
+        """Returns the input x of a site, split; q, k and v read the same one, which is then split once."""
+        if self._last is None or self._last[0] is not x:
+            self._last = (x, self._split(x))
+        return self._last[1]
 
     def _joined(self, x_gnd: Tensor, like: Tensor) -> Tensor:
         """Returns the groups' tokens as they came."""

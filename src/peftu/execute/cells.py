@@ -186,9 +186,9 @@ class Workshop:
         users = 1 if job.card.scope == "global" else max(len(problem.users) for problem in self.problems.values())
         most = getattr(job.method, "max_users", users)
         if users > most:
-            size = users * layout.width * BYTES_PER_NUMBER / 1e9
+            size = users * layout.width * BYTES_PER_NUMBER / 1e6
             raise PeftuError(
-                f"method {job.card.name}: {users} users' modules take {size:,.1f} GB ({layout.width:,} numbers each) — "
+                f"method {job.card.name}: {users} users' modules take {size:,.1f} MB ({layout.width:,} numbers each) — "
                 f"take fewer with --users, or {job.card.name}[max_users={users}]"
             )
         return layout
