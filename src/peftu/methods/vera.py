@@ -34,7 +34,7 @@ class Vera(Module):
         needs_base="yes",
         source="arXiv 2310.11454",
     )
-    train_defaults: ClassVar[dict[str, Any]] = {"lr": 1e-2, "epochs": 8}
+    train_defaults: ClassVar[dict[str, Any]] = {"lr": 3e-2, "epochs": 8}
     search: ClassVar[dict[str, tuple[Any, ...]]] = {"rank": (64, 128, 256, 512)}
 
     rank: int = Field(256, ge=1)
