@@ -39,7 +39,7 @@ from peftu.report.sections.trends import distance, training
 from peftu.report.sections.trust import trust
 from peftu.report.view import RunView
 from peftu.report.words import Scale, join, plural
-from peftu.results import Score
+from peftu.results import CostTotals, Score
 
 VIEW = example_view(30, seeds=2)
 LORA, IA3, MIXED = "lora[r=4]@smollm2", "ia3@smollm2", "mixed-head@minilm"
@@ -110,6 +110,25 @@ def test_the_board_orders_by_what_it_shows() -> None:
     titles = [column.title for column in board(VIEW).columns]
     assert titles[:2] == ["Accuracy, %", "gain over user-majority"]
     assert {len(line.cells) for line in lines} == {len(titles)}
+
+
+def test_what_nobody_measured_is_left_out() -> None:
+    """As in a file of answers that somebody brings: one system, no yardstick, no cost."""
+    nothing = Score(mean=None, ci=None)
+    costs = dict.fromkeys(("seconds_per_user", "bytes_per_user", "parameters_per_user", "users_per_hour"))
+    unknown = {**costs, "ms_per_answer": None, "peak_rss_bytes": None, "macro_f1": nothing, "gain": {}}
+    only = VIEW.record.methods[4].model_copy(update={**unknown, "helped": None, "unchanged": None, "hurt": None})
+    record = VIEW.record.model_copy(update={"methods": (only,), "cost": CostTotals()})
+    alone = RunView(record, VIEW.scores.filter(pl.col("method") == only.method))
+    assert [column.title for column in board(alone).columns] == ["Accuracy, %"]
+    picture = board(alone).picture
+    assert picture is not None
+    assert picture.title.startswith("lora[r=4] reaches ")
+    assert cost(alone) is None
+    assert people(alone) is None
+    said = dict(answer(alone).lines)
+    assert "user-majority was not run" in said["Worth it?"]
+    assert "an average from" in said["How sure?"]
 
 
 def bins(*gains: float) -> tuple[TrendBin, ...]:

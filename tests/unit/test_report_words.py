@@ -138,6 +138,13 @@ def test_a_long_name_stands_whole_above_its_numbers() -> None:
     assert "±" in beside
 
 
+def test_columns_without_a_value_are_left_out_of_the_terminal() -> None:
+    bare = {"gain": {}, "helped": None, "seconds_per_user": None, "bytes_per_user": None}
+    text = shown(RECORD.model_copy(update={"methods": (RECORD.methods[0].model_copy(update=bare),)}))
+    assert "accuracy, %" in text
+    assert not [word for word in ("gain over", "helped/", "time", "size") if word in text.splitlines()[2]]
+
+
 def test_smaller_errors_rank_first() -> None:
     task = RECORD.task.model_copy(update={"main_metric": "mae"})
     ordered = ranked(RECORD.model_copy(update={"task": task}))

@@ -26,6 +26,8 @@ def leaderboard(record: RunRecord) -> Text:
     heads = [wrap(scale.title.lower(), len(USER_MAJORITY)), *_HEADS]
     results = ranked(record)
     rows = [_numbers(result, scale) for result in results]
+    known = [place for place in range(len(heads)) if place == 0 or any(row[place] != NOTHING for row in rows)]
+    heads, rows = [heads[place] for place in known], [[row[place] for place in known] for row in rows]
     widths = [max(len(cell) for cell in (*head, *(row[place] for row in rows))) for place, head in enumerate(heads)]
     room = WIDTH - sum(widths) - len(_GAP) * len(widths)
     room = min(room, max((len(name) for result in results for name in _names(result)), default=0))

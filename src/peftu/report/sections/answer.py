@@ -48,13 +48,19 @@ def _for_whom(view: RunView) -> str:
     best = view.verdict.method
     if best is None or view.reference is None:
         return ""
-    found = view.judgement
-    trend = (
-        next((one for one in found.trends if (one.label, one.by) == (best.label, "distance")), None) if found else None
-    )
-    words = {"grows": " The further a user is from the majority, the more it helps.",
-             "shrinks": " It helps those most who think like the majority.", None: ""}  # fmt: skip
-    return view.verdict.whom + words[direction(trend) if trend else None] + _worst(view, best.label)
+    return view.verdict.whom + _differing(view, best.label) + _worst(view, best.label)
+
+
+def _differing(view: RunView, label: str) -> str:
+    """Returns whether it helps those more who differ from the majority, where that is clear."""
+    trends = view.judgement.trends if view.judgement else ()
+    trend = next((one for one in trends if (one.label, one.by) == (label, "distance")), None)
+    way = None if trend is None else direction(trend)
+    if way is None:
+        return ""
+    if way == "grows":
+        return " The further a user is from the majority, the more it helps."
+    return " It helps those most who judge like the majority."
 
 
 def _worst(view: RunView, label: str) -> str:
@@ -68,13 +74,16 @@ def _worst(view: RunView, label: str) -> str:
 
 
 def _how_sure(view: RunView) -> str:
-    best = view.verdict.method
-    if best is None or view.reference is None:
+    best = view.best
+    if best is None:
         return ""
     gain = view.habit_gain(best)
     seeds = plural(view.seeds, "seed")
     typical = plural(float(np.nanmedian(view.testing)), "test item")
     text = f"Judged on {plural(best.users, 'user')}, each with about {typical}, over {seeds}."
+    if gain.ci is None and best.ci is not None:
+        low, high = map(view.scale.number, best.ci)
+        text += f" With other users of the same kind, an average from {low} to {high} is plausible (95 % interval)."
     if gain.ci is not None:
         low, high = map(view.scale.signed, gain.ci)
         text += (

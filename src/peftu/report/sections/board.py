@@ -1,6 +1,6 @@
 """The leaderboard: a picture, and a table that can be sorted and filtered."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from peftu.metrics import metrics
@@ -25,11 +25,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a cell, small print below it, and the number that it is sorted by; None sorts last."""
+    """What stands in a cell, small print below it, and the number that it is sorted by."""
 
     text: str
     note: str
-    order: float | None
+    order: float
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Line:
         personal: whether it must prove itself.
         scope: whose parameters it has, in words; empty where unknown.
         trained: 'trained', 'not trained', or empty where unknown.
-        cells: one for each column after the method's name.
+        cells: one for each column after the method's name; None where there is nothing to say, which sorts last.
     """
 
     method: str
@@ -109,12 +109,16 @@ def board(view: RunView) -> Board:
     columns += [Column("macro-F1, %", "descending"), Column("time a user", "ascending")]
     columns += [Column("size a user", "ascending")]
     lines = tuple(_line(view, result, references) for result in view.ranked)
+    known = [
+        place for place in range(len(columns)) if place == 0 or any(line.cells[place] is not None for line in lines)
+    ]
+    lines = tuple(replace(line, cells=tuple(line.cells[place] for place in known)) for line in lines)
     scopes = tuple(name for name in _SCOPES.values() if any(line.scope == name for line in lines))
     trained = tuple(name for name in ("trained", "not trained") if any(line.trained == name for line in lines))
     return Board(
         lead=_lead(view),
         picture=_picture(view),
-        columns=tuple(columns),
+        columns=tuple(columns[place] for place in known),
         lines=lines,
         scopes=scopes if len(scopes) > 1 else (),
         trained=trained if len(trained) > 1 else (),
@@ -125,9 +129,10 @@ def board(view: RunView) -> Board:
 def _lead(view: RunView) -> str:
     lower = "" if view.scale.metric.higher_is_better else "; lower is better"
     line = "; the dashed line is user-majority" if view.majority is not None else ""
+    colours = f" Blue: personal methods. Grey: what they are compared with{line}." if len(view.ranked) > 1 else ""
     return (
         f"{view.scale.title}, averaged over users{lower}. Bars show the 95 % interval: how far the average would move "
-        f"with other users of the same kind. Blue: personal methods. Grey: what they are compared with{line}."
+        f"with other users of the same kind.{colours}"
     )
 
 
@@ -152,7 +157,8 @@ def _picture(view: RunView) -> Picture | None:
 def _finding(view: RunView, scored: list[MethodResult]) -> str:
     first = scored[0]
     unit = " %" if view.scale.metric.percent else ""
-    lead = f"{view.short(first)} comes first with {view.scale.number(first.mean)}{unit}"
+    verb = "comes first with" if len(scored) > 1 else "reaches"
+    lead = f"{view.short(first)} {verb} {view.scale.number(first.mean)}{unit}"
     personal = [result for result in scored if result.personal]
     for name, plain in ((USER_MAJORITY, "each user's habit"), (GLOBAL, "one shared model")):
         gains = [result.gain[name] for result in personal if name in result.gain]
@@ -171,19 +177,21 @@ def _line(view: RunView, result: MethodResult, references: list[str]) -> Line:
     scale = view.scale
     nothing = Score(mean=None, ci=None)
     gains = [nothing if result.name == name else result.gain.get(name, nothing) for name in references]
-    cells: list[Cell | Split | None] = [_cell(scale, Score(mean=result.mean, ci=result.ci))]
+    cells = [_cell(scale, Score(mean=result.mean, ci=result.ci))]
     cells += [_cell(scale, gain, gain=True) for gain in gains]
     if USER_MAJORITY in references:
         cells.append(_split(result))
     cells.append(_cell(Scale(metrics.get("macro_f1")), result.macro_f1))
-    cells.append(Cell(seconds(result.seconds_per_user), "", result.seconds_per_user))
-    cells.append(Cell(data_size(result.bytes_per_user), "", result.bytes_per_user))
+    for value, write in ((result.seconds_per_user, seconds), (result.bytes_per_user, data_size)):
+        cells.append(None if value is None else Cell(write(value), "", value))
     scope = _SCOPES[result.scope] if result.scope else ""
     trained = "" if result.trained is None else "trained" if result.trained else "not trained"
     return Line(result.method, result.base or "", _tags(result, scope), result.personal, scope, trained, tuple(cells))
 
 
-def _cell(scale: Scale, score: Score, *, gain: bool = False) -> Cell:
+def _cell(scale: Scale, score: Score, *, gain: bool = False) -> Cell | Split | None:
+    if score.mean is None:
+        return None
     write = scale.signed if gain else scale.number
     bounds = "" if score.ci is None else f"{write(score.ci[0])} to {write(score.ci[1])}"
     return Cell(write(score.mean), bounds, score.mean)

@@ -43,8 +43,11 @@ def cost(view: RunView) -> Section | None:
         "has one that scores at least as well and costs no more."
     )
     blocks: list[Block] = [Pictures(pictures, lead=lead, columns=2)] if pictures else []
-    blocks.append(_table(view))
+    table = _table(view)
     totals = _totals(view)
+    if len(table.head) == 1 and not totals:  # nothing was measured
+        return None
+    blocks.append(table)
     blocks += [Words(f"The whole run: {totals}.")] if totals else []
     return Section("cost", "What it costs", "Cost", tuple(blocks))
 

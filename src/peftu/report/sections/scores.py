@@ -9,6 +9,7 @@ from peftu.report.view import RunView
 from peftu.report.words import NOTHING, Scale
 from peftu.results import Score
 
+_MOST_OPEN = 3  # methods
 _NOTHING = Score(mean=None, ci=None)
 
 
@@ -29,7 +30,8 @@ def scores(view: RunView) -> Section | None:
     of_items = [metric.title for metric in shown if metric.unit == "item"]
     if of_items:
         lead += f" Averaged over users; {', '.join(of_items)} over items."
-    table = Table("All metrics of all methods.", ("method", *heads), tuple(rows), summary="All metrics as a table")
+    summary = "All metrics as a table" if len(rows) > _MOST_OPEN else ""
+    table = Table("All metrics of all methods.", ("method", *heads), tuple(rows), summary=summary)
     return Section("scores", "Other ways to count", "Metrics", (table,), lead=lead)
 
 
