@@ -67,8 +67,8 @@ def generate(
             prompt,
             [texts[i] for i in chosen],
             tokens or prompt.answer_tokens,
+            region,
             bind,
-            everywhere=region.span == "all",
             temperature=temperature,
             seeds=[seeds[i] for i in chosen] if temperature else (),
         )

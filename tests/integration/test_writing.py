@@ -10,13 +10,17 @@ from test_against_peft import EVERYWHERE, Pair, hub
 from torch import Tensor
 
 from peftu.bank import Layout
+from peftu.base.answers import Answer
 from peftu.base.prompt import Prompt
+from peftu.base.sites import attached
 from peftu.base.writing import write
 from peftu.config import RegionSpec
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
 from peftu.generate import generate
 from peftu.methods.lora import Lora
+from peftu.methods.prefix_tuning import PrefixTuning
+from peftu.methods.prompt_tuning import PromptTuning
 from peftu.testing import tiny_base, tiny_texts
 
 torch.set_num_threads(1)
@@ -151,3 +155,45 @@ def test_text_written_for_a_prompt_is_transformers_own() -> None:
     base, judge = tiny_base("llama"), Oracle(*hub("llama"))
     expected = " ".join(written_by_hub(judge, TEXTS[0]).split())
     assert write(base, PROMPT.instruction, Prompt.body(TEXTS[0]), PROMPT.answer_tokens) == expected
+
+
+ANSWERS = [Answer(0, "Fine."), Answer(3, "No, it was"), Answer(1, "ok"), Answer(0, "Why"), Answer(2, "Fine.")]
+METHODS = {
+    "lora": Lora(rank=2),
+    "prompt": PromptTuning(tokens=3),
+    "prefix": PrefixTuning(tokens=2),
+}
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", WRITERS)
+@torch.no_grad()
+def test_writing_an_answer_runs_the_states_that_reading_it_does(family: str, method: str, spec: RegionSpec) -> None:
+    """Each answer by a module of its own; of virtual tokens, decoders' rows have some or not."""
+    base = tiny_base(family)
+    region = base.region(spec)
+    layout = Layout(METHODS[method], base.sites(region, 0))
+    rows = modules(layout, len(ANSWERS))
+    rows[:, layout.switches] = 1
+    if family != "t5":
+        rows[1] = 0
+    binding = layout.bind(layout.views(rows), len(rows))
+    prompt, every = Prompt("What do you say?", (), 24, answer_tokens=8), torch.arange(len(ANSWERS))
+    context = base.prefill_answers(prompt, TEXTS, ANSWERS, region)
+    with attached(base.family.model, binding) as attachment:
+        read = base.writer.hidden(context, every, attachment)
+    target = context.state["target"]
+    with attached(base.family.model, binding if spec.span == "all" else None) as attachment:
+        draft, first = base.writer.begin(prompt, [TEXTS[a.text] for a in ANSWERS], 8, region, attachment)
+    tokens, written = first.expand(len(ANSWERS), -1), []
+    for step in range(int(target.lengths.max())):
+        with attached(base.family.model, binding) as attachment:
+            written.append(base.writer.next(draft, tokens, attachment))
+        tokens = target.values[target.offsets[:-1] + (target.lengths - 1).clamp(max=step)][:, None]
+    states = torch.stack(written, 1)
+    own = torch.cat([states[row, :length] for row, length in enumerate(target.lengths.tolist())])
+    assert float((own - read).abs().max()) < 1e-3 * float(read.abs().max())
+    plain = base.readout(context, every)
+    moved = (base.readout(context, every, binding) - plain)[:, 0].abs() > 1e-4
+    assert moved.tolist() == [family == "t5" or row != 1 for row in range(len(ANSWERS))]

@@ -76,11 +76,13 @@ class Writer(Protocol):
         """Returns [t, d] the states that predict the answers' tokens, row after row, scaled for the output matrix."""
         ...
 
-    def begin(self, prompt: Prompt, texts: Sequence[Text], most: int) -> tuple[Draft, Tensor]:
+    def begin(
+        self, prompt: Prompt, texts: Sequence[Text], most: int, region: Region, attachment: Any
+    ) -> tuple[Draft, Tensor]:
         """Returns a draft for each text, with room for ``most`` tokens, and what every row is to read first [s]."""
         ...
 
-    def next(self, draft: Any, tokens: Tensor) -> Tensor:
+    def next(self, draft: Any, tokens: Tensor, attachment: Any) -> Tensor:
         """Returns [b, d] the states that predict the token after these [b, s], which the draft then holds."""
         ...
 

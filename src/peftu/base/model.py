@@ -103,12 +103,8 @@ class FrozenBase:
         raise PeftuError(f"base {self.name}: an encoder writes no text — use a decoder or an encoder-decoder")
 
     def sites(self, region: Region, labels: int) -> list[Site]:
-        """Returns the places inside the region where a module may act.
-
-        Where there are no labels, there is no head; virtual tokens are not read there yet.
-        """
-        found = self.family.sites(region, labels)
-        return found if labels else [site for site in found if site.kind in ("linear", "block")]
+        """Returns the places inside the region where a module may act; no head where there are no labels."""
+        return [site for site in self.family.sites(region, labels) if labels or site.kind != "head"]
 
     def prefill(self, prompt: Prompt, texts: Sequence[Text], region: Region, progress: Progress = _silent) -> Context:
         """Returns what the region needs of each text, computed once for all users, epochs and methods."""

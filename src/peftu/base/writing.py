@@ -9,7 +9,8 @@ from torch import Tensor
 from peftu.base.model import FrozenBase
 from peftu.base.prompt import Prompt
 from peftu.base.reading import prompt_tokens, reading_limit
-from peftu.base.sites import Binding, attached
+from peftu.base.region import Region
+from peftu.base.sites import Attachment, Binding, attached
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
 
@@ -22,8 +23,8 @@ def write_answers(
     prompt: Prompt,
     texts: Sequence[Text],
     most: int,
+    region: Region,
     bind: Bind = lambda _: None,
-    everywhere: bool = False,
     temperature: float = 0.0,
     seeds: Sequence[int] = (),
 ) -> list[str]:
@@ -36,29 +37,58 @@ def write_answers(
         prompt: the task, without words.
         texts: one for each row.
         most: tokens of an answer at most, end token included.
+        region: where the modules act; where that is on the answer alone, equal texts are read once.
         bind: row numbers [g] -> modules in g groups, one for each of these rows.
-        everywhere: modules act on the text, too (span 'all'), not on the answer alone; else equal texts are read once.
         temperature: 0 takes the likeliest token each time; above, tokens are drawn from softmax(logits / temperature).
         seeds: of each row's draws; needed where there is a temperature.
 
     Raises:
         PeftuError: the base is an encoder, or cannot look at so many tokens at once.
     """
-    writer, family = base.writer, cast(Any, base.family)
-    rows = torch.arange(len(texts), device=base.device)
-    if everywhere:
-        with attached(family.model, bind(rows)):
-            draft, first = writer.begin(prompt, texts, most)
-    else:
-        place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-        draft, first = writer.begin(prompt, list(place), most)
-        draft.keep(torch.tensor([place[text] for text in texts], device=base.device))
+    family = cast(Any, base.family)
     draws = _draws(seeds, most).to(base.device) if temperature else None
-    binding, tokens = bind(rows), first.expand(len(rows), -1)
     written: list[list[int]] = [[] for _ in texts]
+    for rows in _alike(bind(torch.arange(len(texts))), len(texts)):
+        _write(base, prompt, texts, most, region, bind, temperature, draws, rows.to(base.device), written)
+    return [family.tokenizer.decode(own, skip_special_tokens=True).strip() for own in written]
+
+
+def _alike(binding: Binding | None, rows: int) -> list[Tensor]:
+    """Returns row numbers, those with virtual tokens apart from those without."""
+    every = torch.arange(rows)
+    if binding is None or binding.on is None:
+        return [every]
+    on = binding.on.cpu()
+    return [part for part in (every[on], every[~on]) if len(part)]
+
+
+def _write(
+    base: FrozenBase,
+    prompt: Prompt,
+    texts: Sequence[Text],
+    most: int,
+    region: Region,
+    bind: Bind,
+    temperature: float,
+    draws: Tensor | None,
+    rows: Tensor,
+    written: list[list[int]],
+) -> None:
+    """Adds the tokens of these rows' answers to ``written``."""
+    writer, family = base.writer, cast(Any, base.family)
+    own = [texts[row] for row in rows.tolist()]
+    binding = bind(rows)
+    if region.span == "all":
+        with attached(family.model, binding) as attachment:
+            draft, first = writer.begin(prompt, own, most, region, attachment)
+    else:
+        place = {text: number for number, text in enumerate(dict.fromkeys(own))}
+        draft, first = writer.begin(prompt, list(place), most, region, Attachment(None))
+        draft.keep(torch.tensor([place[text] for text in own], device=base.device))
+    tokens = first.expand(len(rows), -1)
     for step in range(most):
-        with attached(family.model, binding):
-            hidden_bd = writer.next(draft, tokens)
+        with attached(family.model, binding) as attachment:
+            hidden_bd = writer.next(draft, tokens, attachment)
         logits_bv = base.logits(hidden_bd)
         chosen = logits_bv.argmax(-1) if draws is None else _drawn(logits_bv / temperature, draws[rows, step])
         going = chosen != family.tokenizer.eos_token_id
@@ -66,13 +96,12 @@ def write_answers(
             kept = going.nonzero().squeeze(1)
             rows, chosen = rows[kept], chosen[kept]
             if not len(rows):
-                break
+                return
             draft.keep(kept)
             binding = bind(rows)
         for row, token in zip(rows.tolist(), chosen.tolist(), strict=True):
             written[row].append(token)
         tokens = chosen[:, None]
-    return [family.tokenizer.decode(own, skip_special_tokens=True).strip() for own in written]
 
 
 def _draws(seeds: Sequence[int], most: int) -> Tensor:
@@ -105,4 +134,4 @@ def write(base: FrozenBase, instruction: str, text: str, tokens: int) -> str:
     needed = prompt_tokens(base, prompt)
     if limit is not None and needed > limit:
         raise PeftuError(f"base {base.name}: reads {limit} tokens at most, {needed} are asked of it — show it less")
-    return " ".join(write_answers(base, prompt, [Text(text)], tokens)[0].split())
+    return " ".join(write_answers(base, prompt, [Text(text)], tokens, base.region(None))[0].split())

@@ -9,16 +9,18 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from peftu.base.answers import Answer, AnswerTokens
 from peftu.base.attention import KeysValues, Memory, causal_mask
 from peftu.base.families.decoder import PREFILL_TOKENS, Decoder
-from peftu.base.families.family import Context, Progress, check_reach, token_lists
+from peftu.base.families.family import Context, Progress, check_reach, token_lists, virtual_tokens
 from peftu.base.flat import Flat
 from peftu.base.packed import Packed, Ragged, length_batches, padded
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.base.sites import Attachment
+from peftu.base.virtual import Prefixes, VirtualStates, virtual_prefixes, virtual_states
 from peftu.data.problem import Text
 
 
@@ -27,21 +29,58 @@ class DecoderDraft:
     """Answers being written by a decoder, all rows in one cache.
 
     Attributes:
-        cache: layer -> keys and values [b, kv heads, room, head width].
-        seen: [b, room] True at the cache's columns that hold a token of the row.
-        filled: columns in use.
-        position: [b] place of the next token.
+        cache: layer -> keys and values [b, kv heads, columns, head width].
+        seen: [b, columns] True at the cache's columns that hold a token of the row, in the region's layers.
+        seen_below: the same in the layers below, where there are no virtual tokens.
+        position: [b] place of the next token, virtual ones not counted.
+        shift: [b] by how much they move it, in the region's layers.
+        floor: the region's first layer.
+        room: tokens that may still come.
+        filled: columns that earlier reads filled.
+        entered: whether virtual tokens, if there are any, have been read.
     """
 
     cache: dict[int, KeysValues]
     seen: Tensor
-    filled: int
+    seen_below: Tensor
     position: Tensor
+    shift: Tensor
+    floor: int
+    room: int
+    filled: int = 0
+    entered: bool = False
 
     def keep(self, rows: Tensor) -> None:
         """Makes these rows, in this order, the draft's rows; one may stand twice."""
         self.cache = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self.cache.items()}
-        self.seen, self.position = self.seen[rows], self.position[rows]
+        self.seen, self.seen_below = self.seen[rows], self.seen_below[rows]
+        self.position, self.shift = self.position[rows], self.shift[rows]
+
+    @property
+    def columns(self) -> int:
+        """Returns how many columns there are, filled or not."""
+        return self.seen.shape[1]
+
+    def widen(self, columns: int) -> None:
+        """Makes room for so many columns in all."""
+        more = columns - self.columns
+        if more > 0:
+            self.seen, self.seen_below = (pad(seen, (0, more)) for seen in (self.seen, self.seen_below))
+            self.cache = {
+                layer: (pad(keys, (0, 0, 0, more)), pad(values, (0, 0, 0, more)))
+                for layer, (keys, values) in self.cache.items()
+            }
+
+    def hold(self, made: dict[int, KeysValues], seen: Tensor, real: Tensor) -> None:
+        """Writes what layers made of tokens behind the filled columns, and which tokens [b, s] are real."""
+        end = self.filled + real.shape[1]
+        seen[:, self.filled : end] = real
+        for layer, pair in made.items():
+            if layer not in self.cache:
+                shape = (*pair[0].shape[:2], self.columns, pair[0].shape[3])
+                self.cache[layer] = (pair[0].new_zeros(shape), pair[1].new_zeros(shape))
+            for stored, new in zip(self.cache[layer], pair, strict=True):
+                stored[:, :, self.filled : end] = new
 
 
 class DecoderWriter:
@@ -92,34 +131,35 @@ class DecoderWriter:
             state["pool"] = torch.cat([start, state["texts"].values, state["own"].values])
         span = max(map(len, own)) + (before if region.span == "all" else 0)
         tokens = len(head_ids) + sum(map(len, bodies)) + sum(map(len, own))
-        return Context(region, prompt, (), len(answers), cut, tokens, span, state, answers_cut=said.cut)
+        longest = before + max(map(len, own))
+        return Context(region, prompt, (), len(answers), cut, tokens, span, state, longest, said.cut)
 
     def hidden(self, context: Context, rows: Tensor, attachment: Attachment) -> Tensor:
         """Returns [tokens, d] the states after the final norm that predict the answers' tokens, row after row."""
-        state = context.state
-        own: Packed = state["own"]
-        if context.region.span == "answer":
-            lengths = own.lengths[rows]
-            out = self._read_answers(context, rows, lengths, attachment)
-        else:
-            lengths = state["head"] + state["texts"].lengths[state["text"][rows]] + own.lengths[rows]
-            out = self._read_all(context, rows, lengths, attachment)
-        said = state["target"].lengths[rows]
+        virtual, prefixes = virtual_tokens(cast(Any, self.decoder.model).config, context, len(rows), attachment)
+        read = self._read_answers if context.region.span == "answer" else self._read_all
+        out, lengths = read(context, rows, virtual, prefixes, attachment)
+        said = context.state["target"].lengths[rows]
         step = torch.arange(int(lengths.max()), device=rows.device)
         predicts = step >= (lengths - said)[:, None]
         return cast(Tensor, self.decoder.norm(out[predicts[step < lengths[:, None]]]))
 
-    def _read_answers(self, context: Context, rows: Tensor, lengths: Tensor, attachment: Attachment) -> Tensor:
-        """Returns [tokens, d] the last layer's states of tail and answer, with the text's keys and values before."""
-        decoder, state, floor = self.decoder, context.state, context.region.floor(self.decoder.layers)
+    def _read_answers(
+        self,
+        context: Context,
+        rows: Tensor,
+        virtual: VirtualStates | None,
+        prefixes: Prefixes | None,
+        attachment: Attachment,
+    ) -> tuple[Tensor, Tensor]:
+        """Returns [tokens, d] the last layer's states of tail and answer, the text's keys and values before; lengths.
+
+        The lengths [b] are the rows' tokens, virtual ones too.
+        """
+        state, packed = context.state, cast(Packed, context.state["lengths"])
         texts = state["text"][rows]
-        places, real = state["own"].places(rows)
-        packed: Packed = state["lengths"]
+        places, _ = state["own"].places(rows)
         text_places, text_real = packed.places(texts)
-        span = places.shape[1]
-        positions = (state["head"] + packed.lengths[texts])[:, None] + torch.arange(span, device=rows.device)
-        h_td = self._entered(state["own"].values[places[real]], positions[real], floor)
-        attachment.spread(lengths)
 
         def before(layer: int) -> KeysValues:
             pairs = zip(state["head_kv"][layer], state["kv"][layer], strict=True)
@@ -129,70 +169,152 @@ class DecoderWriter:
             )
             return keys, values
 
-        mask = _after_text(span, state["head"], text_real)
-        layers = range(floor, decoder.layers)
-        return decoder.run(h_td[None], positions[real][None], layers, mask, Memory(before), Ragged(lengths))[0]
+        start, lengths = state["head"] + packed.lengths[texts], state["own"].lengths[rows]
+        h_bsd, lengths, positions = self._entered(state["own"].values[places], lengths, start, context, virtual)
+        mask = _after_text(h_bsd.shape[1], state["head"], text_real)
+        return self._run_flat(h_bsd, lengths, positions, mask, context, prefixes, attachment, Memory(before)), lengths
 
-    def _read_all(self, context: Context, rows: Tensor, lengths: Tensor, attachment: Attachment) -> Tensor:
-        """Returns [tokens, d] the last layer's states of head, text, tail and answer."""
-        decoder, state, floor = self.decoder, context.state, context.region.floor(self.decoder.layers)
-        text, own = (
-            packed.offsets[place] for packed, place in ((state["texts"], state["text"][rows]), (state["own"], rows))
-        )
-        head, text_end = state["head"], state["head"] + state["texts"].lengths[state["text"][rows]]
+    def _read_all(
+        self,
+        context: Context,
+        rows: Tensor,
+        virtual: VirtualStates | None,
+        prefixes: Prefixes | None,
+        attachment: Attachment,
+    ) -> tuple[Tensor, Tensor]:
+        """Returns [tokens, d] the last layer's states of head, text, tail and answer, and the rows' lengths [b]."""
+        state, head = context.state, context.state["head"]
+        texts: Packed = state["texts"]
+        own: Packed = state["own"]
+        text = state["text"][rows]
+        text_end = head + texts.lengths[text]
+        lengths = text_end + own.lengths[rows]
         step = torch.arange(int(lengths.max()), device=rows.device)[None].expand(len(rows), -1)
-        real = step < lengths[:, None]
-        in_text = head + text[:, None] + step - head
-        in_own = head + len(state["texts"].values) + own[:, None] + step - text_end[:, None]
+        step = torch.minimum(step, lengths[:, None] - 1)  # behind a row's end: its last token
+        in_text = texts.offsets[text][:, None] + step  # the pool begins with the head
+        in_own = head + len(texts.values) + own.offsets[rows][:, None] + step - text_end[:, None]
         places = torch.where(step < head, step, torch.where(step < text_end[:, None], in_text, in_own))
-        h_td = self._entered(state["pool"][places[real]], step[real], floor)
-        flat = Flat(lengths, attachment.groups)
-        attachment.tokens = flat.tokens
-        return decoder.run(h_td[None], step[real][None], range(floor, decoder.layers), instead=flat.attend)[0]
+        start = torch.zeros_like(lengths) if prefixes is None else prefixes.own
+        h_btd, lengths, positions = self._entered(state["pool"][places], lengths, start, context, virtual)
+        mask = causal_mask(h_btd.shape[1], rows.device)
+        return self._run_flat(h_btd, lengths, positions, mask, context, prefixes, attachment), lengths
 
-    def _entered(self, stored: Tensor, positions: Tensor, floor: int) -> Tensor:
-        """Returns [tokens, d] states at the floor: as stored, or embedded where ids are."""
-        return stored if floor else self.decoder.embed_tokens(stored, positions)
+    def _entered(
+        self, stored: Tensor, lengths: Tensor, start: Tensor, context: Context, virtual: VirtualStates | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the states at the floor [b, s, d] with virtual ones in front, lengths [b] and positions [b, s]."""
+        at_bottom = context.region.floor(self.decoder.layers) == 0
+        h_bsd = self.decoder.embedding(stored) if at_bottom else stored
+        if virtual is not None:
+            lengths = lengths + virtual.own
+            h_bsd = virtual.in_front(h_bsd)[:, : int(lengths.max())]
+        positions = start[:, None] + torch.arange(h_bsd.shape[1], device=start.device)
+        return self.decoder.place(h_bsd, positions) if at_bottom else h_bsd, lengths, positions
+
+    def _run_flat(
+        self,
+        h_bsd: Tensor,
+        lengths: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        context: Context,
+        prefixes: Prefixes | None,
+        attachment: Attachment,
+        memory: Memory | None = None,
+    ) -> Tensor:
+        """Returns [tokens, d] the states after the region's layers, the rows' real tokens end to end."""
+        layers = range(context.region.floor(self.decoder.layers), self.decoder.layers)
+        ragged = Ragged(lengths)
+        h_td, positions = ragged.unpad(h_bsd)[None], ragged.unpad(positions)[None]
+        if memory is None and prefixes is None:
+            flat = Flat(lengths, attachment.groups)
+            attachment.tokens = flat.tokens
+            return self.decoder.run(h_td, positions, layers, instead=flat.attend)[0]
+        attachment.spread(lengths)
+        return self.decoder.run(h_td, positions, layers, mask, memory, ragged, prefixes)[0]
 
     # --- new answers --------------------------------------------------------------------------------------------
 
-    def begin(self, prompt: Prompt, texts: Sequence[Text], most: int) -> tuple[DecoderDraft, Tensor]:
+    def begin(
+        self, prompt: Prompt, texts: Sequence[Text], most: int, region: Region, attachment: Attachment
+    ) -> tuple[DecoderDraft, Tensor]:
         """Returns a draft that has read head and text of each row, and the tail [s], which is to be read first."""
         decoder = self.decoder
         head_ids, tail_ids, _ = decoder.frame(prompt)
         bodies, _ = token_lists(decoder.tokenizer, [prompt.body(text) for text in texts], prompt.max_tokens)
         ids, real = padded([head_ids + body for body in bodies], tail_ids[0], decoder.device)
-        room = ids.shape[1] + len(tail_ids) + most
-        check_reach(cast(Any, decoder.model).config, room)
-        positions = torch.arange(ids.shape[1], device=ids.device)[None].expand_as(ids)
-        memory = Memory(record=range(decoder.layers))
-        mask = causal_mask(ids.shape[1], ids.device)
-        decoder.run(decoder.embed_tokens(ids, positions), positions, range(decoder.layers), mask, memory)
-        cache = {layer: (_roomy(keys, room), _roomy(values, room)) for layer, (keys, values) in memory.made.items()}
-        seen = torch.zeros(len(ids), room, dtype=torch.bool, device=ids.device)
-        seen[:, : ids.shape[1]] = real
-        return DecoderDraft(cache, seen, ids.shape[1], real.sum(1)), torch.tensor(tail_ids, device=ids.device)
+        none, zero = ids.new_zeros(len(ids), 0, dtype=torch.bool), ids.new_zeros(len(ids))
+        floor = region.floor(decoder.layers)
+        draft = DecoderDraft({}, none, none, zero, zero, floor, room=len(tail_ids) + most)
+        self._read(draft, ids, real, attachment)
+        return draft, torch.tensor(tail_ids, device=ids.device)
 
-    def next(self, draft: DecoderDraft, tokens: Tensor) -> Tensor:
+    def next(self, draft: DecoderDraft, tokens: Tensor, attachment: Attachment) -> Tensor:
         """Returns [b, d] the states that predict the token after these [b, s]."""
-        decoder, span, filled = self.decoder, tokens.shape[1], draft.filled
-        positions = draft.position[:, None] + torch.arange(span, device=tokens.device)
-        own = causal_mask(span, tokens.device).expand(len(tokens), -1, -1, -1)
-        mask = torch.cat([draft.seen[:, None, None, :filled].expand(-1, -1, span, -1), own], -1)
+        draft.room -= tokens.shape[1]
+        real = torch.ones_like(tokens, dtype=torch.bool)
+        return cast(Tensor, self.decoder.norm(self._read(draft, tokens, real, attachment)))
+
+    def _read(self, draft: DecoderDraft, ids: Tensor, real: Tensor, attachment: Attachment) -> Tensor:
+        """Returns [b, d] the last real token's state after the last layer, having read these tokens into the draft.
+
+        Virtual states enter once, in front of the first tokens that are read with modules; virtual keys and values
+        are there at every read.
+        """
+        decoder, floor, rows = self.decoder, draft.floor, len(ids)
+        binding = attachment.binding
+        virtual = None if draft.entered else virtual_states(binding, rows)
+        prefixes = virtual_prefixes(binding, rows)
+        if binding is not None and not draft.entered:
+            draft.entered = True
+            if prefixes is not None and not draft.cache:  # in front of the text, so that all of it moves on
+                draft.shift = draft.shift + prefixes.own
+        width = ids.shape[1] + (0 if virtual is None else virtual.count)
+        draft.widen(draft.filled + width + draft.room)
+        check_reach(cast(Any, decoder.model).config, draft.columns)
+        positions = draft.position[:, None] + torch.arange(ids.shape[1], device=ids.device)
+        h_bsd = decoder.embedding(ids)
+        if floor:
+            h_bsd = decoder.place(h_bsd, positions)
+            h_bsd = self._run(draft, h_bsd, positions, range(floor), draft.seen_below, real)
+        lengths = real.sum(1)
+        if virtual is not None:
+            h_bsd = virtual.in_front(h_bsd)
+            lengths = lengths + virtual.own
+        step = torch.arange(h_bsd.shape[1], device=ids.device)
+        positions = (draft.position + draft.shift)[:, None] + step
+        if not floor:
+            h_bsd = decoder.place(h_bsd, positions)
+        reads = step < lengths[:, None]
+        h_bsd = self._run(draft, h_bsd, positions, range(floor, decoder.layers), draft.seen, reads, prefixes)
+        draft.position, draft.filled = draft.position + real.sum(1), draft.filled + width
+        if virtual is not None:
+            draft.shift = draft.shift + virtual.own
+        return h_bsd[torch.arange(rows, device=ids.device), lengths - 1]
+
+    def _run(
+        self,
+        draft: DecoderDraft,
+        h_bsd: Tensor,
+        positions: Tensor,
+        layers: range,
+        seen: Tensor,
+        real: Tensor,
+        prefixes: Prefixes | None = None,
+    ) -> Tensor:
+        """Returns the states after these layers, whose keys and values the draft then holds."""
+        span, filled = h_bsd.shape[1], draft.filled
+        own = causal_mask(span, h_bsd.device).expand(len(h_bsd), -1, -1, -1)
+        mask = torch.cat([seen[:, None, None, :filled].expand(-1, -1, span, -1), own], -1)
 
         def before(layer: int) -> KeysValues:
             keys, values = draft.cache[layer]
             return keys[:, :, :filled], values[:, :, :filled]
 
-        memory = Memory(before, record=range(decoder.layers))
-        h_bsd = decoder.run(decoder.embed_tokens(tokens, positions), positions, range(decoder.layers), mask, memory)
-        draft.filled += span
-        for layer, made in memory.made.items():
-            for stored, new in zip(draft.cache[layer], made, strict=True):
-                stored[:, :, filled : draft.filled] = new
-        draft.seen[:, filled : draft.filled] = True
-        draft.position = draft.position + span
-        return cast(Tensor, decoder.norm(h_bsd[:, -1]))
+        memory = Memory(before if filled else None, record=layers)
+        h_bsd = self.decoder.run(h_bsd, positions, layers, mask, memory, prefixes=prefixes)
+        draft.hold(memory.made, seen, real)
+        return h_bsd
 
 
 class _Reading:
@@ -292,10 +414,3 @@ def _after_text(span: int, head: int, text_real: Tensor) -> Tensor:
     own = causal_mask(span, text_real.device).expand(rows, -1, -1, -1)
     text = text_real[:, None, None, :].expand(-1, -1, span, -1)
     return torch.cat([own.new_ones(rows, 1, span, head), text, own], -1)
-
-
-def _roomy(x: Tensor, room: int) -> Tensor:
-    """Returns [b, heads, room, width] with the given columns in front."""
-    out = x.new_zeros(*x.shape[:2], room, x.shape[3])
-    out[:, :, : x.shape[2]] = x
-    return out

@@ -9,37 +9,44 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, EncoderDecoderCache
+from torch.nn.functional import pad
+from transformers import EncoderDecoderCache
 
 from peftu.base.answers import Answer, AnswerTokens
 from peftu.base.families.encoder_decoder import PREFILL_TOKENS, EncoderDecoder
-from peftu.base.families.family import Context, Progress
+from peftu.base.families.family import Context, Progress, virtual_tokens
 from peftu.base.packed import Packed, length_batches, padded
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.base.sites import Attachment
+from peftu.base.virtual import virtual_prefixes, virtual_states
 from peftu.data.problem import Text
 
 
 @dataclass
 class EncoderDecoderDraft:
-    """Answers being written by an encoder-decoder.
+    """Answers being written by an encoder-decoder; all rows have virtual tokens, or none has.
 
     Attributes:
-        cache: the decoder's keys and values, of its own tokens and of the encoded text.
         encoded: [b, t, d] the encoded texts.
         real: [b, t] True at real text tokens.
+        region: where modules act.
+        cache: the decoder's keys and values, of its own tokens and of the encoded text; None before the first token.
         filled: decoder tokens read so far, the same for all rows.
+        virtual: virtual tokens that stand before them in the region's layers.
     """
 
-    cache: EncoderDecoderCache
     encoded: Tensor
     real: Tensor
+    region: Region
+    cache: EncoderDecoderCache | None = None
     filled: int = 0
+    virtual: int = 0
 
     def keep(self, rows: Tensor) -> None:
         """Makes these rows, in this order, the draft's rows; one may stand twice."""
-        self.cache.batch_select_indices(rows)
+        if self.cache is not None:
+            self.cache.batch_select_indices(rows)
         self.encoded, self.real = self.encoded[rows], self.real[rows]
 
 
@@ -130,35 +137,57 @@ class EncoderDecoderWriter:
     def hidden(self, context: Context, rows: Tensor, attachment: Attachment) -> Tensor:
         """Returns [tokens, d] the decoder's states that predict the answers' tokens, scaled for the output matrix."""
         family, state, layers = self.family, context.state, len(self.family.decoder.block)
-        places, own_real = state["own"].places(rows)
+        virtual, prefixes = virtual_tokens(family.config, context, len(rows), attachment)
+        places, predicts = state["own"].places(rows)
         h_bsd = state["own"].values[places]
         texts = state["text"][rows]
         if context.region.span == "answer":
             floor = context.region.floor(layers)
             if floor == 0:
                 h_bsd = family.decoder.embed_tokens(h_bsd)
-            h_bsd = family.decode_span(state, texts, h_bsd, floor)
+            if virtual is not None:
+                h_bsd = virtual.in_front(h_bsd)
+                step = torch.arange(h_bsd.shape[1], device=rows.device) - virtual.own[:, None]
+                predicts = (step >= 0) & (step < state["own"].lengths[rows][:, None])
+            h_bsd = family.decode_span(state, texts, h_bsd, floor, prefixes)
         else:
-            encoded, real = family.encoded_texts(context, texts)
-            h_bsd = family.decode(family.decoder.embed_tokens(h_bsd), range(layers), real, encoded, None)
-        return cast(Tensor, family.decoder.final_layer_norm(h_bsd)[own_real]) * family.head_scale
+            encoded, real = family.encoded_texts(context, texts, virtual)
+            cache = None if prefixes is None else family.cache(prefixes)
+            h_bsd = family.decoder.embed_tokens(h_bsd)
+            h_bsd = family.decode(h_bsd, range(layers), real, encoded, cache, prefixes=prefixes)
+        return cast(Tensor, family.decoder.final_layer_norm(h_bsd)[predicts]) * family.head_scale
 
     # --- new answers --------------------------------------------------------------------------------------------
 
-    def begin(self, prompt: Prompt, texts: Sequence[Text], most: int) -> tuple[EncoderDecoderDraft, Tensor]:
+    def begin(
+        self, prompt: Prompt, texts: Sequence[Text], most: int, region: Region, attachment: Attachment
+    ) -> tuple[EncoderDecoderDraft, Tensor]:
         """Returns a draft that has encoded each row's text, and the decoder's start token [1]."""
-        family = self.family
+        family, layers = self.family, len(self.family.encoder.block)
         lists, _ = family.text_tokens(prompt, texts)
         ids, real = padded(lists, 0, family.device)
-        encoded = family.encode(family.encoder.embed_tokens(ids), real, range(len(family.encoder.block)))
-        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        return EncoderDecoderDraft(cache, encoded, real), torch.tensor([family.start], device=family.device)
+        h_btd = family.encoder.embed_tokens(ids)
+        virtual = virtual_states(attachment.binding, len(lists))
+        if virtual is None:
+            encoded = family.encode(h_btd, real, range(layers))
+        else:
+            floor = region.floor(layers)
+            h_btd = virtual.in_front(family.encode(h_btd, real, range(floor), final=False))
+            real = pad(real, (virtual.count, 0), value=True)
+            encoded = family.encode(h_btd, real, range(floor, layers))
+        return EncoderDecoderDraft(encoded, real, region), torch.tensor([family.start], device=family.device)
 
-    def next(self, draft: EncoderDecoderDraft, tokens: Tensor) -> Tensor:
+    def next(self, draft: EncoderDecoderDraft, tokens: Tensor, attachment: Attachment) -> Tensor:
         """Returns [b, d] the states that predict the token after these [b, s]."""
-        family = self.family
-        h_bsd = family.decoder.embed_tokens(tokens)
-        layers = range(len(family.decoder.block))
-        h_bsd = family.decode(h_bsd, layers, draft.real, draft.encoded, draft.cache, past=draft.filled)
+        family, layers = self.family, len(self.family.decoder.block)
+        floor, prefixes = draft.region.floor(layers), virtual_prefixes(attachment.binding, len(tokens))
+        states = virtual_states(attachment.binding, len(tokens)) if draft.region.span == "answer" else None
+        draft.cache = draft.cache or family.cache(prefixes)
+        seen, cache, filled = (draft.real, draft.encoded), draft.cache, draft.filled
+        h_bsd = family.decode(family.decoder.embed_tokens(tokens), range(floor), *seen, cache, filled)
+        if states is not None and not filled:
+            h_bsd, draft.virtual = states.in_front(h_bsd), states.count
+        past = filled + draft.virtual if filled else 0
+        h_bsd = family.decode(h_bsd, range(floor, layers), *seen, cache, past, prefixes)
         draft.filled += tokens.shape[1]
         return cast(Tensor, family.decoder.final_layer_norm(h_bsd[:, -1])) * family.head_scale
