@@ -72,7 +72,7 @@ class MethodCost(Part):
     seconds_per_user: float | None = None
     users_per_hour: float | None = Field(None, description="3600 / seconds_per_user unless measured.")
     peak_rss_bytes: int | None = None
-    ms_per_answer: float | None = Field(None, description="Milliseconds to score one text for one user, in batches.")
+    ms_per_answer: float | None = Field(None, description="To score one text, in batches, once it has been read.")
     notes: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -100,7 +100,7 @@ class MethodResult(Part):
     scope: Scope | None = Field(None, description="Whose parameters it has.")
     trained: bool | None = None
     uses_others_labels: bool | None = None
-    ms_per_answer: float | None = Field(None, description="Milliseconds to score one text for one user, in batches.")
+    ms_per_answer: float | None = Field(None, description="To score one text, in batches, once it has been read.")
     notes: dict[str, Any] = Field(default_factory=dict)
 
     @property

@@ -91,6 +91,7 @@ def test_the_json_has_the_documented_shape(compared: Said) -> None:
         assert method["users_per_hour"] == pytest.approx(3600 / method["seconds_per_user"])
         assert method["peak_rss_bytes"] > 1e6
         assert method["unscored"] == 0
+        assert method["ms_per_answer"] > 0
     lora = found["methods"][-1]
     assert lora["parameters_per_user"] == 2 * (32 + 32) + 2 * (32 + 16)
     assert [method["parameters_per_user"] for method in found["methods"][2:4]] == [0, 0]
@@ -310,3 +311,12 @@ def test_boards_of_other_splits_are_refused(compared: Said, place: Path) -> None
     said = peftu("leaderboard", "run", "other", "--out", "never")
     assert (said.code, said.err.count("\n")) == (2, 1)
     assert "no seed in common" in said.err
+
+
+def test_a_user_is_told_what_differs_about_them(place: Path) -> None:
+    said = peftu("about", TASK, "--user", "user-3", "--raw", "raw")
+    assert said.code == 0, said.err
+    assert "You say what most others say of" in said.out
+    assert "user-3" not in said.out
+    nobody = peftu("about", TASK, "--user", "nobody", "--raw", "raw")
+    assert (nobody.code, nobody.err.count("\n")) == (2, 1)

@@ -9,9 +9,11 @@ import pytest
 from boards import predictions
 
 from peftu.data.task import Kind, TaskCard
+from peftu.errors import PeftuError
 from peftu.judge import Evidence, Judgement, judge
 from peftu.judge.ceilings import best_thresholds
 from peftu.judge.groups import user_fields
+from peftu.judge.person import about_user, log_odds
 from peftu.judge.votes import Votes, votes
 from peftu.metrics import user_scores
 from peftu.results import summarise
@@ -174,3 +176,35 @@ def test_votes_of_nobody_else() -> None:
     found: Votes = votes(alone, card())
     assert not found.majority(multi=False).any()
     assert np.isnan(found.shares).all()
+
+
+def test_a_user_sees_what_differs_about_them() -> None:
+    rows = []
+    for item in range(40):
+        text = f"the {'dog' if item % 4 == 0 else 'cat'} number{'abcdefgh'[item % 8]} sits"
+        for user in range(6):
+            own = "cross" if user == 0 and item % 4 == 0 else "glad" if item % 2 else "calm"
+            rows.append((f"key-{user}", f"i{item}", text, None, [own]))
+    schema = {"user_id": pl.String, "item_id": pl.String, "text": pl.String, "context": pl.String}
+    frame = pl.DataFrame(rows, schema={**schema, "target": pl.List(pl.String)}, orient="row")
+    found = about_user(frame, card(), "key-0")
+    assert (found.judged, found.shared, found.agreed) == (40, 40, 0.75)
+    assert (found.shifts[0].label, found.shifts[0].own, found.shifts[0].others) == ("cross", 0.25, 0.0)
+    assert {(word.label, word.word) for word in found.words} >= {("cross", "dog")}
+    assert "cat" not in {word.word for word in found.words}
+    assert len(found.texts) == 10
+    assert all("dog" in text.text and text.own == ("cross",) and text.others["calm"] == 1 for text in found.texts)
+    assert "You say 'cross' more often than others: 25 % against 0 %." in found.sentences()
+    assert "key-" not in found.model_dump_json()
+    assert about_user(frame, card(), "key-3").texts == ()
+    with pytest.raises(PeftuError, match="no judgement of that user"):
+        about_user(frame, card(), "nobody")
+
+
+def test_log_odds_are_large_for_words_of_one_side_only() -> None:
+    here, there, prior = np.array([9.0, 5.0, 0.0]), np.array([0.0, 5.0, 9.0]), np.full(3, 0.5)
+    z = log_odds(here, there, prior)
+    assert z[0] == pytest.approx(-z[2])
+    assert z[1] == pytest.approx(0)
+    odds = [np.log(9.5 / (14 + 1.5 - 9.5)), np.log(0.5 / (14 + 1.5 - 0.5))]
+    assert z[0] == pytest.approx((odds[0] - odds[1]) / (1 / 9.5 + 1 / 0.5) ** 0.5)

@@ -12,7 +12,7 @@ import typer
 from peftu import __version__
 from peftu.cli.console import bars, emit, stderr
 from peftu.cli.data import data
-from peftu.cli.judging import leaderboard, score
+from peftu.cli.judging import about, leaderboard, score
 from peftu.cli.store import store
 from peftu.errors import PeftuError
 
@@ -250,6 +250,7 @@ def report(
 
 app.command()(score)
 app.command()(leaderboard)
+app.command()(about)
 
 
 @app.command()

@@ -70,6 +70,24 @@ def leaderboard(
     _show(record, scores, judgement, out, json)
 
 
+def about(
+    task: str,
+    user: Annotated[str, typer.Option(help="The user's key.")],
+    raw: Annotated[Path | None, typer.Option(help="Folder with the task's raw files.")] = None,
+    option: Annotated[list[str] | None, typer.Option("--option", help="A task's option, as group=g1.")] = None,
+    json: Json = False,
+) -> None:
+    """Say what differs about one user: labels, words and texts. It shows texts: for that user's own eyes."""
+    from peftu.cli.data import task_options
+    from peftu.data.load import load_task
+    from peftu.judge.person import about_user
+
+    table = load_task(task, raw, task_options(option))
+    found = about_user(table.frame, table.card, user)
+    apart = [f"You: {', '.join(text.own)}. {text.voters} others, mostly not: {text.text}" for text in found.texts]
+    emit(found.model_dump(mode="json"), json, *found.sentences(), *apart)
+
+
 def _show(record: "RunRecord", scores: "pl.DataFrame", judgement: "Judgement", folder: Path, json: bool) -> None:
     """Draws the report where its libraries are there, and prints the board."""
     from peftu.report.terminal import summary

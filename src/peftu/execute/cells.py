@@ -1,9 +1,10 @@
 """One method at one seed: fit, score the validation and test rows, measure."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ from peftu.predict import score
 from peftu.store import EVERYONE
 from peftu.train import Examples, Trained, Unit, UnitLog, train
 
+T = TypeVar("T")
 BYTES_PER_NUMBER = 4  # modules are float32
 
 
@@ -48,6 +50,7 @@ class Cell:
         notes: choices made on validation data, counts.
         modules: trained rows by key, for the store.
         logs: how training went, a unit each.
+        ms_per_answer: milliseconds to score one row in batches, what no user changes having been computed.
         written: row number -> the free answer that was written for it, where that was asked for.
     """
 
@@ -59,6 +62,7 @@ class Cell:
     notes: dict[str, Any] = field(default_factory=dict)
     modules: "Modules | None" = None
     logs: list[UnitLog] = field(default_factory=list)
+    ms_per_answer: float = 0.0
     written: dict[int, str] = field(default_factory=dict)
 
 
@@ -120,6 +124,7 @@ class Workshop:
         writes: bool = False,
     ) -> None:
         self.problems, self.reporter = problems, reporter
+        self._answering = 0.0  # seconds of the scoring done last
         self.prompt = prompt_of(card, max_tokens, answer_tokens)
         self.writes = writes and self.prompt.free
         self.texts: list[Text] = list(dict.fromkeys(text for p in problems.values() for text in p.texts))
@@ -218,13 +223,21 @@ class Workshop:
             elif is_module(job.method):
                 cell = self._module(job, seed)
             elif is_prompting(job.method):
-                rows, scores, notes = prompted(self, job, seed)
+                rows, scores, notes = self._timed(lambda: prompted(self, job, seed))
                 cell = Cell(rows, scores, notes=notes)
             else:
                 cell = self._untrained(job, seed)
         cell.seconds = cost.seconds
+        cell.ms_per_answer = 1000 * self._answering / max(len(cell.rows), 1)
         cell.peak_rss_bytes = cost.peak_rss_bytes
         return cell
+
+    def _timed(self, answers: Callable[[], T]) -> T:
+        """Returns what scoring gives; keeps how long it took, for the cell that is being made."""
+        start = time.perf_counter()
+        found = answers()
+        self._answering = time.perf_counter() - start
+        return found
 
     # --- the kinds of method ------------------------------------------------------------------------------
 
@@ -233,14 +246,14 @@ class Workshop:
         rows = np.flatnonzero(problem.part > 0)
         features = None if job.base is None else _Vectors(self.embedded(job.base), self.place)
         fitted = job.method.fit(problem, features, seed)
-        scores = fitted.scores(problem.user[rows], problem.text[rows])
+        scores = self._timed(lambda: fitted.scores(problem.user[rows], problem.text[rows]))
         return Cell(rows, scores, parameters=int(fitted.parameters_per_user), notes=dict(fitted.notes))
 
     def _untrained(self, job: Job, seed: int) -> Cell:
         problem, base = self.problems[seed], self.base(cast(str, job.base))
         context = self.context(base.name, job.region_on(base))
         rows = np.flatnonzero(problem.part > 0)
-        scores = score(base, context, self.items[seed][rows])
+        scores = self._timed(lambda: score(base, context, self.items[seed][rows]))
         return Cell(rows, scores, written=self._written(base, seed, rows))
 
     def _module(self, job: Job, seed: int) -> Cell:
@@ -255,7 +268,8 @@ class Workshop:
             start = None if job.start is None else self.shared(job.start, seed).trained.rows[0]
             modules = self._train(job, seed, self._users(seed), f"training {job.label}", start)
             owner = problem.user[rows].astype(np.int64)
-        scores = score(base, context, self.items[seed][rows], modules.layout, modules.trained.rows, owner)
+        items, trained = self.items[seed][rows], modules.trained.rows
+        scores = self._timed(lambda: score(base, context, items, modules.layout, trained, owner))
         own = 0 if job.card.scope == "global" else modules.layout.parameters
         notes: dict[str, Any] = {
             "region": f"depth={region.depth},span={region.span}",
@@ -305,7 +319,7 @@ class Workshop:
         codes = CodeLayout(layout, found.shared)
         rows = np.flatnonzero(problem.part > 0)
         owner = problem.user[rows].astype(np.int64)
-        scores = score(base, context, self.items[seed][rows], codes, found.codes, owner)
+        scores = self._timed(lambda: score(base, context, self.items[seed][rows], codes, found.codes, owner))
         trained, counts = Trained(found.codes, [found.log]), tuple(len(unit.train) for unit in units)
         modules = Modules(codes, region, trained, problem.users, counts, found.shared)
         notes = {"region": f"depth={region.depth},span={region.span}", "shared_parameters": layout.parameters}

@@ -270,6 +270,7 @@ def _costs(
             bytes_per_user=last.parameters * BYTES_PER_NUMBER,
             seconds_per_user=sum(seconds) / len(seconds),
             peak_rss_bytes=max(cell.peak_rss_bytes for cell in own.values()),
+            ms_per_answer=sum(cell.ms_per_answer for cell in own.values()) / len(own),
             notes=last.notes,
         )
     return costs
