@@ -33,7 +33,7 @@ class PrefixTuning(Module):
         source="arXiv 2101.00190",
         loads=("peft",),
     )
-    train_defaults: ClassVar[dict[str, Any]] = {"lr": 1e-2, "epochs": 8}
+    train_defaults: ClassVar[dict[str, Any]] = {"lr": 3e-2, "epochs": 8}
 
     tokens: int = Field(20, ge=1, description="Virtual tokens.")
     init: Literal["text", "random"] = Field(

@@ -32,6 +32,8 @@ class UserToken(Lora):
     )
     train_defaults: ClassVar[dict[str, Any]] = {"lr": 2e-3, "epochs": 8, "batch": 32}
 
+    tokens: ClassVar[int] = 1
+
     code_lr: float = Field(5.0, gt=0, description="How many times faster a user's token learns than what is shared.")
     code_decay: float = Field(0.01, ge=0, description="Strength with which users' tokens are pulled to the shared one.")
 

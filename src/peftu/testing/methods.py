@@ -158,6 +158,9 @@ class _Case:
         for key, spec in declared.items():
             _hold(tuple(views[key].shape[1:]) == spec.shape, f"{key}: is {tuple(views[key].shape[1:])}")
             _hold(bool((views[key].abs() <= spec.bound).all()), f"{key}: starts outside ±{spec.bound}")
+        if "tokens" in layout.sites:
+            made = layout.bind(layout.views(fresh), USERS).virtual(layout.sites["tokens"]).shape[1]
+            _hold(layout.added_tokens == made, f"{layout.added_tokens} virtual tokens are declared, there are {made}")
         bank = AdapterBank(layout, slots=2)
         _hold(bank.rows[0].nbytes == 4 * number, f"a module takes {bank.rows[0].nbytes} bytes, not {4 * number}")
 
