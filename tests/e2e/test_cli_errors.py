@@ -63,7 +63,6 @@ def test_a_bug_keeps_its_traceback(place: Path, monkeypatch: pytest.MonkeyPatch)
     [
         (("run", "synthetic-singel", "--method", "lora"), "did you mean 'synthetic-single'"),
         (("run", FREE, "--method", "user-majority"), "needs labels, and task synthetic-text has free text — use"),
-        (("run", FREE, "--method", "global+p-tuning"), "has virtual tokens, and task synthetic-text has free text"),
         (("run", FREE, "--method", "lora@./bert"), "an encoder writes no text"),
         (("run", TASK, "--method", "lorra"), "unknown method 'lorra' — did you mean 'lora'"),
         (("run", TASK, "--method", "lora[rnak=4]"), "unknown setting 'rnak' — did you mean 'rank'"),

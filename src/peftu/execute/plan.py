@@ -116,12 +116,9 @@ def check_kind(jobs: Sequence[Job], card: TaskCard) -> None:
     """Checks that every method can answer a task of this kind.
 
     Raises:
-        PeftuError: the task asks for free text, and a method chooses among labels or has virtual tokens.
+        PeftuError: the task asks for free text and a method chooses among labels.
     """
     for job in jobs:
-        if card.kind == "text" and hasattr(job.method, "virtual"):
-            name = job.method.card.name
-            raise PeftuError(f"method {name}: has virtual tokens, and task {card.name} has free text — use lora")
         if card.kind == "text" and is_reference(job.method):
             able = ", ".join(name for name in methods.names() if not is_reference(methods.get(name)))
             raise PeftuError(f"method {job.card.name}: needs labels, and task {card.name} has free text — use {able}")
