@@ -83,3 +83,19 @@ def test_prompting_reads_free_answers(place: Path) -> None:
 
 def test_what_has_no_labels_is_said(place: Path) -> None:
     refused(peftu("compare", FREE, "--methods", "zero-shot,mixed-head", *PLACE), "method mixed-head: needs labels")
+
+
+def test_the_yardstick_is_one_model_for_all(written: Said, place: Path) -> None:
+    from peftu.report.terminal import leaderboard
+    from peftu.report.verdict import verdict
+    from peftu.results import RunRecord
+
+    record = RunRecord.read(place / "free")
+    assert "global" in leaderboard(record).plain.split("─")[0]
+    assert verdict(record).headline == "Too few users"  # four
+    alone = record.model_copy(update={"methods": tuple(m.model_copy(update={"gain": {}}) for m in record.methods)})
+    assert "global was not run" in verdict(alone).text
+    many = tuple(method.model_copy(update={"users": 40}) for method in record.methods)
+    answer = verdict(record.model_copy(update={"methods": many}))
+    assert "user-majority" not in answer.text
+    assert "one model shared by all (global)" in answer.text

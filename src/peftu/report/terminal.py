@@ -6,26 +6,27 @@ from rich.console import Group
 from rich.text import Text
 
 from peftu.metrics import metrics
-from peftu.report.verdict import Tone, verdict
+from peftu.report.verdict import Tone, verdict, yardstick
 from peftu.report.words import NOTHING, Scale, count, data_size, seconds
 from peftu.results import USER_MAJORITY, MethodResult, RunRecord, Score
 
 WIDTH = 80  # columns that every terminal has; a name that would make a line longer stands on a line of its own
 _GAP = "  "
 _METHOD = "method"
-_HEADS = (["gain over", USER_MAJORITY], ["helped/", "same/hurt"], ["time", "a user"], ["size", "a user"])
+_HEADS = (["helped/", "same/hurt"], ["time", "a user"], ["size", "a user"])
 _STYLES: dict[Tone, str] = {"yes": "bold blue", "open": "bold", "no": "bold yellow"}
 
 
 def leaderboard(record: RunRecord) -> Text:
-    """Returns the methods, best first: mean ± half the 95 % interval over users, gain over user-majority, costs.
+    """Returns the methods, best first: mean ± half the 95 % interval over users, gain over the yardstick, costs.
 
     A method's base stands below its name, which leaves room for both beside the numbers.
     """
     scale = Scale(metrics.get(record.task.main_metric))
-    heads = [wrap(scale.title.lower(), len(USER_MAJORITY)), *_HEADS]
+    bar = yardstick(record)
+    heads = [wrap(scale.title.lower(), len(USER_MAJORITY)), ["gain over", bar], *_HEADS]
     results = ranked(record)
-    rows = [_numbers(result, scale) for result in results]
+    rows = [_numbers(result, scale, bar) for result in results]
     known = [place for place in range(len(heads)) if place == 0 or any(row[place] != NOTHING for row in rows)]
     heads, rows = [heads[place] for place in known], [[row[place] for place in known] for row in rows]
     widths = [max(len(cell) for cell in (*head, *(row[place] for row in rows))) for place, head in enumerate(heads)]
@@ -57,8 +58,8 @@ def ranked(record: RunRecord) -> list[MethodResult]:
     return sorted(record.methods, key=lambda result: (result.mean is None, sign * (result.mean or 0.0)))
 
 
-def _numbers(result: MethodResult, scale: Scale) -> list[str]:
-    gain = None if result.name == USER_MAJORITY else result.gain.get(USER_MAJORITY)
+def _numbers(result: MethodResult, scale: Scale, bar: str) -> list[str]:
+    gain = None if result.name == bar else result.gain.get(bar)
     compared = result.helped is not None and result.name != USER_MAJORITY
     return [
         scale.give_or_take(Score(mean=result.mean, ci=result.ci)),

@@ -38,10 +38,16 @@ class Verdict:
         return f"{best.helped} of {best.users} users do better with it, {best.unchanged} the same, {best.hurt} worse."
 
 
+def yardstick(record: RunRecord) -> str:
+    """Returns the method that a personal one must beat first: habit or, where answers are free text, one for all."""
+    return GLOBAL if record.task.kind == "text" else USER_MAJORITY
+
+
 def verdict(record: RunRecord) -> Verdict:
     """Returns whether the best personal method beats user-majority and one shared model on this run's users.
 
-    'user-majority' always gives a user's own commonest label: the cheapest thing that knows the user. The best of k
+    'user-majority' always gives a user's own commonest label: the cheapest thing that knows the user; free text has no
+    such thing. The best of k
     personal methods was picked after seeing the results, so its interval must exclude 0 also after it is widened for
     k comparisons (see ``widened``). Fewer than ten users give no verdict.
     """
@@ -51,13 +57,14 @@ def verdict(record: RunRecord) -> Verdict:
     personal = [method for method in record.methods if method.personal and method.mean is not None]
     if not personal:
         return Verdict("open", "Nothing to judge", "No personal method was run.")
-    if not all(USER_MAJORITY in method.gain for method in personal):
-        text = f"{USER_MAJORITY} was not run, so nothing says what merely knowing a user's habit is worth."
-        return Verdict("open", "No yardstick", text)
-    best = max(personal, key=lambda method: method.gain[USER_MAJORITY].mean or 0.0)
+    bar = yardstick(record)
+    if not all(bar in method.gain for method in personal):
+        worth = "merely knowing a user's habit" if bar == USER_MAJORITY else "one model shared by all"
+        return Verdict("open", "No yardstick", f"{bar} was not run, so nothing says what {worth} is worth.")
+    best = max(personal, key=lambda method: method.gain[bar].mean or 0.0)
     if best.users < FEWEST_USERS:
         return Verdict("open", "Too few users", f"{best.users} users are too few to tell a gain from chance.", best)
-    return _judge(best, len(personal), Scale(metrics.get(record.task.main_metric)))
+    return _judge(best, len(personal), Scale(metrics.get(record.task.main_metric)), bar)
 
 
 def widened(gain: Score, comparisons: int) -> tuple[float, float]:
@@ -73,19 +80,19 @@ def widened(gain: Score, comparisons: int) -> tuple[float, float]:
     return gain.mean - stretch * (gain.mean - gain.ci[0]), gain.mean + stretch * (gain.ci[1] - gain.mean)
 
 
-def _judge(best: MethodResult, tried: int, scale: Scale) -> Verdict:
-    gain = best.gain[USER_MAJORITY]
+def _judge(best: MethodResult, tried: int, scale: Scale, bar: str) -> Verdict:
+    gain = best.gain[bar]
     low, high = widened(gain, tried)
     name = f"{best.label}, the best of {tried} personal methods," if tried > 1 else best.label
     if high < 0:
-        text = f"{name} falls behind {spoken(USER_MAJORITY)} by {scale.spoken_gain(gain)}."
+        text = f"{name} falls behind {spoken(bar)} by {scale.spoken_gain(gain)}."
         return Verdict("no", "Personalising did harm", text, best)
     if low <= 0:
-        text = (
-            f"{name} is not distinguishable from {spoken(USER_MAJORITY)} on this task: {scale.gain(gain)} {scale.unit}."
-        )
+        text = f"{name} is not distinguishable from {spoken(bar)} on this task: {scale.gain(gain)} {scale.unit}."
         return Verdict("open", "No gain shown", text, best)
-    text = f"{name} beats {spoken(USER_MAJORITY)} by {scale.spoken_gain(gain)}."
+    text = f"{name} beats {spoken(bar)} by {scale.spoken_gain(gain)}."
+    if bar == GLOBAL:
+        return Verdict("yes", "Personalising paid off", text, best)
     return _against_shared(best, tried, scale, text)
 
 
