@@ -8,6 +8,7 @@ stages of ``peftu score`` after reading: scores per user, leaderboard, and the w
 
 import argparse
 import json
+import os
 import resource
 import time
 from datetime import UTC, datetime
@@ -91,6 +92,7 @@ def main() -> None:
         "cpu_seconds": round(time.process_time() - worked, 2),
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "rss_bytes_before": before,
+        "load_average": round(os.getloadavg()[0], 1),  # on a busy machine the CPU seconds tell more than the clock
         "date": datetime.now(UTC).date().isoformat(),
         "environment": current_environment().model_dump(mode="json"),
     }
