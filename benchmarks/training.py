@@ -259,7 +259,7 @@ def growth(base: FrozenBase, work: Workload, users: int) -> dict[str, float]:
     nothing = Examples(rows[0, :0], targets[0, :0], ones[:0])
     units = [Unit(str(n), Examples(rows[n], targets[n], ones), nothing) for n in range(users)]
     with measured() as cost:
-        train(base, context, layout, units, TrainSpec(epochs=2, batch=BATCH, patience=2, lr=1e-3), seed=0)
+        train(base, context, layout, units, TrainSpec(epochs=1, batch=BATCH, patience=1, lr=1e-3), seed=0)
     return {
         "users": users,
         "seconds_per_user": cost.seconds / users,

@@ -7,6 +7,7 @@ is dropped and the matrix compacted.
 Shape letters: g users of the cohort still training, w module width, b rows a user, c labels.
 """
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -20,9 +21,11 @@ from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase
 from peftu.base.prompt import Prompt
 from peftu.config import TrainSpec
+from peftu.data.sources import cache_dir, writing_to
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # AdamW's own (Loshchilov & Hutter 2019)
 COHORT_BYTES = 1 << 30  # module rows, optimiser state and activations of one cohort
+ROWS_BYTES = 1 << 30  # finished modules that are held in memory; more of them lie in a file
 COMPACT_BELOW = 0.75  # share of users still training at which the matrix is compacted
 
 
@@ -98,7 +101,7 @@ def train(
         start: [w] where all begin, and what ``spec.shrink`` pulls towards; None: fresh modules.
         progress: told the number of training rows done.
     """
-    rows = torch.empty(len(units), layout.width)
+    rows = _matrix(len(units), layout.width)
     trained = layout.teacher if start is None else layout
     primer = base.primer(context) if start is None and trained.primed else None
     logs: list[UnitLog | None] = [None] * len(units)
@@ -117,6 +120,14 @@ def train(
         for place, i in enumerate(chosen):
             logs[i] = loop.log(place)
     return Trained(rows, [log for log in logs if log is not None])
+
+
+def _matrix(units: int, width: int) -> Tensor:
+    """Returns [units, w] float32, in memory, or in a file without a name where it would fill the memory."""
+    if 4 * units * width <= ROWS_BYTES:
+        return torch.empty(units, width)
+    with writing_to(cache_dir()), tempfile.TemporaryFile(dir=cache_dir()) as file:
+        return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=(units, width)))
 
 
 def cohort_size(base: FrozenBase, context: Context, layout: Layout, spec: TrainSpec) -> int:

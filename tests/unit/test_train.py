@@ -377,3 +377,12 @@ def test_a_learning_rate_that_everybody_diverges_at_leaves_every_start(shallow: 
     wild = shallow.train(units, SPEC.model_copy(update={"lr": 1e30}))
     assert torch.equal(wild.rows, shallow.layout.fresh([unit.key for unit in units], 0))
     assert all(log.diverged for log in wild.logs)
+
+
+def test_modules_that_would_fill_the_memory_are_the_same_in_a_file(
+    shallow: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    units = shallow.units(4, 6)
+    held = shallow.train(units).rows
+    monkeypatch.setattr(training, "ROWS_BYTES", 0)
+    assert torch.equal(shallow.train(units).rows, held)
