@@ -21,7 +21,8 @@ class Hypernet(UserEmbedding):
     """`user-embedding` whose vector is computed: e = W₂ tanh(W₁ z), z made of what the user's examples have in common.
 
     z holds each label's share less an even one, and the covariance of each label with the sentence vector, over the
-    user's examples. With no examples z and e are zero: the shared module.
+    user's examples. With no examples z and e are zero: the shared module. No vector is learned, so ``code_lr`` and
+    ``code_decay`` have no part in it.
     """
 
     card: ClassVar[MethodCard] = MethodCard(
@@ -31,7 +32,7 @@ class Hypernet(UserEmbedding):
         trained=True,
         uses_others_labels=True,
         needs_base="yes",
-        source="HyperLoRA-like (arXiv 1609.09106), on LoRA",
+        source="HyperNetworks (arXiv 1609.09106), on LoRA",
     )
     train_defaults: ClassVar[dict[str, Any]] = {"lr": 2e-3, "epochs": 8, "batch": 32}
 

@@ -30,6 +30,7 @@ class UserEmbedding(Lora):
         source="UserIdentifier (arXiv 2110.00135) and FiLM (arXiv 1709.07871), on LoRA",
     )
     train_defaults: ClassVar[dict[str, Any]] = {"lr": 2e-3, "epochs": 8, "batch": 32}
+    warm_defaults: ClassVar[dict[str, Any]] = {}
 
     size: int = Field(16, ge=1, description="Numbers in a user's vector.")
     code_lr: float = Field(5.0, gt=0, description="How many times faster a user's vector learns than what is shared.")

@@ -31,6 +31,7 @@ class UserToken(Lora):
         source="UserIdentifier (arXiv 2110.00135), with a learned token",
     )
     train_defaults: ClassVar[dict[str, Any]] = {"lr": 2e-3, "epochs": 8, "batch": 32}
+    warm_defaults: ClassVar[dict[str, Any]] = {}
 
     tokens: ClassVar[int] = 1
 
