@@ -31,7 +31,9 @@ class Chapter:
     answer: "Answer"
     board: "Board"
     sections: "list[Section]"
-    best: tuple[str, str, str]
+    best: str
+    score: str
+    gain: str
 
 
 def render(runs: Sequence[RunView], out: Path) -> Path:
@@ -84,10 +86,16 @@ def _chapter(number: int, view: RunView) -> Chapter:
     from peftu.report.sections.board import board
 
     best = view.best
-    shown = (NOTHING, NOTHING, NOTHING)
-    if best is not None:
-        shown = (best.label, view.scale.number(best.mean), view.scale.gain(view.habit_gain(best)))
-    return Chapter(f"run-{number}", view.record, answer(view), board(view), sections(view), shown)
+    return Chapter(
+        anchor=f"run-{number}",
+        record=view.record,
+        answer=answer(view),
+        board=board(view),
+        sections=sections(view),
+        best=best.label if best else NOTHING,
+        score=view.scale.number(best.mean if best else None),
+        gain=view.scale.gain(view.habit_gain(best) if best else None),
+    )
 
 
 def render_folders(folders: Sequence[Path], out: Path) -> Path:

@@ -11,7 +11,7 @@ from peftu.report.charts.places import Label, place
 from peftu.report.charts.theme import INK, MUTED, personal_colour, svg
 from peftu.report.words import Scale
 
-_SIZE = (400, 230)
+_SIZE, _NARROW_SIZE = (400, 230), (270, 210)
 _AROUND = 0.08  # share of the range that is left free beyond the points
 
 
@@ -25,7 +25,9 @@ class Point(NamedTuple):
     beaten: bool
 
 
-def pareto_panel(points: Sequence[Point], scale: Scale, title: str, label: str, smallest: float) -> str:
+def pareto_panel(
+    points: Sequence[Point], scale: Scale, title: str, label: str, smallest: float, *, narrow: bool = False
+) -> str:
     """Returns methods as dots, the cost on a logarithmic axis, and the line of those that nothing beats.
 
     Args:
@@ -34,7 +36,9 @@ def pareto_panel(points: Sequence[Point], scale: Scale, title: str, label: str, 
         title: of the cost axis.
         label: Vega expression that writes a cost.
         smallest: costs below it stand at it, so that 0 has a place.
+        narrow: for narrow pages.
     """
+    size = _NARROW_SIZE if narrow else _SIZE
     points = [point._replace(cost=max(point.cost, smallest), score=point.score * scale.factor) for point in points]
     points.sort(key=lambda point: (point.cost, point.score))
     powers = _range([math.log10(point.cost) for point in points], 1.0)
@@ -54,16 +58,16 @@ def pareto_panel(points: Sequence[Point], scale: Scale, title: str, label: str, 
     layers = [
         best.mark_line(interpolate="step-after", color=MUTED, strokeDash=[4, 3], strokeWidth=1).encode(x=x, y=y),
         alt.Chart(frame).mark_point(filled=True, size=80, opacity=1).encode(x=x, y=y, color=personal_colour()),
-        *_names(points, powers, scores, x, y),
+        *_names(points, powers, scores, x, y, size),
     ]
-    return svg(alt.layer(*layers), _SIZE)
+    return svg(alt.layer(*layers), size)
 
 
 def _names(
-    points: Sequence[Point], powers: Sequence[float], scores: Sequence[float], x: alt.X, y: alt.Y
+    points: Sequence[Point], powers: Sequence[float], scores: Sequence[float], x: alt.X, y: alt.Y, size: tuple[int, int]
 ) -> list[alt.Chart]:
     """Returns the names of the methods that nothing beats, where they cover neither a dot nor each other."""
-    width, height = _SIZE
+    width, height = size
     dots = [
         (
             (math.log10(point.cost) - powers[0]) / (powers[1] - powers[0]) * width,
@@ -74,7 +78,7 @@ def _names(
     kept = [number for number, point in enumerate(points) if not point.beaten]
     labels = [Label(points[number].method, *dots[number]) for number in kept]
     drawn = []
-    for number, (dx, dy, align) in zip(kept, place(labels, dots, _SIZE), strict=True):
+    for number, (dx, dy, align) in zip(kept, place(labels, dots, size), strict=True):
         frame = pl.DataFrame([points[number]], schema=Point._fields, orient="row")
         text = alt.Chart(frame).mark_text(dx=dx, dy=dy, align=align, baseline="middle", fontSize=12, color=INK)
         drawn.append(text.encode(x=x, y=y, text="method:N"))

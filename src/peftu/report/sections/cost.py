@@ -70,6 +70,7 @@ def _picture(view: RunView, price: _Price) -> Picture | None:
     return Picture(
         title=_finding(price, [view.short(result) for result in kept]),
         svg=pareto_panel(points, view.scale, price.title, price.label, price.smallest),
+        narrow=pareto_panel(points, view.scale, price.title, price.label, price.smallest, narrow=True),
         alt=f"{view.scale.title} against {price.name} a user. Not beaten: "
         + "; ".join(f"{result.label}, {view.scale.number(result.mean)}" for result in kept),
         note=f"{len(priced) - len(kept)} of {len(priced)} methods are beaten by one that is no dearer and no worse",
