@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from peftu.errors import PeftuError
 from peftu.methods.lora import Lora
 from peftu.methods.method import MethodCard, TensorSpec
 
@@ -39,15 +38,8 @@ class UserToken(Lora):
     code_decay: float = Field(0.01, ge=0, description="Strength with which users' tokens are pulled to the shared one.")
 
     def code_width(self, sites: "Sequence[Site]") -> int:
-        """Returns the width of a token.
-
-        Raises:
-            PeftuError: the base reads no virtual tokens here.
-        """
-        widths = [site.d_out for site in sites if site.kind == "tokens"]
-        if not widths:
-            raise PeftuError("method user-token: no virtual tokens are read before free text — use user-embedding")
-        return widths[0]
+        """Returns the width of a token."""
+        return next(site.d_out for site in sites if site.kind == "tokens")
 
     def inside(self, site: "Site") -> dict[str, TensorSpec]:
         """Returns A and B at a target, a user's token at the tokens site."""
