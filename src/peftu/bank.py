@@ -31,6 +31,7 @@ class Column:
     bound: float
     switch: bool
     primed: bool
+    dropout: float
 
     @property
     def stop(self) -> int:
@@ -55,7 +56,8 @@ class Layout:
         width = 0
         for site in sites:
             for name, spec in method.tensors(site).items():
-                self.columns.append(Column(site, name, width, spec.shape, spec.bound, spec.switch, spec.primed))
+                how = (spec.bound, spec.switch, spec.primed, spec.dropout)
+                self.columns.append(Column(site, name, width, spec.shape, *how))
                 width = self.columns[-1].stop
         if not self.columns:
             roles = ", ".join(sorted({site.role for site in sites}))

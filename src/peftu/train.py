@@ -22,6 +22,7 @@ from peftu.base.model import FrozenBase
 from peftu.base.prompt import Prompt
 from peftu.config import TrainSpec
 from peftu.data.sources import cache_dir, writing_to
+from peftu.dropout import dropped
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # AdamW's own (Loshchilov & Hutter 2019)
 COHORT_BYTES = 1 << 30  # module rows, optimiser state and activations of one cohort
@@ -205,6 +206,7 @@ class _Cohort:
         for place, unit in enumerate(units):
             own = _schedule(len(unit.train), spec, derived_seed(seed, unit.key, "order"))
             self.schedule[place, : len(own)] = np.where(own < 0, -1, own + self.train_data.start[place])
+        self.seeds = np.array([derived_seed(seed, unit.key, "dropout") for unit in units], dtype=np.int64)
         # What a user's training has come to; all users of the cohort, not only the active ones.
         self.steps = np.zeros(len(units), dtype=np.int64)
         self.best_epoch = np.zeros(len(units), dtype=np.int64)
@@ -263,7 +265,9 @@ class _Cohort:
     def _step(self, running: npt.NDArray[np.bool_]) -> int:
         """Takes one optimiser step for every running user; returns the rows seen."""
         text, target, weight = self._batch(running)
-        binding = self.layout.bind(self.leaves, len(self.active))
+        seeds, steps = (torch.from_numpy(of[self.active]).to(text.device) for of in (self.seeds, self.steps))
+        tensors = dropped(self.layout, self.leaves, seeds, steps)
+        binding = self.layout.bind(tensors, len(self.active))
         scores_nc = self.base.readout(self.context, text.view(-1), binding)
         loss_gb = row_loss(scores_nc, target.flatten(0, 1), self.context.prompt).view_as(weight)
         # A mean over each user's rows, summed over users: no user's gradient knows of another.

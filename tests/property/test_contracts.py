@@ -59,12 +59,13 @@ def test_every_other_method(method: ModuleMethod, family: str) -> None:
         (Lora(targets=("v",), head=False), ["llama", "bert"]),
         (Lora(targets=("gate",), head=True), ["gpt2", "t5"]),
         (Lora(rank=16, alpha=2, targets=("down",), rslora=True), ["llama", "bert"]),
+        (Lora(rank=2, dropout=0.3), ["t5", "gpt2"]),
         (Pfeiffer(parallel=True, reduction=4, activation="gelu"), FAMILIES),
         (Vera(rank=4, targets=("k", "down"), seed=1, head=True), ["t5", "gpt2"]),
         (PTuning(tokens=3, encoder="mlp", hidden=4), ["llama"]),
         (PrefixTuning(tokens=2, init="random"), ["gpt2"]),
     ],
-    ids=["one-target", "head-alone", "rslora", "parallel", "vera-elsewhere", "p-mlp", "random-prefix"],
+    ids=["one-target", "head-alone", "rslora", "dropout", "parallel", "vera-elsewhere", "p-mlp", "random-prefix"],
 )
 def test_other_knobs(method: ModuleMethod, families: list[str]) -> None:
     check_method(method, families)

@@ -38,6 +38,7 @@ class Lora(Module):
     rank: int = Field(8, ge=1)
     alpha: float = Field(16.0, gt=0)
     targets: Targets = ("q", "v", "o", "down")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of A's input features left out in a training step.")
     rslora: bool = Field(False, description="Scale by alpha/√rank (arXiv 2312.03732) instead of alpha/rank.")
 
     @property
@@ -57,7 +58,8 @@ class Lora(Module):
             maps = f"the width {width} of the base's {site.role} maps"
             raise PeftuError(f"method {self.card.name}: rank {self.rank} is above {maps} — use rank={width} or less")
         # peft's start: kaiming-uniform with a = √5 is uniform within 1/√d_in.
-        return {"A": TensorSpec((self.rank, site.d_in), site.d_in**-0.5), "B": TensorSpec((site.d_out, self.rank))}
+        a = TensorSpec((self.rank, site.d_in), site.d_in**-0.5, dropout=self.dropout)
+        return {"A": a, "B": TensorSpec((site.d_out, self.rank))}
 
     def change(self, site: "Site", x: "Tensor", y: "Tensor", p: Mapping[str, "Tensor"]) -> "Tensor":
         """Returns y plus each user's low-rank change of x."""

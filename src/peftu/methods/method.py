@@ -83,12 +83,14 @@ class TensorSpec:
             not counted as a parameter. All virtual tokens of a module are left out while it is 0.
         primed: a fresh tensor is what the base itself makes of instruction and label words (`FrozenBase.primer`), give
             or take the bound; its next to last axis counts tokens.
+        dropout: share of its last axis that each training step leaves out (`peftu.dropout`).
     """
 
     shape: tuple[int, ...]
     bound: float = 0.0
     switch: bool = False
     primed: bool = False
+    dropout: float = 0.0
 
 
 class ModuleMethod(Protocol):

@@ -32,6 +32,7 @@ class UserEmbedding(Lora):
     train_defaults: ClassVar[dict[str, Any]] = {"lr": 2e-3, "epochs": 8, "batch": 32}
     warm_defaults: ClassVar[dict[str, Any]] = {}
 
+    dropout: float = Field(0.0, ge=0, le=0, description="None: all users' rows train what is shared.")
     size: int = Field(16, ge=1, description="Numbers in a user's vector.")
     code_lr: float = Field(5.0, gt=0, description="How many times faster a user's vector learns than what is shared.")
     code_decay: float = Field(0.01, ge=0, description="Strength with which users' vectors are pulled to zero.")

@@ -34,6 +34,7 @@ class UserToken(Lora):
 
     tokens: ClassVar[int] = 1
 
+    dropout: float = Field(0.0, ge=0, le=0, description="None: all users' rows train what is shared.")
     code_lr: float = Field(5.0, gt=0, description="How many times faster a user's token learns than what is shared.")
     code_decay: float = Field(0.01, ge=0, description="Strength with which users' tokens are pulled to the shared one.")
 

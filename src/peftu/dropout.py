@@ -1,0 +1,55 @@
+"""Dropout whose draws depend on the user, the step and the place alone, never on who else is in the cohort.
+
+What is dropped in a step is a whole input feature of a tensor (Srivastava et al. 2014, tied over the step's tokens):
+one mask a user, step and tensor. Masks per token would depend on how far rows are padded for their neighbours.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from peftu.bank import Layout
+
+_GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # Steele et al. 2014, SplitMix64
+
+
+def dropped(
+    layout: Layout, tensors: Mapping[str, Mapping[str, Tensor]], seeds: Tensor, steps: Tensor
+) -> Mapping[str, Mapping[str, Tensor]]:
+    """Returns a training step's tensors: features left out are zero, the others larger, so that the mean stays.
+
+    Args:
+        layout: says which tensors lose features, and how large a share of them.
+        tensors: site -> name -> [G, *shape].
+        seeds: [G] int64, each user's own.
+        steps: [G] int64, how many steps each user has taken.
+    """
+    if not any(column.dropout for column in layout.columns):
+        return tensors
+    found = {site: dict(own) for site, own in tensors.items()}
+    for column in layout.columns:
+        if column.dropout:
+            own = found[column.site.name][column.name]
+            place = torch.arange(column.start, column.start + own.shape[-1], device=own.device)
+            mask_gd = draws(seeds, steps, place) >= column.dropout
+            mask = mask_gd.view(len(own), *[1] * (own.ndim - 2), -1)
+            found[column.site.name][column.name] = own * mask / (1 - column.dropout)
+    return found
+
+
+def draws(seeds: Tensor, steps: Tensor, places: Tensor) -> Tensor:
+    """Returns [G, places] float32, uniform in [0, 1): a hash of each user's seed and step and of the place."""
+    return (_mixed(_mixed(seeds + steps)[:, None] + places) >> 40 & 0xFFFFFF).float() / (1 << 24)
+
+
+def _mixed(z: Tensor) -> Tensor:
+    """Returns SplitMix64 of 64-bit integers; tensors have them signed, so that products wrap and shifts are masked."""
+    z = z * _signed(_GOLDEN) + _signed(_GOLDEN)
+    z = (z ^ (z >> 30 & (1 << 34) - 1)) * _signed(_FIRST)
+    z = (z ^ (z >> 27 & (1 << 37) - 1)) * _signed(_SECOND)
+    return z ^ (z >> 31 & (1 << 33) - 1)
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 64) if number >> 63 else number
