@@ -208,6 +208,11 @@ class PrefixFormat(Format):
         """Returns the number of virtual tokens."""
         if made.region.depth < made.base.family.layers or made.answer_only:
             made.everywhere("prefix tuning")
+        layers = sum(column.name == "prefix" for column in columns)
+        if len(set(_order(made.base, layers))) < layers:
+            raise PeftuError(
+                f"export: with {layers} layers peft reads half of this base's prefixes — nothing is written"
+            )
         return {"num_virtual_tokens": made.method.tokens, "prefix_projection": False}
 
     def write(self, made: Made, views: Views) -> dict[str, Tensor]:

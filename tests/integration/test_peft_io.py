@@ -224,6 +224,13 @@ def test_what_peft_cannot_hold_is_refused(method: Any, region: dict[str, Any], s
         tiny("llama", method, **region).exported(tmp_path)
 
 
+def test_a_prefix_that_peft_would_half_read_is_refused(tmp_path: Path) -> None:
+    """peft hands layer i of a T5 the pair 2i: with an even number of layers some prefixes are read twice."""
+    case = Case(tiny_base("t5", layers=2), PrefixTuning(tokens=2), RegionSpec(), tiny_prompt(WORDS), tiny_texts(2))
+    with pytest.raises(PeftuError, match="peft reads half of this base's prefixes"):
+        case.exported(tmp_path)
+
+
 def test_a_module_that_is_off_is_not_given_away(tmp_path: Path) -> None:
     case = tiny("llama", PromptTuning(tokens=3))
     case.row[case.layout.switches] = 0
