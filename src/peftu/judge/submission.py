@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from peftu.data.task import Kind, TaskCard
@@ -256,20 +255,21 @@ def _probabilities(path: Path, frame: pl.DataFrame, card: TaskCard) -> pl.Series
     """
     if "probabilities" not in frame.columns or card.kind == "text":
         return pl.Series("scores", [None] * len(frame), PREDICTIONS["scores"])
-    result: list[list[float] | None] = []
-    with np.errstate(divide="ignore"):
-        for row, given in enumerate(frame["probabilities"].to_list(), 1):
-            values = _numbers(path, row, given, card.labels)
-            if values is None:
-                result.append(None)
-                continue
-            table = np.array(values)
-            if not ((table >= 0) & (table <= 1)).all():
-                raise PeftuError(f"{path}: row {row}: a probability is not between 0 and 1")
-            if card.kind != "multi" and abs(table.sum() - 1) > _NEAR:
-                raise PeftuError(f"{path}: row {row}: probabilities add up to {table.sum():.4g}, not 1")
-            result.append(np.log(table).tolist())
-    return pl.Series("scores", result, PREDICTIONS["scores"])
+    given = frame["probabilities"]
+    if not (isinstance(given.dtype, pl.List) and (given.list.len().drop_nulls() == len(card.labels)).all()):
+        given = pl.Series([_numbers(path, row, value, card.labels) for row, value in enumerate(given.to_list(), 1)])
+    given = given.cast(pl.List(pl.Float64))
+    row = pl.col("probabilities").list
+    rows = pl.DataFrame({"probabilities": given}).with_row_index("row", 1).drop_nulls()
+    rows = rows.with_columns(total=row.sum(), low=row.min(), high=row.max())
+    outside = rows.filter(~(pl.col("low") >= 0) | ~(pl.col("high") <= 1) | pl.col("total").is_nan())
+    if len(outside):
+        raise PeftuError(f"{path}: row {outside['row'][0]}: a probability is not between 0 and 1")
+    uneven = rows.filter((pl.col("total") - 1).abs() > _NEAR)
+    if len(uneven) and card.kind != "multi":
+        first = uneven.row(0, named=True)
+        raise PeftuError(f"{path}: row {first['row']}: probabilities add up to {first['total']:.4g}, not 1")
+    return given.list.eval(pl.element().log()).cast(PREDICTIONS["scores"]).alias("scores")
 
 
 def _numbers(path: Path, row: int, given: Any, labels: Sequence[str]) -> list[float] | None:
