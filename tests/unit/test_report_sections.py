@@ -183,9 +183,9 @@ def test_cold_start_finds_where_it_pays() -> None:
     curves = (habit, curve(LORA, 0.3, 0.5, 0.61, 0.7), curve(MIXED, 0.5, 0.6, 0.7, 0.8), curve(IA3, 0.3, 0.3, 0.3, 0.3))
     section = cold(view(cold_start=curves))
     assert list(pictures(section)) == [
-        "lora[r=4]: above habit from 20 items on",
-        "mixed-head: above habit from the start",
-        "ia3: not above habit, even with all items",
+        "lora[r=4]: better than habit from 20 items on",
+        "mixed-head: better than habit from the start",
+        "ia3: not better than habit, even with all items",
     ]
     assert [row[1] for row in found(section, Pictures).numbers.rows[:4]] == ["0", "5", "20", "all"]
     assert list(pictures(cold(view(cold_start=curves[1:2])))) == ["lora[r=4]: from 30.0 to 70.0"]

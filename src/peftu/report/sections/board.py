@@ -165,7 +165,7 @@ def _finding(view: RunView, scored: list[MethodResult]) -> str:
         if gains:
             above = sum(gain.ci is not None and gain.ci[0] > 0 for gain in gains)
             how_many = "no personal method is" if not above else f"{plural(above, 'personal method')} {_be(above)}"
-            return f"{lead}; {how_many} clearly above {plain}"
+            return f"{lead}; {how_many} clearly better than {plain}"
     return lead
 
 

@@ -59,7 +59,7 @@ def _items(k: float, everything: bool) -> str:
 
 
 def _finding(view: RunView, curve: Curve, habit: Curve | None) -> str:
-    """Returns from how many items on the method is above user-majority given as many."""
+    """Returns from how many items on the method is better than user-majority given as many."""
     sign = 1 if view.scale.metric.higher_is_better else -1
     usual = {(point.all, point.k): point.score.mean for point in habit.points} if habit else {}
     above = [
@@ -72,8 +72,8 @@ def _finding(view: RunView, curve: Curve, habit: Curve | None) -> str:
         return f"from {ends[0]} to {ends[-1]}"
     start = next((place for place in range(len(above)) if all(better for _, better in above[place:])), None)
     if start is None:
-        return "not above habit, even with all items"
+        return "not better than habit, even with all items"
     first = above[start][0]
     if start == 0:
-        return "above habit from the start"
-    return "above habit with all items only" if first.all else f"above habit from {first.k:g} items on"
+        return "better than habit from the start"
+    return "better than habit with all items only" if first.all else f"better than habit from {first.k:g} items on"
