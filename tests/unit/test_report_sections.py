@@ -112,6 +112,21 @@ def test_the_board_orders_by_what_it_shows() -> None:
     assert {len(line.cells) for line in lines} == {len(titles)}
 
 
+def test_methods_are_called_better_after_correction_only() -> None:
+    def title(**changes: Any) -> str:
+        judgement = VIEW.judgement
+        assert judgement is not None
+        picture = board(view(gains=tuple(gain.model_copy(update=changes) for gain in judgement.gains))).picture
+        assert picture is not None
+        return picture.title
+
+    assert title(gain=score(0.1), p_holm=0.01).endswith(
+        "; 3 personal methods are clearly better than each user's habit"
+    )
+    assert title(gain=score(0.1), p_holm=0.2).endswith("; no personal method is clearly better than each user's habit")
+    assert title(gain=score(-0.1), p_holm=0.01).endswith("no personal method is clearly better than each user's habit")
+
+
 def test_what_nobody_measured_is_left_out() -> None:
     """As in a file of answers that somebody brings: one system, no yardstick, no cost."""
     nothing = Score(mean=None, ci=None)

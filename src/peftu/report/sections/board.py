@@ -9,7 +9,7 @@ from peftu.report.charts.rows import Row, method_rows
 from peftu.report.sections.tables import span
 from peftu.report.view import RunView
 from peftu.report.words import Scale, count, data_size, plural, seconds
-from peftu.results import GLOBAL, REFERENCES, USER_MAJORITY, MethodResult, Score
+from peftu.results import GLOBAL, REFERENCES, USER_MAJORITY, MethodResult, Score, plain_name
 
 _FEWEST_TO_FILTER = 4
 _SCOPES = {"none": "no parameters", "global": "shared", "user": "personal", "both": "shared + personal"}
@@ -161,12 +161,22 @@ def _finding(view: RunView, scored: list[MethodResult]) -> str:
     lead = f"{view.short(first)} {verb} {view.scale.number(first.mean)}{unit}"
     personal = [result for result in scored if result.personal]
     for name, plain in ((USER_MAJORITY, "each user's habit"), (GLOBAL, "one shared model")):
-        gains = [result.gain[name] for result in personal if name in result.gain]
-        if gains:
-            above = sum(gain.ci is not None and gain.ci[0] > 0 for gain in gains)
-            how_many = "no personal method is" if not above else f"{plural(above, 'personal method')} {_be(above)}"
+        compared = [result for result in personal if name in result.gain]
+        if compared:
+            better = sum(_better(view, result, name) for result in compared)
+            how_many = "no personal method is" if not better else f"{plural(better, 'personal method')} {_be(better)}"
             return f"{lead}; {how_many} clearly better than {plain}"
     return lead
+
+
+def _better(view: RunView, result: MethodResult, name: str) -> bool:
+    """Returns whether a gain stands after correction for the number of methods; by its interval where untested."""
+    tests = view.judgement.gains if view.judgement else ()
+    test = next((one for one in tests if one.label == result.label and plain_name(one.against) == name), None)
+    if test is not None:
+        return test.shown and (test.gain.mean or 0.0) > 0
+    gain = result.gain[name]
+    return gain.ci is not None and gain.ci[0] > 0
 
 
 def _be(number: int) -> str:
