@@ -47,6 +47,7 @@ from peftu.methods.lora import Lora
 from peftu.train import Examples, Unit, cohort_size, train
 
 EPOCHS, BATCH, RANK = 8, 8, 8
+GROWTH = (10, 100, 1000, 10_000)
 TARGETS = {"decoder": ("q", "v"), "encoder": ("q", "v")}
 PEFT_NAMES = {"decoder": ["q_proj", "v_proj"], "encoder": ["query", "value"]}
 HISTORY = Path(__file__).parent / "results" / "training.jsonl"
@@ -270,6 +271,19 @@ def growth(base: FrozenBase, work: Workload, users: int) -> dict[str, float]:
     }
 
 
+def grown(raw: Path | None) -> dict[str, Any]:
+    """Returns what more and more users take, and where it was measured."""
+    base, work = load_base("smollm2-135m-instruct"), Workload(raw, users=20)
+    return {
+        "benchmark": "training",
+        "growth": [growth(base, work, users) for users in GROWTH],
+        "threads": torch.get_num_threads(),
+        "load_average": os.getloadavg()[0],
+        "environment": current_environment().model_dump(mode="json"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
 # --- the comparison ------------------------------------------------------------------------------------------------
 
 
@@ -323,7 +337,7 @@ def compare(raw: Path | None, quick: bool) -> dict[str, Any]:
     }
     if not quick:
         result["reference"] = reference_way(decoder, work)
-        result["growth"] = [growth(decoder, work, users) for users in (10, 100, 1000, 10_000)]
+        result["growth"] = [growth(decoder, work, users) for users in GROWTH]
     return result
 
 
@@ -347,10 +361,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--raw", type=Path, help="folder with annotations_g3.csv; otherwise downloaded")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--growth", action="store_true", help="only: 10 to 10,000 users with random labels")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    result = compare(arguments.raw, arguments.quick)
-    if arguments.json:
+    result = grown(arguments.raw) if arguments.growth else compare(arguments.raw, arguments.quick)
+    if arguments.json or arguments.growth:
         print(json.dumps(result))
     else:
         print(
