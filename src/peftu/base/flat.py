@@ -14,9 +14,9 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from peftu.base.packed import Ragged, gather_once
 
-ROWS_A_BUCKET = 16  # fewer would be slower than the padding they save
+ROWS_A_BUCKET = 16  # each bucket has products of its own; not tuned
 MOST_BUCKETS = 8
-WRITTEN_OUT = 128  # queries up to which two products and a softmax beat the fused kernel (3 × at 30, on 2 cores)
+WRITTEN_OUT = 128  # queries; the fused kernel's backward pass took 17 % of SmolLM2's step and 54 % of MiniLM's
 
 
 class _Keys(Function):
@@ -244,8 +244,7 @@ def _folded(bias: Tensor | None, rows: int, kinds: int, heads: int, tokens: int)
 def _mix(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> Tensor:
     """Returns [r, q, w] attention of queries over [r, m, w] keys and values.
 
-    For short rows the products are written out: on a processor the fused kernel's backward pass takes several times as
-    long.
+    For short rows the products are written out: on a processor the fused kernel's backward pass takes far longer.
     """
     if query.shape[1] > WRITTEN_OUT:
         mask = None if bias is None else bias.expand(-1, query.shape[1], -1)
