@@ -10,7 +10,8 @@ import torch
 from sklearn.metrics import log_loss
 
 from peftu.base.model import FrozenBase
-from peftu.config import MethodSpec, RunSpec
+from peftu.config import MethodSpec, RunSpec, SplitSpec
+from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
 from peftu.errors import PeftuError
 from peftu.execute import cells
@@ -77,11 +78,19 @@ def test_a_method_without_modules_has_nothing_to_tune(made: list[dict[str, Any]]
         tune(spec_of("mixed-head"), tmp_path / "mine.json")
 
 
+def test_the_loss_of_free_answers_is_a_mean_over_tokens() -> None:
+    table = synthetic_table(users=2, items=40, kind="text")
+    problem = make_problem(table, table.card, make_split(table, SplitSpec(), 0))
+    rows = np.flatnonzero(problem.part == 1)
+    scores = np.stack([-np.arange(1.0, len(rows) + 1), np.full(len(rows), 2.0)], 1).astype(np.float32)
+    expected = [
+        -scores[problem.user[rows] == user, 0].sum() / (2 * (problem.user[rows] == user).sum()) for user in (0, 1)
+    ]
+    assert validation_loss(problem, Cell(rows, scores)) == pytest.approx(float(np.mean(expected)))
+
+
 @pytest.mark.parametrize("kind", ["single", "multi"])
 def test_the_loss_is_a_mean_over_users(kind: Any) -> None:
-    from peftu.config import SplitSpec
-    from peftu.data.splits import make_problem, make_split
-
     table = synthetic_table(users=3, items=40, kind=kind)
     problem = make_problem(table, table.card, make_split(table, SplitSpec(), 0))
     rows = np.flatnonzero(problem.part > 0)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from peftu.config import MethodSpec, RunSpec
 from peftu.data.load import load_task
@@ -226,16 +225,23 @@ class _Search:
 
 
 def validation_loss(problem: Problem, cell: Cell) -> float:
-    """Returns the mean over users of the mean loss of their validation rows, in nats."""
+    """Returns the mean over users of the loss of their validation rows, in nats.
+
+    Of labels it is a mean over a user's rows; of free answers a mean over all their tokens, as perplexity has it.
+    """
     validation = problem.part[cell.rows] == PARTS.index("val")
     rows = cell.rows[validation]
     scores, target = cell.scores[validation].astype(np.float64), problem.target[rows]
-    if problem.card.kind == "multi":
+    size = np.ones(len(rows))
+    if problem.card.kind == "text":
+        loss, size = -scores[:, 0], scores[:, 1]
+    elif problem.card.kind == "multi":
         loss = (np.logaddexp(0, scores) - scores * target).mean(1)
     else:
         loss = -(scores * target).sum(1)
-    of_user = pl.DataFrame({"user": problem.user[rows], "loss": loss}).group_by("user").agg(pl.col("loss").mean())
-    return float(of_user.sort("user")["loss"].to_numpy().mean())
+    user = problem.user[rows]
+    total, count = np.bincount(user, loss), np.bincount(user, size)
+    return float((total[count > 0] / count[count > 0]).mean())
 
 
 def round_to(value: float, digits: int = 2) -> float:
