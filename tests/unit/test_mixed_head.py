@@ -168,3 +168,29 @@ def test_beats_the_majority_on_real_annotators(shared_data, regime) -> None:
     problem = make_problem(table, table.card, make_split(table, SplitSpec(regime=regime)))
     fitted = MixedHead().fit(problem, None, 0)
     assert accuracy(fitted, problem, "val") > accuracy(UserMajority().fit(problem, None, 0), problem, "val")
+
+
+@pytest.mark.parametrize("kind", ["single", "multi"])
+def test_whole_ngrams_are_a_projection_that_loses_nothing(kind) -> None:
+    problem = made_up(kind)
+    whole, projected = (MixedHead(rank=rank, **PRIORS).fit(problem, Embeddings(), 0) for rank in (0, 10_000))
+    assert whole.model.parts["tfidf"].shape[0] > projected.model.parts["tfidf"].shape[0]
+    np.testing.assert_allclose(
+        whole.scores(*every_pair(problem)), projected.scores(*every_pair(problem)), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_texts_can_be_embedded_without_their_context() -> None:
+    problem = made_up()
+    texts = tuple(text._replace(context=f"after {place}") for place, text in enumerate(problem.texts))
+    replies = dataclasses.replace(problem, texts=texts)
+    asked = []
+
+    class Counted(Embeddings):
+        def embed(self, texts) -> np.ndarray:
+            asked.append(tuple(texts))
+            return super().embed(texts)
+
+    for context in (True, False):
+        MixedHead(**PRIORS, context=context).fit(replies, Counted(), 0)
+    assert asked == [texts, tuple(Text(text.text) for text in texts)]

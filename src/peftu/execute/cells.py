@@ -1,7 +1,7 @@
 """One method at one seed: fit, score the validation and test rows, measure."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, TypeVar, cast
@@ -244,7 +244,7 @@ class Workshop:
     def _reference(self, job: Job, seed: int) -> Cell:
         problem = self.problems[seed]
         rows = np.flatnonzero(problem.part > 0)
-        features = None if job.base is None else _Vectors(self.embedded(job.base), self.place)
+        features = None if job.base is None else _Vectors(self, job.base)
         fitted = job.method.fit(problem, features, seed)
         scores = self._timed(lambda: fitted.scores(problem.user[rows], problem.text[rows]))
         return Cell(rows, scores, parameters=int(fitted.parameters_per_user), notes=dict(fitted.notes))
@@ -373,13 +373,17 @@ class Workshop:
 
 
 class _Vectors:
-    """Sentence vectors computed before, as `Features`."""
+    """A base's sentence vectors as `Features`; each list of texts is embedded once in a run."""
 
-    def __init__(self, vectors: Floats, place: Mapping[Text, int]) -> None:
-        self.vectors, self.place = vectors, place
+    def __init__(self, shop: Workshop, base: str) -> None:
+        self.shop, self.base = shop, base
 
     def embed(self, texts: Sequence[Text]) -> Floats:
-        return self.vectors[[self.place[text] for text in texts]]
+        shop, place = self.shop, self.shop.place
+        if all(text in place for text in texts):
+            return shop.embedded(self.base)[[place[text] for text in texts]]
+        key = ("embedded", self.base, tuple(texts))
+        return shop.memo.get(key, lambda: shop.base(self.base).embed(texts, shop.prompt.max_tokens))
 
 
 def prompt_of(card: TaskCard, max_tokens: int, answer_tokens: int = 128) -> Prompt:

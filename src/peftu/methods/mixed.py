@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from peftu.data.problem import Floats, Problem
+from peftu.data.problem import Floats, Problem, Text
 from peftu.errors import PeftuError
 from peftu.methods.method import Features, MethodCard, Numbers
 from peftu.methods.mixed_features import text_features
@@ -61,7 +61,8 @@ class MixedHead(BaseModel):
     features: Literal["embedding", "tfidf", "both"] | None = Field(
         None, description="None: both where there is a base, else tfidf."
     )
-    rank: int = Field(128, ge=1, description="Directions that the n-grams are projected on.")
+    rank: int = Field(128, ge=0, description="Directions that the n-grams are projected on; 0: every n-gram by itself.")
+    context: bool = Field(True, description="Embed each text with its context; n-grams are taken of both anyhow.")
     width: int = Field(32, ge=0, description="Leading feature directions on which a user may deviate.")
     embedding: float | None = Field(None, ge=0, description="Prior of the shared weights on the embedding.")
     tfidf: float | None = Field(None, ge=0, description="Prior of the shared weights on the n-grams.")
@@ -110,10 +111,11 @@ class MixedHead(BaseModel):
         if not len(rows["train"]):
             raise PeftuError(f"mixed-head: task {problem.card.name} has no training rows — use a larger train share")
         chosen = self._features(features)
+        embedded = problem.texts if self.context else [Text(text.text) for text in problem.texts]
         text = text_features(
             problem.texts,
             seen=np.unique(problem.text[rows["train"]]),
-            embedding=features.embed(problem.texts) if features is not None and chosen != "tfidf" else None,
+            embedding=features.embed(embedded) if features is not None and chosen != "tfidf" else None,
             ngrams=chosen != "embedding",
             rank=self.rank,
             width=self.width,
@@ -141,7 +143,7 @@ class MixedHead(BaseModel):
         fixed = {name: value for name in Priors.model_fields if (value := getattr(self, name)) is not None}
         useless = {
             "embedding": not train.features.embedding.size,
-            "tfidf": not train.features.tfidf.size,
+            "tfidf": not train.features.tfidf.shape[1],
             "deviation": not train.features.personal.size,
         }
         fixed |= {name: 0.0 for name, missing in useless.items() if missing}

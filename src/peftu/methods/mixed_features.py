@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from peftu.data.problem import Text
 Reals = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.integer]
 
+PERSONAL_RANK = 128  # directions of whole n-grams that the personal part is taken from
 EXACT_ROWS = 2048  # with more rows the leading directions come from a randomised decomposition
 
 
@@ -24,12 +26,12 @@ class TextFeatures:
 
     Attributes:
         embedding: [texts, width] centred sentence embeddings; width 0 when they are not used.
-        tfidf: [texts, rank] projection of the n-gram features; rank 0 when they are not used.
+        tfidf: [texts, rank] projection of the n-gram features, or the sparse features; width 0 when they are not used.
         personal: [texts, width] leading directions of both, on which users may deviate.
     """
 
     embedding: Reals
-    tfidf: Reals
+    tfidf: Reals | sparse.csr_array
     personal: Reals
 
 
@@ -49,19 +51,24 @@ def text_features(
         seen: numbers of the texts with training rows.
         embedding: [texts, width] sentence embeddings, or None.
         ngrams: whether to use TF-IDF n-grams.
-        rank: most directions the n-grams are projected on; with fewer seen texts than that nothing is lost.
+        rank: most directions the n-grams are projected on, with fewer seen texts than that nothing is lost; 0: the
+            n-grams stay as they are, and only the personal part sees a projection, on PERSONAL_RANK directions.
         width: most directions of the personal part.
         seed: of the randomised projections.
     """
     dense = surface = np.zeros((len(texts), 0))
+    whole: Reals | sparse.csr_array = surface
     with threadpool_limits(1):  # the same directions on every machine, and no threads in each other's way
         if embedding is not None:
             centred = np.asarray(embedding, np.float64) - np.asarray(embedding, np.float64)[seen].mean(0)
             dense = _scaled(_projected(centred, seen, centred.shape[1], seed), seen)
         if ngrams:
-            surface = _scaled(_projected(_ngrams(texts, seen), seen, rank, seed), seen)
+            terms = _ngrams(texts, seen)
+            if rank or width:
+                surface = _scaled(_projected(terms, seen, rank or PERSONAL_RANK, seed), seen)
+            whole = surface if rank else _scaled(terms, seen)
         both = np.hstack([dense, surface])
-        return TextFeatures(dense, surface, _scaled(_projected(both, seen, width, seed), seen))
+        return TextFeatures(dense, whole, _scaled(_projected(both, seen, width, seed), seen))
 
 
 def _ngrams(texts: Sequence[Text], seen: Numbers) -> sparse.csr_array:
@@ -101,6 +108,11 @@ def _projected(matrix: Reals | sparse.csr_array, seen: Numbers, width: int, seed
     return np.asarray(matrix @ directions)
 
 
-def _scaled(matrix: Reals, seen: Numbers) -> Reals:
-    size = np.sqrt(np.square(matrix[seen]).sum() / max(1, len(seen)))
+def _scaled(matrix: Any, seen: Numbers) -> Any:
+    size = np.sqrt(squared(matrix[seen]).sum() / max(1, len(seen)))
     return matrix / size if size > 0 else matrix
+
+
+def squared(matrix: Any) -> Any:
+    """Returns each number of a dense or sparse matrix times itself."""
+    return matrix.power(2) if isinstance(matrix, sparse.csr_array) else np.square(matrix)

@@ -9,6 +9,7 @@ from scipy import sparse
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
+from peftu.methods.mixed_features import squared
 from peftu.methods.mixed_model import (
     Data,
     MixedModel,
@@ -128,8 +129,8 @@ class _Objective:
             squares[block.users, :, 0] = np.square(block.x).sum(1)
         told = {
             "intercept": rows_u.sum(keepdims=True),
-            "embedding": np.square(self.data.features.embedding).T @ rows_t,
-            "tfidf": np.square(self.data.features.tfidf).T @ rows_t,
+            "embedding": squared(self.data.features.embedding).T @ rows_t,
+            "tfidf": squared(self.data.features.tfidf).T @ rows_t,
             "text": rows_t,
             "bias": rows_u,
             "slope": rows_u,
