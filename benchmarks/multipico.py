@@ -42,7 +42,8 @@ CANDIDATES: dict[str, ReferenceMethod] = {
     "n-grams, embedding of the reply": MixedHead(**ALONE, context=False),
     "n-grams, embedding of the reply, user weights on 32": MixedHead(**FIXED, context=False, deviation=0.5),
     "n-grams, embedding of the reply, user weights on 96": MixedHead(**FIXED, context=False, width=96, deviation=0.5),
-    "mixed-head": MixedHead(),
+    "mixed-head[rank=0,context=false], its own search": MixedHead(rank=0, context=False),
+    "mixed-head, its own search": MixedHead(),
 }
 
 
