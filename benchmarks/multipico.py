@@ -42,6 +42,19 @@ CANDIDATES: dict[str, ReferenceMethod] = {
     "n-grams, embedding of the reply": MixedHead(**ALONE, context=False),
     "n-grams, embedding of the reply, user weights on 32": MixedHead(**FIXED, context=False, deviation=0.5),
     "n-grams, embedding of the reply, user weights on 96": MixedHead(**FIXED, context=False, width=96, deviation=0.5),
+    "n-grams, embedding of the reply, form": MixedHead(**ALONE, context=False, form=True),
+    "n-grams, embedding of the reply, form, user weights on 48": MixedHead(
+        **FIXED, context=False, form=True, width=48, deviation=0.5
+    ),
+    "n-grams, embedding of the reply, form, user weights on 96": MixedHead(
+        **FIXED, context=False, form=True, width=96, deviation=0.5
+    ),
+    "n-grams, embedding of the reply, form, stronger user weights on 48": MixedHead(
+        **FIXED, context=False, form=True, width=48, deviation=0.7
+    ),
+    "n-grams, embedding of the reply, form, user weights on 48, looser": MixedHead(
+        **{**FIXED, "tfidf": 0.6, "embedding": 0.35}, context=False, form=True, width=48, deviation=0.5
+    ),
     "mixed-head[rank=0,context=false], its own search": MixedHead(rank=0, context=False),
     "mixed-head, its own search": MixedHead(),
 }

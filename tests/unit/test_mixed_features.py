@@ -68,3 +68,19 @@ def test_what_is_not_used_has_width_0() -> None:
     assert features(notes(10)).embedding.shape == (10, 0)
     lonely = features([Text("a"), Text("b")])
     assert lonely.tfidf.shape == lonely.personal.shape == (2, 0)
+
+
+def test_what_texts_look_like_needs_no_shared_word() -> None:
+    loud = [Text(f"W{number}X! Q{number}Z!", "Why?") for number in range(10)]
+    calm = [Text(f"w{number}x q{number}z", "Why?") for number in range(10)]
+    seen = np.arange(0, 20, 2)
+    made = text_features(loud + calm, seen, None, ngrams=False, rank=9, width=4, seed=0, form=True)
+    assert np.square(made.embedding[seen]).sum(1).mean() == pytest.approx(1)
+    np.testing.assert_allclose(made.embedding[seen].mean(0), 0, atol=1e-12)
+    between = np.linalg.norm(made.embedding[:10].mean(0) - made.embedding[10:].mean(0))
+    assert between > 5 * made.embedding[:10].std(0).max()
+    assert made.personal.shape == (20, 4)
+    words = text_features(loud + calm, seen, None, ngrams=True, rank=0, width=4, seed=0)
+    letters = text_features(loud + calm, seen, None, ngrams=True, rank=0, width=4, seed=0, form=True)
+    assert letters.tfidf.shape[1] > words.tfidf.shape[1]
+    assert words.embedding.shape[1] == 0

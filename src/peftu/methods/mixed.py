@@ -62,6 +62,9 @@ class MixedHead(BaseModel):
         None, description="None: both where there is a base, else tfidf."
     )
     rank: int = Field(128, ge=0, description="Directions that the n-grams are projected on; 0: every n-gram by itself.")
+    form: bool = Field(
+        False, description="Also use a text's length, marks, capitals and emoji, and its context's letters."
+    )
     context: bool = Field(True, description="Embed each text with its context; n-grams are taken of both anyhow.")
     width: int = Field(32, ge=0, description="Leading feature directions on which a user may deviate.")
     embedding: float | None = Field(None, ge=0, description="Prior of the shared weights on the embedding.")
@@ -119,6 +122,7 @@ class MixedHead(BaseModel):
             ngrams=chosen != "embedding",
             rank=self.rank,
             width=self.width,
+            form=self.form,
             seed=seed,
         )
         link: Literal["softmax", "sigmoid"] = "sigmoid" if problem.card.kind == "multi" else "softmax"

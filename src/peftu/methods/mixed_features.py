@@ -17,6 +17,8 @@ Reals = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.integer]
 
 PERSONAL_RANK = 128  # directions of whole n-grams that the personal part is taken from
+MARKS = ("!", "?", ".", '"', "@", "#", "http")
+EMOJI = "\U0001f000"  # the first of them, and of little else
 EXACT_ROWS = 2048  # with more rows the leading directions come from a randomised decomposition
 
 
@@ -43,6 +45,7 @@ def text_features(
     rank: int,
     width: int,
     seed: int,
+    form: bool = False,
 ) -> TextFeatures:
     """Returns the features of all texts; vocabulary, centre, scale and directions come from the seen texts only.
 
@@ -55,6 +58,7 @@ def text_features(
             n-grams stay as they are, and only the personal part sees a projection, on PERSONAL_RANK directions.
         width: most directions of the personal part.
         seed: of the randomised projections.
+        form: whether what texts look like joins the embedding, and the characters of contexts join the n-grams.
     """
     dense = surface = np.zeros((len(texts), 0))
     whole: Reals | sparse.csr_array = surface
@@ -62,8 +66,10 @@ def text_features(
         if embedding is not None:
             centred = np.asarray(embedding, np.float64) - np.asarray(embedding, np.float64)[seen].mean(0)
             dense = _scaled(_projected(centred, seen, centred.shape[1], seed), seen)
+        if form:
+            dense = np.hstack([dense, _scaled(_form(texts, seen), seen)])
         if ngrams:
-            terms = _ngrams(texts, seen)
+            terms = _ngrams(texts, seen, context_characters=form)
             if rank or width:
                 surface = _scaled(_projected(terms, seen, rank or PERSONAL_RANK, seed), seen)
             whole = surface if rank else _scaled(terms, seen)
@@ -71,14 +77,35 @@ def text_features(
         return TextFeatures(dense, whole, _scaled(_projected(both, seen, width, seed), seen))
 
 
-def _ngrams(texts: Sequence[Text], seen: Numbers) -> sparse.csr_array:
-    """Returns [texts, terms]: words 1–2 and characters 2–5 of the text, words 1–2 of the context where there is one."""
+def _form(texts: Sequence[Text], seen: Numbers) -> Reals:
+    """Returns [texts, 2 * counts] what texts look like in any language: standardised logarithms of counts, squares."""
+    counts = np.array([[*_looks(text.text), *_looks(text.context or "")] for text in texts], np.float64)
+    logs = np.log1p(counts)
+    both = np.hstack([logs, np.square(logs)])
+    spread = both[seen].std(0)
+    return np.asarray((both - both[seen].mean(0)) / np.where(spread > 1e-9, spread, 1))
+
+
+def _looks(text: str) -> list[float]:
+    """Returns lengths in characters and words, marks, the share of capitals, emoji and addresses."""
+    marks = [text.count(mark) for mark in MARKS]
+    capitals = sum(map(str.isupper, text)) / (len(text) + 1)
+    return [len(text), len(text.split()), *marks, capitals, sum(letter >= EMOJI for letter in text)]
+
+
+def _ngrams(texts: Sequence[Text], seen: Numbers, context_characters: bool) -> sparse.csr_array:
+    """Returns [texts, terms]: words 1–2 and characters 2–5 of the text, words 1–2 of the context where there is one.
+
+    With ``context_characters`` characters 2–4 of the context, too.
+    """
     bodies = [text.text for text in texts]
     contexts = [text.context or "" for text in texts]
     words = {"ngram_range": (1, 2), "token_pattern": r"(?u)\w+"}
     plan = [(bodies, words), (bodies, {"ngram_range": (2, 5), "analyzer": "char_wb"})]
     if any(contexts):
         plan.append((contexts, words))
+        if context_characters:
+            plan.append((contexts, {"ngram_range": (2, 4), "analyzer": "char_wb"}))
     blocks = []
     for strings, options in plan:
         known = [strings[number] for number in seen]
