@@ -11,11 +11,12 @@ import polars as pl
 import pytest
 
 from peftu.errors import PeftuError
+from peftu.judge import folder
 from peftu.judge.merge import merge
 from peftu.judge.score import score_file
 from peftu.judge.submission import Reading, read_submission
 from peftu.metrics import PREDICTIONS
-from peftu.results import RunRecord, load_run
+from peftu.results import Hashes, RunRecord, load_run
 
 PLAIN = Reading({})
 Row = dict[str, object]
@@ -145,6 +146,43 @@ def test_wrong_files_are_refused_in_one_line(tmp_path: Path, change: object, mes
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("table", "how", "message"),
+    [
+        ([], PLAIN, "holds no rows"),
+        ([{"user": "u0", "item": "1", "target": [], "output": []}], Reading({}, kind="multi"), "no label occurs"),
+        ([{"user": "u0", "item": "1", "target": "a", "output": "b"}], Reading({}, labels=("a", "a", "b")), "'a' st"),
+        ([{"user": ["u0"], "item": "1", "target": "a", "output": "b"}], PLAIN, "column 'user' holds lists or objects"),
+        ([{"user": {"n": "u0"}, "item": "1", "target": "a", "output": "b"}], PLAIN, "column 'user' holds lists or ob"),
+        ([{"user": "u0", "item": "1", "target": "a", "output": "b", "part": ["test"]}], PLAIN, "column 'part' holds l"),
+    ],
+)  # fmt: skip
+def test_tables_of_the_wrong_form_are_refused_in_one_line(
+    tmp_path: Path, table: list[Row], how: Reading, message: str
+) -> None:
+    path = tmp_path / "mine.parquet"
+    names = ("user", "item", "target", "output")
+    pl.DataFrame(table, schema=None if table else dict.fromkeys(names, pl.String)).write_parquet(path)
+    with pytest.raises(PeftuError, match=message) as caught:
+        score_file(path, tmp_path / "out", how)
+    assert "u0" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_methods_of_other_users_are_not_compared(tmp_path: Path) -> None:
+    table = [row | {"method": name} for name in "ab" for row in rows() if name == "a" or row["user"] != "u3"]
+    with pytest.raises(PeftuError, match="1 users have test rows under some methods only") as caught:
+        score_file(write(tmp_path / "mine.csv", table), tmp_path / "out", PLAIN)
+    assert "u3" not in str(caught.value)
+
+
+def test_no_label_in_a_csv_of_several_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.csv", [{"user": "u0", "item": "1", "target": "", "output": "b"}])
+    with pytest.raises(PeftuError, match=r"row 1: target is empty — .*jsonl"):
+        read_submission(path, Reading({}, kind="multi", labels=("a", "b")))
+
+
 def test_files_that_are_no_table(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"user": 1}\n{broken')
     (tmp_path / "a.parquet").write_text("no")
@@ -157,6 +195,8 @@ def test_files_that_are_no_table(tmp_path: Path) -> None:
     (tmp_path / "out" / "thesis.doc").write_text("years of work")
     with pytest.raises(PeftuError, match=r"holds 'thesis\.doc'"):
         score_file(write(tmp_path / "c.csv", rows()), tmp_path / "out", PLAIN)
+    with pytest.raises(PeftuError, match=r"c\.csv/out: cannot be written"):
+        score_file(tmp_path / "c.csv", tmp_path / "c.csv" / "out", PLAIN)
 
 
 def board(tmp_path: Path, name: str, **how: object) -> Path:
@@ -173,6 +213,23 @@ def test_boards_of_one_split_are_merged(tmp_path: Path) -> None:
     assert [method.mean for method in record.methods] == alone
     assert scores["user_id"].n_unique() == 12
     assert load_run(tmp_path / "all").record == record
+
+
+def test_free_answers_that_differ_in_likelihood_only_are_two_methods(tmp_path: Path) -> None:
+    runs = []
+    for name, loss in (("a", -8.0), ("b", -9.0), ("c", -8.0)):
+        submission = read_submission(
+            write(tmp_path / f"{name}.csv", [row | {"output": ""} for row in rows()]), Reading({}, kind="text")
+        )
+        scores = pl.Series([[loss, 4.0]] * len(submission.predictions), dtype=PREDICTIONS["scores"])
+        predictions = submission.predictions.with_columns(scores=scores, method=pl.lit("lora"))
+        hashes = Hashes(data="sha256:0", splits={"0": folder.tests_hash(predictions, 0)})
+        card = submission.card.model_copy(update={"main_metric": "perplexity", "name": "letters"})
+        folder.write_board(folder.Board(predictions, card, "within-user", hashes, {}), tmp_path / name)
+        runs.append(tmp_path / name)
+    record, _, _ = merge(runs, tmp_path / "all")
+    found = {method.method: method.mean for method in record.methods}
+    assert found == {"lora": pytest.approx(np.exp(2)), "lora[run=b]": pytest.approx(np.exp(9 / 4))}
 
 
 def test_different_splits_are_refused_by_name(tmp_path: Path) -> None:

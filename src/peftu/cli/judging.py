@@ -43,7 +43,7 @@ def score(
     how = Reading(
         columns={role: column for role, column in columns.items() if column},
         kind=kind,
-        labels=tuple(part.strip() for part in labels.split(",")) if labels else (),
+        labels=tuple(part.strip() for part in (labels or "").split(",") if part.strip()),
         metric=metrics.get(metric).name if metric else None,
         name=name,
         truth=truth,

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from peftu.data.sources import writing_to
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
 from peftu.judge.judgement import Evidence, judge, write_judgement
@@ -74,11 +75,12 @@ def write_board(board: Board, out: Path, command: str | None = None) -> tuple[Ru
     evidence = Evidence(board.predictions, board.card, scores, results, board.judgements)
     judgement = judge(evidence)
     _check_folder(out)
-    start_folder(out)
-    board.predictions.write_parquet(out / PREDICTIONS)
-    scores.write_parquet(out / USER_SCORES)
-    write_judgement(judgement, out)
-    record = finish_folder(out, _record(board, results, scores, judgement, command))
+    with writing_to(out):
+        start_folder(out)
+        board.predictions.write_parquet(out / PREDICTIONS)
+        scores.write_parquet(out / USER_SCORES)
+        write_judgement(judgement, out)
+        record = finish_folder(out, _record(board, results, scores, judgement, command))
     return record, scores, judgement
 
 

@@ -21,6 +21,7 @@ NAMES = {
     "output": ("output", "predicted", "prediction"),
 }
 OPTIONAL = ("method", "seed", "part", "n_train", "text", "context", "probabilities", TARGET_VECTOR, PREDICTED_VECTOR)
+PLAIN = ("user", "item", "method", "seed", "part", "n_train", "text", "context")  # columns of one value a row
 PARTS = ("train", "val", "test")
 SEPARATOR = "|"
 _NEAR = 1e-3  # how far from 1 the probabilities of a row may add up
@@ -80,6 +81,8 @@ def read_submission(path: Path, how: Reading) -> Submission:
     frame = _roles(path, _read(path), how, ("user", "item", "output") + (() if how.truth else ("target",)))
     if how.truth is not None:
         frame = _with_truth(path, frame, how)
+    if frame.is_empty():
+        raise PeftuError(f"{path}: holds no rows — nothing can be scored")
     frame = _defaults(path, frame)
     _refuse_repeats(path, frame)
     sided = frame.with_columns(
@@ -132,6 +135,9 @@ def _roles(path: Path, frame: pl.DataFrame, how: Reading, roles: Sequence[str]) 
         found[role] = name
     more = [name for name in OPTIONAL if name in frame.columns and name not in found.values()]
     frame = frame.select(*(pl.col(name).alias(role) for role, name in found.items()), *more)
+    for name in PLAIN:
+        if name in frame.columns and frame[name].dtype.is_nested():
+            raise PeftuError(f"{path}: column '{found.get(name, name)}' holds lists or objects — write one value a row")
     for role in ("user", "item"):
         frame = frame.with_columns(pl.col(role).cast(pl.String))
         empty = frame.with_row_index("row", 1).filter(pl.col(role).is_null() | (pl.col(role) == ""))
@@ -212,6 +218,8 @@ def _sets(path: Path, column: pl.Series, kind: Kind) -> pl.Series:
 def _check_targets(path: Path, frame: pl.DataFrame, kind: Kind) -> None:
     size = pl.col("target").list.len()
     wrong = frame.with_row_index("row", 1).filter(size.is_null() | (pl.lit(kind != "multi") & (size != 1)))
+    if len(wrong) and kind == "multi":
+        raise PeftuError(f"{path}: row {wrong['row'][0]}: target is empty — write no label as [] in jsonl")
     if len(wrong):
         raise PeftuError(f"{path}: row {wrong['row'][0]}: target has not exactly one label — or pass --kind multi")
     several = frame.with_row_index("row", 1).filter(pl.lit(kind != "multi") & (pl.col("predicted").list.len() > 1))
@@ -229,8 +237,12 @@ def _card(path: Path, how: Reading, frame: pl.DataFrame) -> TaskCard:
         unknown = sorted(set(found.drop_nulls().unique().to_list()) - set(labels))
         if unknown:
             raise PeftuError(f"{path}: label {unknown[0]!r} is not among --labels{did_you_mean(unknown[0], labels)}")
+        repeated = [label for label in labels if labels.count(label) > 1]
+        if repeated:
+            raise PeftuError(f"--labels: {repeated[0]!r} stands twice — name each label once")
         if len(labels) < 2:
-            raise PeftuError(f"{path}: only the label {labels[0]!r} occurs — name the label set with --labels")
+            which = f"only the label {labels[0]!r} occurs" if labels else "no label occurs"
+            raise PeftuError(f"{path}: {which} — name the label set with --labels")
     name = how.name or path.stem
     return TaskCard(
         name=name, version="given", title=name, description="A predictions file.", user="a user in the file",

@@ -6,7 +6,7 @@ import polars as pl
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
 from peftu.metrics.chances import Reals, chances, row_chances
-from peftu.metrics.metric import KEYS, PREDICTIONS
+from peftu.metrics.metric import KEYS, PREDICTIONS, SYSTEM
 
 
 def scored_rows(predictions: pl.DataFrame, card: TaskCard) -> pl.DataFrame:
@@ -136,7 +136,14 @@ def _same_tests(rows: pl.DataFrame) -> None:
             f"predictions: {(repeated['number'] - repeated['items']).sum()} rows repeat a user and an item under "
             f"'{first['method']}', seed {first['seed']} — keep one row for each user and item"
         )
-    by_user = tests.group_by("seed", "user_id").agg(pl.col("number", "rows").n_unique())
+    systems = tests.group_by("seed").agg(systems=pl.struct(SYSTEM).n_unique())
+    by_user = tests.group_by("seed", "user_id").agg(pl.col("number", "rows").n_unique(), units=pl.len())
+    absent = by_user.join(systems, on="seed").filter(pl.col("units") < pl.col("systems"))
+    if len(absent):
+        raise PeftuError(
+            f"predictions: {absent['user_id'].n_unique()} users have test rows under some methods only — "
+            "compare methods on the same split only; a row without an answer stays in with none"
+        )
     for column, what in (("number", "a different number of test rows"), ("rows", "other test items or targets")):
         differing = by_user.filter(pl.col(column) > 1)
         if len(differing):
