@@ -94,7 +94,8 @@ def _distinct(
         kept, names = [], {}
         for (method, base), own in frame.group_by(*SYSTEM, maintain_order=True):
             key: SystemKey = (str(method), None if base is None else str(base))
-            answers = own.sort("seed", "user_id", "item_id").select("seed", "user_id", "item_id", "part", "predicted")
+            said = ["predicted", "scores"] if run.record.task.kind == "text" else ["predicted"]
+            answers = own.sort("seed", "user_id", "item_id").select("seed", "user_id", "item_id", "part", *said)
             if key in seen and seen[key].equals(answers):
                 continue
             fresh = key if key not in seen else (_named(key[0], run.folder.name), key[1])
