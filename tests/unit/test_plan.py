@@ -224,6 +224,7 @@ def test_a_wrong_flag_is_refused_in_one_line(flags: dict[str, Any], complaint: s
     ("text", "complaint"),
     [
         ("split: 3\n", "split"),
+        ("methods: 3\n", "list methods"),
         ("train: [1, 2]\n", "train"),
         ("max_token: 3\n", "did you mean 'max_tokens'"),
         ("- a\n", "key: value"),
@@ -235,9 +236,28 @@ def test_a_wrong_config_file_is_refused_in_one_line(text: str, complaint: str, t
     path = tmp_path / "run.yaml"
     path.write_text(text)
     with pytest.raises(PeftuError) as caught:
-        from_flags(config=path, users=3, epochs=2)
+        from_flags(config=path, users=3, epochs=2, methods=None if "methods" in text else "lora")
     assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_config_file_that_is_no_text_is_refused(tmp_path: Any) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(PeftuError, match="cannot be read"):
+        from_flags(config=path)
+
+
+@pytest.mark.parametrize(
+    "listed",
+    ["[user-majority, 'lora[rank=4,lr=0.1]@b']", "user-majority,lora[rank=4,lr=0.1]@b",
+     "[{name: user-majority}, {name: lora, params: {rank: 4, lr: 0.1}, base: b}]"],
+)  # fmt: skip
+def test_a_file_names_the_methods_where_no_flag_does(listed: str, tmp_path: Any) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(f"methods: {listed}\n")
+    assert list(map(str, from_flags(config=path, methods=None).methods)) == ["user-majority", "lora[lr=0.1,rank=4]@b"]
+    assert list(map(str, from_flags(config=path).methods)) == ["lora"]
 
 
 def test_flags_win_over_the_file(tmp_path: Any) -> None:

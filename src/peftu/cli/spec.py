@@ -35,8 +35,8 @@ def run_spec(flags: dict[str, Any]) -> RunSpec:
     values = _merged(_beneath(preset, flags["task"]), written) if preset else written
     values |= {key: flags[key] for key in ("task", "base") if flags[key] is not None}
     free = flags["task"] in tasks and tasks.get(flags["task"]).card.kind == "text"
-    listed = flags["methods"] or DEFAULT_METHODS["text" if free else "labels"]
-    values["methods"] = tuple(MethodSpec.parse(part) for part in method_list(listed))
+    listed = flags["methods"] or values.get("methods") or DEFAULT_METHODS["text" if free else "labels"]
+    values["methods"] = _methods(listed)
     if flags.get("baselines") and not free:
         values["methods"] = with_baselines(values["methods"])
     if flags["seeds"] is not None:
@@ -92,6 +92,21 @@ def method_list(text: str) -> list[str]:
     return [part for part in re.split(r",(?![^\[]*\])", text) if part.strip()]
 
 
+def _methods(listed: Any) -> tuple[MethodSpec, ...]:
+    """Returns the methods that a flag or a config file lists, as text or in parts.
+
+    Raises:
+        PeftuError: something else is listed.
+    """
+    parts = method_list(listed) if isinstance(listed, str) else listed
+    if not isinstance(parts, list) or not all(isinstance(part, str | dict) for part in parts):
+        raise PeftuError(f"run: methods: is {listed!r} — list methods, as [user-majority, 'lora[rank=4]']")
+    return tuple(
+        MethodSpec.parse(part) if isinstance(part, str) else validated(MethodSpec, part, "run: methods")
+        for part in parts
+    )
+
+
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
     *path, last = key.split(".")
     for part in path:
@@ -114,7 +129,7 @@ def _group(values: dict[str, Any], name: str) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         read = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         raise PeftuError(f"{path}: cannot be read — pass a YAML file with --config") from None
     except yaml.YAMLError as error:
         line = str(error).splitlines()[0]
