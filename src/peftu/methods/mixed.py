@@ -1,6 +1,6 @@
 """`mixed-head`: a logistic mixed model on frozen text features; fits in seconds, and any dearer module must beat it."""
 
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,11 +11,7 @@ from peftu.methods.method import Features, MethodCard, Numbers
 from peftu.methods.mixed_features import text_features
 from peftu.methods.mixed_fit import fit_mixed
 from peftu.methods.mixed_model import Data, MixedModel, Priors
-
-LADDER = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
-WORTH = 1.0  # a rung must make the val rows likelier by this much, or it only follows their noise
-PASSES = 3
-SEARCH_TOLERANCE = 1e-8
+from peftu.methods.mixed_search import likeliest_priors
 
 
 class FittedMixedHead:
@@ -81,7 +77,8 @@ class MixedHead(BaseModel):
             PeftuError: the task has no label set, there are no train rows, or embeddings are asked for without a base.
         """
         train, val = self._data(problem, features, seed)
-        priors, tried = self._choose(train, val)
+        fixed = {name: value for name in Priors.model_fields if (value := getattr(self, name)) is not None}
+        priors, tried = likeliest_priors(train, val, fixed)
         model = fit_mixed(train, priors)
         rows = np.bincount(train.user, minlength=train.users)
         notes: dict[str, object] = {
@@ -138,67 +135,3 @@ class MixedHead(BaseModel):
             for chosen_rows in rows.values()
         )
         return train, val
-
-    def _choose(self, train: Data, val: Data) -> tuple[Priors, int]:
-        """Returns the priors that make the val rows likeliest, and how many were tried.
-
-        Each prior in turn climbs up or else down a ladder of strengths while a rung is worth it, until none is.
-        """
-        fixed = {name: value for name in Priors.model_fields if (value := getattr(self, name)) is not None}
-        useless = {
-            "embedding": not train.features.embedding.size,
-            "tfidf": not train.features.tfidf.shape[1],
-            "deviation": not train.features.personal.size,
-        }
-        fixed |= {name: 0.0 for name, missing in useless.items() if missing}
-        free = [name for name in Priors.model_fields if name not in fixed]
-        first = Priors(**fixed)
-        if not len(val.user) or not free:
-            return first, 0
-        climb = _Climb(train, val)
-        best = climb.try_out(first)
-        for _ in range(PASSES):
-            before = best
-            for name in free:
-                higher = climb.along(best, name, 1)
-                best = climb.along(best, name, -1) if higher is best else higher
-            if best is before:
-                break
-        return best.priors, len(climb.tried)
-
-
-class _Tried(NamedTuple):
-    """Priors, the model fitted with them, and how likely it makes the val rows."""
-
-    priors: Priors
-    model: MixedModel
-    likelihood: float
-
-
-class _Climb:
-    """The search for priors, and what it has tried."""
-
-    def __init__(self, train: Data, val: Data) -> None:
-        self.train, self.val = train, val
-        self.tried: set[Priors] = set()
-
-    def try_out(self, priors: Priors, start: MixedModel | None = None) -> _Tried:
-        """Returns what these priors reach."""
-        self.tried.add(priors)
-        model = fit_mixed(self.train, priors, SEARCH_TOLERANCE, start)
-        return _Tried(priors, model, model.log_likelihood(self.val))
-
-    def along(self, best: _Tried, name: str, step: int) -> _Tried:
-        """Returns the best found when one prior moves up or down the ladder while that is worth it."""
-        while (priors := _moved(best.priors, name, step)) is not None and priors not in self.tried:
-            reached = self.try_out(priors, best.model)
-            if reached.likelihood < best.likelihood + WORTH:
-                break
-            best = reached
-        return best
-
-
-def _moved(priors: Priors, name: str, step: int) -> Priors | None:
-    """Returns the priors with one of them a rung up or down; None at the ladder's end."""
-    rung = LADDER.index(getattr(priors, name)) + step
-    return priors.model_copy(update={name: LADDER[rung]}) if 0 <= rung < len(LADDER) else None
