@@ -18,6 +18,7 @@ from peftu.base.region import Region
 from peftu.base.sites import Site
 from peftu.base.virtual import Prefix, VirtualStates
 from peftu.config import RegionSpec, TrainSpec
+from peftu.data.problem import Text
 from peftu.errors import PeftuError
 from peftu.methods.method import methods
 from peftu.methods.p_tuning import PTuning
@@ -85,6 +86,26 @@ def test_more_virtual_tokens_than_the_base_can_look_at_are_refused(family: str, 
     binding = Bound(layout, layout.views(torch.ones(1, layout.width)), 1)
     with pytest.raises(PeftuError, match="reads 512 tokens at most, the longest input has 6"):
         base.readout(context, torch.tensor([0]), binding)
+
+
+@pytest.mark.parametrize("span", ["all", "answer"])
+@pytest.mark.parametrize("depth", [None, 1])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", EVERY[:2], ids=lambda method: method.card.name)
+def test_a_longer_neighbour_that_is_off_changes_nothing(method: Any, family: str, depth: int | None, span: Any) -> None:
+    if family == "bert" and span == "answer":
+        return
+    base = tiny_base(family)
+    region = base.region(RegionSpec(depth=depth, span=span))
+    context = base.prefill(tiny_prompt(("a", "b")), [Text("cat"), Text("a much longer text than that")], region)
+    layout = Layout(method, base.sites(region, 2))
+    row = layout.fresh(["one"], 0)
+    row[:, layout.switches] = 1
+    rows = torch.cat([row, torch.zeros_like(row)])
+    both = base.readout(context, torch.tensor([0, 1]), layout.bind(layout.views(rows), 2))
+    alone = base.readout(context, torch.tensor([0]), layout.bind(layout.views(row), 1))
+    assert torch.allclose(both[:1], alone, atol=1e-5)
+    assert torch.allclose(both[1:], base.readout(context, torch.tensor([1])), atol=1e-5)
 
 
 # --- where they start ------------------------------------------------------------------------------------------------

@@ -54,6 +54,14 @@ class VirtualStates(Switched):
         place = torch.arange(joined.shape[1], device=joined.device) + (self.count - self.own)[:, None]
         return joined.gather(1, place.clamp(max=joined.shape[1] - 1)[..., None].expand_as(joined))
 
+    def in_front_of(self, h_btd: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns [b, m, d] as `in_front`, and the rows' lengths with virtual tokens [b], of which m is the largest.
+
+        The longest row may be one that has none: then the last columns are void in every row.
+        """
+        lengths = lengths + self.own
+        return self.in_front(h_btd)[:, : int(lengths.max())], lengths
+
     def last(self, h_btd: Tensor) -> Tensor:
         """Returns [b, d] each row's last state that is not void, of rows that were equally long before `in_front`."""
         ends = h_btd.shape[1] - 1 - (self.count - self.own)

@@ -303,7 +303,7 @@ class Decoder:
         h_btd = self.embedding(whole) if floor == 0 else whole
         lengths = len(head) + packed.lengths[rows + 1]
         if virtual is not None:
-            h_btd, lengths = virtual.in_front(h_btd), lengths + virtual.own
+            h_btd, lengths = virtual.in_front_of(h_btd, lengths)
         positions = torch.arange(h_btd.shape[1], device=rows.device)[None].expand(len(rows), -1)
         if prefixes is not None:
             positions = positions + prefixes.own[:, None]

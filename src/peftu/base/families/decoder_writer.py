@@ -206,8 +206,7 @@ class DecoderWriter:
         at_bottom = context.region.floor(self.decoder.layers) == 0
         h_bsd = self.decoder.embedding(stored) if at_bottom else stored
         if virtual is not None:
-            lengths = lengths + virtual.own
-            h_bsd = virtual.in_front(h_bsd)[:, : int(lengths.max())]
+            h_bsd, lengths = virtual.in_front_of(h_bsd, lengths)
         positions = start[:, None] + torch.arange(h_bsd.shape[1], device=start.device)
         return self.decoder.place(h_bsd, positions) if at_bottom else h_bsd, lengths, positions
 

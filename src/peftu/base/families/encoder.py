@@ -133,22 +133,22 @@ class Encoder:
             cast(Any, self.embeddings).word_embeddings(packed.values[places]) if floor == 0 else packed.values[places]
         )
         if virtual is not None:
-            h_btd, before = virtual.in_front(h_btd), virtual.own
+            (h_btd, lengths), before = virtual.in_front_of(h_btd, lengths), virtual.own
         if floor == 0:
             positions = self.first_place + torch.arange(h_btd.shape[1], device=rows.device)[None]
             positions = positions if prefixes is None else positions + prefixes.own[:, None]
             h_btd = self.embeddings(input_ids=None, inputs_embeds=h_btd, position_ids=positions)
         step = torch.arange(h_btd.shape[1], device=rows.device)
-        real = step < (before + lengths)[:, None]
-        ragged = Ragged(before + lengths)
-        flat = Flat(before + lengths, attachment.groups, causal=False)
+        real = step < lengths[:, None]
+        ragged = Ragged(lengths)
+        flat = Flat(lengths, attachment.groups, causal=False)
         attachment.tokens = flat.tokens
         h_btd, layers = ragged.unpad(h_btd)[None], range(floor, self.layers)
         if prefixes is None:
             h_btd = self.run(h_btd, real, layers, instead=flat.attend)
         else:
             h_btd = self.run(h_btd, real, layers, ragged, prefixes)
-        row = torch.arange(len(rows), device=rows.device).repeat_interleave(before + lengths)
+        row = torch.arange(len(rows), device=rows.device).repeat_interleave(lengths)
         own = (step >= before[:, None])[real]
         sums = h_btd.new_zeros(len(rows), self.width, dtype=torch.float32)
         sums = sums.index_add(0, row[own], h_btd[0, own].float())
