@@ -115,6 +115,13 @@ def test_a_module_s_scores_are_its_own_user_s(shop: Shop) -> None:
         assert np.allclose(cell.scores[place], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["lora", "prompt-tuning", "prefix-tuning", "user-token", "global"])
+def test_bytes_of_a_user_are_those_in_the_store(shop: Shop, method: str) -> None:
+    cell = shop().run(*jobs_of(method), 0)
+    assert cell.modules is not None
+    assert cell.bytes_per_user == (0 if method == "global" else cell.modules.trained.rows[0].nbytes)
+
+
 def test_a_diverged_user_is_scored_by_what_the_notes_say_and_has_no_module(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,14 @@ class Cell:
     ms_per_answer: float = 0.0
     written: dict[int, str] = field(default_factory=dict)
 
+    @property
+    def bytes_per_user(self) -> int:
+        """Returns the bytes that are stored of a user: all numbers of a module's row, those not learned too."""
+        stored = self.parameters
+        if stored and self.modules is not None:  # a module of everyone's is nobody's own
+            stored = self.modules.layout.width
+        return BYTES_PER_NUMBER * stored
+
 
 @dataclass(frozen=True)
 class Modules:

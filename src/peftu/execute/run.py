@@ -21,7 +21,7 @@ from peftu.data.splits import Split, make_problem, make_split
 from peftu.data.table import UserTable
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
-from peftu.execute.cells import BYTES_PER_NUMBER, Cell, Workshop
+from peftu.execute.cells import Cell, Workshop
 from peftu.execute.cost import measured
 from peftu.execute.estimate import Estimate, estimate
 from peftu.execute.frames import predictions_frame
@@ -267,7 +267,7 @@ def _costs(
         seconds = [cell.seconds / len(problems[seed].users) for seed, cell in own.items()]
         costs[job.label, job.base] = MethodCost(
             parameters_per_user=last.parameters,
-            bytes_per_user=last.parameters * BYTES_PER_NUMBER,
+            bytes_per_user=last.bytes_per_user,
             seconds_per_user=sum(seconds) / len(seconds),
             peak_rss_bytes=max(cell.peak_rss_bytes for cell in own.values()),
             ms_per_answer=sum(cell.ms_per_answer for cell in own.values()) / len(own),
