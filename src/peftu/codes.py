@@ -40,6 +40,11 @@ class SharedLayout(Layout):
         self.joint, self.all_sites = method, tuple(sites)
         self.code_width = method.code_width(sites)
 
+    @property
+    def added_tokens(self) -> int:
+        """Returns how many virtual tokens a composed module runs through the base with every text."""
+        return self.modules.added_tokens
+
     def compose(self, shared: Views, codes: Tensor) -> Bound:
         """Returns the modules of G users, given views of the shared row and codes [G, width]."""
         tensors = {
@@ -65,6 +70,11 @@ class CodeLayout(Layout):
         )
         super().__init__(only, layout.all_sites)
         self.shared_layout, self.shared, self.first = layout, shared, first.name
+
+    @property
+    def added_tokens(self) -> int:
+        """Returns how many virtual tokens a composed module runs through the base with every text."""
+        return self.shared_layout.added_tokens
 
     def bind(self, views: Views, groups: int) -> Bound:
         """Returns the composed modules of G users, bound to a batch of G equal groups of rows."""

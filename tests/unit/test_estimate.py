@@ -86,6 +86,15 @@ def test_seconds_grow_with_the_work() -> None:
     assert guess("lora", region=RegionSpec(depth=1, span="answer")).seconds < plain
 
 
+@pytest.mark.parametrize("span", ["all", "answer"])
+def test_virtual_tokens_are_work(span: Any) -> None:
+    spec: dict[str, Any] = {"region": RegionSpec(depth=1, span=span)}
+    few, some, more = (guess(f"prompt-tuning[tokens={n}]", **spec).seconds for n in (1, 2, 4))
+    assert more - some == pytest.approx(2 * (some - few))
+    assert some > few
+    assert guess("user-token", **spec).seconds > guess("user-embedding", **spec).seconds
+
+
 @pytest.mark.parametrize("method", ["lora", "ia3"])
 def test_what_methods_share_is_trained_once(method: str) -> None:
     warm = guess(f"global+{method}").seconds

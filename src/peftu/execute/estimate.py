@@ -70,7 +70,8 @@ def estimate(jobs: Sequence[Job], workshop: Workshop, problems: Mapping[int, Pro
         seconds += read * (words * layer * base.family.layers + logits) / rate
         if not is_module(job.method):
             continue
-        span = words + (FRAME_TOKENS / 2 if region.span == "answer" else text_tokens / max(1, len(workshop.texts)))
+        span = FRAME_TOKENS / 2 if region.span == "answer" else text_tokens / max(1, len(workshop.texts))
+        span += words + workshop.layout(job).added_tokens
         work = span * region.depth * layer + logits
         for seed, problem in problems.items():
             for trained in (job, job.start) if job.start else (job,):

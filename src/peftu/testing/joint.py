@@ -53,6 +53,8 @@ def _check(method: JointMethod, case: _Case) -> None:
     moved[:, layout.switches] = 1
     codes, personal = 2 * _noise(none, 2), CodeLayout(layout, moved[0])
     _composed(layout, moved, codes)
+    made = layout.modules.added_tokens
+    _hold(layout.added_tokens == personal.added_tokens == made, f"its {made} virtual tokens are not counted")
     shared = case.read(personal, none[:1])
     alone = torch.cat([case.read(personal, codes[[user]]) for user in range(USERS)])
     _hold(bool(alone.isfinite().all()), "scores are not finite")
