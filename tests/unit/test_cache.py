@@ -1,11 +1,13 @@
 """A region that was kept is the region that was made; a broken file is made again; texts stay out of it."""
 
+import os
 import stat
 from pathlib import Path
 
 import pytest
 import torch
 
+from peftu.base import cache
 from peftu.base.cache import LIMIT, RegionCache
 from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase
@@ -58,6 +60,35 @@ def test_another_base_text_or_region_is_another_file(tmp_path: Path) -> None:
         counting.get()
         assert counting.made == 3
     assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_equal_weights_read_in_another_way_are_another_file(tmp_path: Path) -> None:
+    for change in ({}, {"rms_norm_eps": 0.5}):
+        counting = Counting(tiny_base("llama"), tmp_path)
+        counting.base.family.model.config.update(change)
+        counting.get()
+        assert counting.made == 1
+    ended = Counting(tiny_base("llama"), tmp_path)
+    ended.base.family.tokenizer.bos_token = "!"  # noqa: S105
+    ended.get()
+    assert ended.made == 1
+
+
+def test_a_large_region_is_paid_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "MEMORY_BYTES", 0)
+    counting = Counting(tiny_base("llama"), tmp_path)
+    assert counting.get().seconds == 0 < counting.get().seconds
+    assert counting.made == 1
+
+
+def test_what_an_interrupted_write_left_goes(tmp_path: Path) -> None:
+    old, new = tmp_path / "old.part", tmp_path / "new.part"
+    for path in (old, new):
+        path.write_bytes(b"states")
+    os.utime(old, (0, 0))
+    Counting(tiny_base("llama"), tmp_path).get()
+    assert not old.exists()
+    assert new.exists()  # somebody may be writing it
 
 
 def test_names_hold_hashes_and_files_are_the_owner_s(tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+import transformers
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -35,6 +37,7 @@ LIMIT = "PEFTU_REGION_CACHE_BYTES"
 DISK_BYTES = 8 << 30
 MEMORY_BYTES = 1 << 30  # larger contexts are read from their file, page by page
 LEAST_TOKENS = 2048  # fewer are computed faster than read
+ABANDONED = 86_400.0  # seconds after which a file that was never finished is nobody's
 _COUNTS = ("count", "cut", "tokens", "span_tokens", "longest", "answers_cut")
 
 
@@ -75,9 +78,8 @@ class RegionCache:
         if context.tokens < self.least:
             return context
         size = self._write(key, context, time.perf_counter() - start)
-        if size > MEMORY_BYTES:
-            return self._read(key, base, prompt, region) or context
-        return context
+        kept = self._read(key, base, prompt, region) if size > MEMORY_BYTES else None
+        return context if kept is None else replace(kept, seconds=0.0)  # made in this run, which knows how long it took
 
     def _read(self, key: str, base: FrozenBase, prompt: Prompt, region: Region) -> Context | None:
         for path in self.folder.glob(f"{key}.*.safetensors"):
@@ -121,6 +123,9 @@ class RegionCache:
         return size
 
     def _make_room(self) -> None:
+        for part in self.folder.glob("*.part"):
+            if time.time() - part.stat().st_mtime > ABANDONED:
+                part.unlink(missing_ok=True)
         files = sorted(self.folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)
         used = 0
         for path in files:
@@ -140,8 +145,12 @@ def _limit() -> int:
 
 def _key(base: FrozenBase, prompt: Prompt, region: Region, items: Sequence[Any]) -> str:
     """Returns a hash of all that a context depends on."""
-    about = [FORMAT, torch.__version__, str(base.device), base.fingerprint, repr(prompt), repr(region)]
-    digest = hashlib.sha256(json.dumps(about).encode())
+    versions = [FORMAT, torch.__version__, transformers.__version__]
+    # Weights say nothing of rotary angles, norms' epsilons or where a text begins.
+    family = cast(Any, base.family)
+    config = {name: value for name, value in family.model.config.to_dict().items() if name != "_name_or_path"}
+    about = [*versions, str(base.device), base.fingerprint, config, family.tokenizer.special_tokens_map]
+    digest = hashlib.sha256(json.dumps([*about, repr(prompt), repr(region)], sort_keys=True, default=str).encode())
     for item in items:
         digest.update(repr(item).encode() + b"\0")
     return digest.hexdigest()
