@@ -53,7 +53,7 @@ class Made:
             PeftuError: it does not, and peft's modules of this kind do.
         """
         if self.region.span == "answer" or self.region.depth < self.base.family.layers:
-            raise PeftuError(f"export: peft's {what} acts in every layer on all positions — train it with span=all")
+            raise PeftuError(f"peft's {what} acts in every layer on all positions — train it with span=all")
 
 
 class Tensors:
@@ -92,11 +92,19 @@ class Format(ABC):
     kind: str
 
     @abstractmethod
+    def fits(self, made: Made) -> None:
+        """Checks that peft has such a module in this region.
+
+        Raises:
+            PeftuError: it has none.
+        """
+
+    @abstractmethod
     def config(self, made: Made, columns: Sequence[Column]) -> Settings:
         """Returns the config's own keys.
 
         Raises:
-            PeftuError: peft has no such module in this region.
+            PeftuError: peft would read something else.
         """
 
     @abstractmethod
@@ -116,6 +124,9 @@ class LoraFormat(Format):
     """LoRA; on an answer span of a decoder, activated LoRA."""
 
     kind = "LORA"
+
+    def fits(self, made: Made) -> None:
+        """Finds nothing to refuse: peft has both."""
 
     def config(self, made: Made, columns: Sequence[Column]) -> Settings:
         """Returns rank, scaling and targets."""
@@ -140,8 +151,16 @@ class LoraFormat(Format):
         rank = config.get("r")
         if not (isinstance(rank, int) and rank > 0):
             raise PeftuError(f"{found.path.parent}: r is {rank!r}, not a rank, in its config — export it again")
-        theirs = config.get("lora_alpha", rank) / (rank**0.5 if config.get("use_rslora") else rank)
-        factor = {"A": 1.0, "B": theirs / made.method.scale}
+        alpha, folder = config.get("lora_alpha", rank), found.path.parent
+        if not isinstance(alpha, int | float):
+            raise PeftuError(f"{folder}: lora_alpha is {alpha!r}, not a number, in its config — export it again")
+        if config.get("alpha_pattern"):
+            raise PeftuError(f"{folder}: has an alpha_pattern, and modules here have one alpha — merge it into B")
+        if made.answer_only != bool(config.get("alora_invocation_tokens")):
+            ours, theirs = ("the answer only", "all positions")[:: 1 if made.answer_only else -1]
+            raise PeftuError(f"{folder}: acts on {theirs}, this run's modules on {ours} — choose another run")
+        scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
+        factor = {"A": 1.0, "B": scale / made.method.scale}
         return {column: factor[column.name] * found.take(self._name(column), column.shape) for column in columns}
 
     def _name(self, column: Column) -> str:
@@ -153,10 +172,13 @@ class Ia3Format(Format):
 
     kind = "IA3"
 
+    def fits(self, made: Made) -> None:
+        """Checks that it acts on all positions."""
+        if made.answer_only:
+            raise PeftuError("peft's IA3 acts on all positions, this run's modules on the answer only — use span=all")
+
     def config(self, made: Made, columns: Sequence[Column]) -> Settings:
         """Returns the targets by whole paths: peft has no ``layers_to_transform`` here."""
-        if made.answer_only:
-            raise PeftuError("export: peft's IA3 acts on all positions, this module on the answer only — use span=all")
         sites = names(columns)
         return {
             "target_modules": sites,
@@ -184,9 +206,12 @@ class PromptFormat(Format):
 
     kind = "PROMPT_TUNING"
 
+    def fits(self, made: Made) -> None:
+        """Checks that the states stand in front of everything."""
+        made.everywhere("prompt tuning")
+
     def config(self, made: Made, columns: Sequence[Column]) -> Settings:
         """Returns the number of virtual tokens."""
-        made.everywhere("prompt tuning")
         return {"num_virtual_tokens": made.method.tokens, "num_transformer_submodules": 1}
 
     def write(self, made: Made, views: Views) -> dict[str, Tensor]:
@@ -204,10 +229,13 @@ class PrefixFormat(Format):
 
     kind = "PREFIX_TUNING"
 
-    def config(self, made: Made, columns: Sequence[Column]) -> Settings:
-        """Returns the number of virtual tokens."""
+    def fits(self, made: Made) -> None:
+        """Checks that every layer has a prefix, in front of everything that it reads."""
         if made.region.depth < made.base.family.layers or made.answer_only:
             made.everywhere("prefix tuning")
+
+    def config(self, made: Made, columns: Sequence[Column]) -> Settings:
+        """Returns the number of virtual tokens."""
         layers = sum(column.name == "prefix" for column in columns)
         if len(set(_order(made.base, layers))) < layers:
             raise PeftuError(

@@ -51,6 +51,7 @@ def export_module(
         PeftuError: peft has no such module, or none in this region.
     """
     made, form = Made(layout.method, base, region, invocation), format_of(layout.method)
+    form.fits(made)
     own = [column for column in layout.columns if column.site.kind != "head"]
     config: Settings = {
         "peft_type": form.kind,
@@ -90,6 +91,7 @@ def import_module(folder: Path, base: FrozenBase, region: Region, layout: Layout
             another shape; the message names it.
     """
     made, form = Made(layout.method, base, region), format_of(layout.method)
+    form.fits(made)
     config = _json(folder / CONFIG, "an adapter folder of peft holds one")
     _same_base(folder, config, base)
     if config.get("peft_type") != form.kind:

@@ -191,6 +191,9 @@ SPOILT: list[tuple[Callable[[Path], None], str]] = [
     (_unknown_base, r"was made on somebody/else, this run's base is tiny-llama"),
     (_json(CONFIG, peft_type="IA3"), r"peft_type is IA3, lora is LORA"),
     (_json(CONFIG, r="four"), r"r is 'four', not a rank"),
+    (_json(CONFIG, lora_alpha="many"), r"lora_alpha is 'many', not a number"),
+    (_json(CONFIG, alpha_pattern={"q_proj": 32}), r"has an alpha_pattern, and modules here have one alpha"),
+    (_json(CONFIG, alora_invocation_tokens=[5]), r"acts on the answer only, this run's modules on all positions"),
     (lambda folder: (folder / CONFIG).write_text("{"), r"adapter_config.json: not a whole JSON object"),
     (lambda folder: (folder / CONFIG).unlink(), r"adapter_config.json: is not there"),
     (_pickled, r"adapter_model.safetensors: is not there — .* pickled files are never read"),
@@ -209,6 +212,21 @@ def test_a_wrong_folder_is_one_line(spoil: Callable[[Path], None], said: str, tm
     with pytest.raises(PeftuError, match=said) as caught:
         import_module(folder, case.base, case.region, case.layout)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        (LORA, "acts on all positions, this run's modules on the answer only"),
+        (Ia3(), "peft's IA3 acts on all positions"),
+        (PromptTuning(tokens=2), "peft's prompt tuning acts in every layer on all positions"),
+        (PrefixTuning(tokens=2), "peft's prefix tuning acts in every layer"),
+    ],
+)
+def test_a_module_for_all_positions_is_not_read_for_the_answer_alone(method: Any, said: str, tmp_path: Path) -> None:
+    folder, narrow = tiny("llama", method).exported(tmp_path), tiny("llama", method, span="answer")
+    with pytest.raises(PeftuError, match=said):
+        import_module(folder, narrow.base, narrow.region, narrow.layout)
 
 
 @pytest.mark.parametrize(
