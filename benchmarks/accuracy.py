@@ -24,7 +24,7 @@ METHODS = (
     "lora",
     "lora[warm_start=global]",
 )
-TASKS = {"tweeteval": (0, 1, 2), "epic": (0,)}
+TASKS = {"tweeteval": (0, 1, 2, 3, 4), "epic": (0,)}
 
 
 def measure(task: str, raw: Path | None, out: Path) -> dict[str, Any]:
