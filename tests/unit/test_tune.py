@@ -76,6 +76,15 @@ def test_nothing_over_the_parameter_budget_is_chosen(made: list[dict[str, Any]],
 def test_a_method_without_modules_has_nothing_to_tune(made: list[dict[str, Any]], tmp_path: Path) -> None:
     with pytest.raises(PeftuError, match="mixed-head trains no module"):
         tune(spec_of("mixed-head"), tmp_path / "mine.json")
+    with pytest.raises(PeftuError, match=r"lora\+guard .*tune 'lora\[rank=2\]'"):
+        tune(spec_of("lora+guard[rank=2]"), tmp_path / "mine.json")
+
+
+def test_a_preset_that_no_run_could_read_is_refused_first(made: list[dict[str, Any]], tmp_path: Path) -> None:
+    for out in (tmp_path / "mine", tmp_path):
+        with pytest.raises(PeftuError, match=r"--out .* \.json"):
+            tune(spec_of("lora"), out)
+    assert not made
 
 
 def test_the_loss_of_free_answers_is_a_mean_over_tokens() -> None:

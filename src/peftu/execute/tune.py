@@ -21,6 +21,7 @@ from peftu.data.sources import writing_to
 from peftu.data.splits import make_problem, make_split
 from peftu.environment import current_environment
 from peftu.errors import PeftuError
+from peftu.execute.asked import SUFFIX, plain
 from peftu.execute.cells import Cell, Workshop
 from peftu.execute.plan import Job, is_joint, is_module, plan
 from peftu.execute.progress import Reporter, Silent
@@ -100,6 +101,11 @@ def tune(
         PeftuError: a task or method that cannot be tuned, or nothing within the budget.
     """
     reporter = reporter or Silent()
+    if out.suffix != ".json" or out.is_dir():
+        raise PeftuError(f"{out}: is no name of a preset — end --out in .json")
+    for asked in spec.methods:
+        if asked.name.endswith(SUFFIX):
+            raise PeftuError(f"tune: {asked.name} trains what it guards — tune '{plain(asked)}'")
     table = load_task(spec.task, raw, spec.task_options)
     problems = {seed: make_problem(table, table.card, make_split(table, spec.split, seed)) for seed in spec.seeds}
     if not all(len(problem.rows("val")) for problem in problems.values()):
