@@ -45,6 +45,8 @@ def test_a_module_goes_to_peft_s_folder_and_to_another_user(run: Path, tmp_path:
     told("store", "import", run, out, "--user", "newcomer", "--method", METHOD)
     assert chances("user-1") == chances("user-2") == chances("newcomer")
     refused(peftu("store", "export", run, "--user", "user-1", "-o", out, "--method", METHOD), "is not empty")
+    file = run / "run.json"
+    refused(peftu("store", "export", run, "--user", "user-1", "-o", file, "--method", METHOD), "is not empty")
     refused(peftu("store", "import", run, out, "--user", "user-2", "--method", "global[rank=1]"), "one module for ever")
     refused(peftu("store", "import", run, tmp_path, "--user", "user-2"), "adapter_config.json: is not there")
 
@@ -54,6 +56,8 @@ def test_deletion_is_deletion(run: Path) -> None:
     assert told("store", "rm", run, "--user", "user-1") == {"deleted": 2}
     refused(peftu("predict", run, "--user", "user-1", "--text", "x"), "the asked user has no module")
     refused(peftu("store", "rm", run, "--user", "user-1"), "nothing was deleted")
+    refused(peftu("store", "rm", run, "--user", ""), "--user: is empty")  # the key of what everybody shares
+    refused(peftu("store", "import", run, run, "--user", "", "--method", METHOD), "--user: is empty")
     assert told("store", "verify", run) == {"whole": 12}
     assert len(before - {path.name for path in (run / "modules" / "shards").iterdir()}) == 2
     assert peftu("predict", run, "--user", "user-2", "--text", "x").code == 0

@@ -6,6 +6,7 @@ from typing import Any
 from peftu.errors import PeftuError
 from peftu.execute.stored import opened, opened_store
 from peftu.peft_io import export_module, import_module
+from peftu.store import EVERYONE
 
 
 def listed(run: Path) -> list[dict[str, Any]]:
@@ -44,6 +45,7 @@ def removed(run: Path, user: str) -> int:
     Raises:
         PeftuError: the user has none.
     """
+    _check_user(user)
     with opened_store(run) as store:
         hidden = store.delete(user)
         store.gc()
@@ -58,7 +60,7 @@ def exported(run: Path, user: str, out: Path, method: str | None = None, seed: i
     Raises:
         PeftuError: no such run, method, seed or user, or a kind of module that peft does not have.
     """
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PeftuError(f"{out}: is not empty — pass a new or empty folder")
     with opened(run, method, seed) as stored:
         row, base = stored.rows(user)[0], stored.base
@@ -76,9 +78,20 @@ def imported(run: Path, folder: Path, user: str, method: str | None = None, seed
     Raises:
         PeftuError: no such run, method or seed, or a folder whose module is of another kind, shape or base.
     """
+    _check_user(user)
     with opened(run, method, seed) as stored:
         if stored.shared:
             raise PeftuError(f"{run}: {stored.collection.label} is one module for everyone — choose with --method")
         row = import_module(folder, stored.base, stored.region, stored.layout)
         stored.store.add(stored.collection, [user], row[None], [0])
     return {"method": stored.collection.label, "seed": stored.collection.seed, "parameters": len(row)}
+
+
+def _check_user(user: str) -> None:
+    """Checks that a key is a user's, not that of the modules that all share.
+
+    Raises:
+        PeftuError: it is not.
+    """
+    if user == EVERYONE:
+        raise PeftuError("--user: is empty — pass a user's key; what all users share is not one user's to change")
