@@ -62,6 +62,8 @@ def test_a_bug_keeps_its_traceback(place: Path, monkeypatch: pytest.MonkeyPatch)
     ("arguments", "complaint"),
     [
         (("run", "synthetic-singel", "--method", "lora"), "did you mean 'synthetic-single'"),
+        (("run", FREE, "--method", "lora+guard"), "method lora+guard: keeps modules by the rows they get right"),
+        (("compare", FREE, "--methods", "global,lora+guard"), "method lora+guard: keeps modules by the rows they"),
         (("run", FREE, "--method", "user-majority"), "needs labels, and task synthetic-text has free text — use"),
         (("run", FREE, "--method", "lora@./bert"), "an encoder writes no text"),
         (("run", TASK, "--method", "lorra"), "unknown method 'lorra' — did you mean 'lora'"),

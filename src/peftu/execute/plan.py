@@ -11,7 +11,7 @@ from peftu.base.cards import bases
 from peftu.config import MethodSpec, RegionSpec, RunSpec, TrainSpec, validated
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
-from peftu.execute.asked import plain, with_guarded
+from peftu.execute.asked import SUFFIX, plain, with_guarded
 from peftu.methods.everyone import for_everyone, method_class
 from peftu.methods.method import MethodCard, methods, region_of
 
@@ -118,6 +118,11 @@ def check_kind(jobs: Sequence[Job], card: TaskCard) -> None:
     Raises:
         PeftuError: the task asks for free text and a method chooses among labels.
     """
+    for asked in (job.spec for job in jobs if card.kind == "text" and job.spec.name.endswith(SUFFIX)):
+        raise PeftuError(
+            f"method {asked.name}: keeps modules by the rows they get right, and task {card.name} has free text — "
+            f"use {plain(asked)}"
+        )
     for job in jobs:
         if card.kind == "text" and is_reference(job.method):
             able = ", ".join(name for name in methods.names() if not is_reference(methods.get(name)))
