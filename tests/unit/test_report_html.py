@@ -190,6 +190,9 @@ def test_folders_are_checked_before_they_are_shown(tmp_path: Path) -> None:
     finish_folder(folder, record)
     assert render_folders([folder], folder) == folder / "report.html"
     assert render_folders([folder], folder).stat().st_size > 10_000, "a report may be drawn again in its folder"
+    assert render_folders([folder], tmp_path / "new" / "all.html").is_file()
+    with pytest.raises(PeftuError, match=r"all\.html: cannot be written"):
+        render_folders([folder], tmp_path / "new" / "all.html" / "x.html")
 
 
 def test_missing_parts_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

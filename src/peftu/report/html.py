@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftu import __version__
+from peftu.data.sources import writing_to
 from peftu.errors import PeftuError
 from peftu.judge import read_judgement
 from peftu.report.view import RunView
@@ -76,8 +77,9 @@ def render(runs: Sequence[RunView], out: Path) -> Path:
         chapters=chapters,
         version=__version__,
     )
-    out = Path(out)
-    return write_atomic(out / "report.html" if out.is_dir() else out, html)
+    out = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
+    with writing_to(out.parent):
+        return write_atomic(out, html)
 
 
 def _chapter(number: int, view: RunView) -> Chapter:
