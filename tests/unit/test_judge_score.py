@@ -177,6 +177,16 @@ def test_methods_of_other_users_are_not_compared(tmp_path: Path) -> None:
     assert "u3" not in str(caught.value)
 
 
+@pytest.mark.parametrize("vector", ["x", ["x", "y"], [1.0, 2.0, 3.0], [[1.0], [2.0]]])
+def test_vectors_that_cannot_be_compared_are_refused_in_one_line(tmp_path: Path, vector: object) -> None:
+    table: list[Row] = [row | {"target_vector": [1.0, 2.0], "predicted_vector": vector} for row in rows(2, 2)]
+    path = tmp_path / "mine.parquet"
+    pl.DataFrame(table).write_parquet(path)
+    with pytest.raises(PeftuError, match="vector") as caught:
+        score_file(path, tmp_path / "out", Reading({}, kind="text"))
+    assert "\n" not in str(caught.value)
+
+
 def test_no_label_in_a_csv_of_several_is_told(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.csv", [{"user": "u0", "item": "1", "target": "", "output": "b"}])
     with pytest.raises(PeftuError, match=r"row 1: target is empty — .*jsonl"):

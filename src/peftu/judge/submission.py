@@ -96,6 +96,7 @@ def read_submission(path: Path, how: Reading) -> Submission:
     train = sided.filter(pl.col("part") == "train").select("user_id", "item_id", "target")
     train = train.unique(["user_id", "item_id"], maintain_order=True)
     vectors = [name for name in (TARGET_VECTOR, PREDICTED_VECTOR) if name in sided.columns]
+    _check_vectors(path, sided, vectors)
     rows = sided.filter(pl.col("part") != "train").select(*PREDICTIONS, *vectors)
     if rows.filter(pl.col("part") == "test").is_empty():
         raise PeftuError(f"{path}: no row of part 'test' — nothing can be scored")
@@ -225,6 +226,19 @@ def _check_targets(path: Path, frame: pl.DataFrame, kind: Kind) -> None:
     several = frame.with_row_index("row", 1).filter(pl.lit(kind != "multi") & (pl.col("predicted").list.len() > 1))
     if len(several):
         raise PeftuError(f"{path}: row {several['row'][0]}: output has several labels — pass --kind multi")
+
+
+def _check_vectors(path: Path, frame: pl.DataFrame, names: Sequence[str]) -> None:
+    for name in names:
+        empty = frame[name].clear()
+        listed = isinstance(empty.dtype, pl.List | pl.Array)
+        if empty.dtype != pl.Null and not (listed and empty.explode(empty_as_null=True).dtype.is_numeric()):
+            raise PeftuError(f"{path}: column '{name}' holds no lists of numbers — write vectors in jsonl")
+    if len(names) == 2 and not any(frame[name].dtype == pl.Null for name in names):
+        sizes = [pl.col(name).cast(pl.List(pl.Float64)).list.len() for name in names]
+        uneven = frame.with_row_index("row", 1).filter(sizes[0] != sizes[1])
+        if len(uneven):
+            raise PeftuError(f"{path}: row {uneven['row'][0]}: its two vectors are not equally long")
 
 
 def _card(path: Path, how: Reading, frame: pl.DataFrame) -> TaskCard:
