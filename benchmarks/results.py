@@ -89,7 +89,6 @@ class Room:
         import polars as pl
 
         from peftu.environment import current_environment
-        from peftu.execute.cells import BYTES_PER_NUMBER
         from peftu.execute.frames import predictions_frame
         from peftu.execute.plan import plan
         from peftu.metrics import user_scores
@@ -111,7 +110,7 @@ class Room:
             "split": self.problem.split_hash,
             "metric": self.card.main_metric,
             "parameters": cell.parameters,
-            "bytes": cell.parameters * BYTES_PER_NUMBER,
+            "bytes": cell.bytes_per_user,
             "seconds": cell.seconds / len(self.problem.users),
             "users": scores.select("user", "n_test", "n_scored", *kept).to_dict(as_series=False),
             "date": datetime.now(UTC).date().isoformat(),
