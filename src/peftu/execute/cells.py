@@ -102,7 +102,7 @@ class Modules:
     @property
     def learned(self) -> "Modules":
         """Returns the modules of all keys whose training did not diverge."""
-        if self.shared is not None:  # trained as one
+        if self.shared is not None or not self.diverged:  # trained as one, or nothing to leave out
             return self
         kept = [place for place, log in enumerate(self.trained.logs) if not log.diverged]
         trained = Trained(self.trained.rows[kept], [self.trained.logs[place] for place in kept])
