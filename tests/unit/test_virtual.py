@@ -14,12 +14,14 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from peftu.bank import Bound, Layout, derived_seed
 from peftu.base.families.encoder_decoder import EncoderDecoder
+from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.base.sites import Site
 from peftu.base.virtual import Prefix, VirtualStates
 from peftu.config import RegionSpec, TrainSpec
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
+from peftu.generate import generate
 from peftu.methods.method import methods
 from peftu.methods.p_tuning import PTuning
 from peftu.methods.prefix_tuning import PrefixTuning
@@ -106,6 +108,29 @@ def test_a_longer_neighbour_that_is_off_changes_nothing(method: Any, family: str
     alone = base.readout(context, torch.tensor([0]), layout.bind(layout.views(row), 1))
     assert torch.allclose(both[:1], alone, atol=1e-5)
     assert torch.allclose(both[1:], base.readout(context, torch.tensor([1])), atol=1e-5)
+
+
+@pytest.mark.parametrize("span", ["all", "answer"])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", EVERY[:2], ids=lambda method: method.card.name)
+def test_bases_in_bfloat16_read_and_write_behind_them(method: Any, family: str, span: Any) -> None:
+    if family == "bert" and span == "answer":
+        return
+    base = tiny_base(family)
+    base.family.model.to(torch.bfloat16)
+    region = base.region(RegionSpec(depth=1, span=span))
+    context = base.prefill(tiny_prompt(("a", "b")), tiny_texts(2), region)
+    layout = Layout(method, base.sites(region, 2))
+    row = layout.fresh(["one"], 0, base.primer(context))
+    row[:, layout.switches] = 1
+    scores = base.readout(context, torch.arange(2), layout.bind(layout.views(row), 1))
+    assert scores.isfinite().all()
+    assert not torch.allclose(scores, base.readout(context, torch.arange(2)), atol=1e-3)
+    if family != "bert":
+        inside = Layout(method, base.sites(region, 0))
+        rows = inside.fresh(["one"], 0)
+        rows[:, inside.switches] = 1
+        assert len(generate(base, Prompt("Say", (), answer_tokens=3), tiny_texts(2), region, inside, rows)) == 2
 
 
 # --- where they start ------------------------------------------------------------------------------------------------

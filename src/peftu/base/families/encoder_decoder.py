@@ -132,10 +132,11 @@ class EncoderDecoder:
             prefixes: of the layers that have them.
             cross: keys and values of the encoded text, where they were computed before.
         """
-        own, none = DynamicCache(), torch.empty(0, device=self.device)
+        dtype = self.head.weight.dtype
+        own, none = DynamicCache(), torch.empty(0, device=self.device, dtype=dtype)
         for layer in range(len(self.decoder.block) if prefixes is not None else 0):
             prefix = None if prefixes is None else prefixes.get(layer)
-            heads = (none, none) if prefix is None else prefix.in_heads(self.config.num_heads, self.head.weight.dtype)
+            heads = (none, none) if prefix is None else prefix.in_heads(self.config.num_heads, dtype)
             own.update(*heads, layer)
         return EncoderDecoderCache(own, DynamicCache() if cross is None else cross)
 
