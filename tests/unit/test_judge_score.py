@@ -12,6 +12,7 @@ import pytest
 
 from peftu.errors import PeftuError
 from peftu.judge import folder
+from peftu.judge.coldstart import cold_start
 from peftu.judge.merge import merge
 from peftu.judge.score import score_file
 from peftu.judge.submission import Reading, read_submission
@@ -223,6 +224,22 @@ def test_boards_of_one_split_are_merged(tmp_path: Path) -> None:
     assert [method.mean for method in record.methods] == alone
     assert scores["user_id"].n_unique() == 12
     assert load_run(tmp_path / "all").record == record
+
+
+def test_runs_of_one_folder_name_stay_apart(tmp_path: Path) -> None:
+    runs = []
+    for place, seed in enumerate((1, 2, 3, 3)):
+        (tmp_path / f"{place}").mkdir()
+        path = write(tmp_path / f"{place}.csv", [row | {"method": "m"} for row in rows(seed=seed)])
+        score_file(path, tmp_path / f"{place}" / "run", Reading({}, name="data"))
+        runs.append(tmp_path / f"{place}" / "run")
+    record, _, _ = merge(runs, tmp_path / "all")
+    assert [method.method for method in record.methods] == ["m", "m[run=run]", "m[run=run 2]"]
+    before = (runs[0] / "run.json").read_bytes()
+    for make in (merge, cold_start):
+        with pytest.raises(PeftuError, match="is one of the runs"):
+            make(runs, tmp_path / "1" / ".." / "0" / "run")
+    assert (runs[0] / "run.json").read_bytes() == before
 
 
 def test_free_answers_that_differ_in_likelihood_only_are_two_methods(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import polars as pl
 from peftu.errors import PeftuError
 from peftu.judge.board import label_of, score_of
 from peftu.judge.judgement import write_judgement
-from peftu.judge.merge import card_of, merge
+from peftu.judge.merge import card_of, merge, refuse_own_folder
 from peftu.judge.shapes import Curve, CurvePoint, Judgement
 from peftu.metrics import metrics, user_scores
 from peftu.results import Run, RunRecord, finish_folder, load_run
@@ -29,6 +29,7 @@ def cold_start(
     Raises:
         PeftuError: fewer than two runs, runs on different data, or no test row that all have.
     """
+    refuse_own_folder(folders, out)
     runs = sorted((load_run(folder) for folder in folders), key=_place)
     found = curves(runs)
     record, scores, judgement = merge([runs[-1].folder], out, command)

@@ -1,6 +1,6 @@
 """``peftu leaderboard``: many runs of one split on one board."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ def merge(folders: Sequence[Path], out: Path, command: str | None = None) -> tup
     """
     if not folders:
         raise PeftuError("leaderboard: no run was given — name one or more run folders")
+    refuse_own_folder(folders, out)
     runs = [load_run(folder) for folder in folders]
     first, hashes = runs[0], runs[0].record.hashes
     frames = [run.predictions() for run in runs]
@@ -54,6 +55,16 @@ def merge(folders: Sequence[Path], out: Path, command: str | None = None) -> tup
     )
     record, scores, judgement = write_board(board, out, command)
     return _with_ceilings(runs, record, judgement, scores, out)
+
+
+def refuse_own_folder(folders: Sequence[Path], out: Path) -> None:
+    """Checks that a board is not written over a run that it is made from.
+
+    Raises:
+        PeftuError: it would be.
+    """
+    if Path(out).resolve() in (Path(folder).resolve() for folder in folders):
+        raise PeftuError(f"{out}: is one of the runs, and would be replaced — pass another folder with --out")
 
 
 def _common_seeds(runs: Sequence[Run], frames: Sequence[pl.DataFrame]) -> list[int]:
@@ -96,14 +107,22 @@ def _distinct(
             key: SystemKey = (str(method), None if base is None else str(base))
             said = ["predicted", "scores"] if run.record.task.kind == "text" else ["predicted"]
             answers = own.sort("seed", "user_id", "item_id").select("seed", "user_id", "item_id", "part", *said)
-            if key in seen and seen[key].equals(answers):
+            named = (key, *((_named(key[0], name), key[1]) for name in _run_names(run, len(runs))))
+            fresh = next(one for one in named if one not in seen or seen[one].equals(answers))
+            if fresh in seen:
                 continue
-            fresh = key if key not in seen else (_named(key[0], run.folder.name), key[1])
             seen[fresh] = answers
             names[key] = fresh
             kept.append(own.with_columns(method=pl.lit(fresh[0])))
         result.append((pl.concat(kept) if kept else frame.clear(), names))
     return result
+
+
+def _run_names(run: Run, most: int) -> Iterator[str]:
+    """Yields names for a run that others may have, too: its folder's, then that with a number."""
+    name = run.folder.resolve().name
+    yield name
+    yield from (f"{name} {number}" for number in range(2, most + 1))
 
 
 def _named(method: str, run: str) -> str:
