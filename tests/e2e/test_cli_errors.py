@@ -66,6 +66,8 @@ def test_a_bug_keeps_its_traceback(place: Path, monkeypatch: pytest.MonkeyPatch)
         (("compare", FREE, "--methods", "global,lora+guard"), "method lora+guard: keeps modules by the rows they"),
         (("run", FREE, "--method", "user-majority"), "needs labels, and task synthetic-text has free text — use"),
         (("run", FREE, "--method", "lora@./bert"), "an encoder writes no text"),
+        (("run", TASK, "--method", "user-majority", "-s", "metric.single=mae"), "metric: mae is not a number a user"),
+        (("run", TASK, "--method", "user-majority", "-s", "metric.single=error_rate"), "error_rate is not a number a"),
         (("run", TASK, "--method", "lorra"), "unknown method 'lorra' — did you mean 'lora'"),
         (("run", TASK, "--method", "lora[rnak=4]"), "unknown setting 'rnak' — did you mean 'rank'"),
         (("run", TASK, "--method", "lora[rank=0]"), "rank"),

@@ -30,7 +30,7 @@ from peftu.execute.plan import Job, check_kind, plan
 from peftu.execute.progress import Reporter, Silent
 from peftu.execute.stored import CODES, MODULES, SHARED, shared_label
 from peftu.judge import JUDGEMENT, Evidence, judge, write_judgement
-from peftu.metrics import metrics, user_scores
+from peftu.metrics import metrics, metrics_of, user_scores
 from peftu.report.html import render
 from peftu.report.view import RunView
 from peftu.results import (
@@ -83,8 +83,7 @@ def run(
     table = load_task(spec.task, raw, spec.task_options)
     check_kind(jobs, table.card)
     if table.card.kind in spec.metric:
-        card = table.card.model_copy(update={"main_metric": metrics.get(spec.metric[table.card.kind]).name})
-        table = dataclasses.replace(table, card=card)
+        table = dataclasses.replace(table, card=_judged_by(table.card, spec.metric[table.card.kind]))
     splits = {seed: make_split(table, spec.split, seed) for seed in spec.seeds}
     problems = {seed: make_problem(table, table.card, split) for seed, split in splits.items()}
     workshop = Workshop(table.card, problems, spec.max_tokens, reporter, spec.max_answer_tokens, spec.generate)
@@ -138,6 +137,19 @@ def run(
     record = finish_folder(folder, record)
     render([RunView(record, scores, judgement)], folder / REPORT)
     return record
+
+
+def _judged_by(card: TaskCard, name: str) -> TaskCard:
+    """Returns the card with another main metric.
+
+    Raises:
+        PeftuError: tasks of this kind have no such number for each user.
+    """
+    metric = metrics.get(name)
+    if metric.of == "items" or card.kind not in metric.kinds:
+        able = ", ".join(one.name for one in metrics_of(card.kind, "rows", "labels"))
+        raise PeftuError(f"run: metric: {name} is not a number a user has on a task of kind {card.kind} — use {able}")
+    return card.model_copy(update={"main_metric": metric.name})
 
 
 def _results(
