@@ -30,7 +30,7 @@ TRAINED = (
 )  # fmt: skip
 PROMPTED = ("zero-shot", "retrieval", "few-shot", "profile")
 METHODS = (*REFERENCES, *TRAINED, *PROMPTED)
-SMALL = {"users": 40, "max_items": 80}
+SMALL = {"users": 20, "max_items": 50}
 TASKS: dict[str, dict[str, Any]] = {  # task -> limits of its split
     "tweeteval": {},
     "epic": SMALL,
