@@ -246,7 +246,8 @@ def test_answers_may_be_free_text() -> None:
 
 
 @pytest.mark.usefixtures("tiny")
-def test_a_stored_user_answers_with_code_and_shared_module(tmp_path: Any) -> None:
+def test_a_stored_user_answers_with_code_and_shared_module(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "_loaded", {})  # the task is gone again when the test ends
     tasks.add("synthetic-single", SyntheticTask)
     (tmp_path / "none.txt").write_text("")
     names = [f"{name}[rank=2]" for name in NAMES]
