@@ -9,17 +9,15 @@ import pytest
 import torch
 from oracle import Oracle
 from torch import Tensor, nn
-from transformers import T5Config, T5ForConditionalGeneration
 
 from peftu.bank import Layout
-from peftu.base.model import wrap
 from peftu.config import RegionSpec
 from peftu.methods.bottleneck import Houlsby, Pfeiffer
 from peftu.methods.ia3 import Ia3
 from peftu.methods.lora import Lora
 from peftu.methods.method import ModuleMethod
 from peftu.methods.vera import Vera, shared_map
-from peftu.testing import FAMILIES, tiny_base, tiny_model, tiny_prompt, tiny_texts, tiny_tokenizer
+from peftu.testing import FAMILIES, flan_t5_base, tiny_base, tiny_model, tiny_prompt, tiny_texts
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
@@ -173,18 +171,5 @@ def test_vera_is_peft_s(family: str, targets: Any) -> None:
     ids=lambda value: value.card.name if hasattr(value, "card") else "",
 )
 def test_parameters_on_flan_t5_base(method: ModuleMethod, expected: int) -> None:
-    config = T5Config(
-        vocab_size=32128,
-        d_model=768,
-        d_kv=64,
-        d_ff=2048,
-        num_layers=12,
-        num_heads=12,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-        decoder_start_token_id=0,
-    )
-    with torch.device("meta"):
-        model = T5ForConditionalGeneration(config)
-    base = wrap(model, tiny_tokenizer(closing=True), "flan-t5-base")
+    base = flan_t5_base()
     assert Layout(method, base.sites(base.region(RegionSpec()), 2)).parameters == expected

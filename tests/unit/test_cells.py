@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from peftu.base.model import FrozenBase
 from peftu.cli.spec import method_list
 from peftu.config import MethodSpec, RunSpec, SplitSpec
 from peftu.data.splits import make_problem, make_split
@@ -18,7 +17,7 @@ from peftu.execute.cells import Workshop
 from peftu.execute.plan import Job, plan
 from peftu.execute.progress import Silent
 from peftu.store import EVERYONE
-from peftu.testing import tiny_base
+from peftu.testing import load_tiny
 from peftu.train import Examples, Unit, row_loss, train
 
 torch.set_num_threads(1)
@@ -28,12 +27,7 @@ Shop = Callable[..., Workshop]
 
 @pytest.fixture
 def shop(monkeypatch: pytest.MonkeyPatch) -> Shop:
-    def load(name: str, **_: Any) -> FrozenBase:
-        base = tiny_base(name)
-        base.name = name
-        return base
-
-    monkeypatch.setattr(cells, "load_base", load)
+    monkeypatch.setattr(cells, "load_base", load_tiny)
 
     def make(seeds: int = 1, kind: Any = "single") -> Workshop:
         table = synthetic_table(users=4, items=20, kind=kind)

@@ -28,7 +28,7 @@ from peftu.methods.joint import EncodingMethod
 from peftu.methods.user_embedding import UserEmbedding
 from peftu.methods.user_token import UserToken
 from peftu.predict import score
-from peftu.testing import tiny_base, tiny_prompt, tiny_texts
+from peftu.testing import load_tiny, tiny_base, tiny_prompt, tiny_texts
 from peftu.train import Examples, Unit, train
 
 torch.set_num_threads(1)
@@ -202,13 +202,8 @@ Loader = Callable[..., FrozenBase]
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(name: str, **_: Any) -> FrozenBase:
-        base = tiny_base(name)
-        base.name = name
-        return base
-
-    monkeypatch.setattr(cells, "load_base", load)
-    monkeypatch.setattr(stored, "load_base", load)
+    monkeypatch.setattr(cells, "load_base", load_tiny)
+    monkeypatch.setattr(stored, "load_base", load_tiny)
 
 
 @pytest.mark.usefixtures("tiny")

@@ -9,7 +9,6 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
-from peftu.base.model import FrozenBase
 from peftu.config import MethodSpec, RunSpec, SplitSpec
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
@@ -19,7 +18,7 @@ from peftu.execute import tune as module
 from peftu.execute.cells import Cell
 from peftu.execute.tune import tune, validation_loss
 from peftu.preset import load_preset
-from peftu.testing import tiny_base
+from peftu.testing import load_tiny
 
 torch.set_num_threads(1)
 
@@ -28,12 +27,7 @@ torch.set_num_threads(1)
 def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Settings of every trial that was really made, on a synthetic task and a tiny base."""
 
-    def load(name: str, **_: Any) -> FrozenBase:
-        base = tiny_base("llama")
-        base.name = name
-        return base
-
-    monkeypatch.setattr(cells, "load_base", load)
+    monkeypatch.setattr(cells, "load_base", load_tiny)
     monkeypatch.setattr(module, "load_task", lambda *_: synthetic_table(users=3, items=20))
     real, seen = module._Search._make, []
 

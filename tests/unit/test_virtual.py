@@ -10,10 +10,8 @@ import torch
 from peft.tuners.p_tuning import PromptEncoder as PeftEncoder
 from peft.tuners.p_tuning import PromptEncoderConfig
 from torch import Tensor
-from transformers import T5Config, T5ForConditionalGeneration
 
 from peftu.bank import Bound, Layout, derived_seed
-from peftu.base.families.encoder_decoder import EncoderDecoder
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.base.sites import Site
@@ -26,7 +24,7 @@ from peftu.methods.method import methods
 from peftu.methods.p_tuning import PTuning
 from peftu.methods.prefix_tuning import PrefixTuning
 from peftu.methods.prompt_tuning import PromptTuning
-from peftu.testing import FAMILIES, tiny_base, tiny_prompt, tiny_texts, tiny_tokenizer, tiny_units
+from peftu.testing import FAMILIES, flan_t5_base, tiny_base, tiny_prompt, tiny_texts, tiny_units
 from peftu.train import Trained, Unit, train
 
 torch.set_num_threads(1)
@@ -270,30 +268,11 @@ def test_the_encoders_are_peft_s(encoder: Any) -> None:
 # --- counts ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def flan_t5_base() -> EncoderDecoder:
-    """Flan-T5-base as its configuration has it, without memory for its weights."""
-    config = T5Config(
-        d_model=768,
-        d_ff=2048,
-        num_layers=12,
-        num_heads=12,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-        decoder_start_token_id=0,
-    )
-    with torch.device("meta"):
-        model = T5ForConditionalGeneration(config)
-    return EncoderDecoder(model, tiny_tokenizer(closing=True))
-
-
 @pytest.mark.parametrize("span", ["all", "answer"])
 @pytest.mark.parametrize(
     ("name", "stored", "learned"),
     [("prompt-tuning", 15_360, 15_360), ("prefix-tuning", 368_640, 368_640), ("p-tuning", 15_360, 1_593_344)],
 )
-def test_counts_on_flan_t5_base_are_the_paper_s(
-    flan_t5_base: EncoderDecoder, name: str, stored: int, learned: int, span: Any
-) -> None:
-    layout = Layout(methods.get(name)(), flan_t5_base.sites(Region(12, span), 2))
+def test_counts_on_flan_t5_base_are_the_paper_s(name: str, stored: int, learned: int, span: Any) -> None:
+    layout = Layout(methods.get(name)(), flan_t5_base().sites(Region(12, span), 2))
     assert (layout.parameters, layout.teacher.parameters) == (stored, learned)

@@ -124,3 +124,28 @@ def tiny_base(family: str, seed: int = 0, layers: int = 3, dtype: torch.dtype = 
     """Returns the frozen base around ``tiny_model``."""
     model, tokenizer = tiny_model(family, seed, layers)
     return wrap(model.to(dtype), tokenizer, f"tiny-{family}")
+
+
+def load_tiny(name: str, **_: Any) -> FrozenBase:
+    """Returns the tiny base of the family of that name, called so too: stands in for ``load_base`` in tests of runs."""
+    base = tiny_base(name)
+    base.name = name
+    return base
+
+
+def flan_t5_base() -> FrozenBase:
+    """Returns a base laid out like Flan-T5-base, without memory for its weights: for counting parameters."""
+    config = T5Config(
+        vocab_size=32128,
+        d_model=768,
+        d_kv=64,
+        d_ff=2048,
+        num_layers=12,
+        num_heads=12,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+        decoder_start_token_id=0,
+    )
+    with torch.device("meta"):
+        model = T5ForConditionalGeneration(config)
+    return wrap(model, tiny_tokenizer(closing=True), "flan-t5-base")
