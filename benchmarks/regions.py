@@ -35,6 +35,11 @@ USERS, TRAIN, OTHERS, EPOCHS, SEED = 10, 64, 96, 4, 0
 REGIONS = {
     f"depth={depth or 'full'},span={span}": RegionSpec(depth=depth, span=span)
     for span, depth in (
+        ("last", 2),
+        ("last", 4),
+        ("last", 6),
+        ("last", 12),
+        ("last", None),
         ("answer", 2),
         ("answer", 6),
         ("answer", 12),

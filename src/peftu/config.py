@@ -33,10 +33,10 @@ def _depth(value: Any) -> Any:
 
 
 class RegionSpec(Spec):
-    """Where a personal module may act: the top ``depth`` layers, on all positions or on the answer only."""
+    """Where a personal module may act: the top ``depth`` layers, on all positions or from the end of the text on."""
 
     depth: Annotated[int | None, BeforeValidator(_depth)] = Field(None, ge=1, description="None: every layer.")
-    span: Literal["all", "answer"] = "all"
+    span: Literal["all", "answer", "last"] = "all"
 
     @classmethod
     def parse(cls, text: str) -> "RegionSpec":

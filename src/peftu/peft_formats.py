@@ -33,7 +33,7 @@ class Made:
         method: with its knobs.
         base: the base it acts on.
         region: where it acts.
-        invocation: a decoder's tokens between text and answer.
+        invocation: a decoder's tokens between text and answer that lie in the region.
     """
 
     method: Any
@@ -44,7 +44,7 @@ class Made:
     @property
     def answer_only(self) -> bool:
         """Returns whether it acts on some positions of a sequence only."""
-        return self.region.span == "answer" and self.base.family.kind == "decoder"
+        return self.region.answering and self.base.family.kind == "decoder"
 
     def everywhere(self, what: str) -> None:
         """Checks that it acts on all positions of all layers.
@@ -52,7 +52,7 @@ class Made:
         Raises:
             PeftuError: it does not, and peft's modules of this kind do.
         """
-        if self.region.span == "answer" or self.region.depth < self.base.family.layers:
+        if self.region.answering or self.region.depth < self.base.family.layers:
             raise PeftuError(f"peft's {what} acts in every layer on all positions — train it with span=all")
 
 
@@ -156,9 +156,13 @@ class LoraFormat(Format):
             raise PeftuError(f"{folder}: lora_alpha is {alpha!r}, not a number, in its config — export it again")
         if config.get("alpha_pattern"):
             raise PeftuError(f"{folder}: has an alpha_pattern, and modules here have one alpha — merge it into B")
-        if made.answer_only != bool(config.get("alora_invocation_tokens")):
+        begins = list(config.get("alora_invocation_tokens") or ())
+        if made.answer_only != bool(begins):
             ours, theirs = ("the answer only", "all positions")[:: 1 if made.answer_only else -1]
             raise PeftuError(f"{folder}: acts on {theirs}, this run's modules on {ours} — choose another run")
+        if begins and begins != list(made.invocation):
+            ours = f"this run's modules from {list(made.invocation)}"
+            raise PeftuError(f"{folder}: acts from the tokens {begins} on, {ours} — choose another run")
         scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
         factor = {"A": 1.0, "B": scale / made.method.scale}
         return {column: factor[column.name] * found.take(self._name(column), column.shape) for column in columns}

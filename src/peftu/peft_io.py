@@ -45,7 +45,7 @@ def export_module(
         layout: of the module.
         row: [width] its numbers.
         about: what ``peftu.json`` should say of it (method, knobs, prompt, labels); no user key belongs there.
-        invocation: a decoder's tokens between text and answer.
+        invocation: a decoder's tokens between text and answer that lie in the region.
 
     Raises:
         PeftuError: peft has no such module, or none in this region.
@@ -83,14 +83,23 @@ def export_module(
     return folder
 
 
-def import_module(folder: Path, base: FrozenBase, region: Region, layout: Layout) -> Tensor:
+def import_module(
+    folder: Path, base: FrozenBase, region: Region, layout: Layout, invocation: Sequence[int] = ()
+) -> Tensor:
     """Returns [width] a module read from a folder that peft or peftu wrote; nothing is unpickled.
+
+    Args:
+        folder: with the config and the tensors.
+        base: the base that it is to act on.
+        region: where modules of this layout act.
+        layout: of the module.
+        invocation: a decoder's tokens between text and answer that lie in the region.
 
     Raises:
         PeftuError: no such folder, another base, another kind of module, or a tensor that is missing, unknown or of
             another shape; the message names it.
     """
-    made, form = Made(layout.method, base, region), format_of(layout.method)
+    made, form = Made(layout.method, base, region, invocation), format_of(layout.method)
     form.fits(made)
     config = _json(folder / CONFIG, "an adapter folder of peft holds one")
     _same_base(folder, config, base)

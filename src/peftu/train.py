@@ -391,7 +391,7 @@ def adamw(
     """Moves each row of weights [g, w] by one step of AdamW, each with its own clipping, learning rate and count.
 
     Args:
-        weights: changed in place, and ``grad`` and the first two ``moments`` with it.
+        weights: changed in place, and the first two ``moments`` with it; ``grad`` is used up.
         grad: [g, w].
         moments: first and second [g, w], and the number of steps with this one [g, 1].
         lr: [g, 1].
@@ -404,9 +404,12 @@ def adamw(
     grad *= (clip / (norm + 1e-6)).clamp(max=1.0)
     first.lerp_(grad, 1 - BETA1)
     second.mul_(BETA2).addcmul_(grad, grad, value=1 - BETA2)
-    move = first / (1 - BETA1**count)
-    move /= (second / (1 - BETA2**count)).sqrt_().add_(EPSILON)
-    weights.sub_(move.add_(away, alpha=decay).mul_(lr))
+    # Nothing as large as the weights is made anew: fresh memory costs a processor more than the arithmetic.
+    root = (1 - BETA2**count).sqrt()
+    weights.addcmul_(away, lr * decay, value=-1)
+    move = torch.sqrt(second, out=grad).add_(EPSILON * root)
+    torch.div(first, move, out=move)
+    weights.addcmul_(move, lr * root / (1 - BETA1**count), value=-1)
 
 
 def column(values: npt.NDArray[np.floating], like: Tensor) -> Tensor:

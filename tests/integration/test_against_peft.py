@@ -145,7 +145,7 @@ def test_zero_shot_scores_are_the_hub_model_s_own(family: str, words: tuple[str,
     base, prompt, texts = tiny_base(family), tiny_prompt(words, max_tokens=24, exclusive=exclusive), tiny_texts(6)
     judge = Oracle(*hub(family))
     expected = torch.stack([judge.scores(prompt, text) for text in texts])
-    specs = [RegionSpec(), RegionSpec(depth=1)] + [RegionSpec(span="answer")] * (family != "bert")
+    specs = [RegionSpec(), RegionSpec(depth=1)] + [RegionSpec(span=s) for s in ("answer", "last") if family != "bert"]
     for spec in specs:
         context = base.prefill(prompt, texts, base.region(spec))
         assert close(base.readout(context, torch.arange(len(texts))), expected)
@@ -187,16 +187,17 @@ def test_gradients_are_peft_s(family: str) -> None:
         assert alike(ours, theirs), key
 
 
-@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize(("depth", "span"), [(1, "answer"), (3, "answer"), (2, "last")])
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_an_answer_span_changes_the_answer_positions_only(family: str, depth: int) -> None:
-    spec = RegionSpec(depth=depth, span="answer")
+def test_an_answer_span_changes_the_answer_positions_only(family: str, depth: int, span: Any) -> None:
+    spec = RegionSpec(depth=depth, span=span)
     pair = Pair(tiny_base(family), spec, Lora(rank=4, targets=EVERYWHERE), tiny_prompt(WORDS), tiny_texts(5))
     model, tokenizer = hub(family)
     judge, expected, length = Oracle(model, tokenizer), [], 0
     with pair.only_after(model, lambda: length):
         for text in pair.texts:
-            length = len(judge.prompt_ids(pair.prompt, text)[0])
+            before, tail = judge.prompt_ids(pair.prompt, text)
+            length = len(before) + (len(tail) - 1 if span == "last" else 0)
             expected.append(judge.scores(pair.prompt, text))
     assert close(pair.scores(), torch.stack(expected))
     weighed(torch.stack(expected)).backward()

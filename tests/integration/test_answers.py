@@ -27,6 +27,7 @@ SPECS = [
     RegionSpec(depth=2),
     RegionSpec(span="answer"),
     RegionSpec(depth=1, span="answer"),
+    RegionSpec(depth=2, span="last"),
 ]
 PROMPT = Prompt("What do you say?", (), 24, answer_tokens=9)
 TEXTS = tiny_texts(5)

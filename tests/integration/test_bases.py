@@ -77,7 +77,7 @@ def pair(make: Callable[[], Any], name: str) -> tuple[Any, FrozenBase]:
 
 def spans(base: FrozenBase) -> list[RegionSpec]:
     both = [RegionSpec(), RegionSpec(depth=1)]
-    return both + [RegionSpec(depth=1, span="answer")] * (base.family.kind != "encoder")
+    return both + [RegionSpec(depth=1, span=span) for span in ("answer", "last") if base.family.kind != "encoder"]
 
 
 @pytest.mark.parametrize("name", KNOWN)

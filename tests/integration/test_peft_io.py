@@ -19,6 +19,7 @@ from peftu.bank import Bound, Layout
 from peftu.base.cards import bases, weights_at_hand
 from peftu.base.model import FrozenBase, load_base
 from peftu.base.prompt import Prompt
+from peftu.base.reading import invocation
 from peftu.base.region import Region
 from peftu.config import RegionSpec
 from peftu.data.problem import Text
@@ -54,8 +55,12 @@ class Case:
         self.row[self.layout.switches] = 1
 
     def exported(self, folder: Path) -> Path:
-        tail = self.base.family.frame(self.prompt)[1] if self.base.family.kind == "decoder" else ()  # type: ignore[attr-defined]
+        tail = invocation(self.base, self.prompt, self.region)
         return export_module(folder, self.base, self.region, self.layout, self.row, {"method": "any"}, tail)
+
+    def read(self, folder: Path) -> Tensor:
+        tail = invocation(self.base, self.prompt, self.region)
+        return import_module(folder, self.base, self.region, self.layout, tail)
 
     @torch.no_grad()
     def scores(self) -> Tensor:
@@ -90,7 +95,7 @@ def close(ours: Tensor, theirs: Tensor) -> bool:
 
 LORA = Lora(rank=4)
 WIDE = Lora(rank=2, alpha=6, rslora=True, targets=EVERYWHERE)
-ANSWER = [{"depth": depth, "span": "answer"} for depth in (None, 1)]
+ANSWER = [{"depth": None, "span": "answer"}, {"depth": 1, "span": "answer"}, {"depth": 2, "span": "last"}]
 CASES: list[tuple[str, Any, dict[str, Any]]] = [
     *product(FAMILIES, (LORA, WIDE, Ia3()), ({}, {"depth": 2})),
     *product(("llama", "gpt2", "t5"), (LORA, WIDE), ANSWER),
@@ -105,7 +110,7 @@ def test_peft_scores_what_we_score(family: str, method: Any, region: dict[str, A
     folder = case.exported(tmp_path / "module")
     labels = hub(family)[0] if family == "bert" else None
     assert close(case.scores(), case.theirs(folder, *hub(family), labels))
-    assert torch.allclose(import_module(folder, case.base, case.region, case.layout), case.row, atol=1e-6)
+    assert torch.allclose(case.read(folder), case.row, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +123,8 @@ def smollm2() -> FrozenBase:
 @pytest.mark.weights
 @pytest.mark.parametrize(
     ("method", "region"),
-    [(LORA, {}), (LORA, {"depth": 6, "span": "answer"}), (Ia3(), {})],
-    ids=["lora", "alora", "ia3"],
+    [(LORA, {}), (LORA, {"depth": 6, "span": "answer"}), (LORA, {"depth": 6, "span": "last"}), (Ia3(), {})],
+    ids=["lora", "alora", "alora-last", "ia3"],
 )
 def test_smollm2_in_peft(smollm2: FrozenBase, method: Any, region: dict[str, Any], tmp_path: Path) -> None:
     prompt = Prompt("Is this post hateful? Answer yes or no.", ("no", "yes"))
@@ -139,7 +144,9 @@ def test_names_are_the_short_ones_where_they_can_be(tmp_path: Path) -> None:
     assert config()["target_modules"] == ["down_proj", "o_proj", "q_proj", "v_proj"]
     assert "layers_to_transform" not in config()
     assert config(depth=2)["layers_to_transform"] == [1, 2]
-    assert config(span="answer")["alora_invocation_tokens"]
+    answer, last = (config(span=span)["alora_invocation_tokens"] for span in ("answer", "last"))
+    assert len(answer) > 1
+    assert last == answer[-1:]
     assert config()["base_model_name_or_path"] == "tiny-llama"
 
 
@@ -153,7 +160,7 @@ def test_a_folder_of_peft_s_own_is_read(tmp_path: Path) -> None:
     wrapped = peft.get_peft_model(model, config).eval()
     wrapped.peft_config["default"].base_model_name_or_path = "tiny-llama"
     wrapped.save_pretrained(str(tmp_path), save_embedding_layers=False)
-    case.row = import_module(tmp_path, case.base, case.region, case.layout)
+    case.row = case.read(tmp_path)
     judge = Oracle(wrapped, tokenizer)
     with torch.no_grad():
         assert close(case.scores(), torch.stack([judge.scores(case.prompt, text) for text in case.texts]))
@@ -210,7 +217,7 @@ def test_a_wrong_folder_is_one_line(spoil: Callable[[Path], None], said: str, tm
     folder = case.exported(tmp_path)
     spoil(folder)
     with pytest.raises(PeftuError, match=said) as caught:
-        import_module(folder, case.base, case.region, case.layout)
+        case.read(folder)
     assert "\n" not in str(caught.value)
 
 
@@ -226,7 +233,13 @@ def test_a_wrong_folder_is_one_line(spoil: Callable[[Path], None], said: str, tm
 def test_a_module_for_all_positions_is_not_read_for_the_answer_alone(method: Any, said: str, tmp_path: Path) -> None:
     folder, narrow = tiny("llama", method).exported(tmp_path), tiny("llama", method, span="answer")
     with pytest.raises(PeftuError, match=said):
-        import_module(folder, narrow.base, narrow.region, narrow.layout)
+        narrow.read(folder)
+
+
+def test_a_module_that_acts_from_other_tokens_on_is_not_read(tmp_path: Path) -> None:
+    folder, narrow = tiny("llama", LORA, span="answer").exported(tmp_path), tiny("llama", LORA, span="last")
+    with pytest.raises(PeftuError, match=r"acts from the tokens \[.*\] on, this run's modules from \["):
+        narrow.read(folder)
 
 
 @pytest.mark.parametrize(

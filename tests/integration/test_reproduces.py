@@ -1,4 +1,4 @@
-"""A board that was measured elsewhere comes out here, number for number."""
+"""A board that was measured elsewhere comes out here: counts to the number, fits within what processors round."""
 
 import json
 from pathlib import Path
@@ -25,4 +25,6 @@ def test_the_committed_tweeteval_board_is_reproduced(tmp_path: Path) -> None:
     committed = {(row["method"], row["base"]): row["seeds"] for row in board["methods"]}
     spec = RunSpec(task="tweeteval", methods=tuple(MethodSpec.parse(method) for method in METHODS), seeds=SEEDS)
     for row in run(spec, tmp_path / "run", RAW).methods:
-        assert list(row.seeds) == committed[row.method, row.base][: len(SEEDS)]
+        # Sentence vectors are rounded otherwise on another kind of processor: two of a seed's 400 answers may turn.
+        turned = 2 / 400 if row.base else 0.0
+        assert list(row.seeds) == pytest.approx(committed[row.method, row.base][: len(SEEDS)], abs=turned + 1e-12)

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is d
 
 WRITERS = ("llama", "gpt2", "t5")
 SPECS = [RegionSpec(), RegionSpec(depth=2), RegionSpec(span="answer"), RegionSpec(depth=1, span="answer")]
+SPECS += [RegionSpec(span="last")]
 PROMPT = Prompt("What do you say?", (), 24, answer_tokens=12)
 TEXTS = tiny_texts(4)
 USERS = 3
@@ -104,7 +105,7 @@ def test_together_as_one_at_a_time(family: str, spec: RegionSpec, temperature: f
         alone = generate(base, PROMPT, [text], region, layout, rows, units[[place]], seeds=seeds[place:][:1], **how)
         assert alone == [together[place]]
     assert together != generate(base, PROMPT, texts, region, seeds=seeds, **how)
-    if spec.span == "answer":
+    if region.answering:
         fresh = layout.fresh(["somebody"], 0)
         same = generate(base, PROMPT, texts, region, layout, fresh, None, seeds=seeds, **how)
         assert same == generate(base, PROMPT, texts, region, seeds=seeds, **how)

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 import torch
 
-from peftu.base.model import FrozenBase
 from peftu.cli.spec import method_list
 from peftu.config import MethodSpec, RegionSpec, RunSpec, SplitSpec
 from peftu.data.problem import Problem
@@ -18,7 +17,7 @@ from peftu.execute.cells import Workshop
 from peftu.execute.estimate import Estimate, estimate, layer_flops, matmul_rate
 from peftu.execute.plan import plan
 from peftu.execute.progress import Silent
-from peftu.testing import FAMILIES, tiny_base
+from peftu.testing import FAMILIES, load_tiny, tiny_base
 
 torch.set_num_threads(1)
 
@@ -27,12 +26,7 @@ TABLE = synthetic_table(users=4, items=20)
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(name: str, **_: Any) -> FrozenBase:
-        base = tiny_base(name)
-        base.name = name
-        return base
-
-    monkeypatch.setattr(cells, "load_base", load)
+    monkeypatch.setattr(cells, "load_base", load_tiny)
     monkeypatch.setattr(estimating, "matmul_rate", lambda _: 1e9)
 
 
@@ -83,7 +77,8 @@ def test_seconds_grow_with_the_work() -> None:
     ]
     assert all(one.seconds > plain for one in dearer)
     assert guess("lora", users=2).seconds < plain
-    assert guess("lora", region=RegionSpec(depth=1, span="answer")).seconds < plain
+    assert guess("lora", region=RegionSpec(depth=1, span="last")).seconds < plain
+    assert guess("lora", region=RegionSpec(span="answer")).seconds > plain
 
 
 @pytest.mark.parametrize("span", ["all", "answer"])

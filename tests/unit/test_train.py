@@ -56,6 +56,14 @@ def bench(
     return Bench(base, context, Layout(method or Lora(rank=2), base.sites(resolved, labels)), labels)
 
 
+def steady(family: str) -> Bench:
+    """A bench none of whose gradients is zero but for rounding, which Adam would take whole steps along.
+
+    A T5 decoder that has read one token looks at that token alone, whatever its query is: queries are left as they are.
+    """
+    return bench(family, method=Lora(rank=2, targets=("v", "o", "down")) if family == "t5" else None)
+
+
 @pytest.fixture(scope="module")
 def shallow() -> Bench:
     return bench(region=RegionSpec(depth=1, span="answer"))
@@ -121,7 +129,7 @@ def by_the_book(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_cohort_is_adamw_with_clipping_and_a_schedule_for_each_user(family: str) -> None:
-    one = bench(family)
+    one = steady(family)
     units = one.units(9, 4, 1)
     trained = one.train(units)
     for row, log, unit in zip(trained.rows, trained.logs, units, strict=True):
@@ -200,7 +208,7 @@ def test_a_module_does_not_depend_on_the_cohort(shallow: Bench, sizes: list[int]
 
 @pytest.mark.parametrize("family", ["gpt2", "bert", "t5"])
 def test_nor_on_how_many_fit_in_memory_at_once(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = bench(family)
+    one = steady(family)
     units = one.units(9, 2, 5, 7, 1)
     together = one.train(units)
     monkeypatch.setattr(training, "cohort_size", lambda *_: 2)
@@ -320,7 +328,7 @@ def test_half_precision_bases_train_float32_modules() -> None:
 
 def four_steps(family: str, method: Lora) -> list[float]:
     """Returns the mean training loss of a cohort of two in each of its first four steps."""
-    one = bench(family, method=method)
+    one = bench(family, None if family == "bert" else RegionSpec(span="answer"), method)
     seen: list[float] = []
     plain = training.row_loss
 

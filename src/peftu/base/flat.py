@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from peftu.base.packed import Ragged, gather_once
+from peftu.base.packed import Ragged, gather_once, spread_heads
 
 ROWS_A_BUCKET = 16  # each bucket has products of its own; not tuned
 MOST_BUCKETS = 8
@@ -170,8 +170,8 @@ class Flat:
     def _plan(self, heads: int, kinds: int) -> _Plan:
         """Returns the gathers for a layer with so many heads, of which so many have keys of their own."""
         if (heads, kinds) not in self._plans:
-            query = torch.cat([_spread_heads(piece.place, heads) for piece in self._pieces])
-            key = torch.cat([_spread_heads(piece.seen, kinds) for piece in self._pieces])
+            query = torch.cat([spread_heads(piece.place, heads) for piece in self._pieces])
+            key = torch.cat([spread_heads(piece.seen, kinds) for piece in self._pieces])
             # [r, n, l] and [r, k, h + l]: which of them are the one place where a token stands for itself
             grids = [piece.real[:, None].expand(-1, heads, -1).flatten() for piece in self._pieces]
             own = [
@@ -189,7 +189,7 @@ class Flat:
                 shared = torch.cat(places)[self._order].view(len(self._heads), -1, kinds * self.head)
             self._plans[heads, kinds] = _Plan(
                 query, _inverse(query, real), (~real).nonzero().squeeze(1), key, _inverse(key, torch.cat(own)), shared,
-                _spread_heads(self._heads, kinds).view(len(self._heads), -1),
+                spread_heads(self._heads, kinds).view(len(self._heads), -1),
             )  # fmt: skip
         return self._plans[heads, kinds]
 
@@ -213,11 +213,6 @@ class Flat:
 def _by_head(x: Tensor) -> Tensor:
     """Returns [tokens × n, w] from [1, n, tokens, w]: a view of what a layer makes."""
     return x[0].transpose(0, 1).reshape(-1, x.shape[-1])
-
-
-def _spread_heads(place: Tensor, heads: int) -> Tensor:
-    """Returns [r × n × l] places among tokens × heads, from places [r, l] of tokens."""
-    return (place[:, None] * heads + torch.arange(heads, device=place.device)[:, None]).flatten()
 
 
 def _inverse(index: Tensor, once: Tensor) -> Tensor:

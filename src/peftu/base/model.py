@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -33,8 +34,8 @@ from peftu.errors import PeftuError
 
 _log = logging.getLogger(__name__)
 
-DEFAULT_REGIONS = {  # measured: docs/results.md
-    "decoder": RegionSpec(depth=6, span="answer"),
+DEFAULT_REGIONS = {  # measured: docs/performance.md
+    "decoder": RegionSpec(depth=6, span="last"),
     "encoder": RegionSpec(depth=2, span="all"),
     "encoder_decoder": RegionSpec(depth=None, span="answer"),
 }
@@ -75,7 +76,10 @@ class FrozenBase:
 
     def region(self, spec: RegionSpec | None) -> Region:
         """Returns the region asked for, or the default one, resolved against this model."""
-        return Region.resolve(spec or self.default_region, self.family.layers)
+        region = Region.resolve(spec or self.default_region, self.family.layers)
+        if region.span == "last" and self.family.kind == "encoder_decoder":  # its decoder reads no marker
+            region = replace(region, span="answer")
+        return region
 
     @cached_property
     def fingerprint(self) -> str:

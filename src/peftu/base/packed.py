@@ -74,6 +74,11 @@ def gather_once(x: Tensor, index: Tensor, back: Tensor, void: Tensor | None = No
     return cast(Tensor, _Gather.apply(x, index, back, void))  # type: ignore[no-untyped-call]
 
 
+def spread_heads(place: Tensor, heads: int) -> Tensor:
+    """Returns [r × n × l] places among tokens × heads, from places [r, l] of tokens."""
+    return (place[:, None] * heads + torch.arange(heads, device=place.device)[:, None]).flatten()
+
+
 class Ragged:
     """Segments of different lengths lying end to end, and their padded grid [segments, longest].
 

@@ -1,4 +1,4 @@
-"""How long a prompt a base can read, and texts cut to length."""
+"""How long a prompt a base can read, texts cut to length, and which tokens of a prompt lie in a region."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -8,6 +8,7 @@ from peftu.base.families.encoder_decoder import EncoderDecoder
 from peftu.base.families.family import context_limit, token_lists
 from peftu.base.model import FrozenBase
 from peftu.base.prompt import Prompt
+from peftu.base.region import Region
 from peftu.errors import PeftuError
 
 
@@ -34,6 +35,14 @@ def prompt_tokens(base: FrozenBase, prompt: Prompt) -> int:
         return len(head) + prompt.max_tokens + len(tail) + max(map(len, words), default=prompt.answer_tokens)
     tokenizer = cast(Any, base.family).tokenizer
     return len(tokenizer(prompt.lead)["input_ids"]) + prompt.max_tokens
+
+
+def invocation(base: FrozenBase, prompt: Prompt, region: Region) -> list[int]:
+    """Returns a decoder's tokens between text and answer that lie in a region; of another family: none."""
+    if not isinstance(base.family, Decoder):
+        return []
+    _, tail, _ = base.family.frame(prompt)
+    return base.family.parted(tail, region)[1]
 
 
 def clipped(base: FrozenBase, texts: Sequence[str], max_tokens: int) -> list[str]:

@@ -70,7 +70,8 @@ def estimate(jobs: Sequence[Job], workshop: Workshop, problems: Mapping[int, Pro
         seconds += read * (words * layer * base.family.layers + logits) / rate
         if not is_module(job.method):
             continue
-        span = FRAME_TOKENS / 2 if region.span == "answer" else text_tokens / max(1, len(workshop.texts))
+        text = text_tokens / max(1, len(workshop.texts))
+        span = {"all": text, "answer": FRAME_TOKENS / 2, "last": 1.0}[region.span]
         span += words + workshop.layout(job).added_tokens
         work = span * region.depth * layer + logits
         for seed, problem in problems.items():

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from peftu.base.reading import invocation
 from peftu.errors import PeftuError
+from peftu.execute.cells import BYTES_PER_NUMBER
 from peftu.execute.stored import opened, opened_store
 from peftu.peft_io import export_module, import_module
 from peftu.store import EVERYONE
@@ -23,7 +25,7 @@ def listed(run: Path) -> list[dict[str, Any]]:
                 "base": kind.base,
                 "modules": (modules := len(store.keys(kind))),
                 "parameters": kind.width,
-                "bytes": 4 * kind.width * modules,
+                "bytes": BYTES_PER_NUMBER * kind.width * modules,
             }
             for kind in store.collections()
         ]
@@ -63,12 +65,12 @@ def exported(run: Path, user: str, out: Path, method: str | None = None, seed: i
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PeftuError(f"{out}: is not empty — pass a new or empty folder")
     with opened(run, method, seed) as stored:
-        row, base = stored.rows(user)[0], stored.base
-    frame = getattr(base.family, "frame", None)
+        row, base, layout = stored.rows(user)[0], stored.base, stored.layout
+    tail = invocation(base, stored.prompt, stored.region)
     about = {key: stored.made[key] for key in ("method", "knobs", "prompt", "labels")}
-    export_module(out, base, stored.region, stored.layout, row, about, frame(stored.prompt)[1] if frame else ())
-    everywhere = stored.region.span == "all" or frame is None  # activated on the answer: only peft itself knows that
-    loads = stored.layout.method.card.loads if everywhere else ("peft",)
+    export_module(out, base, stored.region, layout, row, about, tail)
+    everywhere = stored.region.span == "all" or not tail  # activated on the answer: only peft itself knows that
+    loads = layout.method.card.loads if everywhere else ("peft",)
     return {"folder": str(out), "method": stored.collection.label, "loads": list(loads)}
 
 
@@ -82,7 +84,8 @@ def imported(run: Path, folder: Path, user: str, method: str | None = None, seed
     with opened(run, method, seed) as stored:
         if stored.shared:
             raise PeftuError(f"{run}: {stored.collection.label} is one module for everyone — choose with --method")
-        row = import_module(folder, stored.base, stored.region, stored.layout)
+        begins = invocation(stored.base, stored.prompt, stored.region)
+        row = import_module(folder, stored.base, stored.region, stored.layout, begins)
         stored.store.add(stored.collection, [user], row[None], [0])
     return {"method": stored.collection.label, "seed": stored.collection.seed, "parameters": len(row)}
 

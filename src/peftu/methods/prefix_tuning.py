@@ -34,6 +34,7 @@ class PrefixTuning(Module):
         loads=("peft",),
     )
     train_defaults: ClassVar[dict[str, Any]] = {"lr": 3e-2, "epochs": 8}
+    search: ClassVar[dict[str, tuple[Any, ...]]] = {"tokens": (1, 2, 5, 10, 20)}
 
     tokens: int = Field(20, ge=1, description="Virtual tokens.")
     init: Literal["text", "random"] = Field(

@@ -33,6 +33,7 @@ class PromptTuning(Module):
         loads=("peft",),
     )
     train_defaults: ClassVar[dict[str, Any]] = {"lr": 3e-2, "epochs": 8}
+    search: ClassVar[dict[str, tuple[Any, ...]]] = {"tokens": (1, 2, 5, 10, 20)}
 
     tokens: int = Field(20, ge=1, description="Virtual tokens.")
     init: Literal["text", "random"] = Field("text", description="Start as the prompt's own last tokens, or at random.")

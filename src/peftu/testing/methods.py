@@ -31,6 +31,8 @@ def regions_of(base: FrozenBase) -> list[RegionSpec]:
     spans = [RegionSpec(), RegionSpec(depth=2)]
     if base.family.kind != "encoder":
         spans += [RegionSpec(span="answer"), RegionSpec(depth=1, span="answer")]
+    if base.family.kind == "decoder":
+        spans += [RegionSpec(span="last")]
     return spans
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from peftu.base.attention import Attend, KeysMade, KeysValues, Memory, causal_mask, only_keys
+from peftu.base.attention import Attend, Earlier, KeysMade, KeysValues, Memory, causal_mask, only_keys
 from peftu.base.families.family import (
     Context,
     Progress,
@@ -98,6 +98,10 @@ class Decoder:
                 turns = [*turns, {"role": "assistant", "content": answers[number]}]
         return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
+    def parted(self, tail: list[int], region: Region) -> tuple[list[int], list[int]]:
+        """Returns the tail's tokens that are read with the text, outside the region, and those inside it."""
+        return (tail[:-1], tail[-1:]) if region.span == "last" else ([], tail)
+
     # --- running ------------------------------------------------------------------------------------------------
 
     def embed_tokens(self, ids: Tensor, positions: Tensor) -> Tensor:
@@ -167,6 +171,8 @@ class Decoder:
         head_ids, tail_ids, word_ids = self.frame(prompt)
         nodes = label_trie(word_ids, self.tokenizer.eos_token_id)
         bodies, cut = token_lists(self.tokenizer, [prompt.body(text) for text in texts], prompt.max_tokens)
+        close, tail_ids = self.parted(tail_ids, region)
+        bodies = [body + close for body in bodies]
         longest = max(map(len, bodies)) + max(len(tail_ids) + len(node.prefix) for node in nodes)
         longest += len(head_ids)
         check_reach(cast(Any, self.model).config, longest)
@@ -196,14 +202,14 @@ class Decoder:
         """Runs text + tail of every item once and adds what the region needs to ``state``; returns tokens run."""
         floor, head, tokens = region.floor(self.layers), state["head"], 0
         at_floor: list[Tensor] = [torch.empty(0)] * len(bodies)
-        layers = range(floor, self.layers) if region.span == "answer" and first else range(0)
+        layers = range(floor, self.layers) if region.answering and first else range(0)
         kept: dict[int, list[KeysValues]] = {n: [(torch.empty(0), torch.empty(0))] * len(bodies) for n in layers}
         for batch in length_batches([len(body) + len(tail) for body in bodies], PREFILL_TOKENS):
             ids, _ = padded([bodies[i] + tail for i in batch], tail[-1], self.device)
             tokens += sum(len(bodies[i]) + len(tail) for i in batch)
             positions = head + torch.arange(ids.shape[1], device=self.device)[None].expand_as(ids)
             mask = _after(causal_mask(ids.shape[1], self.device), head)
-            memory = Memory(_expanded(state["head_kv"], len(batch)), record=range(floor, self.layers))
+            memory = Memory(lambda layer: [state["head_kv"][layer]], record=range(floor, self.layers))
             h_btd = self.run(self.embed_tokens(ids, positions), positions, range(floor), mask, memory)
             for row, item in enumerate(batch):
                 start = 0 if region.span == "all" else len(bodies[item])
@@ -250,18 +256,16 @@ class Decoder:
         own = causal_mask(span, rows.device).expand(len(rows), -1, -1, -1)
         text = real[:, None, None, :].expand(-1, -1, span, -1)
         mask = torch.cat([_ones(own, state["head"]), text, own], -1)
-        head_kv = _expanded(state["head_kv"], len(rows))
 
-        def before(layer: int) -> KeysValues:
-            pairs = zip(head_kv(layer), state["kv"][layer], strict=True)
-            keys, values = (torch.cat([head, text[places].transpose(1, 2)], 2) for head, text in pairs)
-            return keys, values
+        earlier = Earlier(state["head_kv"], state["kv"], places)
 
         def last(x: Tensor) -> Tensor:
             return x[:, -1] if virtual is None else virtual.last(x)
 
-        h_bsd = self.run(h_bsd, positions, range(floor, top), mask, Memory(before), prefixes=prefixes)
-        memory = Memory(before, own=self._top_keys(h_bsd, positions))
+        if span == 1:
+            return self.run(h_bsd, positions, range(floor, self.layers), mask, Memory(earlier), prefixes=prefixes)[:, 0]
+        h_bsd = self.run(h_bsd, positions, range(floor, top), mask, Memory(earlier), prefixes=prefixes)
+        memory = Memory(earlier, own=self._top_keys(h_bsd, positions))
         h_bsd, positions, mask = last(h_bsd)[:, None], last(positions)[:, None], last(mask[:, 0])[:, None, None]
         return self.run(h_bsd, positions, range(top, self.layers), mask, memory, prefixes=prefixes)[:, 0]
 
@@ -346,11 +350,6 @@ class Decoder:
             h_btd = self.norm(self.run(self.embed_tokens(ids, positions), positions, range(self.layers), mask))
             out[batch] = (h_btd.float() * real[..., None]).sum(1) / real.sum(1, keepdim=True)
         return unit(out)
-
-
-def _expanded(kv: dict[int, KeysValues], rows: int) -> Any:
-    """Returns layer -> keys and values, the one row repeated as a view."""
-    return lambda layer: tuple(x.expand(rows, -1, -1, -1) for x in kv[layer])
 
 
 def _ones(mask: Tensor, columns: int) -> Tensor:

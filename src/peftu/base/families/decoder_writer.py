@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from peftu.base.answers import Answer, AnswerTokens
-from peftu.base.attention import KeysValues, Memory, causal_mask
+from peftu.base.attention import Earlier, KeysValues, Memory, causal_mask
 from peftu.base.families.decoder import PREFILL_TOKENS, Decoder
 from peftu.base.families.family import Context, Progress, check_reach, token_lists, virtual_tokens
 from peftu.base.flat import Flat
@@ -105,6 +105,8 @@ class DecoderWriter:
         head_ids, tail_ids, words = decoder.frame(replace(prompt, words=tuple(answer.words for answer in answers)))
         said = AnswerTokens.of(words, decoder.tokenizer.eos_token_id, prompt.answer_tokens)
         bodies, cut = token_lists(decoder.tokenizer, [prompt.body(text) for text in texts], prompt.max_tokens)
+        close, tail_ids = decoder.parted(tail_ids, region)
+        bodies = [body + close for body in bodies]
         own = [tail_ids + tokens[:-1] for tokens in said.lists]
         before = len(head_ids) + max(map(len, bodies))
         check_reach(cast(Any, decoder.model).config, before + max(map(len, own)))
@@ -118,7 +120,7 @@ class DecoderWriter:
         reading = _Reading(decoder, region, head_kv, bodies, own, [answer.text for answer in answers])
         reading.run(progress)
         state["own"] = Packed.of(reading.own_floors)
-        if region.span == "answer":
+        if region.answering:
             state["lengths"] = Packed.of([torch.empty(len(body), 0, device=device) for body in bodies])
             state["kv"] = {
                 layer: (torch.cat([k for k, _ in items]), torch.cat([v for _, v in items]))
@@ -137,7 +139,7 @@ class DecoderWriter:
     def hidden(self, context: Context, rows: Tensor, attachment: Attachment) -> Tensor:
         """Returns [tokens, d] the states after the final norm that predict the answers' tokens, row after row."""
         virtual, prefixes = virtual_tokens(cast(Any, self.decoder.model).config, context, len(rows), attachment)
-        read = self._read_answers if context.region.span == "answer" else self._read_all
+        read = self._read_answers if context.region.answering else self._read_all
         out, lengths = read(context, rows, virtual, prefixes, attachment)
         said = context.state["target"].lengths[rows]
         step = torch.arange(int(lengths.max()), device=rows.device)
@@ -160,19 +162,12 @@ class DecoderWriter:
         texts = state["text"][rows]
         places, _ = state["own"].places(rows)
         text_places, text_real = packed.places(texts)
-
-        def before(layer: int) -> KeysValues:
-            pairs = zip(state["head_kv"][layer], state["kv"][layer], strict=True)
-            keys, values = (
-                torch.cat([head.expand(len(rows), -1, -1, -1), text[text_places].transpose(1, 2)], 2)
-                for head, text in pairs
-            )
-            return keys, values
+        earlier = Earlier(state["head_kv"], state["kv"], text_places)
 
         start, lengths = state["head"] + packed.lengths[texts], state["own"].lengths[rows]
         h_bsd, lengths, positions = self._entered(state["own"].values[places], lengths, start, context, virtual)
         mask = _after_text(h_bsd.shape[1], state["head"], text_real)
-        return self._run_flat(h_bsd, lengths, positions, mask, context, prefixes, attachment, Memory(before)), lengths
+        return self._run_flat(h_bsd, lengths, positions, mask, context, prefixes, attachment, Memory(earlier)), lengths
 
     def _read_all(
         self,
@@ -241,7 +236,8 @@ class DecoderWriter:
         decoder = self.decoder
         head_ids, tail_ids, _ = decoder.frame(prompt)
         bodies, _ = token_lists(decoder.tokenizer, [prompt.body(text) for text in texts], prompt.max_tokens)
-        ids, real = padded([head_ids + body for body in bodies], tail_ids[0], decoder.device)
+        close, tail_ids = decoder.parted(tail_ids, region)
+        ids, real = padded([head_ids + body + close for body in bodies], tail_ids[0], decoder.device)
         none, zero = ids.new_zeros(len(ids), 0, dtype=torch.bool), ids.new_zeros(len(ids))
         floor = region.floor(decoder.layers)
         draft = DecoderDraft({}, none, none, zero, zero, floor, room=len(tail_ids) + most)
@@ -306,9 +302,9 @@ class DecoderWriter:
         own = causal_mask(span, h_bsd.device).expand(len(h_bsd), -1, -1, -1)
         mask = torch.cat([seen[:, None, None, :filled].expand(-1, -1, span, -1), own], -1)
 
-        def before(layer: int) -> KeysValues:
+        def before(layer: int) -> list[KeysValues]:
             keys, values = draft.cache[layer]
-            return keys[:, :, :filled], values[:, :, :filled]
+            return [(keys[:, :, :filled], values[:, :, :filled])]
 
         memory = Memory(before if filled else None, record=layers)
         h_bsd = self.decoder.run(h_bsd, positions, layers, mask, memory, prefixes=prefixes)
@@ -339,7 +335,7 @@ class _Reading:
         self.floor = region.floor(decoder.layers)
         self.text_floors = [torch.tensor(body, device=decoder.device, dtype=torch.long) for body in bodies]
         self.own_floors = [torch.tensor(tokens, device=decoder.device) for tokens in own]
-        layers = range(self.floor, decoder.layers) if region.span == "answer" else range(0)
+        layers = range(self.floor, decoder.layers) if region.answering else range(0)
         nothing = torch.empty(0)
         self.kv: dict[int, list[KeysValues]] = {layer: [(nothing, nothing)] * len(bodies) for layer in layers}
 
@@ -365,7 +361,7 @@ class _Reading:
         positions = head + torch.arange(ids.shape[1], device=ids.device)[None].expand_as(ids)
         mask = causal_mask(ids.shape[1], ids.device)
         mask = torch.cat([mask.new_ones(1, 1, ids.shape[1], head), mask], -1)
-        memory = Memory(self._before_text(len(batch)), record=range(decoder.layers))
+        memory = Memory(lambda layer: [self.head_kv[layer]], record=range(decoder.layers))
         h_btd = decoder.run(decoder.embed_tokens(ids, positions), positions, range(floor), mask, memory)
         if self.region.span == "all":
             for row, text in enumerate(batch):
@@ -388,11 +384,10 @@ class _Reading:
         ids, _ = padded([self.own[answer] for answer in members], 0, decoder.device)
         positions = (self._head + lengths)[:, None] + torch.arange(ids.shape[1], device=ids.device)
         real = torch.arange(int(made[0][0].shape[2]), device=ids.device) < lengths[:, None]
-        head = self._before_text(len(members))
 
-        def before(layer: int) -> KeysValues:
-            keys, values = (torch.cat([x, text[rows]], 2) for x, text in zip(head(layer), made[layer], strict=True))
-            return keys, values
+        def before(layer: int) -> list[KeysValues]:
+            keys, values = (text[rows] for text in made[layer])
+            return [self.head_kv[layer], (keys, values)]
 
         mask = _after_text(ids.shape[1], self._head, real)
         h_bsd = decoder.run(decoder.embed_tokens(ids, positions), positions, range(self.floor), mask, Memory(before))
@@ -402,9 +397,6 @@ class _Reading:
     @property
     def _head(self) -> int:
         return self.head_kv[0][0].shape[2]
-
-    def _before_text(self, rows: int) -> Any:
-        return lambda layer: tuple(x.expand(rows, -1, -1, -1) for x in self.head_kv[layer])
 
 
 def _after_text(span: int, head: int, text_real: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class Encoder:
         Raises:
             PeftuError: the region asks for an answer span, which an encoder does not have.
         """
-        if region.span == "answer":
+        if region.answering:
             raise PeftuError("region: an encoder has no answer span — use span=all")
         layers = range(region.floor(self.layers), self.layers)
         found = [site for number in layers for site in linear_sites(self.model, self.stack[number], number, "encoder")]

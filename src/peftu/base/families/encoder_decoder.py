@@ -71,7 +71,7 @@ class EncoderDecoder:
                 found += linear_sites(self.model, self.encoder.block[number], number, "encoder")
         for number in above:
             found += linear_sites(self.model, self.decoder.block[number], number, "decoder")
-        if region.span == "answer":
+        if region.answering:
             found = [site for site in found if not site.name.endswith(("EncDecAttention.k", "EncDecAttention.v"))]
             found += virtual_sites(self.config, "decoder", above.start, "decoder", above)
         else:
@@ -207,7 +207,7 @@ class EncoderDecoder:
         """Returns [b, d] the decoder's last state after the final norm."""
         state, layers = context.state, len(self.decoder.block)
         virtual, prefixes = virtual_tokens(self.config, context, len(rows), attachment)
-        if context.region.span == "answer":
+        if context.region.answering:
             h_bsd = state["span", node][rows]
             h_bsd = h_bsd if virtual is None else virtual.in_front(h_bsd)
             h_bsd = self.decode_span(state, rows, h_bsd, context.region.floor(layers), prefixes)

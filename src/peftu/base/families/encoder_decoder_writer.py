@@ -79,7 +79,7 @@ class EncoderDecoderWriter:
             "target": said.packed(device),
         }
         layers, all_layers = len(family.decoder.block), range(len(family.encoder.block))
-        floor = region.floor(layers if region.span == "answer" else len(all_layers))
+        floor = region.floor(layers if region.answering else len(all_layers))
         by_text: dict[int, list[int]] = {}
         for number, answer in enumerate(answers):
             by_text.setdefault(answer.text, []).append(number)
@@ -141,7 +141,7 @@ class EncoderDecoderWriter:
         places, predicts = state["own"].places(rows)
         h_bsd = state["own"].values[places]
         texts = state["text"][rows]
-        if context.region.span == "answer":
+        if context.region.answering:
             floor = context.region.floor(layers)
             if floor == 0:
                 h_bsd = family.decoder.embed_tokens(h_bsd)
@@ -181,7 +181,7 @@ class EncoderDecoderWriter:
         """Returns [b, d] the states that predict the token after these [b, s]."""
         family, layers = self.family, len(self.family.decoder.block)
         floor, prefixes = draft.region.floor(layers), virtual_prefixes(attachment.binding, len(tokens))
-        states = virtual_states(attachment.binding, len(tokens)) if draft.region.span == "answer" else None
+        states = virtual_states(attachment.binding, len(tokens)) if draft.region.answering else None
         draft.cache = draft.cache or family.cache(prefixes)
         seen, cache, filled = (draft.real, draft.encoded), draft.cache, draft.filled
         h_bsd = family.decode(family.decoder.embed_tokens(tokens), range(floor), *seen, cache, filled)
