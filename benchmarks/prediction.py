@@ -1,6 +1,6 @@
 """Prediction speed: one text for 1,000 users, and 1,000 texts for one user, against a `peft` loop that swaps adapters.
 
-    python benchmarks/prediction.py [--quick] [--json]
+    python benchmarks/prediction.py [--quick] [--json]       # modules in the base's default region
 
 Modules are random (speed does not look at values); texts are made up. The loop keeps every user's LoRA in memory,
 copies it into the one adapter of a model loaded once, and runs the prompt with logits of the last position only. Both
@@ -26,7 +26,6 @@ from peftu.bank import Layout
 from peftu.base.model import FrozenBase, load_base
 from peftu.base.prompt import Prompt
 from peftu.base.weights import resolve_weights
-from peftu.config import RegionSpec
 from peftu.data.problem import Text
 from peftu.environment import current_environment
 from peftu.methods.lora import Lora
@@ -34,7 +33,6 @@ from peftu.predict import score
 
 HISTORY = Path(__file__).parent / "results" / "prediction.jsonl"
 PROMPT = Prompt("Is this post hateful? Answer yes or no.", ("yes", "no"))
-REGION = RegionSpec(depth=6, span="answer")
 TARGETS = ("q", "v")
 
 
@@ -49,7 +47,7 @@ class Ours:
     """Users' modules in one matrix."""
 
     def __init__(self, base: FrozenBase, users: int) -> None:
-        self.base, self.region = base, base.region(REGION)
+        self.base, self.region = base, base.region(None)
         self.layout = Layout(Lora(targets=TARGETS), base.sites(self.region, 2))
         self.rows = torch.randn(users, self.layout.width) * 0.02
 
@@ -144,7 +142,7 @@ def compare(quick: bool) -> dict[str, Any]:
         "extrapolated": quick,
         "ratios": {name: statistics.median(r["ratio"] for r in rows) for name, rows in found.items()},
         "repetitions": found,
-        "region": str(REGION),
+        "region": str(base.default_region),
         "threads": torch.get_num_threads(),
         "environment": current_environment().model_dump(mode="json"),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

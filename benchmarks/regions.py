@@ -3,8 +3,8 @@
     python benchmarks/regions.py --raw DIR [--tasks tweeteval,epic] [--regions depth=6,span=answer]
     python benchmarks/regions.py --table          # print the table of the committed JSON
 
-DIR holds a folder a task. Chosen on training data alone: a user's module learns from TRAIN of the user's train rows and
-stops by the val rows; accuracy is over the other train rows; test rows are not read. What was measured before is kept,
+DIR holds a folder a task. Chosen on training data alone: a user's module learns from some of the user's train rows and
+stops by the val rows; accuracy is over other train rows (SIZES says how many); test rows are not read. What was measured before is kept,
 so a run that was cut off goes on where it stopped.
 """
 
@@ -31,7 +31,8 @@ from peftu.train import Examples, Unit, train
 
 RESULTS = Path(__file__).parent / "results" / "regions.json"
 BASE = "smollm2-135m-instruct"
-USERS, TRAIN, OTHERS, EPOCHS, SEED = 10, 64, 96, 4, 0
+USERS, EPOCHS, SEED = 10, 4, 0
+SIZES = {"tweeteval": (64, 96), "epic": (24, 48)}  # rows a user to train on, and to judge by; epic's posts are long
 REGIONS = {
     f"depth={depth or 'full'},span={span}": RegionSpec(depth=depth, span=span)
     for span, depth in (
@@ -57,24 +58,27 @@ def measure(task: str, region: RegionSpec, raw: Path | None) -> dict[str, Any]:
     table = load_task(task, raw)
     problem = make_problem(table, table.card, make_split(table, SplitSpec(users=USERS)))
     prompt, base = prompt_of(table.card, 256), load_base(BASE)
-    units, held = [], []
-    for number, key in enumerate(problem.users):
+    learned, others = SIZES[task]
+    parts = []
+    for number in range(len(problem.users)):
         rows = np.random.default_rng([SEED, number]).permutation(problem.rows("train", number))
-        parts = (rows[:TRAIN], problem.rows("val", number))
-        ones = [np.ones(len(part), dtype=np.float32) for part in parts]
-        examples = [
-            Examples(problem.text[p].astype(np.int64), problem.target[p], w) for p, w in zip(parts, ones, strict=True)
-        ]
-        units.append(Unit(key, *examples))
-        held.append(rows[TRAIN : TRAIN + OTHERS])
+        parts.append((rows[:learned], problem.rows("val", number), rows[learned : learned + others]))
+    read = np.unique(np.concatenate([problem.text[rows] for own in parts for rows in own]))
+
+    def examples(rows: np.ndarray) -> Examples:
+        ones = np.ones(len(rows), dtype=np.float32)
+        return Examples(np.searchsorted(read, problem.text[rows]), problem.target[rows], ones)
+
+    units = [Unit(key, examples(own[0]), examples(own[1])) for key, own in zip(problem.users, parts, strict=True)]
+    held = [own[2] for own in parts]
     resolved = base.region(region)
     start = time.perf_counter()
-    context = base.prefill(prompt, problem.texts, resolved)
+    context = base.prefill(prompt, [problem.texts[text] for text in read], resolved)
     layout = Layout(Lora(), base.sites(resolved, len(prompt.words)))
     trained = train(base, context, layout, units, TrainSpec(epochs=EPOCHS, batch=8, lr=1e-3), SEED)
     seconds = time.perf_counter() - start
     pairs, owner = np.concatenate(held), np.repeat(np.arange(len(units)), [len(h) for h in held])
-    scores = score(base, context, problem.text[pairs].astype(np.int64), layout, trained.rows, owner)
+    scores = score(base, context, examples(pairs).text, layout, trained.rows, owner)
     right = scores.argmax(1) == problem.target[pairs].argmax(1)
     return {
         "accuracy": [float(right[owner == user].mean()) for user in range(len(units))],
@@ -132,7 +136,7 @@ def main() -> None:
                 RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
                 print(f"{task} {name}: {np.mean(ordered[name]['accuracy']):.3f}", flush=True)
     for task, regions in results.items():
-        print(f"\n{task}: {USERS} users, {TRAIN} train rows each, {EPOCHS} epochs\n\n{table(regions)}")
+        print(f"\n{task}: {USERS} users, {SIZES[task][0]} train rows each, {EPOCHS} epochs\n\n{table(regions)}")
 
 
 if __name__ == "__main__":

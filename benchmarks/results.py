@@ -10,6 +10,7 @@ named in the line; they were chosen on validation rows of other seeds, and test 
 
 import argparse
 import json
+import runpy
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -21,15 +22,14 @@ LINES = HERE / "results" / "results.jsonl"
 PAGE = HERE.parent / "docs" / "results.md"
 PRESET = "tuned"
 MINILM = "all-minilm-l6-v2"
-REFERENCES = ("global-majority", "user-majority", f"mixed-head@{MINILM}")
+REFERENCES = ("global-majority", "user-majority", f"mixed-head@{MINILM}", "zero-shot")
 TRAINED = (
     "global", "lora[warm_start=global]", "lora", "ia3", "adapter-pfeiffer", "adapter-houlsby", "prompt-tuning",
     "prefix-tuning", "p-tuning", "bitfit", "personal-head", "vera", "alora", "user-embedding", "user-token", "hypernet",
     "ia3[warm_start=global]", "adapter-pfeiffer[warm_start=global]", "prefix-tuning[warm_start=global]",
     f"lora@{MINILM}", f"lora[warm_start=global]@{MINILM}",
 )  # fmt: skip
-PROMPTED = ("zero-shot", "retrieval", "few-shot", "profile")
-METHODS = (*REFERENCES, *TRAINED, *PROMPTED)
+PROMPTED = ("few-shot", "profile", "retrieval")
 SMALL = {"users": 20, "max_items": 50}
 TASKS: dict[str, dict[str, Any]] = {  # task -> limits of its split
     "tweeteval": {},
@@ -48,13 +48,17 @@ Cell = dict[str, Any]
 
 def wanted() -> Iterator[tuple[str, int, str]]:
     """Yields every cell: what all others are compared with first, then a first seed of everything, then more seeds."""
-    for methods in (REFERENCES + TRAINED[:3], TRAINED[3:], PROMPTED):
+    for methods in (REFERENCES + TRAINED[:3], TRAINED[3:]):
         for task in TASKS:
             for method in methods:
                 yield task, 0, method
     for task, seeds in SEEDS.items():
         for seed in seeds[1:]:
-            for method in METHODS:
+            for method in REFERENCES + TRAINED:
+                yield task, seed, method
+    for task in TASKS:  # a prompt for each user and text: the dearest cells
+        for seed in SEEDS.get(task, (0,)):
+            for method in PROMPTED:
                 yield task, seed, method
 
 
@@ -258,7 +262,17 @@ def page() -> str:
     for task in TASKS:
         own = [cell for cell in cells if cell["task"] == task]
         out += table(task, own) if own else [f"## {task}", "", "Not run yet.", ""]
-    return "\n".join(out)
+    return "\n".join([*out, *free_answers()])
+
+
+def free_answers() -> list[str]:
+    """Returns the tables of tasks whose answers are free text, from the lines of their own script."""
+    script = runpy.run_path(str(HERE / "generative.py"))
+    out = []
+    for task, site in json.loads(script["RESULTS"].read_text(encoding="utf-8")).items():
+        about = f"{site['users']} users, seed {site['seed']}, {site['date']}; see [free answers](generative.md#measured)."
+        out += [f"## {task}", "", about, "", script["table"](site), ""]
+    return out
 
 
 def main() -> None:

@@ -10,7 +10,8 @@ user, every row padded to 512 tokens; two steps, extrapolated and marked so), an
 them, to see how time and memory grow.
 
 ``ratios`` are of wall time. ``cpu_ratios`` are of processor time, which other work on the machine disturbs less.
-``matmul_share`` is the share of the machine's measured matmul rate that the training step reaches, by counted FLOPs.
+``matmul_share`` is the share of the machine's measured matmul rate that the training step reaches, by counted FLOPs;
+``profile`` says which of PyTorch's operations the step's time goes to. ``default`` is peftu's default region.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from typing import Any
 import numpy as np
 import peft
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel, AutoModelForCausalLM
 
@@ -140,6 +142,19 @@ def row_flops(base: FrozenBase, context: Context, layout: Layout, units: list[Un
     with FlopCounterMode(display=False) as counter:
         train(base, context, layout, some, spec, seed=0)
     return counter.get_total_flops() / sum(len(u.train) for u in some)
+
+
+def profiled(case: Case, work: Workload, least: float = 0.02) -> dict[str, float]:
+    """Returns the share of a training step's time that each of PyTorch's operations takes, the dearest first."""
+    base, region = case.base, case.base.region(case.region)
+    context = base.prefill(work.prompt, work.problem.texts, region)
+    layout = Layout(Lora(rank=RANK, targets=TARGETS[base.family.kind]), base.sites(region, 2))
+    units = [Unit(u.key, _first(u.train, case.steps * BATCH), _first(u.val, 0)) for u in work.units[: case.users]]
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        train(base, context, layout, units, TrainSpec(epochs=1, batch=BATCH, patience=1, lr=1e-3), seed=0)
+    spent = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
+    shares = {name: time / sum(spent.values()) for name, time in sorted(spent.items(), key=lambda pair: -pair[1])}
+    return {name: round(share, 3) for name, share in shares.items() if share >= least}
 
 
 def _first(examples: Examples, rows: int) -> Examples:
@@ -297,6 +312,7 @@ def compare(raw: Path | None, quick: bool) -> dict[str, Any]:
     cases = {
         "equal_work": Case(decoder, RegionSpec(), "decoder", 4, more),
         "answer_depth6": Case(decoder, RegionSpec(depth=6, span="answer"), "decoder", 20, 2 * more),
+        "default": Case(decoder, decoder.default_region, "decoder", 20, 2 * more),
         "minilm_top2": Case(encoder, RegionSpec(depth=2), "encoder", 20, 5 * more),
     }
     if not quick:
@@ -321,6 +337,7 @@ def compare(raw: Path | None, quick: bool) -> dict[str, Any]:
         "cpu_ratios": {name: statistics.median(r["cpu_ratio"] for r in rows) for name, rows in found.items()},
         "matmul_share": shares["answer_depth6"],
         "matmul_shares": shares,
+        "profile": {name: profiled(case, work) for name, case in cases.items()},
         "matmul_rate": {"decoder": matmul_rate(decoder), "encoder": matmul_rate(encoder)},
         "tokens_per_row": fill(decoder, work),
         "repetitions": found,

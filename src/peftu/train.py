@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import torch
 from torch import Tensor
 
@@ -25,7 +26,7 @@ from peftu.data.sources import cache_dir, writing_to
 from peftu.dropout import dropped
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # AdamW's own (Loshchilov & Hutter 2019)
-COHORT_BYTES = 1 << 30  # module rows, optimiser state and activations of one cohort
+COHORT_BYTES = (1 << 30, 8 << 30)  # least and most of a cohort: module rows, optimiser state and activations
 ROWS_BYTES = 1 << 30  # finished modules that are held in memory; more of them lie in a file
 COMPACT_BELOW = 0.75  # share of users still training at which the matrix is compacted
 
@@ -131,12 +132,23 @@ def _matrix(units: int, width: int) -> Tensor:
         return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=(units, width)))
 
 
+def cohort_bytes(device: torch.device) -> int:
+    """Returns the memory that one cohort may take: an eighth of the machine's, half of an accelerator's, within bounds.
+
+    What is there in all counts, not what is free just now: runs on one machine form the same cohorts.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory // 2)
+    least, most = COHORT_BYTES
+    return int(min(most, max(least, psutil.virtual_memory().total // 8)))
+
+
 def cohort_size(base: FrozenBase, context: Context, layout: Layout, spec: TrainSpec) -> int:
-    """Returns how many users are trained at once within `COHORT_BYTES`."""
+    """Returns how many users are trained at once within `cohort_bytes`."""
     rows_bytes = 4 * layout.width * 7  # weights, gradient, two moments, best, start, one temporary
     tokens = max(1, context.span_tokens + layout.added_tokens) * spec.batch
     activations = tokens * context.region.depth * base.family.width * 24 * base.dtype.itemsize
-    return int(max(1, min(512, COHORT_BYTES // (rows_bytes + activations))))
+    return int(max(1, min(512, cohort_bytes(base.device) // (rows_bytes + activations))))
 
 
 def row_loss(scores_nc: Tensor, target_nc: Tensor, prompt: Prompt) -> Tensor:

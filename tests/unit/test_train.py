@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -215,6 +216,12 @@ def test_nor_on_how_many_fit_in_memory_at_once(family: str, monkeypatch: pytest.
     in_twos = one.train(units)
     assert all(map(same_module, in_twos.rows, together.rows))
     assert [log.steps for log in in_twos.logs] == [log.steps for log in together.logs]
+
+
+@pytest.mark.parametrize(("total", "expected"), [(2, 1), (24, 3), (512, 8)])
+def test_a_cohort_s_memory_goes_by_the_machine_s(total: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training.psutil, "virtual_memory", lambda: SimpleNamespace(total=total << 30))
+    assert training.cohort_bytes(torch.device("cpu")) == expected << 30
 
 
 def test_nothing_is_left_over_for_the_next_user(shallow: Bench) -> None:

@@ -50,6 +50,7 @@ def test_climbs_from_a_poor_default_and_goes_on_where_it_stopped(made: list[dict
     preset = tune(spec, out, trials=5)
     assert len(made) == 5
     assert preset.methods["llama"]["lora"]["lr"] > 1e-5
+    assert preset.methods["llama"]["lora"]["rank"] == 2  # written in brackets, so what was found holds with it
     trials = [json.loads(line) for line in out.with_suffix(".trials.jsonl").read_text().splitlines()]
     losses = [trial["loss"] for trial in trials]
     assert preset.found["lora"]["loss"] == min(losses) < losses[0]
@@ -60,6 +61,7 @@ def test_climbs_from_a_poor_default_and_goes_on_where_it_stopped(made: list[dict
     assert len(made) == 6
     both = tune(spec_of("lora[rank=2,warm_start=global]"), out, trials=1)
     assert set(both.methods["llama"]) == {"lora", "global+lora"}
+    assert both.methods["llama"]["global+lora"] == {"rank": 2}
 
 
 def test_nothing_over_the_parameter_budget_is_chosen(made: list[dict[str, Any]], tmp_path: Path) -> None:

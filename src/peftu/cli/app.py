@@ -37,7 +37,7 @@ Regime = Annotated[
         help="within-user (default), unseen-text, unseen-user (k labelled items: -s split.k=5), temporal or published."
     ),
 ]
-Region = Annotated[str | None, typer.Option(help="Where modules act, as depth=6,span=answer.")]
+Region = Annotated[str | None, typer.Option(help="Where modules act, as depth=6,span=last (or answer, all).")]
 Users = Annotated[int | None, typer.Option(min=1, help="At most this many users, drawn by hash.")]
 MinItems = Annotated[int | None, typer.Option(help="Users with fewer items are left out and counted; default 10.")]
 MaxItems = Annotated[int | None, typer.Option(help="At most this many items a user, drawn by hash.")]

@@ -120,7 +120,7 @@ def tune(
         best = search.climb()
         reporter.note(f"{asked}: validation loss {best.loss:.4f} with {best.settings or 'the defaults'}")
         methods = {base: dict(of) for base, of in preset.methods.items()}
-        methods.setdefault(search.job(best.settings).base or "*", {})[search.name] = best.settings
+        methods.setdefault(search.job(best.settings).base or "*", {})[search.name] = search.written | best.settings
         found = {**preset.found, search.name: _how(spec, table.hash, trials, parameters, best)}
         preset = preset.model_copy(update={"methods": methods, "found": found})
         write_atomic(out, json.dumps(preset.model_dump(mode="json", exclude_defaults=True), indent=1) + "\n")
@@ -150,6 +150,11 @@ class _Search:
     def name(self) -> str:
         """Returns what the method is called in a preset."""
         return WARM + self.asked.name if self.job({}).start else self.asked.name
+
+    @property
+    def written(self) -> Settings:
+        """Returns what the user wrote in brackets: what was found holds with it."""
+        return {key: value for key, value in self.asked.params.items() if key != "warm_start"}
 
     def job(self, settings: Settings) -> Job:
         """Returns the method's job with these settings; what the user wrote in brackets stays."""
