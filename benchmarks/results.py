@@ -270,7 +270,9 @@ def free_answers() -> list[str]:
     script = runpy.run_path(str(HERE / "generative.py"))
     out = []
     for task, site in json.loads(script["RESULTS"].read_text(encoding="utf-8")).items():
-        about = f"{site['users']} users, seed {site['seed']}, {site['date']}; see [free answers](generative.md#measured)."
+        about = (
+            f"{site['users']} users, seed {site['seed']}, {site['date']}; see [free answers](generative.md#measured)."
+        )
         out += [f"## {task}", "", about, "", script["table"](site), ""]
     return out
 

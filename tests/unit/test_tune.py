@@ -64,6 +64,11 @@ def test_climbs_from_a_poor_default_and_goes_on_where_it_stopped(made: list[dict
     assert both.methods["llama"]["global+lora"] == {"rank": 2}
 
 
+def test_what_a_method_fixes_of_its_region_is_no_axis(made: list[dict[str, Any]], tmp_path: Path) -> None:
+    tune(spec_of("personal-head"), tmp_path / "mine.json", trials=6)
+    assert not any("depth" in settings for settings in made)
+
+
 def test_nothing_over_the_parameter_budget_is_chosen(made: list[dict[str, Any]], tmp_path: Path) -> None:
     with pytest.raises(PeftuError, match=r"lora\[rank=4\] has [\d,]+ parameters a user, more than 10 — raise"):
         tune(spec_of("lora[rank=4]"), tmp_path / "mine.json", trials=2, parameters=10)

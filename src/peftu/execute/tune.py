@@ -202,8 +202,9 @@ class _Search:
             **({"shrink": SHRINK} if job.start else {}),
             "depth": [depth for depth in DEPTHS if depth <= base.family.layers],
         }
+        fixed = {*self.asked.params, *getattr(type(job.method), "region", {})}
         for key, ladder in ladders.items():
-            if key in self.asked.params:
+            if key in fixed:
                 continue
             ordered = list(dict.fromkeys([*ladder, now[key]]))
             if all(isinstance(value, int | float) for value in ordered):
