@@ -4,8 +4,8 @@
     python benchmarks/regions.py --table          # print the table of the committed JSON
 
 DIR holds a folder a task. Chosen on training data alone: a user's module learns from some of the user's train rows and
-stops by the val rows; accuracy is over other train rows (SIZES says how many); test rows are not read. What was measured before is kept,
-so a run that was cut off goes on where it stopped.
+stops by the val rows; accuracy is over other train rows (SIZES says how many); test rows are not read. What was
+measured before is kept, so a run that was cut off goes on where it stopped.
 """
 
 import argparse

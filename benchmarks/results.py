@@ -91,6 +91,7 @@ class Room:
     def run(self, task: str, seed: int, asked: str) -> Cell:
         """Returns one cell."""
         import polars as pl
+        import torch
 
         from peftu.environment import current_environment
         from peftu.execute.frames import predictions_frame
@@ -120,6 +121,8 @@ class Room:
             "date": datetime.now(UTC).date().isoformat(),
             "cpu": environment.cpu,
             "cores": environment.cores,
+            "threads": torch.get_num_threads(),
+            "dtype": str(self.workshop.base(job.base).dtype).removeprefix("torch.") if job.base else None,
             "git": environment.git,
         }
 
@@ -199,27 +202,41 @@ def board(cells: list[Cell]) -> list[Any]:
     return summarise(scores, tasks.get(cells[0]["task"]).card, costs, cards)
 
 
+def boards(cells: list[Cell]) -> list[tuple[Any, int]]:
+    """Returns one task's rows, each with its number of seeds; gains are over references at the same seeds."""
+    seeds: dict[tuple[str, str | None], set[int]] = {}
+    for cell in cells:
+        seeds.setdefault((cell["method"], cell["base"]), set()).add(cell["seed"])
+    found = []
+    for run in {frozenset(own) for own in seeds.values()}:
+        beside = [
+            cell for cell in cells if cell["seed"] in run
+            and (seeds[cell["method"], cell["base"]] == run or cell["method"].partition("[")[0] in COMPARED)
+        ]  # fmt: skip
+        found += [(row, len(run)) for row in board(beside) if seeds[row.method, row.base] == run]
+    return found
+
+
 def table(task: str, cells: list[Cell]) -> list[str]:
     """Returns one task's section in Markdown, best first, and what was not run."""
     from peftu.metrics import metrics
 
     metric = metrics.get(cells[0]["metric"])
     scale = 100.0 if metric.percent else 1.0
-    columns = ("method", "base", f"{metric.name} [95 % interval]", "over user-majority", "over mixed-head")
-    lines = [f"| {' | '.join(columns)} | numbers a user | KB | s a user |", "|---|---|---|---|---|---|---|---|"]
-    rows = board(cells)
+    columns = ("method", "base", "seeds", f"{metric.name} [95 % interval]", "over user-majority", "over mixed-head")
+    lines = [f"| {' | '.join(columns)} | numbers a user | KB | s a user |", "|---|---|---|---|---|---|---|---|---|"]
+    rows = boards(cells)
     sign = 1 if metric.higher_is_better else -1
-    for row in sorted(rows, key=lambda r: -sign * r.mean):
+    for row, seeds in sorted(rows, key=lambda found: -sign * found[0].mean):
         gains = (_gain(row.gain.get(name), scale) if row.name != name else "" for name in COMPARED)
         low, high = (scale * bound for bound in row.ci)
         score = f"{scale * row.mean:.1f} [{low:.1f}, {high:.1f}]"
         cost = f"{row.parameters_per_user:,} | {row.bytes_per_user / 1000:,.1f} | {row.seconds_per_user:.2f}"
-        lines.append(f"| `{row.method}` | {row.base or ''} | {score} | {' | '.join(gains)} | {cost} |")
+        lines.append(f"| `{row.method}` | {row.base or ''} | {seeds} | {score} | {' | '.join(gains)} | {cost} |")
     done = {(cell["seed"], cell["asked"]) for cell in cells}
     missing = sorted({asked for _, seed, asked in wanted() if _ == task and (seed, asked) not in done})
     users = len(cells[0]["users"]["user"])
-    seeds = sorted({cell["seed"] for cell in cells})
-    said = [f"{users} users; seeds {', '.join(map(str, seeds))}.", verdict(rows)]
+    said = [f"{users} users.", verdict([row for row, _ in rows])]
     if missing:
         said.append(f"Not (all) run yet: {', '.join(f'`{name}`' for name in missing)}.")
     return [f"## {task}", "", " ".join(said), "", *lines, ""]
@@ -247,7 +264,12 @@ def page() -> str:
     """Returns docs/results.md."""
     cells = read()
     dates = sorted({cell["date"] for cell in cells})
-    machines = sorted({f"{cell['cpu']}, {cell['cores']} cores" for cell in cells})
+    threads = {1: "one thread beside other work"}
+    machines = sorted({
+        f"{cell['cpu']}, {cell['dtype']}, {threads.get(cell['threads'], str(cell['threads']) + ' threads')}"
+        for cell in cells
+        if cell["dtype"]
+    })  # fmt: skip
     out = [
         "# Results",
         "",
@@ -256,7 +278,8 @@ def page() -> str:
         "`python benchmarks/results.py --page` from `benchmarks/results/results.jsonl`; running",
         "`python benchmarks/results.py --raw DIR` fills what is missing. Tasks other than tweeteval: one seed, at most",
         f"{SMALL['users']} users and {SMALL['max_items']} items a user, drawn by hash.",
-        f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))}, {'; '.join(machines)}, shared with other work.",
+        f"Settings of trained methods: the preset `{PRESET}` ([how it was found](../design/training.md)).",
+        f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))}, {'; '.join(machines)}.",
         "",
     ]
     for task in TASKS:

@@ -71,8 +71,12 @@ def sides() -> Sides:
 
 @pytest.mark.parametrize(
     ("region", "less", "faster"),
-    [(RegionSpec(), 1.2, 1.0), (RegionSpec(depth=1, span="answer"), 4.0, 2.0)],
-    ids=["equal-work", "answer-region"],
+    [
+        (RegionSpec(), 1.2, 1.0),
+        (RegionSpec(depth=1, span="answer"), 4.0, 2.0),
+        (RegionSpec(depth=1, span="last"), 4.0, 2.0),
+    ],
+    ids=["equal-work", "answer-region", "last-token"],
 )
 def test_training_everybody_is_less_work_than_a_loop(
     region: RegionSpec, less: float, faster: float, sides: Sides
@@ -89,7 +93,7 @@ def test_training_everybody_is_less_work_than_a_loop(
 
 
 def test_one_text_for_everyone_is_read_once(sides: Sides) -> None:
-    region = sides.base.region(RegionSpec(depth=2, span="answer"))
+    region = sides.base.region(RegionSpec(depth=2, span="last"))
     layout = Layout(METHOD, sides.base.sites(region, 2))
     users = 32
     rows = layout.fresh([str(number) for number in range(users)], 0)
