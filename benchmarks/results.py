@@ -24,12 +24,12 @@ PRESET = "tuned"
 MINILM = "all-minilm-l6-v2"
 REFERENCES = ("global-majority", "user-majority", f"mixed-head@{MINILM}", "zero-shot")
 TRAINED = (
-    "global", "lora[warm_start=global]", "lora", "ia3", "adapter-pfeiffer", "adapter-houlsby", "prompt-tuning",
-    "prefix-tuning", "p-tuning", "bitfit", "personal-head", "vera", "alora", "user-embedding", "user-token", "hypernet",
-    "ia3[warm_start=global]", "adapter-pfeiffer[warm_start=global]", "prefix-tuning[warm_start=global]",
-    f"lora@{MINILM}", f"lora[warm_start=global]@{MINILM}",
+    "global", "lora[warm_start=global]", "lora", "user-embedding", "user-token", "hypernet", "ia3", "adapter-pfeiffer",
+    "adapter-houlsby", "prefix-tuning", "bitfit", "personal-head", "vera", "ia3[warm_start=global]",
+    "adapter-pfeiffer[warm_start=global]", "prefix-tuning[warm_start=global]", f"lora@{MINILM}",
+    f"lora[warm_start=global]@{MINILM}",
 )  # fmt: skip
-PROMPTED = ("few-shot", "profile", "retrieval")
+DEAR = ("prompt-tuning", "p-tuning", "alora", "few-shot", "profile", "retrieval")  # more tokens for each user and text
 SMALL = {"users": 20, "max_items": 50}
 TASKS: dict[str, dict[str, Any]] = {  # task -> limits of its split
     "tweeteval": {},
@@ -56,9 +56,9 @@ def wanted() -> Iterator[tuple[str, int, str]]:
         for seed in seeds[1:]:
             for method in REFERENCES + TRAINED:
                 yield task, seed, method
-    for task in TASKS:  # a prompt for each user and text: the dearest cells
-        for seed in SEEDS.get(task, (0,)):
-            for method in PROMPTED:
+    for seed in sorted({seed for seeds in SEEDS.values() for seed in seeds}):
+        for task in TASKS:
+            for method in DEAR if seed in SEEDS.get(task, (0,)) else ():
                 yield task, seed, method
 
 

@@ -315,3 +315,13 @@ def test_minilm_s_own_label_scores_are_scaled_cosines() -> None:
     expected = torch.from_numpy(10 * vectors[:2] @ vectors[2:].T).log_softmax(1)
     assert torch.allclose(scores, expected, atol=1e-4)
     assert scores.argmax(1).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("span", ["answer", "last"])
+def test_texts_that_are_all_empty_are_read(span: Any) -> None:
+    base, prompt = tiny_base("llama"), tiny_prompt()
+    whole, part = (
+        base.readout(base.prefill(prompt, [Text("")], base.region(RegionSpec(depth=2, span=one))), torch.tensor([0]))
+        for one in ("all", span)
+    )
+    assert torch.allclose(whole, part, atol=1e-5)

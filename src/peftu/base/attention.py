@@ -83,7 +83,7 @@ class Earlier:
         if heads not in self._index:
             self._index[heads] = spread_heads(self.places, heads)
         # One gather in the order that the products want: a copy that turns heads and tokens took twice as long.
-        shape = (len(self.places), heads, -1, width)
+        shape = (len(self.places), heads, self.places.shape[1], width)
         picked = (x.view(-1, width).index_select(0, self._index[heads]).view(shape) for x in (keys, values))
         return [self.head[layer], cast(KeysValues, tuple(picked))]
 
