@@ -53,7 +53,7 @@ def test_climbs_from_a_poor_default_and_goes_on_where_it_stopped(made: list[dict
     assert preset.methods["llama"]["lora"]["rank"] == 2  # written in brackets, so what was found holds with it
     trials = [json.loads(line) for line in out.with_suffix(".trials.jsonl").read_text().splitlines()]
     losses = [trial["loss"] for trial in trials]
-    assert preset.found["lora"]["loss"] == min(losses) < losses[0]
+    assert preset.found["llama"]["lora"]["loss"] == min(losses) < losses[0]
     assert load_preset(str(out)) == preset
     assert tune(spec, out, trials=5) == preset
     assert len(made) == 5

@@ -25,7 +25,7 @@ from peftu.execute.asked import SUFFIX, plain
 from peftu.execute.cells import Cell, Workshop
 from peftu.execute.plan import Job, is_joint, is_module, plan
 from peftu.execute.progress import Reporter, Silent
-from peftu.preset import WARM, Preset
+from peftu.preset import ANY_BASE, WARM, Preset
 from peftu.results import write_atomic
 
 STEP = 10**0.5  # between neighbouring learning rates
@@ -114,14 +114,16 @@ def tune(
     with writing_to(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
     known = Trials(out.with_suffix(".trials.jsonl"))
-    preset = _earlier(out)
+    preset = _earlier(out, spec.task)
     for asked in spec.methods:
         search = _Search(spec, asked, workshop, known, trials, parameters, reporter)
         best = search.climb()
         reporter.note(f"{asked}: validation loss {best.loss:.4f} with {best.settings or 'the defaults'}")
         methods = {base: dict(of) for base, of in preset.methods.items()}
-        methods.setdefault(search.job(best.settings).base or "*", {})[search.name] = search.written | best.settings
-        found = {**preset.found, search.name: _how(spec, table.hash, trials, parameters, best)}
+        found = {base: dict(of) for base, of in preset.found.items()}
+        on = search.job(best.settings).base or ANY_BASE
+        methods.setdefault(on, {})[search.name] = search.written | best.settings
+        found.setdefault(on, {})[search.name] = _how(spec, table.hash, trials, parameters, best)
         preset = preset.model_copy(update={"methods": methods, "found": found})
         write_atomic(out, json.dumps(preset.model_dump(mode="json", exclude_defaults=True), indent=1) + "\n")
     return preset
@@ -261,12 +263,12 @@ def round_to(value: float, digits: int = 2) -> float:
     return float(f"{value:.{digits - 1}e}")
 
 
-def _earlier(out: Path) -> Preset:
+def _earlier(out: Path, task: str) -> Preset:
     from peftu.preset import load_preset
 
     if out.exists():
         return load_preset(str(out))
-    return Preset(name=out.stem, note="Found by peftu tune on validation rows.")
+    return Preset(name=out.stem, note=f"Found by peftu tune on validation rows of {task}.")
 
 
 def _how(spec: RunSpec, data: str, trials: int, parameters: int | None, best: Trial) -> dict[str, Any]:
