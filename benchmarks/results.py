@@ -278,14 +278,38 @@ def page() -> str:
         "`python benchmarks/results.py --page` from `benchmarks/results/results.jsonl`; running",
         "`python benchmarks/results.py --raw DIR` fills what is missing. Tasks other than tweeteval: one seed, at most",
         f"{SMALL['users']} users and {SMALL['max_items']} items a user, drawn by hash.",
-        f"Settings of trained methods: the preset `{PRESET}` ([how it was found](../design/training.md)).",
+        f"Settings of trained methods: the preset `{PRESET}` ([below](#settings-the-preset-tuned)).",
         f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))}, {'; '.join(machines)}.",
         "",
     ]
     for task in TASKS:
         own = [cell for cell in cells if cell["task"] == task]
         out += table(task, own) if own else [f"## {task}", "", "Not run yet.", ""]
-    return "\n".join([*out, *free_answers()])
+    return "\n".join([*out, *free_answers(), *settings()])
+
+
+def settings() -> list[str]:
+    """Returns the section on the preset that the cells were run with."""
+    from peftu.preset import load_preset
+
+    preset = load_preset(PRESET)
+    rows = [
+        (how[name]["loss"], base, name, ", ".join(f"{key}={value}" for key, value in found.items()) or "the defaults")
+        for base, of in preset.methods.items()
+        for how in [preset.found[base]]
+        for name, found in of.items()
+    ]
+    one = next(iter(next(iter(preset.found.values())).values()))
+    split, seeds = one["split"], ", ".join(map(str, one["seeds"]))
+    about = (
+        f"By `peftu tune` on {one['task']}, seed {seeds}: {split['users']} users, {split['max_items']} items each, "
+        f"parts {' / '.join(f'{part:g}' for part in split['fractions'])}, {one['trials']} trials a "
+        "method; test rows unread. Each method climbs from its defaults; validation loss in nats, least first. All "
+        "trials: `benchmarks/results/tuned.trials.jsonl`."
+    )
+    lines = ["| method | base | settings | validation loss |", "|---|---|---|---|"]
+    lines += [f"| `{name}` | {base} | {found} | {loss:.3f} |" for loss, base, name, found in sorted(rows)]
+    return [f"## Settings: the preset {PRESET}", "", about, "", *lines, ""]
 
 
 def free_answers() -> list[str]:
