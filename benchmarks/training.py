@@ -120,9 +120,9 @@ def ours(case: Case, work: Workload) -> dict[str, float]:
     prefill = clock.read()
     layout = Layout(Lora(rank=RANK, targets=TARGETS[base.family.kind]), base.sites(region, 2))
     chosen = work.units[: case.users]
-    units = [Unit(u.key, _first(u.train, case.steps * BATCH), _first(u.val, 0)) for u in chosen]
+    units = [Unit(u.key, _some(u.train, case.steps * BATCH), _some(u.val, 0)) for u in chosen]
     spec = TrainSpec(epochs=1, batch=BATCH, patience=1, lr=1e-3)
-    train(base, context, layout, [Unit(u.key, _first(u.train, BATCH), u.val) for u in units[:2]], spec, seed=0)
+    train(base, context, layout, [Unit(u.key, _some(u.train, BATCH), u.val) for u in units[:2]], spec, seed=0)
     clock = Clock()
     train(base, context, layout, units, spec, seed=0)
     row = clock.read() / sum(len(u.train) for u in units)
@@ -138,7 +138,7 @@ def ours(case: Case, work: Workload) -> dict[str, float]:
 
 def row_flops(base: FrozenBase, context: Context, layout: Layout, units: list[Unit], spec: TrainSpec) -> float:
     """Returns the FLOPs of all matrix products of a training step, forwards and backwards, for each row."""
-    some = [Unit(u.key, _first(u.train, BATCH), u.val) for u in units[:4]]
+    some = [Unit(u.key, _some(u.train, BATCH), u.val) for u in units[:4]]
     with FlopCounterMode(display=False) as counter:
         train(base, context, layout, some, spec, seed=0)
     return counter.get_total_flops() / sum(len(u.train) for u in some)
@@ -149,7 +149,7 @@ def profiled(case: Case, work: Workload, least: float = 0.02) -> dict[str, float
     base, region = case.base, case.base.region(case.region)
     context = base.prefill(work.prompt, work.problem.texts, region)
     layout = Layout(Lora(rank=RANK, targets=TARGETS[base.family.kind]), base.sites(region, 2))
-    units = [Unit(u.key, _first(u.train, case.steps * BATCH), _first(u.val, 0)) for u in work.units[: case.users]]
+    units = [Unit(u.key, _some(u.train, case.steps * BATCH), _some(u.val, 0)) for u in work.units[: case.users]]
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         train(base, context, layout, units, TrainSpec(epochs=1, batch=BATCH, patience=1, lr=1e-3), seed=0)
     spent = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
@@ -157,8 +157,10 @@ def profiled(case: Case, work: Workload, least: float = 0.02) -> dict[str, float
     return {name: round(share, 3) for name, share in shares.items() if share >= least}
 
 
-def _first(examples: Examples, rows: int) -> Examples:
-    return Examples(examples.text[:rows], examples.target[:rows], examples.weight[:rows])
+def _some(examples: Examples, rows: int) -> Examples:
+    """Returns so many of the rows, drawn: the first would be the same few texts for everybody."""
+    drawn = np.random.default_rng(examples.text).permutation(len(examples))[:rows]  # other rows for each user
+    return Examples(examples.text[drawn], examples.target[drawn], examples.weight[drawn])
 
 
 # --- the loop over peft --------------------------------------------------------------------------------------------
@@ -373,6 +375,30 @@ def fill(base: FrozenBase, work: Workload) -> dict[str, float]:
     }
 
 
+def table(result: dict[str, Any]) -> str:
+    """Returns the medians of a comparison in Markdown, a row a case."""
+    lines = [
+        "| case | `peft` loop, s a user | peftu, s a user | ratio [least, most] | of processor times | matmul share |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, rows in result["repetitions"].items():
+        loop, own = (statistics.median(row[side] for row in rows) for side in ("peft", "ours"))
+        ratios = [row["ratio"] for row in rows]
+        between = f"[{min(ratios):.3g}, {max(ratios):.3g}]"
+        lines.append(
+            f"| `{name}` | {loop:.3g} | {own:.3g} | {result['ratios'][name]:.3g} {between} | "
+            f"{result['cpu_ratios'][name]:.3g} | {result['matmul_shares'][name]:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def whole() -> dict[str, Any]:
+    """Returns the last comparison of the history that was not quick."""
+    lines = map(json.loads, HISTORY.read_text(encoding="utf-8").splitlines())
+    found: dict[str, Any] = [line for line in lines if line.get("quick") is False][-1]
+    return found
+
+
 def main() -> None:
     """Runs the comparison and adds a line to the history."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -380,7 +406,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--growth", action="store_true", help="only: 10 to 10,000 users with random labels")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--table", action="store_true", help="print the table of the last whole run in the history")
     arguments = parser.parse_args()
+    if arguments.table:
+        print(table(whole()))
+        return
     result = grown(arguments.raw) if arguments.growth else compare(arguments.raw, arguments.quick)
     if arguments.json or arguments.growth:
         print(json.dumps(result))
