@@ -6,6 +6,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import psutil
 from pydantic import BaseModel, ConfigDict, Field
 
 PACKAGES = (
@@ -38,6 +39,13 @@ def current_environment() -> Environment:
         packages={name: found for name in PACKAGES if (found := _version(name))},
         git=_git_revision(Path(__file__).parent),
     )
+
+
+def memory_bytes(limits: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
+    """Returns the memory that this process may use in all: the machine's, or less where its container has a limit."""
+    total = psutil.virtual_memory().total
+    limit = limits.read_text().strip() if limits.exists() else ""
+    return min(total, int(limit)) if limit.isdigit() else total
 
 
 def _version(package: str) -> str | None:

@@ -32,7 +32,9 @@ class Preset(Spec):
     methods: dict[str, dict[str, dict[str, Any]]] = Field(
         default_factory=dict, description="Base, or '*' for any -> method -> its knobs and training settings."
     )
-    found: dict[str, Any] = Field(default_factory=dict, description="Base -> method -> how: task, seeds, budgets, machine.")
+    found: dict[str, Any] = Field(
+        default_factory=dict, description="Base -> method -> how: task, seeds, budgets, machine."
+    )
 
     def settings(self, method: MethodSpec, base: str | None) -> dict[str, Any]:
         """Returns the settings of a method on a base: those for any base, then the base's own."""

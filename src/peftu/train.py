@@ -10,20 +10,21 @@ Shape letters: g users of the cohort still training, w module width, b rows a us
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import torch
 from torch import Tensor
 
 from peftu.bank import Layout, derived_seed
-from peftu.base.families.family import Context
+from peftu.base.families.family import Context, kv_width
 from peftu.base.model import FrozenBase
 from peftu.base.prompt import Prompt
 from peftu.config import TrainSpec
 from peftu.data.sources import cache_dir, writing_to
 from peftu.dropout import dropped
+from peftu.environment import memory_bytes
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # AdamW's own (Loshchilov & Hutter 2019)
 COHORT_BYTES = (1 << 30, 8 << 30)  # least and most of a cohort: module rows, optimiser state and activations
@@ -140,14 +141,16 @@ def cohort_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory // 2)
     least, most = COHORT_BYTES
-    return int(min(most, max(least, psutil.virtual_memory().total // 8)))
+    return int(min(most, max(least, memory_bytes() // 8)))
 
 
 def cohort_size(base: FrozenBase, context: Context, layout: Layout, spec: TrainSpec) -> int:
     """Returns how many users are trained at once within `cohort_bytes`."""
     rows_bytes = 4 * layout.width * 7  # weights, gradient, two moments, best, start, one temporary
-    tokens = max(1, context.span_tokens + layout.added_tokens) * spec.batch
-    activations = tokens * context.region.depth * base.family.width * 24 * base.dtype.itemsize
+    states = max(1, context.span_tokens + layout.added_tokens) * base.family.width * 24
+    # Outside the span a row has the keys and values of its text, which the backward pass holds on to.
+    earlier = 2 * context.longest * kv_width(cast(Any, base.family.model).config) if context.region.answering else 0
+    activations = spec.batch * context.region.depth * (states + earlier) * base.dtype.itemsize
     return int(max(1, min(512, cohort_bytes(base.device) // (rows_bytes + activations))))
 
 

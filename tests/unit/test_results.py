@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 import peftu
-from peftu.environment import _git_revision, current_environment
+from peftu.environment import _git_revision, current_environment, memory_bytes
 from peftu.errors import PeftuError
 from peftu.judge.judgement import judgement_schema
 from peftu.methods.method import MethodCard
@@ -201,6 +201,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(OSError, match="disk full"):
         write_atomic(path, "new")
     assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
+
+
+def test_memory_is_what_a_container_leaves(tmp_path: Path) -> None:
+    limits = tmp_path / "memory.max"
+    whole = memory_bytes(limits)
+    for said, expected in (("4096\n", 4096), ("max\n", whole)):
+        limits.write_text(said)
+        assert memory_bytes(limits) == expected
 
 
 def test_environment_tells_versions_and_borrows_no_revision(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -220,8 +219,20 @@ def test_nor_on_how_many_fit_in_memory_at_once(family: str, monkeypatch: pytest.
 
 @pytest.mark.parametrize(("total", "expected"), [(2, 1), (24, 3), (512, 8)])
 def test_a_cohort_s_memory_goes_by_the_machine_s(total: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training.psutil, "virtual_memory", lambda: SimpleNamespace(total=total << 30))
+    monkeypatch.setattr(training, "memory_bytes", lambda: total << 30)
     assert training.cohort_bytes(torch.device("cpu")) == expected << 30
+
+
+def test_longer_texts_make_smaller_cohorts() -> None:
+    """Keys and values of the texts are held for the backward pass, whatever the span."""
+    one = bench(region=RegionSpec(span="last"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "cohort_bytes", lambda _: 1 << 26)
+        sizes = [
+            training.cohort_size(one.base, replace(one.context, longest=tokens), one.layout, SPEC)
+            for tokens in (10, 4000)
+        ]
+    assert sizes[0] > 2 * sizes[1]
 
 
 def test_nothing_is_left_over_for_the_next_user(shallow: Bench) -> None:

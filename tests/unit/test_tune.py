@@ -55,6 +55,7 @@ def test_climbs_from_a_poor_default_and_goes_on_where_it_stopped(made: list[dict
     losses = [trial["loss"] for trial in trials]
     assert preset.found["llama"]["lora"]["loss"] == min(losses) < losses[0]
     assert load_preset(str(out)) == preset
+    assert preset.found["llama"]["lora"]["region"] == "depth=3,span=last"
     assert tune(spec, out, trials=5) == preset
     assert len(made) == 5
     tune(spec, out, trials=6)
@@ -79,6 +80,8 @@ def test_a_method_without_modules_has_nothing_to_tune(made: list[dict[str, Any]]
         tune(spec_of("mixed-head"), tmp_path / "mine.json")
     with pytest.raises(PeftuError, match=r"lora\+guard .*tune 'lora\[rank=2\]'"):
         tune(spec_of("lora+guard[rank=2]"), tmp_path / "mine.json")
+    with pytest.raises(PeftuError, match=r"global\[method=ia3\] has no settings of its own — tune 'ia3'"):
+        tune(spec_of("global[method=ia3]"), tmp_path / "mine.json")
 
 
 def test_a_preset_that_no_run_could_read_is_refused_first(made: list[dict[str, Any]], tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def _times(x: Tensor, y: Tensor) -> Tensor:
     if len(y) == len(x):
         return x @ y
     rows, heads, queries, _ = x.shape
-    return (x.transpose(0, 1).flatten(1, 2) @ y[0]).view(heads, rows, queries, -1).transpose(0, 1)
+    return (x.transpose(0, 1).flatten(1, 2) @ y[0]).view(heads, rows, queries, y.shape[-1]).transpose(0, 1)
 
 
 def _added(bias: Tensor, mask: Tensor | None) -> Tensor:

@@ -106,6 +106,8 @@ def tune(
     for asked in spec.methods:
         if asked.name.endswith(SUFFIX):
             raise PeftuError(f"tune: {asked.name} trains what it guards — tune '{plain(asked)}'")
+        if asked.params.get("method", "lora") != "lora":  # a preset has one entry for all modules of everyone
+            raise PeftuError(f"tune: {asked} has no settings of its own — tune '{asked.params['method']}'")
     table = load_task(spec.task, raw, spec.task_options)
     problems = {seed: make_problem(table, table.card, make_split(table, spec.split, seed)) for seed in spec.seeds}
     if not all(len(problem.rows("val")) for problem in problems.values()):
@@ -123,7 +125,10 @@ def tune(
         found = {base: dict(of) for base, of in preset.found.items()}
         on = search.job(best.settings).base or ANY_BASE
         methods.setdefault(on, {})[search.name] = search.written | best.settings
-        found.setdefault(on, {})[search.name] = _how(spec, table.hash, trials, parameters, best)
+        found.setdefault(on, {})[search.name] = {
+            **_how(spec, table.hash, trials, parameters, best),
+            "region": search.region(best.settings),
+        }
         preset = preset.model_copy(update={"methods": methods, "found": found})
         write_atomic(out, json.dumps(preset.model_dump(mode="json", exclude_defaults=True), indent=1) + "\n")
     return preset
@@ -218,7 +223,13 @@ class _Search:
                 yield key, fresh
 
     def _mark(self, settings: Settings) -> str:
-        return json.dumps(self.job(settings).resolved(), sort_keys=True)
+        return json.dumps({**self.job(settings).resolved(), "region": self.region(settings)}, sort_keys=True)
+
+    def region(self, settings: Settings) -> str:
+        """Returns the region that modules with these settings act in, the base's default spelt out."""
+        job = self.job(settings)
+        region = job.region_on(self.workshop.base(job.base or ""))
+        return f"depth={region.depth},span={region.span}"
 
     def _try(self, settings: Settings) -> Trial:
         mark = self._mark(settings)

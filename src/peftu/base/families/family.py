@@ -103,11 +103,16 @@ def virtual_sites(config: Any, states_in: Stack, floor: int, kv_in: Stack, layer
         kv_in: the stack whose layers have keys and values.
         layers: which they are.
     """
-    width, heads = int(config.hidden_size), int(config.num_attention_heads)
-    d_head = next((int(d) for name in ("d_kv", "head_dim") if (d := getattr(config, name, None))), width // heads)
-    d_kv = d_head * int(getattr(config, "num_key_value_heads", None) or heads)
+    width, d_kv = int(config.hidden_size), kv_width(config)
     kv = [Site(f"kv.{layer}", "kv", "kv", layer, kv_in, d_kv, d_kv) for layer in layers]
     return [Site("tokens", "tokens", "tokens", floor, states_in, width, width), *kv]
+
+
+def kv_width(config: Any) -> int:
+    """Returns how many numbers a token's keys take in a layer, and its values again."""
+    width, heads = int(config.hidden_size), int(config.num_attention_heads)
+    d_head = next((int(d) for name in ("d_kv", "head_dim") if (d := getattr(config, name, None))), width // heads)
+    return d_head * int(getattr(config, "num_key_value_heads", None) or heads)
 
 
 def token_lists(
