@@ -1,7 +1,7 @@
 """Decoders (Llama, SmolLM, Qwen, Mistral, GPT-2, …): the answer is the next token after the prompt.
 
 A prompt is ``head + text + tail``: the head (instruction) is the same for every text and its keys and values are
-computed once; the tail (end of turn, assistant marker) is the answer span.
+computed once; the tail (end of turn, assistant marker) is the answer span, its last token the span ``last``.
 
 Shape letters: n texts, b rows, t text tokens, s span tokens, d width.
 """
@@ -164,9 +164,9 @@ class Decoder:
     def prefill(self, prompt: Prompt, texts: Sequence[Text], region: Region, progress: Progress) -> Context:
         """Returns what the region needs of each text.
 
-        For an answer span: the text's keys and values in the region's layers, and the tail's state at its floor. For
-        span 'all': the head's state at the floor, then text and tail's of every text (token ids where the floor is the
-        embedding).
+        For an answer span or its last token: the text's keys and values in the region's layers (and those of the rest
+        of the marker), and the tail's state at its floor. For span 'all': the head's state at the floor, then text and
+        tail's of every text (token ids where the floor is the embedding).
         """
         head_ids, tail_ids, word_ids = self.frame(prompt)
         nodes = label_trie(word_ids, self.tokenizer.eos_token_id)

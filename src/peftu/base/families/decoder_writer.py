@@ -98,7 +98,7 @@ class DecoderWriter:
     ) -> Context:
         """Returns what the region needs of each answer.
 
-        For span 'answer': each text's keys and values in the region's layers, and the state of tail and answer at its
+        For an answer span: each text's keys and values in the region's layers, and the state of tail and answer at its
         floor. For span 'all': the states of text, tail and answer at the floor. At floor 0, token ids are the state.
         """
         decoder, device = self.decoder, self.decoder.device
@@ -318,7 +318,7 @@ class _Reading:
     Attributes:
         text_floors: of each text, its tokens' states at the floor [t, d], or ids at floor 0 (span 'all').
         own_floors: of each answer, the states of tail and answer at the floor [s, d], or ids at floor 0.
-        kv: layer -> keys and values [t, kv heads, head width] of each text (span 'answer').
+        kv: layer -> keys and values [t, kv heads, head width] of each text (not for span 'all').
     """
 
     def __init__(
