@@ -234,11 +234,14 @@ def table(task: str, cells: list[Cell]) -> list[str]:
         cost = f"{row.parameters_per_user:,} | {row.bytes_per_user / 1000:,.1f} | {row.seconds_per_user:.2f}"
         lines.append(f"| `{row.method}` | {row.base or ''} | {seeds} | {score} | {' | '.join(gains)} | {cost} |")
     done = {(cell["seed"], cell["asked"]) for cell in cells}
-    missing = sorted({asked for _, seed, asked in wanted() if _ == task and (seed, asked) not in done})
+    missing = {asked for of, seed, asked in wanted() if of == task and (seed, asked) not in done}
+    begun = {asked for _, asked in done}
     users = len(cells[0]["users"]["user"])
     said = [f"{users} users.", verdict([row for row, _ in rows])]
-    if missing:
-        said.append(f"Not (all) run yet: {', '.join(f'`{name}`' for name in missing)}.")
+    if missing - begun:
+        said.append(f"Not run yet: {', '.join(f'`{name}`' for name in sorted(missing - begun))}.")
+    if missing & begun:
+        said.append("Not all seeds are run yet: the column says how many are.")
     return [f"## {task}", "", " ".join(said), "", *lines, ""]
 
 
