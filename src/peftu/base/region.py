@@ -31,6 +31,9 @@ class Region:
             raise PeftuError(f"region: depth {spec.depth} is more than the base's {layers} layers — use depth=full")
         return cls(depth=spec.depth or layers, span=spec.span)
 
+    def __str__(self) -> str:
+        return f"depth={self.depth},span={self.span}"
+
     @property
     def answering(self) -> bool:
         """Returns whether the text itself is outside, so that it is read once for all users."""

@@ -280,7 +280,7 @@ class Workshop:
         scores = self._timed(lambda: score(base, context, items, modules.layout, trained, owner))
         own = 0 if job.card.scope == "global" else modules.layout.parameters
         notes: dict[str, Any] = {
-            "region": f"depth={region.depth},span={region.span}",
+            "region": str(region),
             "module_parameters": modules.layout.parameters,
         }
         if modules.diverged:
@@ -330,7 +330,7 @@ class Workshop:
         scores = self._timed(lambda: score(base, context, self.items[seed][rows], codes, found.codes, owner))
         trained, counts = Trained(found.codes, [found.log]), tuple(len(unit.train) for unit in units)
         modules = Modules(codes, region, trained, problem.users, counts, found.shared)
-        notes = {"region": f"depth={region.depth},span={region.span}", "shared_parameters": layout.parameters}
+        notes = {"region": str(region), "shared_parameters": layout.parameters}
         written = self._written(base, seed, rows, modules, owner)
         return Cell(
             rows, scores, parameters=codes.width, notes=notes, modules=modules, logs=trained.logs, written=written

@@ -228,8 +228,7 @@ class _Search:
     def region(self, settings: Settings) -> str:
         """Returns the region that modules with these settings act in, the base's default spelt out."""
         job = self.job(settings)
-        region = job.region_on(self.workshop.base(job.base or ""))
-        return f"depth={region.depth},span={region.span}"
+        return str(job.region_on(self.workshop.base(job.base or "")))
 
     def _try(self, settings: Settings) -> Trial:
         mark = self._mark(settings)
