@@ -13,6 +13,7 @@ import psutil
 import peftu
 from peftu.base.cards import describe_bases
 from peftu.data.sources import cache_dir
+from peftu.environment import cores, memory_bytes
 
 EXTRAS = ("train", "report", "serve", "ray")
 DEFAULT_BASE = "smollm2-135m-instruct"
@@ -30,9 +31,9 @@ def examine() -> dict[str, Any]:
         "peftu": peftu.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cores": _cores(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "free_memory_bytes": psutil.virtual_memory().available,
+        "cores": cores(),
+        "memory_bytes": memory_bytes(),
+        "free_memory_bytes": min(psutil.virtual_memory().available, memory_bytes()),
         "cache": _cache(),
         "torch": _torch(),
         "extras": _extras(),
@@ -59,12 +60,6 @@ def as_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
             (f"base {base['name']}", "in the cache" if base["cached"] else f"not fetched yet ({base['source']})")
         )
     return rows
-
-
-def _cores() -> int:
-    """Returns the number of cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _cache() -> dict[str, Any]:

@@ -30,15 +30,20 @@ class Environment(BaseModel):
 
 def current_environment() -> Environment:
     """Returns the environment of this process; reads versions without importing the packages."""
-    affinity = getattr(os, "sched_getaffinity", None)
     return Environment(
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
         cpu=_cpu(),
-        cores=len(affinity(0)) if affinity else os.cpu_count() or 1,
+        cores=cores(),
         packages={name: found for name in PACKAGES if (found := _version(name))},
         git=_git_revision(Path(__file__).parent),
     )
+
+
+def cores() -> int:
+    """Returns the number of cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def memory_bytes(limits: Path = Path("/sys/fs/cgroup/memory.max")) -> int:

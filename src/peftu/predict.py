@@ -42,7 +42,7 @@ def score(
     pairs, back = np.unique(np.stack([units, texts], 1), axis=0, return_inverse=True)
     modules, start, size = np.unique(pairs[:, 0], return_index=True, return_counts=True)
     out = np.empty((len(pairs), context.prompt.columns), dtype=np.float32)
-    for members, slab in _plan(size, _read_rows(base, context, layout)):
+    for members, slab in _plan(size, read_rows(base, context, layout)):
         step = np.arange(slab.start, min(slab.stop, int(size[members].max())))
         real = step[None] < size[members, None]
         picked = start[members, None] + np.minimum(step[None], size[members, None] - 1)
@@ -57,11 +57,11 @@ def score(
     return out[back.ravel()]
 
 
-def _read_rows(base: FrozenBase, context: Context, layout: Layout | None) -> int:
+def read_rows(base: FrozenBase, context: Context, layout: Layout | None) -> int:
     """Returns how many rows one read takes within `READ_BYTES`."""
     tokens = context.span_tokens + (layout.added_tokens if layout is not None else 0)
-    per_row = max(1, tokens) * base.family.width * 16 * base.dtype.itemsize
-    return int(max(8, min(4096, READ_BYTES // per_row)))
+    numbers = max(1, tokens) * base.family.width * 16 + base.earlier_numbers(context)  # of one layer at a time
+    return int(max(8, min(4096, READ_BYTES // (numbers * base.dtype.itemsize))))
 
 
 def _plan(size: npt.NDArray[np.int64], most: int) -> list[tuple[npt.NDArray[np.int64], slice]]:

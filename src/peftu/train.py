@@ -10,7 +10,6 @@ Shape letters: g users of the cohort still training, w module width, b rows a us
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from peftu.bank import Layout, derived_seed
-from peftu.base.families.family import Context, kv_width
+from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase
 from peftu.base.prompt import Prompt
 from peftu.config import TrainSpec
@@ -149,8 +148,8 @@ def cohort_size(base: FrozenBase, context: Context, layout: Layout, spec: TrainS
     rows_bytes = 4 * layout.width * 7  # weights, gradient, two moments, best, start, one temporary
     states = max(1, context.span_tokens + layout.added_tokens) * base.family.width * 24
     # Outside the span a row has the keys and values of its text, which the backward pass holds on to.
-    earlier = 2 * context.longest * kv_width(cast(Any, base.family.model).config) if context.region.answering else 0
-    activations = spec.batch * context.region.depth * (states + earlier) * base.dtype.itemsize
+    numbers = context.region.depth * (states + base.earlier_numbers(context))
+    activations = spec.batch * numbers * base.dtype.itemsize
     return int(max(1, min(512, cohort_bytes(base.device) // (rows_bytes + activations))))
 
 

@@ -20,6 +20,7 @@ from peftu.base.model import FrozenBase
 from peftu.base.prompt import Prompt
 from peftu.config import RegionSpec, TrainSpec
 from peftu.methods.lora import Lora
+from peftu.predict import read_rows
 from peftu.testing import FAMILIES, tiny_base, tiny_prompt, tiny_texts, tiny_units
 from peftu.train import Examples, Trained, Unit, train
 
@@ -232,6 +233,13 @@ def test_longer_texts_make_smaller_cohorts() -> None:
             training.cohort_size(one.base, replace(one.context, longest=tokens), one.layout, SPEC)
             for tokens in (10, 4000)
         ]
+    assert sizes[0] > 2 * sizes[1]
+
+
+def test_longer_texts_are_read_fewer_at_a_time() -> None:
+    """Keys and values of the texts are gathered for every row of a read, whatever the span."""
+    one = bench(region=RegionSpec(span="last"))
+    sizes = [read_rows(one.base, replace(one.context, longest=tokens), one.layout) for tokens in (10, 100_000)]
     assert sizes[0] > 2 * sizes[1]
 
 

@@ -21,7 +21,7 @@ from peftu.base.families.decoder_writer import DecoderWriter
 from peftu.base.families.encoder import Encoder
 from peftu.base.families.encoder_decoder import EncoderDecoder
 from peftu.base.families.encoder_decoder_writer import EncoderDecoderWriter
-from peftu.base.families.family import Context, Family, Progress
+from peftu.base.families.family import Context, Family, Progress, kv_width
 from peftu.base.families.primer import primer
 from peftu.base.packed import Packed
 from peftu.base.prompt import Prompt
@@ -154,6 +154,10 @@ class FrozenBase:
             x_gnd = hidden[0].float().reshape(binding.groups, -1, head.d_in)
             scores_bc = binding.apply(head, x_gnd, scores_bc.view(binding.groups, -1, head.d_out)).view_as(scores_bc)
         return scores_bc.log_softmax(-1) if context.prompt.exclusive else scores_bc
+
+    def earlier_numbers(self, context: Context) -> int:
+        """Returns how many numbers a row's keys and values before the span take in one layer, at most."""
+        return 2 * context.longest * kv_width(cast(Any, self.family.model).config) if context.region.answering else 0
 
     def _read_answers(self, context: Context, rows: Tensor, binding: Binding | None) -> Tensor:
         with attached(self.family.model, binding) as attachment:
