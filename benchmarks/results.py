@@ -48,18 +48,15 @@ Cell = dict[str, Any]
 
 def wanted() -> Iterator[tuple[str, int, str]]:
     """Yields every cell: what all others are compared with first, then a first seed of everything, then more seeds."""
-    for methods in (REFERENCES + TRAINED[:3], TRAINED[3:]):
+    for methods in (REFERENCES + TRAINED[:3], TRAINED[3:], DEAR):
         for task in TASKS:
             for method in methods:
                 yield task, 0, method
-    for task, seeds in SEEDS.items():
-        for seed in seeds[1:]:
-            for method in REFERENCES + TRAINED:
-                yield task, seed, method
-    for seed in sorted({seed for seeds in SEEDS.values() for seed in seeds}):
-        for task in TASKS:
-            for method in DEAR if seed in SEEDS.get(task, (0,)) else ():
-                yield task, seed, method
+    for methods in (REFERENCES + TRAINED, DEAR):
+        for task, seeds in SEEDS.items():
+            for seed in seeds[1:]:
+                for method in methods:
+                    yield task, seed, method
 
 
 def read() -> list[Cell]:

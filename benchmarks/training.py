@@ -118,10 +118,7 @@ def ours(case: Case, work: Workload) -> dict[str, float]:
     clock = Clock()
     context = base.prefill(work.prompt, work.problem.texts, region)
     prefill = clock.read()
-    layout = Layout(Lora(rank=RANK, targets=TARGETS[base.family.kind]), base.sites(region, 2))
-    chosen = work.units[: case.users]
-    units = [Unit(u.key, _some(u.train, case.steps * BATCH), _some(u.val, 0)) for u in chosen]
-    spec = TrainSpec(epochs=1, batch=BATCH, patience=1, lr=1e-3)
+    layout, units, spec = _steps(case, work)
     train(base, context, layout, [Unit(u.key, _some(u.train, BATCH), u.val) for u in units[:2]], spec, seed=0)
     clock = Clock()
     train(base, context, layout, units, spec, seed=0)
@@ -146,15 +143,21 @@ def row_flops(base: FrozenBase, context: Context, layout: Layout, units: list[Un
 
 def profiled(case: Case, work: Workload, least: float = 0.02) -> dict[str, float]:
     """Returns the share of a training step's time that each of PyTorch's operations takes, the dearest first."""
-    base, region = case.base, case.base.region(case.region)
-    context = base.prefill(work.prompt, work.problem.texts, region)
-    layout = Layout(Lora(rank=RANK, targets=TARGETS[base.family.kind]), base.sites(region, 2))
-    units = [Unit(u.key, _some(u.train, case.steps * BATCH), _some(u.val, 0)) for u in work.units[: case.users]]
+    context = case.base.prefill(work.prompt, work.problem.texts, case.base.region(case.region))
+    layout, units, spec = _steps(case, work)
     with profile(activities=[ProfilerActivity.CPU]) as seen:
-        train(base, context, layout, units, TrainSpec(epochs=1, batch=BATCH, patience=1, lr=1e-3), seed=0)
+        train(case.base, context, layout, units, spec, seed=0)
     spent = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
     shares = {name: time / sum(spent.values()) for name, time in sorted(spent.items(), key=lambda pair: -pair[1])}
     return {name: round(share, 3) for name, share in shares.items() if share >= least}
+
+
+def _steps(case: Case, work: Workload) -> tuple[Layout, list[Unit], TrainSpec]:
+    """Returns what the timed steps of a case train: the modules' layout, the users with their rows, and how."""
+    lora = Lora(rank=RANK, targets=TARGETS[case.base.family.kind])
+    layout = Layout(lora, case.base.sites(case.base.region(case.region), 2))
+    units = [Unit(u.key, _some(u.train, case.steps * BATCH), _some(u.val, 0)) for u in work.units[: case.users]]
+    return layout, units, TrainSpec(epochs=1, batch=BATCH, patience=1, lr=1e-3)
 
 
 def _some(examples: Examples, rows: int) -> Examples:

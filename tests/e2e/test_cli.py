@@ -208,11 +208,11 @@ def test_predict_answers_as_the_run_did(compared: Said, place: Path) -> None:
     assert (said.json["seed"], said.json["shared_module"]) == (1, False)
     first, second = said.json["answers"]
     assert (first["text"], second["text"]) == (text, "Something else")
-    assert [first["label"]] == line["predicted"]
+    assert first["labels"] == line["predicted"]
     assert list(first["probabilities"].values()) == pytest.approx(np.exp(line["scores"]).tolist(), abs=1e-4)
     assert sum(second["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     plain = peftu(*asked, "--text", text)
-    assert first["label"] in plain.out
+    assert first["labels"][0] in plain.out
     assert "lora[rank=2,targets=q+v]@./llama, seed 1" in plain.out
     shared = peftu("predict", "run", "--user", "whoever", "--method", "global[rank=1]", "--text", "x", "--json")
     assert shared.json["shared_module"] is True
@@ -239,10 +239,17 @@ def test_several_labels_run_through(place: Path) -> None:
         *("--out", "multi", "--epochs", 1, "--json"),
     )
     assert said.code == 0, said.err
-    predicted = load_run(place / "multi").predictions()["predicted"]
-    assert predicted.list.len().min() >= 1
-    answer = peftu("predict", "multi", "--user", "user-0", "--text", "Note", "--json").json["answers"][0]
-    assert all(0 <= chance <= 1 for chance in answer["probabilities"].values())
+    lines = load_run(place / "multi").predictions()
+    assert lines["predicted"].list.len().min() >= 1
+    texts = {row.item_id: row.text for row in synthetic_rows()}
+    own = lines.filter(pl.col("method").str.starts_with("lora") & (pl.col("user_id") == "user-0")).to_dicts()
+    asked = [part for line in own for part in ("--text", texts[line["item_id"]])]
+    answers = peftu("predict", "multi", "--user", "user-0", *asked, "--json").json["answers"]
+    for answer, line in zip(answers, own, strict=True):
+        assert answer["labels"] == line["predicted"]
+        assert list(answer["probabilities"].values()) == pytest.approx(np.exp(line["scores"]).tolist(), abs=1e-4)
+    assert max(len(answer["labels"]) for answer in answers) > 1
+    assert ", ".join(answers[0]["labels"]) in peftu("predict", "multi", "--user", "user-0", *asked).out
 
 
 # --- processes of their own ------------------------------------------------------------------------------------------

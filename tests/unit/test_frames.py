@@ -57,15 +57,15 @@ def test_the_frame_says_who_judged_what_and_what_was_guessed(kind: Kind) -> None
     assert frame["base"].unique().to_list() == ["b"]
     assert frame["seed"].unique().to_list() == [7]
     assert set(frame["part"]) == {"val", "test"}
-    labels, chosen = made.card.labels, decide(made, cell)
+    scores = log_expit(cell.scores) if kind == "multi" else cell.scores  # of each label on its own
+    labels, chosen = made.card.labels, decide(made, cell.rows, scores)
     for place, (row, line) in enumerate(zip(cell.rows, frame.iter_rows(named=True), strict=True)):
         assert line["user_id"] == made.users[made.user[row]]
         assert line["item_id"] == made.item_ids[row]
         assert line["part"] == PARTS[made.part[row]]
         assert line["target"] == [label for label, given in zip(labels, made.target[row], strict=True) if given]
         assert line["predicted"] == [label for label, taken in zip(labels, chosen[place], strict=True) if taken]
-        written = log_expit(cell.scores[place]) if kind == "multi" else cell.scores[place]  # of each label on its own
-        assert line["scores"] == written.tolist()
+        assert line["scores"] == scores[place].tolist()
         assert kind == "multi" or line["predicted"] == [labels[int(cell.scores[place].argmax())]]
     bare = predictions_frame(job(None), 7, made, cell)
     assert dict(bare.schema) == SCHEMA
@@ -80,13 +80,13 @@ def test_a_row_without_finite_scores_is_null_and_decides_nothing(kind: Kind, val
     cell = cell_of(made, seed)
     lost = np.flatnonzero(made.part[cell.rows] == PARTS.index("val"))[:2]
     keep = np.setdiff1d(np.arange(len(cell.rows)), lost)
-    without = decide(made, replace(cell, rows=cell.rows[keep], scores=cell.scores[keep]))
+    without = decide(made, cell.rows[keep], cell.scores[keep])
     cell.scores[lost, 0] = value
     frame = predictions_frame(job(), 0, made, cell)
     null = frame.select(pl.col("predicted", "scores").is_null())
     for column in null:
         assert np.flatnonzero(column.to_numpy()).tolist() == lost.tolist()
-    assert np.array_equal(decide(made, cell)[keep], without)
+    assert np.array_equal(decide(made, cell.rows, cell.scores)[keep], without)
 
 
 def f1_above(limit: float, scores: list[float], gold: list[bool]) -> float:
@@ -113,6 +113,6 @@ def test_a_label_nobody_gave_is_named_only_when_nothing_else_is() -> None:
     target[validation, 0] = 0
     cell = cell_of(made)
     cell.scores[:, 0] = np.linspace(-3, 3, len(cell.rows))
-    chosen = decide(replace(made, target=target), cell)
+    chosen = decide(replace(made, target=target), cell.rows, cell.scores)
     assert chosen.any(1).all()
     assert not chosen[chosen[:, 0], 1:].any()

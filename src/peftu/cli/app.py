@@ -277,8 +277,11 @@ def predict(
     free = "answer" in found["answers"][0]
     grid = Table("text", "answer") if free else Table("label", "probability", "text")
     for one in found["answers"]:
-        chosen = () if free else (one["label"], f"{one['probabilities'][one['label']]:.3f}")
-        grid.add_row(*chosen, one["text"], *([one["answer"]] if free else []))
+        if free:
+            grid.add_row(one["text"], one["answer"])
+        else:
+            chances = ", ".join(f"{one['probabilities'][label]:.3f}" for label in one["labels"])
+            grid.add_row(", ".join(one["labels"]), chances, one["text"])
     emit(found, json, grid, f"{found['method']}, seed {found['seed']}")
 
 

@@ -5,14 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
+from scipy.special import log_expit
 from torch import Tensor
 
 from peftu.bank import derived_seed
-from peftu.data.problem import Text
+from peftu.data.problem import Floats, Text
 from peftu.errors import PeftuError
+from peftu.execute.frames import named, thresholds
 from peftu.execute.stored import Stored, opened
 from peftu.generate import generate
 from peftu.predict import score
+from peftu.results import load_run
 
 
 def answer(
@@ -24,6 +28,8 @@ def answer(
     temperature: float = 0.0,
 ) -> dict[str, Any]:
     """Returns labels and probabilities of texts as this user's module sees them or, of free text, what it answers.
+
+    Where several labels may hold, those above the run's own thresholds are named, as in its predictions.
 
     Args:
         run: a finished run folder.
@@ -44,7 +50,8 @@ def answer(
     elif temperature:
         raise PeftuError("predict: labels are not drawn — leave --temperature out")
     else:
-        answers = _labelled(stored, rows, texts)
+        least = None if prompt.exclusive else _thresholds(run, stored)
+        answers = _labelled(stored, rows, texts, least)
     return {"method": collection.label, "seed": collection.seed, "shared_module": shared, "answers": answers}
 
 
@@ -63,16 +70,28 @@ def _written(stored: Stored, rows: Tensor, texts: Sequence[Text], temperature: f
     return [{"text": text.text, "answer": own} for text, own in zip(texts, written, strict=True)]
 
 
-def _labelled(stored: Stored, rows: Tensor, texts: Sequence[Text]) -> list[dict[str, Any]]:
-    prompt, labels = stored.prompt, stored.made["labels"]
-    context = stored.base.prefill(prompt, texts, stored.region)
+def _labelled(stored: Stored, rows: Tensor, texts: Sequence[Text], least: Floats | None) -> list[dict[str, Any]]:
+    labels = np.array(stored.made["labels"], dtype=object)
+    context = stored.base.prefill(stored.prompt, texts, stored.region)
     scores = score(stored.base, context, np.arange(len(texts)), stored.layout, rows)
-    chance = np.exp(scores) if prompt.exclusive else 1 / (1 + np.exp(-scores))
+    scores = scores if stored.prompt.exclusive else log_expit(scores)
     return [
         {
             "text": text.text,
-            "label": labels[int(row.argmax())],
-            "probabilities": dict(zip(labels, map(float, row), strict=True)),
+            "labels": labels[chosen].tolist(),
+            "probabilities": dict(zip(labels, map(float, chances), strict=True)),
         }
-        for text, row in zip(texts, chance, strict=True)
+        for text, chosen, chances in zip(texts, named(scores, least), np.exp(scores), strict=True)
     ]
+
+
+def _thresholds(run: Path, stored: Stored) -> Floats:
+    """Returns [labels] what the run decided by: chosen on its validation rows of the same method and seed."""
+    own, labels = stored.collection, stored.made["labels"]
+    lines = load_run(run).predictions().filter(
+        (pl.col("method") + "@" + pl.col("base") == own.label)
+        & (pl.col("seed") == own.seed) & (pl.col("part") == "val") & pl.col("scores").is_not_null()
+    )  # fmt: skip
+    gold = [[label in given for label in labels] for given in lines["target"]]
+    scores = np.array(lines["scores"].to_list(), dtype=np.float32).reshape(-1, len(labels))
+    return thresholds(scores, np.array(gold, dtype=bool).reshape(scores.shape))

@@ -16,10 +16,10 @@ def predictions_frame(job: Job, seed: int, problem: Problem, cell: Cell) -> pl.D
     """Returns one cell's predictions in the schema of ``predictions.parquet``; a row without finite scores is null."""
     rows = cell.rows
     scored = [bool(np.isfinite(row).all()) for row in cell.scores]
-    target, predicted = _free(problem, cell) if problem.card.kind == "text" else _labels(problem, cell)
     # Modules and prompts have a logit for each label where several may hold; majorities and the like a log-probability.
     logits = problem.card.kind == "multi" and not is_reference(job.method)
     written = log_expit(cell.scores) if logits else cell.scores
+    target, predicted = _free(problem, cell) if problem.card.kind == "text" else _labels(problem, cell.rows, written)
     return pl.DataFrame(
         {
             "method": pl.repeat(job.label, len(rows), eager=True),
@@ -40,22 +40,30 @@ def predictions_frame(job: Job, seed: int, problem: Problem, cell: Cell) -> pl.D
     )
 
 
-def decide(problem: Problem, cell: Cell) -> npt.NDArray[np.bool_]:
-    """Returns [rows, labels] which labels are predicted.
+def decide(problem: Problem, rows: npt.NDArray[np.int64], scores: Floats) -> npt.NDArray[np.bool_]:
+    """Returns [rows, labels] which labels are predicted, given the scores as they are written down.
 
     One label: the best score. Several: those above a threshold for each label, chosen on the scored validation rows
     of all users as the one with the best F1; a row with none gets its best label, since every row has one.
     """
-    best = np.arange(cell.scores.shape[1])[None] == cell.scores.argmax(1)[:, None]
     if problem.card.kind != "multi":
+        return named(scores)
+    validation = np.isfinite(scores).all(1) & (problem.part[rows] == PARTS.index("val"))
+    return named(scores, thresholds(scores[validation], problem.target[rows[validation]] > 0))
+
+
+def named(scores: Floats, least: Floats | None = None) -> npt.NDArray[np.bool_]:
+    """Returns [rows, labels] the labels above their thresholds; the best alone where none is, or without thresholds."""
+    best = np.arange(scores.shape[1])[None] == scores.argmax(1)[:, None]
+    if least is None:
         return np.asarray(best)
-    scored = np.isfinite(cell.scores).all(1)
-    validation = scored & (problem.part[cell.rows] == PARTS.index("val"))
-    above = np.zeros_like(best)
-    for label in range(best.shape[1]):
-        scores, gold = cell.scores[:, label], problem.target[cell.rows, label] > 0
-        above[:, label] = scores > threshold(scores[validation], gold[validation])
+    above = scores > least
     return np.asarray(np.where(above.any(1, keepdims=True), above, best), dtype=np.bool_)
+
+
+def thresholds(scores: Floats, gold: npt.NDArray[np.bool_]) -> Floats:
+    """Returns [labels] each label's `threshold`, given [rows, labels] of both."""
+    return np.array([threshold(own, given) for own, given in zip(scores.T, gold.T, strict=True)])
 
 
 def threshold(scores: Floats, gold: npt.NDArray[np.bool_]) -> float:
@@ -80,10 +88,10 @@ def _free(problem: Problem, cell: Cell) -> tuple[Column, Column]:
     return [[problem.answers[row]] for row in cell.rows], [None if said is None else [said] for said in written]
 
 
-def _labels(problem: Problem, cell: Cell) -> tuple[Column, Column]:
+def _labels(problem: Problem, rows: npt.NDArray[np.int64], scores: Floats) -> tuple[Column, Column]:
     """Returns the labels that the user gave in each row, and those predicted."""
     labels = np.array(problem.card.labels, dtype=object)
-    return _names(labels, problem.target[cell.rows] > 0), _names(labels, decide(problem, cell))
+    return _names(labels, problem.target[rows] > 0), _names(labels, decide(problem, rows, scores))
 
 
 def _names(labels: npt.NDArray[np.object_], chosen: npt.NDArray[np.bool_]) -> list[list[str]]:
