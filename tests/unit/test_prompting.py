@@ -15,7 +15,7 @@ from peftu.base.region import Region
 from peftu.base.writing import write
 from peftu.cli.spec import method_list
 from peftu.config import MethodSpec, RunSpec, SplitSpec
-from peftu.data.problem import Floats, Text
+from peftu.data.problem import PARTS, Floats, Text
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
 from peftu.errors import PeftuError
@@ -24,6 +24,7 @@ from peftu.execute.cells import Workshop
 from peftu.execute.plan import Job, plan
 from peftu.execute.progress import Silent
 from peftu.execute.prompted import fitted, past_of
+from peftu.generate import generate
 from peftu.methods.composing import Answered, Composed, Past
 from peftu.methods.profile import Profile, shares
 from peftu.methods.prompting import FewShot, Retrieval, balanced
@@ -240,6 +241,23 @@ def test_a_run_reads_each_row_s_own_prompt(shop: Shop, family: str, kind: str) -
                 prompt, _ = fitted(base, workshop.prompt, compose(int(problem.user[row]), text))
                 alone = base.readout(base.prefill(prompt, [text], Region(3, "answer")), torch.tensor([0]))
                 assert np.allclose(cell.scores[place], alone[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_free_answers_are_written_to_each_row_s_own_prompt(shop: Shop, family: str) -> None:
+    """Each test row has the answer that the base writes to its prompt alone; validation rows have none."""
+    workshop = shop("text")
+    workshop.writes = True
+    problem, base = workshop.problems[0], workshop.base(family)
+    for job in jobs_of("few-shot[k=2],retrieval[k=2]", family):
+        cell = workshop.run(job, 0)
+        assert sorted(cell.written) == np.flatnonzero(problem.part == PARTS.index("test")).tolist()
+        compose = job.method.composer(past_of(problem), Spy(), 0)
+        for row in sorted(cell.written)[:4]:
+            text = problem.texts[problem.text[row]]
+            prompt, _ = fitted(base, workshop.prompt, compose(int(problem.user[row]), text))
+            assert [cell.written[row]] == generate(base, prompt, [text], base.region(None))
+    assert len(set(cell.written.values())) > 1
 
 
 def test_users_without_train_rows_are_read_zero_shot_and_counted(shop: Shop) -> None:

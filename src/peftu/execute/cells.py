@@ -24,7 +24,7 @@ from peftu.errors import PeftuError
 from peftu.execute.memo import Memo
 from peftu.execute.plan import Job, is_joint, is_module, is_prompting, is_reference
 from peftu.execute.progress import Reporter
-from peftu.execute.prompted import prompted
+from peftu.execute.prompted import prompted, written
 from peftu.generate import generate
 from peftu.joint import train_jointly
 from peftu.methods.joint import EncodingMethod
@@ -231,8 +231,9 @@ class Workshop:
             elif is_module(job.method):
                 cell = self._module(job, seed)
             elif is_prompting(job.method):
-                rows, scores, notes = self._timed(lambda: prompted(self, job, seed))
-                cell = Cell(rows, scores, notes=notes)
+                asked = self._timed(lambda: prompted(self, job, seed))
+                answers = written(self, job, seed, asked) if self.writes else {}
+                cell = Cell(asked.rows, asked.scores, notes=asked.notes, written=answers)
             else:
                 cell = self._untrained(job, seed)
         cell.seconds = cost.seconds

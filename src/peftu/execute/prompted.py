@@ -12,7 +12,8 @@ from peftu.base.prompt import Prompt
 from peftu.base.reading import clipped, prompt_tokens, reading_limit
 from peftu.base.region import Region
 from peftu.base.writing import write
-from peftu.data.problem import Floats, Problem, Text
+from peftu.data.problem import PARTS, Floats, Problem, Text
+from peftu.generate import generate
 from peftu.methods.composing import Answered, Composed, Past
 from peftu.predict import score
 
@@ -73,8 +74,25 @@ def fitted(base: FrozenBase, plain: Prompt, composed: Composed) -> tuple[Prompt,
     return prompt, len(shown) - len(prompt.shown)
 
 
-def prompted(shop: "Workshop", job: "Job", seed: int) -> tuple[npt.NDArray[np.int64], Floats, dict[str, Any]]:
-    """Returns the numbers of the rows scored, [rows, columns] scores, and notes; equal prompts are read once.
+@dataclass(frozen=True)
+class Prompted:
+    """What was asked, and how it was read.
+
+    Attributes:
+        rows: numbers of the problem's rows that were scored.
+        scores: [rows, columns] the readings.
+        groups: prompt -> item -> the places of the rows that the two stand for.
+        notes: counts.
+    """
+
+    rows: npt.NDArray[np.int64]
+    scores: Floats
+    groups: dict[Prompt, dict[int, list[int]]]
+    notes: dict[str, Any]
+
+
+def prompted(shop: "Workshop", job: "Job", seed: int) -> Prompted:
+    """Returns every validation and test row's reading; equal prompts are read once.
 
     Rows that share all but the judged text share the keys and values of what stands before it.
     """
@@ -83,16 +101,21 @@ def prompted(shop: "Workshop", job: "Job", seed: int) -> tuple[npt.NDArray[np.in
     past = past_of(problem)
     compose = job.method.composer(past, WorkshopTools(shop, base), seed)
     rows = np.flatnonzero(problem.part > 0)
-    groups: dict[Composed, dict[int, list[int]]] = {}
+    composed: dict[Composed, dict[int, list[int]]] = {}
     for place, row in enumerate(rows):
-        found = groups.setdefault(compose(int(problem.user[row]), problem.texts[problem.text[row]]), {})
+        found = composed.setdefault(compose(int(problem.user[row]), problem.texts[problem.text[row]]), {})
         found.setdefault(int(shop.items[seed][row]), []).append(place)
+    groups: dict[Prompt, dict[int, list[int]]] = {}
+    dropped = 0
+    for said, items in composed.items():
+        prompt, left_out = fitted(base, shop.prompt, said)
+        dropped += left_out * sum(map(len, items.values()))
+        for item, places in items.items():
+            groups.setdefault(prompt, {}).setdefault(item, []).extend(places)
     out = np.empty((len(rows), shop.prompt.columns), dtype=np.float32)
     told = shop.reporter.stage(f"reading prompts of {job.label}", sum(map(len, groups.values())))
-    tokens = dropped = 0
-    for composed, items in groups.items():
-        prompt, left_out = fitted(base, shop.prompt, composed)
-        dropped += left_out * sum(map(len, items.values()))
+    tokens = 0
+    for prompt, items in groups.items():
         numbers = list(items)
         for first in range(0, len(numbers), CHUNK):
             part = numbers[first : first + CHUNK]
@@ -108,4 +131,17 @@ def prompted(shop: "Workshop", job: "Job", seed: int) -> tuple[npt.NDArray[np.in
         "demonstrations_dropped": dropped,
         "users_without_train_rows": without,
     }
-    return rows, out, notes
+    return Prompted(rows, out, groups, notes)
+
+
+def written(shop: "Workshop", job: "Job", seed: int, asked: Prompted) -> dict[int, str]:
+    """Returns row number -> free answer for every test row; the rows of one prompt are written in one batch."""
+    problem, base = shop.problems[seed], shop.base(cast(str, job.base))
+    tested = problem.part == PARTS.index("test")
+    told = shop.reporter.stage(f"writing answers of {job.label}", int(tested[asked.rows].sum()))
+    out: dict[int, str] = {}
+    for prompt, items in asked.groups.items():
+        own = [row for places in items.values() for row in asked.rows[places].tolist() if tested[row]]
+        texts = [problem.texts[problem.text[row]] for row in own]
+        out |= zip(own, generate(base, prompt, texts, base.region(None), progress=told), strict=True)
+    return out
