@@ -9,7 +9,8 @@ from peftu.config import MethodSpec, RunSpec
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
 from peftu.execute.asked import with_guarded
-from peftu.execute.guarded import Guard, find_guards
+from peftu.execute.cells import Cell
+from peftu.execute.guarded import Guard, find_guards, guarded_cells
 from peftu.execute.plan import plan
 from peftu.judge.guard import guard, shrunken_gains
 from peftu.metrics import user_scores
@@ -85,6 +86,23 @@ def test_the_fallback_is_the_best_on_validation_rows() -> None:
     assert said.fallback == "mixed-head"
     with pytest.raises(PeftuError, match="nothing to fall back to"):
         guard(good["lora"], {}, CARD, "x")
+
+
+def test_references_of_one_name_are_each_a_fallback() -> None:
+    """Two mixed-heads with knobs of their own, of which the first is the better one."""
+    rng = np.random.default_rng(3)
+    gold = rng.integers(0, 2, (12, 60))
+    right = {name: rng.random((12, 60)) < chance for name, chance in (("a", 0.9), ("b", 0.6), ("c", 0.5))}
+    part = pl.when(pl.col("item_id").is_in([f"i{n}" for n in range(20)])).then(pl.lit("val")).otherwise(pl.lit("test"))
+    both = predictions(right, gold).with_columns(part=part)
+    names = ("mixed-head[form=false]@b", "mixed-head@b", "lora@b", "lora+guard@b")
+    jobs = plan(RunSpec(task="t", methods=tuple(map(MethodSpec.parse, names))))
+    guards = find_guards(jobs)
+    kept = {(place, 0): both.filter(pl.col("method") == name) for place, name in enumerate(right)}
+    cells = {place: Cell(np.arange(0), np.zeros((0, 2), np.float32), seconds=1.0) for place in kept}
+    guarded_cells(guards, jobs, kept, cells, CARD)
+    assert cells[3, 0].notes["fallback"] == jobs[0].full_label
+    assert cells[3, 0].notes["kept"] == 0
 
 
 def test_gains_are_drawn_together_as_far_as_chance_explains_them() -> None:

@@ -56,7 +56,7 @@ def guarded_cells(
     """
     for place, one in guards.items():
         for seed in sorted({seed for _, seed in frames}):
-            names = {jobs[other].card.name: other for other in one.fallbacks}
+            names = {jobs[other].full_label: other for other in one.fallbacks}
             fallbacks = {name: frames[other, seed] for name, other in names.items()}
             own = frames[one.inner, seed]
             frames[place, seed], said = guard(own, fallbacks, card, jobs[place].label)

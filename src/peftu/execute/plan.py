@@ -50,6 +50,11 @@ class Job:
         """Returns the method with its knobs, as it stands in predictions and tables."""
         return str(self.spec.model_copy(update={"base": None}))
 
+    @property
+    def full_label(self) -> str:
+        """Returns the label with the base, where there is one."""
+        return f"{self.label}@{self.base}" if self.base else self.label
+
     def region_on(self, base: "FrozenBase") -> "Region":
         """Returns where the modules act on this base.
 

@@ -235,7 +235,7 @@ def _store_modules(
                     prompt=vars(workshop.prompt),
                     labels=list(workshop.problems[seed].card.labels),
                 )
-                label = f"{job.label}@{job.base}"
+                label = job.full_label
                 fits = (seed, job.base, fingerprints[job.base])
                 if modules.shared is not None:
                     kind = Collection(shared_label(label), *fits, len(modules.shared), recipe(**made, part=SHARED))
