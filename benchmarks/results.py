@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 LINES = HERE / "results" / "results.jsonl"
 PAGE = HERE.parent / "docs" / "results.md"
 PRESET = "tuned"
-MINILM = "all-minilm-l6-v2"
+BASE, MINILM = "smollm2-135m-instruct", "all-minilm-l6-v2"
 REFERENCES = ("global-majority", "user-majority", f"mixed-head@{MINILM}", "zero-shot")
 TRAINED = (
     "global", "lora[warm_start=global]", "lora", "user-embedding", "user-token", "hypernet", "ia3", "adapter-pfeiffer",
@@ -44,6 +44,7 @@ SEEDS = {"tweeteval": (0, 1, 2)}
 COMPARED = ("user-majority", "mixed-head")
 
 Cell = dict[str, Any]
+Rows = list[tuple[Any, int]]  # a task's leaderboard rows, each with its number of seeds
 
 
 def wanted() -> Iterator[tuple[str, int, str]]:
@@ -199,7 +200,7 @@ def board(cells: list[Cell]) -> list[Any]:
     return summarise(scores, tasks.get(cells[0]["task"]).card, costs, cards)
 
 
-def boards(cells: list[Cell]) -> list[tuple[Any, int]]:
+def boards(cells: list[Cell]) -> Rows:
     """Returns one task's rows, each with its number of seeds; gains are over references at the same seeds."""
     seeds: dict[tuple[str, str | None], set[int]] = {}
     for cell in cells:
@@ -214,16 +215,11 @@ def boards(cells: list[Cell]) -> list[tuple[Any, int]]:
     return found
 
 
-def table(task: str, cells: list[Cell]) -> list[str]:
+def table(task: str, cells: list[Cell], rows: Rows) -> list[str]:
     """Returns one task's section in Markdown, best first, and what was not run."""
-    from peftu.metrics import metrics
-
-    metric = metrics.get(cells[0]["metric"])
-    scale = 100.0 if metric.percent else 1.0
+    metric, scale, sign = _metric(cells)
     columns = ("method", "base", "seeds", f"{metric.name} [95 % interval]", "over user-majority", "over mixed-head")
     lines = [f"| {' | '.join(columns)} | numbers a user | KB | s a user |", "|---|---|---|---|---|---|---|---|---|"]
-    rows = boards(cells)
-    sign = 1 if metric.higher_is_better else -1
     for row, seeds in sorted(rows, key=lambda found: -sign * found[0].mean):
         gains = (_gain(row.gain.get(name), scale) if row.name != name else "" for name in COMPARED)
         low, high = (scale * bound for bound in row.ci)
@@ -240,6 +236,47 @@ def table(task: str, cells: list[Cell]) -> list[str]:
     if missing & begun:
         said.append("Not all seeds are run yet: the column says how many are.")
     return [f"## {task}", "", " ".join(said), "", *lines, ""]
+
+
+def overview(tasks: dict[str, tuple[list[Cell], Rows]]) -> list[str]:
+    """Returns one table of all methods and tasks: scores, and which differ from user-majority beyond the interval."""
+    from scipy.stats import rankdata
+
+    ranks: dict[str, list[float]] = {}
+    shown: dict[str, dict[str, str]] = {}
+    for task, (cells, rows) in tasks.items():
+        _, scale, sign = _metric(cells)
+        own = [row for row, _ in rows]
+        for row, rank in zip(own, rankdata([-sign * row.mean for row in own]), strict=True):
+            ranks.setdefault(row.label, []).append(float(rank))
+            shown.setdefault(row.label, {})[task] = f"{scale * row.mean:.1f}{_mark(row)}"
+    mean = {label: sum(own) / len(own) for label, own in ranks.items()}
+    heads = [f"{task} ({_metric(cells)[0].name})" for task, (cells, _) in tasks.items()]
+    lines = [f"| method | {' | '.join(heads)} | mean rank |", "|---" * (len(heads) + 2) + "|"]
+    for label in sorted(mean, key=lambda label: mean[label]):
+        cells_of = " | ".join(shown[label].get(task, "") for task in tasks)
+        lines.append(f"| `{label.removesuffix(f'@{BASE}')}` | {cells_of} | {mean[label]:.1f} |")
+    about = (
+        "Each task's main metric in percent. ▲ better, ▼ worse than `user-majority`, beyond the interval of the paired "
+        "difference (95 % each, not corrected for their number). Mean rank: over the tasks that a method was run on, "
+        "1 is best; an empty cell was not run yet. Few users: most differences between methods are within chance."
+    )
+    return ["## All tasks", "", about, "", *lines, ""]
+
+
+def _mark(row: Any) -> str:
+    gain = row.gain.get("user-majority")
+    if row.name == "user-majority" or gain is None or gain.ci is None:
+        return ""
+    return " ▲" if gain.ci[0] > 0 else " ▼" if gain.ci[1] < 0 else ""
+
+
+def _metric(cells: list[Cell]) -> tuple[Any, float, int]:
+    """Returns a task's main metric, what its numbers are multiplied by, and 1 or -1 where higher or lower is better."""
+    from peftu.metrics import metrics
+
+    metric = metrics.get(cells[0]["metric"])
+    return metric, 100.0 if metric.percent else 1.0, 1 if metric.higher_is_better else -1
 
 
 def verdict(rows: list[Any]) -> str:
@@ -274,7 +311,7 @@ def page() -> str:
         "# Results",
         "",
         "Within-user splits; per task the mean over users, with bootstrap intervals over users. Base:",
-        "`smollm2-135m-instruct` with its default region unless the table names another. The tables are made by",
+        f"`{BASE}` with its default region unless the table names another. The tables are made by",
         "`python benchmarks/results.py --page` from `benchmarks/results/results.jsonl`; running",
         "`python benchmarks/results.py --raw DIR` fills what is missing. Tasks other than tweeteval: one seed, at most",
         f"{SMALL['users']} users and {SMALL['max_items']} items a user, drawn by hash.",
@@ -282,9 +319,11 @@ def page() -> str:
         f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))}, {'; '.join(machines)}.",
         "",
     ]
+    of = {task: [cell for cell in cells if cell["task"] == task] for task in TASKS}
+    run = {task: (own, boards(own)) for task, own in of.items() if own}
+    out += overview(run)
     for task in TASKS:
-        own = [cell for cell in cells if cell["task"] == task]
-        out += table(task, own) if own else [f"## {task}", "", "Not run yet.", ""]
+        out += table(task, *run[task]) if task in run else [f"## {task}", "", "Not run yet.", ""]
     return "\n".join([*out, *free_answers(), *settings()])
 
 
