@@ -48,8 +48,10 @@ test: setup ## Run the tests, without the slow ones
 test-all: setup ## Run every test
 	$(PYTEST)
 
-bench: setup ## Run every script in benchmarks/
-	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+bench: setup ## Run every script in benchmarks/, hours in all: make bench RAW=DIR (one folder a data set)
+	@[ -d "$(RAW)" ] || { echo "make bench: pass RAW=DIR, a folder with one folder a data set" >&2; exit 2; }
+	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; \
+	  if grep -q -e '"--raw"' "$$script"; then $(BIN)/python "$$script" --raw "$(RAW)"; else $(BIN)/python "$$script"; fi; done
 
 docs: $(INSTALLED) ## Check that every link between pages leads somewhere
 	$(BIN)/python -m pytest tests/unit/test_docs.py

@@ -1,6 +1,6 @@
 """Learning rates of the trained methods, by validation loss on seeds that no reported result uses.
 
-    python benchmarks/learning_rates.py RAW [METHOD ...] [--users 5] [--items 100] [--seeds 10] [--rates R ...]
+    python benchmarks/learning_rates.py --raw DIR [METHOD ...] [--users 5] [--items 100] [--seeds 10] [--rates R ...]
 
 Prints one JSON line a method and rate: the validation loss at each user's best epoch (of joint methods: at everybody's)
 and before any step, averaged over users and seeds, and the seconds a user. Half of a user's items are trained on and
@@ -43,14 +43,14 @@ METHODS = {  # from the first to the last rate worth trying
 def main() -> None:
     """Trains each method at each of its rates and prints what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("raw", type=Path, help="folder with TweetEval's raw files")
+    parser.add_argument("--raw", type=Path, help="folder with one folder a data set; otherwise downloaded")
     parser.add_argument("methods", nargs="*", default=list(METHODS))
     parser.add_argument("--users", type=int, default=5)
     parser.add_argument("--rates", type=float, nargs="+", help="instead of the method's own")
     parser.add_argument("--items", type=int, default=100)
     parser.add_argument("--seeds", type=int, nargs="+", default=[10])
     asked = parser.parse_args()
-    table = load_task("tweeteval", asked.raw, {})
+    table = load_task("tweeteval", asked.raw and asked.raw / "tweeteval", {})
     split = SplitSpec(users=asked.users, max_items=asked.items, fractions=(0.5, 0.4, 0.1))
     problems = {seed: make_problem(table, table.card, make_split(table, split, seed)) for seed in asked.seeds}
     workshop = Workshop(table.card, problems, 256, Silent())

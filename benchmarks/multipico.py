@@ -1,6 +1,6 @@
 """Irony in nine languages, on the parts that LeWiDi-2025 published: the error rate of cheap models that know the user.
 
-    python benchmarks/multipico.py --raw DIR       # DIR holds the MP files; fits what is not yet in the JSON, on train
+    python benchmarks/multipico.py --raw DIR       # DIR holds multipico/; fits what is not yet in the JSON, on train
     python benchmarks/multipico.py --raw DIR --test # reads the test part, once, with the candidate of least dev error
     python benchmarks/multipico.py --table         # print the committed JSON
 
@@ -121,7 +121,7 @@ def table(found: dict[str, Any]) -> str:
 def main() -> None:
     """Fits what is missing, reads the test part if asked, or prints what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--raw", type=Path, help="folder with the MP files")
+    parser.add_argument("--raw", type=Path, help="folder with one folder a data set; otherwise downloaded")
     parser.add_argument("--vectors", type=Path, default=Path("runs") / "multipico", help="where vectors are kept")
     parser.add_argument("--only", help="names of candidates, with semicolons; default: all")
     parser.add_argument("--test", action="store_true", help="predict the test part with the candidate best on dev")
@@ -129,7 +129,7 @@ def main() -> None:
     given = parser.parse_args()
     found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"candidates": {}}
     if not given.table:
-        table_ = load_task("multipico", given.raw)
+        table_ = load_task("multipico", given.raw and given.raw / "multipico")
         split = make_split(table_, SplitSpec(regime="published"), SEED)
         problem, vectors = make_problem(table_, table_.card, split), Vectors(given.vectors)
         about = {"task": "multipico", "regime": "published", "split": split.hash, "seed": SEED, "base": BASE}

@@ -1,6 +1,6 @@
 """Training speed: thousands of users in cohorts against a fair loop over `peft`, one user after another.
 
-    python benchmarks/training.py --raw DIR [--quick] [--json]     # DIR holds annotations_g3.csv
+    python benchmarks/training.py --raw DIR [--quick] [--json]     # DIR holds tweeteval/
 
 Both sides use the same base in the same dtype, loaded once, the same users, rows, rank and targets, batch 8 and dynamic
 padding. A repetition times both one after the other in one process; the ratio of their users an hour is the result, and
@@ -59,7 +59,7 @@ class Workload:
     """TweetEval's users as units, and each text's tokens for the loop over `peft`."""
 
     def __init__(self, raw: Path | None, users: int) -> None:
-        table = load_task("tweeteval", raw)
+        table = load_task("tweeteval", raw and raw / "tweeteval")
         self.problem = make_problem(table, table.card, make_split(table, SplitSpec(users=users)))
         self.prompt = prompt_of(table.card, 256)
         self.units = [self._unit(number, key) for number, key in enumerate(self.problem.users)]
@@ -405,7 +405,7 @@ def whole() -> dict[str, Any]:
 def main() -> None:
     """Runs the comparison and adds a line to the history."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--raw", type=Path, help="folder with annotations_g3.csv; otherwise downloaded")
+    parser.add_argument("--raw", type=Path, help="folder with one folder a data set; otherwise downloaded")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--growth", action="store_true", help="only: 10 to 10,000 users with random labels")
     parser.add_argument("--json", action="store_true")

@@ -41,6 +41,11 @@ def test_lists_are_objects_with_a_name(command: str, name: str, fields: set[str]
         assert name in said.out.replace("\n", "")
 
 
+@pytest.mark.parametrize("asked", ["global+lora", "lora+guard", "lora[rank=2]@base"])
+def test_a_method_is_shown_however_it_is_asked_for(asked: str) -> None:
+    assert peftu("methods", asked, "--json").json == peftu("methods", "lora", "--json").json
+
+
 def test_doctor_and_version() -> None:
     said = peftu("doctor", "--json")
     assert said.code == 0

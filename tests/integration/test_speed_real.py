@@ -9,7 +9,7 @@ import pytest
 from peftu.base.cards import bases, weights_at_hand
 
 ROOT = Path(__file__).parents[2]
-RAW = ROOT.parent / "shared" / "data" / "tweeteval"
+RAW = ROOT.parent / "shared" / "data"
 
 pytestmark = [pytest.mark.slow, pytest.mark.weights, pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore")]
 
@@ -22,7 +22,7 @@ def benchmark(name: str, *bases_needed: str) -> dict[str, Any]:
 
 
 def test_training_is_faster_than_a_loop_over_peft() -> None:
-    if not RAW.exists():
+    if not (RAW / "tweeteval").exists():
         pytest.skip("the raw files of tweeteval are not beside the checkout")
     script = benchmark("training", "smollm2-135m-instruct", "all-minilm-l6-v2")
     ratios = script["compare"](RAW, True)["ratios"]

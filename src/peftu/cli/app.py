@@ -49,7 +49,8 @@ Shrink = Annotated[float | None, typer.Option(help="Pull of a user's module towa
 Setting = Annotated[list[str] | None, typer.Option("-s", "--set", help="A rare knob, as train.batch=16.")]
 Config = Annotated[Path | None, typer.Option(help="YAML file with a run's description; flags win over it.")]
 PresetName = Annotated[
-    str | None, typer.Option("--preset", help="Settings beneath all flags: paper, or a file of 'peftu tune'.")
+    str | None,
+    typer.Option("--preset", help="Settings beneath all flags: a name from docs/runs.md, or a file of 'peftu tune'."),
 ]
 TaskOption = Annotated[list[str] | None, typer.Option("--option", help="A task's option, as group=g1.")]
 Out = Annotated[Path | None, typer.Option(help="Run folder; default runs/<task>-<id>.")]
@@ -76,10 +77,12 @@ def tasks(
 @app.command()
 def methods(name: Annotated[str | None, typer.Argument(help="Show one method.")] = None, json: Json = False) -> None:
     """List the ways to personalise, or show one with its knobs."""
+    from peftu.config import MethodSpec
     from peftu.data.commands import tables
+    from peftu.execute.asked import plain
     from peftu.methods.describe import describe_method, describe_methods
 
-    result: Any = describe_method(name) if name else describe_methods()
+    result: Any = describe_method(plain(MethodSpec.parse(name)).name) if name else describe_methods()
     emit(result, json, *tables(result if name else _columns(result, "name", "summary", "scope", "loads")))
 
 

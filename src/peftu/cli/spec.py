@@ -135,5 +135,5 @@ def _read(path: Path) -> dict[str, Any]:
         line = str(error).splitlines()[0]
         raise PeftuError(f"{path}: not valid YAML ({line}) — mend the file") from None
     if not isinstance(read, dict) or not all(isinstance(key, str) for key in read):
-        raise PeftuError(f"{path}: holds no 'key: value' lines — see docs/ for the keys of a run")
+        raise PeftuError(f"{path}: holds no 'key: value' lines — see docs/runs.md for the keys of a run")
     return read

@@ -1,7 +1,7 @@
 """How well anything could do: the crowd on the same text, with and without a look at the answers, and the user again.
 
-These are rows of analysis. They are scored on the same test rows as methods, but no method could be like them: they
-need other users' judgements of the very text that is asked about.
+These are rows of analysis. They are scored on the same test rows as methods, but they are no methods: they
+read other users' judgements of the very text that is asked about.
 """
 
 from collections.abc import Sequence

@@ -35,8 +35,8 @@ class Lora(Module):
     everyone_defaults: ClassVar[dict[str, Any]] = {"lr": 3e-3}
     search: ClassVar[dict[str, tuple[Any, ...]]] = {"rank": (1, 2, 4, 8, 16, 32)}
 
-    rank: int = Field(8, ge=1)
-    alpha: float = Field(16.0, gt=0)
+    rank: int = Field(8, ge=1, description="Rows of A and columns of B.")
+    alpha: float = Field(16.0, gt=0, description="B A x counts alpha / rank times.")
     targets: Targets = ("q", "v", "o", "down")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of A's input features left out in a training step.")
     rslora: bool = Field(False, description="Scale by alpha/√rank (arXiv 2312.03732) instead of alpha/rank.")

@@ -63,12 +63,22 @@ class MixedHead(BaseModel):
     )
     context: bool = Field(True, description="Embed each text with its context; n-grams are taken of both anyhow.")
     width: int = Field(32, ge=0, description="Leading feature directions on which a user may deviate.")
-    embedding: float | None = Field(None, ge=0, description="Prior of the shared weights on the embedding.")
-    tfidf: float | None = Field(None, ge=0, description="Prior of the shared weights on the n-grams.")
-    text: float | None = Field(None, ge=0, description="Prior of the shared effect of each text.")
-    bias: float | None = Field(None, ge=0, description="Prior of a user's bias.")
-    slope: float | None = Field(None, ge=0, description="Prior of a user's slope on the shared score.")
-    deviation: float | None = Field(None, ge=0, description="Prior of a user's own weights.")
+    embedding: float | None = Field(
+        None, ge=0, description="Prior of the shared weights on the embedding; none: chosen on validation rows."
+    )
+    tfidf: float | None = Field(
+        None, ge=0, description="Prior of the shared weights on the n-grams; none: chosen on validation rows."
+    )
+    text: float | None = Field(
+        None, ge=0, description="Prior of the shared effect of each text; none: chosen on validation rows."
+    )
+    bias: float | None = Field(None, ge=0, description="Prior of a user's bias; none: chosen on validation rows.")
+    slope: float | None = Field(
+        None, ge=0, description="Prior of a user's slope on the shared score; none: chosen on validation rows."
+    )
+    deviation: float | None = Field(
+        None, ge=0, description="Prior of a user's own weights; none: chosen on validation rows."
+    )
 
     def fit(self, problem: Problem, features: Features | None, seed: int) -> FittedMixedHead:
         """Returns the model fitted on the train rows with the priors that the val rows find likeliest.

@@ -37,7 +37,7 @@ class Vera(Module):
     train_defaults: ClassVar[dict[str, Any]] = {"lr": 3e-2, "epochs": 8}
     search: ClassVar[dict[str, tuple[Any, ...]]] = {"rank": (64, 128, 256, 512)}
 
-    rank: int = Field(256, ge=1)
+    rank: int = Field(256, ge=1, description="Rows of A and columns of B, which all users share.")
     start: float = Field(0.1, gt=0, description="What d starts at.")
     seed: int = Field(0, ge=0, description="Of the random maps.")
     targets: Targets = ("q", "v")
