@@ -145,12 +145,12 @@ def spec_of(task: str, seed: int, asked: str) -> Any:
 
 
 def preset_of(task: str, asked: str) -> dict[str, Any]:
-    """Returns what the task's preset has for a method."""
+    """Returns what the task's preset has for a method; nothing: its defaults."""
     from peftu.config import MethodSpec
     from peftu.preset import load_preset
 
     method = MethodSpec.parse(asked)
-    return load_preset(TASKS[task][1]).settings(method, method.base or BASE)
+    return load_preset(TASKS[task][1]).settings(method, method.base or BASE) or {}
 
 
 def fill(raw: Path | None, minutes: float, tasks: set[str], methods: set[str]) -> None:

@@ -36,14 +36,12 @@ class Preset(Spec):
         default_factory=dict, description="Base -> method -> how: task, seeds, budgets, machine."
     )
 
-    def settings(self, method: MethodSpec, base: str | None) -> dict[str, Any]:
-        """Returns the settings of a method on a base: those for any base, then the base's own."""
+    def settings(self, method: MethodSpec, base: str | None) -> dict[str, Any] | None:
+        """Returns the settings of a method on a base: those for any base, then the base's own; None: it has none."""
         warm = method.params.get("warm_start") == "global"
         name = WARM + method.name if warm else method.name
-        return {key: value for on in (ANY_BASE, base or "") for key, value in self._of(on, name).items()}
-
-    def _of(self, base: str, name: str) -> dict[str, Any]:
-        return self.methods.get(base, {}).get(name, {})
+        found = [of[name] for on in (ANY_BASE, base or "") if name in (of := self.methods.get(on, {}))]
+        return {key: value for own in found for key, value in own.items()} if found else None
 
 
 def shipped() -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from peftu.cli.spec import run_spec
 from peftu.config import MethodSpec, RunSpec
 from peftu.errors import PeftuError
-from peftu.execute.plan import plan
+from peftu.execute.plan import plan, without_settings
 from peftu.preset import Preset, load_preset, shipped
 
 FLAGS = (
@@ -69,6 +69,21 @@ def test_a_warm_start_has_settings_of_its_own(tmp_path: Path) -> None:
     assert (warm.train.lr, warm.train.shrink) == (0.25, 0.5)
     _, alone, _ = plan(from_flags(preset=mine, methods="lora+guard"))
     assert alone.train.lr == 0.5
+    for asked in ({"warm_start": "global"}, {"setting": ["train.warm_start=global"]}):
+        warm, cold, everyone = plan(from_flags(preset=mine, methods="lora,lora[warm_start=none],global", **asked))
+        assert (warm.train.lr, warm.train.shrink, cold.train.lr) == (0.25, 0.5, 0.5)
+        assert everyone.train.warm_start == "none"
+
+
+def test_methods_that_a_preset_knows_nothing_of_are_named(tmp_path: Path) -> None:
+    mine = written(tmp_path, methods={"a": {"lora": {}, "global": {"lr": 0.5}}})
+    asked = "user-majority,lora@a,lora+guard@a,lora@b,ia3@a,lora[warm_start=global]@a"
+    spec = from_flags(preset=mine, methods=asked)
+    assert without_settings(spec, plan(spec)) == ["lora@b", "ia3@a", "lora[warm_start=global]@a"]
+    whole = from_flags(preset=written(tmp_path, train={"lr": 0.5}), methods=asked)  # settings of every method
+    assert without_settings(whole, plan(whole)) == []
+    bare = from_flags(methods=asked)
+    assert without_settings(bare, plan(bare)) == []
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -95,4 +110,4 @@ def test_wrong_presets_are_one_line(tmp_path: Path) -> None:
         load_preset(str(tmp_path / "list.json"))
     with pytest.raises(PeftuError, match=r"unknown setting 'tran'.*did you mean 'train'"):
         load_preset(written(tmp_path, tran={}))
-    assert Preset(name="x", note="").settings(MethodSpec(name="lora"), None) == {}
+    assert Preset(name="x", note="").settings(MethodSpec(name="lora"), None) is None

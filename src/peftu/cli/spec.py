@@ -11,6 +11,7 @@ from peftu.config import MethodSpec, RegionSpec, RunSpec, assignments, validated
 from peftu.data.task import tasks
 from peftu.errors import PeftuError
 from peftu.execute.asked import plain, with_guarded
+from peftu.methods.everyone import is_personal, method_class
 from peftu.preset import Preset, load_preset
 from peftu.results import REFERENCES
 
@@ -52,11 +53,19 @@ def run_spec(flags: dict[str, Any]) -> RunSpec:
     spec = validated(RunSpec, values, "run")
     if preset is None:
         return spec
-    asked = with_guarded(spec.methods)
-    settings = {str(plain(method)): preset.settings(plain(method), method.base or spec.base) for method in asked}
-    return spec.model_copy(
-        update={"preset": name, "settings": {key: found for key, found in settings.items() if found}}
-    )
+    return spec.model_copy(update={"preset": name, "settings": _settings(preset, spec)})
+
+
+def _settings(preset: Preset, spec: RunSpec) -> dict[str, dict[str, Any]]:
+    """Returns method as asked for -> its settings, for the methods that the preset knows."""
+    found = {}
+    for method in map(plain, with_guarded(spec.methods)):
+        params = method.params
+        if "warm_start" in spec.train and is_personal(method_class(method.name, params)):
+            params = {"warm_start": spec.train["warm_start"], **params}
+        own = preset.settings(method.model_copy(update={"params": params}), method.base or spec.base)
+        found[str(method)] = {} if own is None and preset.train else own  # what it says of all methods, it says of each
+    return {name: own for name, own in found.items() if own is not None}
 
 
 def _beneath(preset: Preset, task: str) -> dict[str, Any]:

@@ -117,6 +117,12 @@ def plan(spec: RunSpec) -> list[Job]:
     return jobs
 
 
+def without_settings(spec: RunSpec, jobs: Sequence[Job]) -> list[str]:
+    """Returns the methods that train modules and of which the run's preset knows nothing: they keep their defaults."""
+    trained = (job for job in jobs if spec.preset and is_module(job.method) and not job.spec.name.endswith(SUFFIX))
+    return [job.full_label for job in trained if str(job.spec) not in spec.settings]
+
+
 def check_kind(jobs: Sequence[Job], card: TaskCard) -> None:
     """Checks that every method can answer a task of this kind.
 

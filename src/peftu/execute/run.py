@@ -26,7 +26,7 @@ from peftu.execute.cost import measured
 from peftu.execute.estimate import Estimate, estimate
 from peftu.execute.frames import predictions_frame
 from peftu.execute.guarded import find_guards, guarded_cells
-from peftu.execute.plan import Job, check_kind, plan
+from peftu.execute.plan import Job, check_kind, plan, without_settings
 from peftu.execute.progress import Reporter, Silent
 from peftu.execute.stored import CODES, MODULES, SHARED, shared_label
 from peftu.judge import JUDGEMENT, Evidence, judge, write_judgement
@@ -88,6 +88,8 @@ def run(
     problems = {seed: make_problem(table, table.card, split) for seed, split in splits.items()}
     workshop = Workshop(table.card, problems, spec.max_tokens, reporter, spec.max_answer_tokens, spec.generate)
     _announce(jobs, splits[spec.seeds[0]], table, workshop, problems, reporter)
+    for line in _defaults_kept(spec, jobs):
+        reporter.note(line)
     folder = _fresh(out)
     cells: dict[tuple[int, int], Cell] = {}
     with measured() as total, writing_to(folder):
@@ -132,6 +134,7 @@ def run(
                 if cut
             ),
             *_diverged(jobs, cells),
+            *_defaults_kept(spec, jobs),
         ),
     )
     record = finish_folder(folder, record)
@@ -253,6 +256,12 @@ def _diverged(jobs: Sequence[Job], cells: dict[tuple[int, int], Cell]) -> list[s
         for (number, seed), cell in cells.items()
         if "diverged" in cell.notes
     ]
+
+
+def _defaults_kept(spec: RunSpec, jobs: Sequence[Job]) -> list[str]:
+    """Returns a line on methods of which the run's preset knows nothing, if there are any."""
+    without = ", ".join(without_settings(spec, jobs))
+    return [f"preset {spec.preset} has no settings for {without}: defaults are used"] if without else []
 
 
 def _train_counts(problems: dict[int, Problem]) -> pl.DataFrame:
