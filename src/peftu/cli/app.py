@@ -20,7 +20,7 @@ UsageError: Any = typer.BadParameter.__base__  # of the click that this release 
 
 app = typer.Typer(
     name="peftu",
-    help="One small module per person on a frozen language model: train, judge, keep and serve them together.",
+    help="One small module per person on a frozen language model: train, judge, keep and ask them together.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
