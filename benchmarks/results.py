@@ -13,6 +13,7 @@ import argparse
 import json
 import runpy
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -317,11 +318,13 @@ def page() -> str:
     cells = read()
     dates = sorted({cell["date"] for cell in cells})
     threads = {1: "one thread beside other work"}
-    machines = sorted({
+    machines = Counter(
         f"{cell['cpu']}, {cell['dtype']}, {threads.get(cell['threads'], str(cell['threads']) + ' threads')}"
         for cell in cells
         if cell["dtype"]
-    })  # fmt: skip
+    )
+    told = "; ".join(f"{machine} ({count} cells)" for machine, count in machines.most_common())
+    apart = " Seconds of methods that ran on different ones do not compare." if len(machines) > 1 else ""
     out = [
         "# Results",
         "",
@@ -333,7 +336,7 @@ def page() -> str:
         f"Settings of trained methods: the preset `{TWO}` ([below](#settings-the-preset-{TWO})) on tasks with two",
         f"labels, `{SEVERAL}` ([below](#settings-the-preset-{SEVERAL})) on the others; else a method's defaults.",
         "Own numbers: of each user alone; what all share comes on top. Intervals take the texts as given.",
-        f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))}, {'; '.join(machines)}.",
+        f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))}, {told}.{apart}",
         "",
     ]
     of = {task: [cell for cell in cells if cell["task"] == task] for task in TASKS}
