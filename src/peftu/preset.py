@@ -37,11 +37,14 @@ class Preset(Spec):
     )
 
     def settings(self, method: MethodSpec, base: str | None) -> dict[str, Any] | None:
-        """Returns the settings of a method on a base: those for any base, then the base's own; None: it has none."""
+        """Returns the settings of a method on a base: those for any base, then the base's own.
+
+        None: the preset says nothing of it, neither by name nor by training settings of every method.
+        """
         warm = method.params.get("warm_start") == "global"
         name = WARM + method.name if warm else method.name
         found = [of[name] for on in (ANY_BASE, base or "") if name in (of := self.methods.get(on, {}))]
-        return {key: value for own in found for key, value in own.items()} if found else None
+        return {key: value for own in found for key, value in own.items()} if found or self.train else None
 
 
 def shipped() -> list[str]:

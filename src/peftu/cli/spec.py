@@ -58,14 +58,15 @@ def run_spec(flags: dict[str, Any]) -> RunSpec:
 
 def _settings(preset: Preset, spec: RunSpec) -> dict[str, dict[str, Any]]:
     """Returns method as asked for -> its settings, for the methods that the preset knows."""
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for method in map(plain, with_guarded(spec.methods)):
         params = method.params
         if "warm_start" in spec.train and is_personal(method_class(method.name, params)):
             params = {"warm_start": spec.train["warm_start"], **params}
         own = preset.settings(method.model_copy(update={"params": params}), method.base or spec.base)
-        found[str(method)] = {} if own is None and preset.train else own  # what it says of all methods, it says of each
-    return {name: own for name, own in found.items() if own is not None}
+        if own is not None:
+            found[str(method)] = own
+    return found
 
 
 def _beneath(preset: Preset, task: str) -> dict[str, Any]:

@@ -88,7 +88,8 @@ def run(
     problems = {seed: make_problem(table, table.card, split) for seed, split in splits.items()}
     workshop = Workshop(table.card, problems, spec.max_tokens, reporter, spec.max_answer_tokens, spec.generate)
     _announce(jobs, splits[spec.seeds[0]], table, workshop, problems, reporter)
-    for line in _defaults_kept(spec, jobs):
+    kept = _defaults_kept(spec, jobs)
+    for line in kept:
         reporter.note(line)
     folder = _fresh(out)
     cells: dict[tuple[int, int], Cell] = {}
@@ -134,7 +135,7 @@ def run(
                 if cut
             ),
             *_diverged(jobs, cells),
-            *_defaults_kept(spec, jobs),
+            *kept,
         ),
     )
     record = finish_folder(folder, record)
