@@ -16,6 +16,7 @@ from peftu.base.packed import Packed
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.data.problem import Text
+from peftu.errors import PeftuError
 
 LOGIT_BYTES = 64 << 20  # of the float32 logits over the vocabulary that are held at once
 
@@ -40,10 +41,17 @@ class AnswerTokens:
     cut: int
 
     @classmethod
-    def of(cls, words: Sequence[Sequence[int]], end: int, most: int) -> "AnswerTokens":
-        """Returns the answers' tokens, at most ``most`` each; a cut answer has no end to be learned."""
-        lists = [[*tokens, end][:most] for tokens in words]
-        return cls(lists, sum(len(tokens) + 1 > most for tokens in words))
+    def of(cls, words: Sequence[Sequence[int]], end: int | None, most: int) -> "AnswerTokens":
+        """Returns the answers' tokens, at most ``most`` each; a cut answer has no end to be learned.
+
+        Raises:
+            PeftuError: an answer is empty, and the base has no end token that would say so.
+        """
+        ending = [] if end is None else [end]
+        whole = [[*tokens, *ending] for tokens in words]
+        if not all(whole):
+            raise PeftuError("an answer is empty, and the base has no end token to learn — leave empty answers out")
+        return cls([tokens[:most] for tokens in whole], sum(len(tokens) > most for tokens in whole))
 
     def packed(self, device: torch.device) -> Packed:
         """Returns the tokens end to end."""
@@ -79,7 +87,7 @@ class Writer(Protocol):
     def begin(
         self, prompt: Prompt, texts: Sequence[Text], most: int, region: Region, attachment: Any
     ) -> tuple[Draft, Tensor]:
-        """Returns a draft for each text, with room for ``most`` tokens, and what every row is to read first [s]."""
+        """Returns a draft for each text, with room for ``most`` tokens, and what each is to read first [texts, s]."""
         ...
 
     def next(self, draft: Any, tokens: Tensor, attachment: Any) -> Tensor:

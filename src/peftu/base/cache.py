@@ -32,13 +32,13 @@ from peftu.errors import PeftuError
 
 _log = logging.getLogger(__name__)
 
-FORMAT = 1  # raised when what a family's prefill makes changes
+FORMAT = 2  # raised when what a family's prefill makes changes
 LIMIT = "PEFTU_REGION_CACHE_BYTES"
 DISK_BYTES = 8 << 30
 MEMORY_BYTES = 1 << 30  # larger contexts are read from their file, page by page
 LEAST_TOKENS = 2048  # fewer are computed faster than read
 ABANDONED = 86_400.0  # seconds after which a file that was never finished is nobody's
-_COUNTS = ("count", "cut", "tokens", "span_tokens", "longest", "answers_cut")
+_COUNTS = ("count", "cut", "tokens", "span_tokens", "longest", "contexts_cut", "answers_cut")
 
 
 class RegionCache:

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from peftu.base.frame import Frame
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
 
@@ -17,11 +19,15 @@ class Prompt:
     Attributes:
         instruction: what to judge; ends in the question.
         words: the word for each label, in label order; none where answers are free text.
-        max_tokens: longest text in tokens; longer ones are cut at the end and counted.
+        max_tokens: longest text in tokens, its context included; longer ones are cut and counted: the context from its
+            beginning, and only when all of it is gone the text from its end.
         exclusive: one label holds (softmax over the labels), or each holds or not (a logit for each).
         shown: items with their answers, as demonstrations before the text: (body, answer) each.
         answer_tokens: longest free answer in tokens, end token included; longer ones are cut and counted.
+        frame: what stands around the parts, as recorded when a module was trained; None: as the base's template has it.
     """
+
+    LINK: ClassVar[str] = "\n\nReply: "  # joins a context and the text that is judged
 
     instruction: str
     words: tuple[str, ...]
@@ -29,12 +35,7 @@ class Prompt:
     exclusive: bool = True
     shown: tuple[tuple[str, str], ...] = ()
     answer_tokens: int = 128
-
-    @property
-    def lead(self) -> str:
-        """Returns instruction and demonstrations as plain text, up to where the text stands."""
-        shown = "".join(f"{body}\nAnswer: {answer}\n\n" for body, answer in self.shown)
-        return f"{self.instruction}\n\n{shown}"
+    frame: Frame | None = None
 
     @property
     def free(self) -> bool:
@@ -49,7 +50,7 @@ class Prompt:
     @staticmethod
     def body(text: Text) -> str:
         """Returns the part of the prompt that differs between items."""
-        return f"{text.context}\n\nReply: {text.text}" if text.context else text.text
+        return f"{text.context}{Prompt.LINK}{text.text}" if text.context else text.text
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class TrieNode:
     branch: tuple[int, ...]
 
 
-def label_trie(words: Sequence[Sequence[int]], end: int) -> tuple[TrieNode, ...]:
+def label_trie(words: Sequence[Sequence[int]], end: int | None) -> tuple[TrieNode, ...]:
     """Returns the branching points of the label words' token sequences; one alone when first tokens differ.
 
     A label's log-probability among the labels is the sum, over the nodes its word passes, of the log-softmax over
@@ -75,15 +76,17 @@ def label_trie(words: Sequence[Sequence[int]], end: int) -> tuple[TrieNode, ...]
 
     Args:
         words: tokens of each label's word.
-        end: token put after every word where one word starts another.
+        end: token put after every word where one word starts another; None: the base has none.
 
     Raises:
-        PeftuError: two labels have the same tokens, or one has none.
+        PeftuError: two labels have the same tokens, one has none, or one starts another and nothing ends it.
     """
     sequences = [tuple(word) for word in words]
     if not all(sequences) or len(set(sequences)) < len(sequences):
         raise PeftuError("label words: two labels have the same tokens or one has none — give the task other words")
     if any(a != b and b[: len(a)] == a for a in sequences for b in sequences):
+        if end is None:
+            raise PeftuError("label words: one begins another, and the base has no end token — give the task other words")
         sequences = [(*word, end) for word in sequences]
     prefixes = sorted({word[:n] for word in sequences for n in range(len(word))}, key=lambda p: (len(p), p))
     nodes = []

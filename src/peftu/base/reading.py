@@ -5,10 +5,11 @@ from typing import Any, cast
 
 from peftu.base.families.decoder import Decoder
 from peftu.base.families.encoder_decoder import EncoderDecoder
-from peftu.base.families.family import context_limit, token_lists
+from peftu.base.families.family import context_limit
 from peftu.base.model import FrozenBase
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
+from peftu.data.problem import Text
 from peftu.errors import PeftuError
 
 
@@ -30,28 +31,20 @@ def prompt_tokens(base: FrozenBase, prompt: Prompt) -> int:
         PeftuError: the base is an encoder, which reads a text and no prompt.
     """
     reading_limit(base)
-    if isinstance(base.family, Decoder):
-        head, tail, words = base.family.frame(prompt)
-        return len(head) + prompt.max_tokens + len(tail) + max(map(len, words), default=prompt.answer_tokens)
-    tokenizer = cast(Any, base.family).tokenizer
-    return len(tokenizer(prompt.lead)["input_ids"]) + prompt.max_tokens
+    reader = base.family.reader
+    empty = len(reader.read(prompt, [Text("")]).lists[0])
+    words = reader.ending(prompt).words if isinstance(base.family, Decoder) else []
+    answer = max(map(len, words), default=prompt.answer_tokens if isinstance(base.family, Decoder) else 0)
+    return empty + prompt.max_tokens + answer
 
 
 def invocation(base: FrozenBase, prompt: Prompt, region: Region) -> list[int]:
     """Returns a decoder's tokens between text and answer that lie in a region; of another family: none."""
     if not isinstance(base.family, Decoder):
         return []
-    _, tail, _ = base.family.frame(prompt)
-    return base.family.parted(tail, region)[1]
+    return base.family.inside(base.family.reader.ending(prompt).tail, region)
 
 
-def clipped(base: FrozenBase, texts: Sequence[str], max_tokens: int) -> list[str]:
-    """Returns the texts, those longer than so many tokens cut at the end."""
-    if not texts:  # tokenizers take no empty batch
-        return []
-    tokenizer = cast(Any, base.family).tokenizer
-    lists, _ = token_lists(tokenizer, texts, max_tokens + 1)
-    return [
-        tokenizer.decode(tokens[:max_tokens], skip_special_tokens=True) if len(tokens) > max_tokens else text
-        for text, tokens in zip(texts, lists, strict=True)
-    ]
+def clipped(base: FrozenBase, texts: Sequence[Text], max_tokens: int) -> list[str]:
+    """Returns the texts with their contexts as plain strings, cut to so many tokens as a judged text is."""
+    return base.family.reader.clipped(texts, max_tokens)

@@ -1,5 +1,6 @@
 """Text that a base writes: many answers in one batch and one cache, each with modules of its own."""
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -84,14 +85,16 @@ def _write(
     else:
         place = {text: number for number, text in enumerate(dict.fromkeys(own))}
         draft, first = writer.begin(prompt, list(place), most, region, Attachment(None))
-        draft.keep(torch.tensor([place[text] for text in own], device=base.device))
-    tokens = first.expand(len(rows), -1)
+        places = torch.tensor([place[text] for text in own], device=base.device)
+        draft.keep(places)
+        first = first[places]
+    tokens, ends = first, torch.tensor(sorted(family.ends), device=base.device)
     for step in range(most):
         with attached(family.model, binding) as attachment:
             hidden_bd = writer.next(draft, tokens, attachment)
         logits_bv = base.logits(hidden_bd)
         chosen = logits_bv.argmax(-1) if draws is None else _drawn(logits_bv / temperature, draws[rows, step])
-        going = chosen != family.tokenizer.eos_token_id
+        going = ~torch.isin(chosen, ends)
         if not going.all():
             kept = going.nonzero().squeeze(1)
             rows, chosen = rows[kept], chosen[kept]
@@ -129,8 +132,8 @@ def write(base: FrozenBase, instruction: str, text: str, tokens: int) -> str:
         PeftuError: the base is an encoder, or the prompt is longer than it can read.
     """
     limit = reading_limit(base)
-    body: list[int] = cast(Any, base.family).tokenizer(text, add_special_tokens=False)["input_ids"]
-    prompt = Prompt(instruction, (), max_tokens=len(body), answer_tokens=tokens)
+    length = len(base.family.reader.bodies([Text(text)], sys.maxsize).lists[0])
+    prompt = Prompt(instruction, (), max_tokens=length, answer_tokens=tokens)
     needed = prompt_tokens(base, prompt)
     if limit is not None and needed > limit:
         raise PeftuError(f"base {base.name}: reads {limit} tokens at most, {needed} are asked of it — show it less")

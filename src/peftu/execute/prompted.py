@@ -42,7 +42,7 @@ class WorkshopTools:
         return write(self.base, instruction, text if limit is None else self._tail(text, limit // 2), tokens)
 
     def _tail(self, text: str, tokens: int) -> str:
-        return clipped(self.base, [text], tokens)[0]
+        return clipped(self.base, [Text(text)], tokens)[0]
 
 
 def past_of(problem: Problem) -> Past:
@@ -63,9 +63,9 @@ def fitted(base: FrozenBase, plain: Prompt, composed: Composed) -> tuple[Prompt,
     shown are cut like the text judged.
     """
     instruction = f"{plain.instruction}\n\n{composed.told}" if composed.told else plain.instruction
-    bodies = clipped(base, [Prompt.body(item.text) for item in composed.shown], plain.max_tokens)
+    bodies = clipped(base, [item.text for item in composed.shown], plain.max_tokens)
     answers = [item.answer for item in composed.shown]
-    answers = clipped(base, answers, plain.answer_tokens) if plain.free else answers
+    answers = clipped(base, [Text(answer) for answer in answers], plain.answer_tokens) if plain.free else answers
     shown = tuple(zip(bodies, answers, strict=True))
     limit = reading_limit(base)
     prompt = replace(plain, instruction=instruction, shown=shown)

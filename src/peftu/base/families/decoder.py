@@ -1,12 +1,14 @@
 """Decoders (Llama, SmolLM, Qwen, Mistral, GPT-2, …): the answer is the next token after the prompt.
 
-A prompt is ``head + text + tail``: the head (instruction) is the same for every text and its keys and values are
-computed once; the tail (end of turn, assistant marker) is the answer span, its last token the span ``last``.
+A prompt is cut into tokens whole, then seen as ``head + text + tail``: the head (instruction) is the same for every text
+and its keys and values are computed once; the tail (end of turn, assistant marker) is the answer span, its last token
+the span ``last``.
 
 Shape letters: n texts, b rows, t text tokens, s span tokens, d width.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import torch
@@ -17,9 +19,9 @@ from peftu.base.families.family import (
     Context,
     Progress,
     check_reach,
+    end_tokens,
     first_attribute,
     label_logits,
-    token_lists,
     unit,
     virtual_sites,
     virtual_tokens,
@@ -27,14 +29,33 @@ from peftu.base.families.family import (
 from peftu.base.flat import Flat
 from peftu.base.packed import Packed, Ragged, length_batches, padded
 from peftu.base.prompt import Prompt, label_trie, trie_scores
+from peftu.base.reader import Cuts, Reader
 from peftu.base.region import Region
 from peftu.base.sites import Attachment, Site, linear_sites
 from peftu.base.virtual import Prefixes, VirtualStates
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
 
-_MARK = "\u241f"  # a character no template holds
 PREFILL_TOKENS = 4096  # padded tokens a batch: large enough for full matmul rate, small enough for the cache
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Prompts as tokens, in the parts that a region asks for.
+
+    Attributes:
+        head: what all begin with.
+        bodies: of each text, what lies between head and region.
+        tails: of each text, what lies in the region; all of one length.
+        words: of each label, its word behind the tail.
+        cuts: how many texts were cut.
+    """
+
+    head: list[int]
+    bodies: list[list[int]]
+    tails: list[list[int]]
+    words: list[list[int]]
+    cuts: Cuts
 
 
 class Decoder:
@@ -47,6 +68,7 @@ class Decoder:
 
     def __init__(self, model: nn.Module, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
+        self.reader, self.ends = Reader(tokenizer, continues=True), end_tokens(model, tokenizer)
         stack = first_attribute(model, "model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers")
         norm = first_attribute(model, "model.norm", "transformer.ln_f", "gpt_neox.final_layer_norm")
         embedding = first_attribute(model, "model.embed_tokens", "transformer.wte", "gpt_neox.embed_in")
@@ -72,35 +94,20 @@ class Decoder:
         found += virtual_sites(cast(Any, self.model).config, "decoder", layers.start, "decoder", layers)
         return [*found, Site("head", "head", "head", self.layers, "decoder", self.width, labels)]
 
-    def frame(self, prompt: Prompt) -> tuple[list[int], list[int], list[list[int]]]:
-        """Returns the tokens of head and tail, and of each label's word after the tail."""
-        if getattr(self.tokenizer, "chat_template", None):
-            bodies = [*(body.replace(_MARK, "") for body, _ in prompt.shown), _MARK]
-            answers = [answer for _, answer in prompt.shown]
-            try:
-                chat = self._chat([{"role": "system", "content": prompt.instruction}], bodies, answers)
-            except Exception:  # noqa: BLE001  (templates raise their own errors where there is no system turn)
-                bodies[0] = f"{prompt.instruction}\n\n{bodies[0]}"
-                chat = self._chat([], bodies, answers)
-            head, _, tail = chat.rpartition(_MARK)
-            words = list(prompt.words)
-        else:
-            head, tail = f"{self.tokenizer.bos_token or ''}{prompt.lead}", "\nAnswer:"
-            words = [f" {word}" for word in prompt.words]
-        head_ids, tail_ids, *word_ids = self.tokenizer([head, tail, *words], add_special_tokens=False)["input_ids"]
-        return head_ids, tail_ids, word_ids
+    def parts(self, prompt: Prompt, texts: Sequence[Text], region: Region) -> Parts:
+        """Returns the prompts of these texts as tokens; with span 'all', the tails are still the answer span's."""
+        reading, ending = self.reader.read(prompt, texts), self.reader.ending(prompt)
+        stop = -ending.dropped or None
+        lists = [tokens[:stop] for tokens in reading.lists]
+        span, head = len(self.inside(ending.tail, region)), reading.head
+        head_ids = lists[0][:head] if lists else []
+        bodies, tails = [tokens[head:-span] for tokens in lists], [tokens[-span:] for tokens in lists]
+        return Parts(head_ids, bodies, tails, ending.words, reading.cuts)
 
-    def _chat(self, turns: list[dict[str, str]], bodies: Sequence[str], answers: Sequence[str]) -> str:
-        """Returns the chat that begins with these turns, gives each text its answer, and awaits the last one's."""
-        for number, body in enumerate(bodies):
-            turns = [*turns, {"role": "user", "content": body}]
-            if number < len(answers):
-                turns = [*turns, {"role": "assistant", "content": answers[number]}]
-        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-
-    def parted(self, tail: list[int], region: Region) -> tuple[list[int], list[int]]:
-        """Returns the tail's tokens that are read with the text, outside the region, and those inside it."""
-        return (tail[:-1], tail[-1:]) if region.span == "last" else ([], tail)
+    @staticmethod
+    def inside(tail: list[int], region: Region) -> list[int]:
+        """Returns the tokens of a tail that lie in a region."""
+        return tail[-1:] if region.span == "last" else tail
 
     # --- running ------------------------------------------------------------------------------------------------
 
@@ -168,33 +175,33 @@ class Decoder:
         of the marker), and the tail's state at its floor. For span 'all': the head's state at the floor, then text and
         tail's of every text (token ids where the floor is the embedding).
         """
-        head_ids, tail_ids, word_ids = self.frame(prompt)
-        nodes = label_trie(word_ids, self.tokenizer.eos_token_id)
-        bodies, cut = token_lists(self.tokenizer, [prompt.body(text) for text in texts], prompt.max_tokens)
-        close, tail_ids = self.parted(tail_ids, region)
-        bodies = [body + close for body in bodies]
-        longest = max(map(len, bodies)) + max(len(tail_ids) + len(node.prefix) for node in nodes)
-        longest += len(head_ids)
+        parts = self.parts(prompt, texts, region)
+        head_ids, bodies = parts.head, parts.bodies
+        nodes = label_trie(parts.words, self.reader.end(prompt, self.ends))
+        tails = [[[*tail, *node.prefix] for tail in parts.tails] for node in nodes]
+        span = len(parts.tails[0]) + max(len(node.prefix) for node in nodes)
+        longest = len(head_ids) + max(map(len, bodies)) + span
         check_reach(cast(Any, self.model).config, longest)
         floor = region.floor(self.layers)
         head_floor, head_kv = self.head_pass(head_ids, floor)
-        tails = [[*tail_ids, *node.prefix] for node in nodes]
-        state: dict[str, Any] = {"head_floor": head_floor, "head_kv": head_kv, "head": len(head_ids), "tails": tails}
+        state: dict[str, Any] = {"head_floor": head_floor, "head_kv": head_kv, "head": len(head_ids)}
+        state["tails"] = [torch.tensor(ids, device=self.device) for ids in tails]
         tokens = len(head_ids)
         if region.span == "all" and floor == 0:
-            prompts = [[head_ids, *(body + tail for body in bodies)] for tail in tails]
+            prompts = [[head_ids, *map(list.__add__, bodies, ids)] for ids in tails]
             state["ids"] = [Packed.of([torch.tensor(ids, device=self.device) for ids in own]) for own in prompts]
         else:
-            for number, tail in enumerate(tails):
-                tokens += self._fill(state, bodies, tail, region, progress, first=number == 0)
-        before = len(head_ids) + max(map(len, bodies)) if region.span == "all" else 0
-        return Context(region, prompt, nodes, len(texts), cut, tokens, before + max(map(len, tails)), state, longest)
+            for number, ids in enumerate(tails):
+                tokens += self._fill(state, bodies, ids, region, progress, first=number == 0)
+        span += len(head_ids) + max(map(len, bodies)) if region.span == "all" else 0
+        cut, contexts_cut = parts.cuts
+        return Context(region, prompt, nodes, len(texts), cut, tokens, span, state, longest, contexts_cut)
 
     def _fill(
         self,
         state: dict[str, Any],
         bodies: list[list[int]],
-        tail: list[int],
+        tails: list[list[int]],
         region: Region,
         progress: Progress,
         first: bool,
@@ -204,16 +211,17 @@ class Decoder:
         at_floor: list[Tensor] = [torch.empty(0)] * len(bodies)
         layers = range(floor, self.layers) if region.answering and first else range(0)
         kept: dict[int, list[KeysValues]] = {n: [(torch.empty(0), torch.empty(0))] * len(bodies) for n in layers}
-        for batch in length_batches([len(body) + len(tail) for body in bodies], PREFILL_TOKENS):
-            ids, _ = padded([bodies[i] + tail for i in batch], tail[-1], self.device)
-            tokens += sum(len(bodies[i]) + len(tail) for i in batch)
+        read = list(map(list.__add__, bodies, tails))
+        for batch in length_batches([len(ids) for ids in read], PREFILL_TOKENS):
+            ids, _ = padded([read[i] for i in batch], 0, self.device)
+            tokens += sum(len(read[i]) for i in batch)
             positions = head + torch.arange(ids.shape[1], device=self.device)[None].expand_as(ids)
             mask = _after(causal_mask(ids.shape[1], self.device), head)
             memory = Memory(lambda layer: [state["head_kv"][layer]], record=range(floor, self.layers))
             h_btd = self.run(self.embed_tokens(ids, positions), positions, range(floor), mask, memory)
             for row, item in enumerate(batch):
                 start = 0 if region.span == "all" else len(bodies[item])
-                at_floor[item] = h_btd[row, start : len(bodies[item]) + len(tail)].clone()
+                at_floor[item] = h_btd[row, start : len(read[item])].clone()
             if kept:
                 self.run(h_btd, positions, range(floor, self.layers), mask, memory)
                 for layer, items in kept.items():
@@ -249,7 +257,7 @@ class Decoder:
         places, real = packed.places(rows)
         positions = (state["head"] + packed.lengths[rows])[:, None] + torch.arange(span, device=rows.device)
         if virtual is not None and floor == 0:
-            h_bsd = self.embedding(torch.tensor(state["tails"][node], device=rows.device)).expand_as(h_bsd)
+            h_bsd = self.embedding(state["tails"][node][rows])
             h_bsd = self.place(virtual.in_front(h_bsd), positions)
         elif virtual is not None:
             h_bsd = virtual.in_front(h_bsd)
@@ -339,9 +347,9 @@ class Decoder:
     @torch.no_grad()
     def embed(self, texts: Sequence[Text], max_tokens: int) -> Tensor:
         """Returns the mean of the last hidden states over a text's tokens, at unit length."""
-        bodies, _ = token_lists(self.tokenizer, [Prompt.body(text) for text in texts], max_tokens)
+        bodies = self.reader.bodies(texts, max_tokens).lists
         check_reach(cast(Any, self.model).config, max(map(len, bodies)))
-        bodies = [body or [self.tokenizer.eos_token_id] for body in bodies]  # an empty text needs a vector too
+        bodies = [body or [min(self.ends, default=0)] for body in bodies]  # an empty text needs a vector too
         out = torch.empty(len(bodies), self.width, device=self.device)
         for batch in length_batches([len(body) for body in bodies], PREFILL_TOKENS):
             ids, real = padded([bodies[i] for i in batch], 0, self.device)

@@ -4,7 +4,7 @@ Shape letters: n answers, b rows, t text tokens, s own tokens (tail and answer, 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from peftu.base.answers import Answer, AnswerTokens
 from peftu.base.attention import Earlier, KeysValues, Memory, causal_mask
 from peftu.base.families.decoder import PREFILL_TOKENS, Decoder
-from peftu.base.families.family import Context, Progress, check_reach, token_lists, virtual_tokens
+from peftu.base.families.family import Context, Progress, check_reach, virtual_tokens
 from peftu.base.flat import Flat
 from peftu.base.packed import Packed, Ragged, length_batches, padded
 from peftu.base.prompt import Prompt
@@ -102,12 +102,11 @@ class DecoderWriter:
         floor. For span 'all': the states of text, tail and answer at the floor. At floor 0, token ids are the state.
         """
         decoder, device = self.decoder, self.decoder.device
-        head_ids, tail_ids, words = decoder.frame(replace(prompt, words=tuple(answer.words for answer in answers)))
-        said = AnswerTokens.of(words, decoder.tokenizer.eos_token_id, prompt.answer_tokens)
-        bodies, cut = token_lists(decoder.tokenizer, [prompt.body(text) for text in texts], prompt.max_tokens)
-        close, tail_ids = decoder.parted(tail_ids, region)
-        bodies = [body + close for body in bodies]
-        own = [tail_ids + tokens[:-1] for tokens in said.lists]
+        parts = decoder.parts(prompt, texts, region)
+        head_ids, bodies = parts.head, parts.bodies
+        words = decoder.reader.answers(prompt, [answer.words for answer in answers])
+        said = AnswerTokens.of(words, decoder.reader.end(prompt, decoder.ends), prompt.answer_tokens)
+        own = [parts.tails[answer.text] + tokens[:-1] for answer, tokens in zip(answers, said.lists, strict=True)]
         before = len(head_ids) + max(map(len, bodies))
         check_reach(cast(Any, decoder.model).config, before + max(map(len, own)))
         head_floor, head_kv = decoder.head_pass(head_ids, region.floor(decoder.layers))
@@ -134,7 +133,8 @@ class DecoderWriter:
         span = max(map(len, own)) + (before if region.span == "all" else 0)
         tokens = len(head_ids) + sum(map(len, bodies)) + sum(map(len, own))
         longest = before + max(map(len, own))
-        return Context(region, prompt, (), len(answers), cut, tokens, span, state, longest, said.cut)
+        cut, contexts_cut = parts.cuts
+        return Context(region, prompt, (), len(answers), cut, tokens, span, state, longest, contexts_cut, said.cut)
 
     def hidden(self, context: Context, rows: Tensor, attachment: Attachment) -> Tensor:
         """Returns [tokens, d] the states after the final norm that predict the answers' tokens, row after row."""
@@ -232,17 +232,15 @@ class DecoderWriter:
     def begin(
         self, prompt: Prompt, texts: Sequence[Text], most: int, region: Region, attachment: Attachment
     ) -> tuple[DecoderDraft, Tensor]:
-        """Returns a draft that has read head and text of each row, and the tail [s], which is to be read first."""
+        """Returns a draft that has read head and text of each row, and the tails [b, s], which are to be read first."""
         decoder = self.decoder
-        head_ids, tail_ids, _ = decoder.frame(prompt)
-        bodies, _ = token_lists(decoder.tokenizer, [prompt.body(text) for text in texts], prompt.max_tokens)
-        close, tail_ids = decoder.parted(tail_ids, region)
-        ids, real = padded([head_ids + body + close for body in bodies], tail_ids[0], decoder.device)
+        parts = decoder.parts(prompt, texts, region)
+        ids, real = padded([parts.head + body for body in parts.bodies], 0, decoder.device)
         none, zero = ids.new_zeros(len(ids), 0, dtype=torch.bool), ids.new_zeros(len(ids))
         floor = region.floor(decoder.layers)
-        draft = DecoderDraft({}, none, none, zero, zero, floor, room=len(tail_ids) + most)
+        draft = DecoderDraft({}, none, none, zero, zero, floor, room=len(parts.tails[0]) + most)
         self._read(draft, ids, real, attachment)
-        return draft, torch.tensor(tail_ids, device=ids.device)
+        return draft, torch.tensor(parts.tails, device=ids.device)
 
     def next(self, draft: DecoderDraft, tokens: Tensor, attachment: Attachment) -> Tensor:
         """Returns [b, d] the states that predict the token after these [b, s]."""

@@ -17,7 +17,6 @@ from peftu.base.families.family import (
     Progress,
     check_reach,
     first_attribute,
-    token_lists,
     unit,
     virtual_sites,
     virtual_tokens,
@@ -25,6 +24,7 @@ from peftu.base.families.family import (
 from peftu.base.flat import Flat
 from peftu.base.packed import Packed, Ragged, length_batches, padded
 from peftu.base.prompt import Prompt
+from peftu.base.reader import Cuts, Reader
 from peftu.base.region import Region
 from peftu.base.sites import Attachment, Site, linear_sites
 from peftu.base.virtual import Prefixes
@@ -43,6 +43,7 @@ class Encoder:
 
     def __init__(self, model: nn.Module, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
+        self.reader = Reader(tokenizer, continues=False)
         stack = first_attribute(model, "encoder.layer", "transformer.layer", "layers")
         embeddings = first_attribute(model, "embeddings")
         if not isinstance(stack, nn.ModuleList) or embeddings is None:
@@ -73,11 +74,11 @@ class Encoder:
         found += virtual_sites(self.config, "encoder", layers.start, "encoder", layers)
         return [*found, Site("head", "head", "head", self.layers, "encoder", self.width, labels)]
 
-    def tokens(self, texts: Sequence[str], max_tokens: int) -> tuple[list[list[int]], int]:
+    def tokens(self, texts: Sequence[Text], max_tokens: int) -> tuple[list[list[int]], Cuts]:
         """Returns the texts' tokens with the special ones, cut to the longest allowed, and how many were cut."""
-        lists, cut = token_lists(self.tokenizer, texts, max_tokens, special=True)
-        check_reach(self.config, max(map(len, lists)), self.first_place)
-        return lists, cut
+        reading = self.reader.bodies(texts, max_tokens)
+        check_reach(self.config, max(map(len, reading.lists)), self.first_place)
+        return reading.lists, reading.cuts
 
     def run(
         self,
@@ -105,13 +106,13 @@ class Encoder:
     def prefill(self, prompt: Prompt, texts: Sequence[Text], region: Region, progress: Progress) -> Context:
         """Returns the hidden states at the region's floor (token ids where that is the embedding)."""
         floor = region.floor(self.layers)
-        lists, cut = self.tokens([prompt.body(text) for text in texts], prompt.max_tokens)
+        lists, (cut, contexts_cut) = self.tokens(texts, prompt.max_tokens)
         longest = max(map(len, lists))
         labels = [Text(f"{prompt.instruction} {word}") for word in prompt.words]
         state: dict[str, Any] = {"labels": self.embed(labels, prompt.max_tokens)}
         if floor == 0:
             state["ids"] = Packed.of([torch.tensor(tokens, device=self.device) for tokens in lists])
-            return Context(region, prompt, (), len(texts), cut, 0, longest, state, longest)
+            return Context(region, prompt, (), len(texts), cut, 0, longest, state, longest, contexts_cut)
         at_floor: list[Tensor] = [torch.empty(0)] * len(lists)
         for batch in length_batches([len(tokens) for tokens in lists], PREFILL_TOKENS):
             ids, real = padded([lists[i] for i in batch], 0, self.device)
@@ -120,7 +121,8 @@ class Encoder:
                 at_floor[item] = h_btd[row, : len(lists[item])].clone()
             progress(len(batch))
         state["floors"] = Packed.of(at_floor)
-        return Context(region, prompt, (), len(texts), cut, sum(map(len, lists)), longest, state, longest)
+        tokens = sum(map(len, lists))
+        return Context(region, prompt, (), len(texts), cut, tokens, longest, state, longest, contexts_cut)
 
     def hidden(self, context: Context, node: int, rows: Tensor, attachment: Attachment) -> Tensor:
         """Returns [b, d] the pooled sentence vectors: means over the text's own tokens."""
@@ -165,7 +167,7 @@ class Encoder:
     @torch.no_grad()
     def embed(self, texts: Sequence[Text], max_tokens: int) -> Tensor:
         """Returns [texts, d] unit sentence vectors, as sentence-transformers gives for a mean-pooled model."""
-        lists, _ = self.tokens([Prompt.body(text) for text in texts], max_tokens)
+        lists, _ = self.tokens(texts, max_tokens)
         out = torch.empty(len(lists), self.width, device=self.device)
         for batch in length_batches([len(tokens) for tokens in lists], PREFILL_TOKENS):
             ids, real = padded([lists[i] for i in batch], 0, self.device)

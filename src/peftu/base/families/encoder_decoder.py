@@ -16,14 +16,15 @@ from peftu.base.attention import KeysValues, causal_mask
 from peftu.base.families.family import (
     Context,
     Progress,
+    end_tokens,
     label_logits,
-    token_lists,
     unit,
     virtual_sites,
     virtual_tokens,
 )
 from peftu.base.packed import Packed, length_batches, padded
 from peftu.base.prompt import Prompt, label_trie, trie_scores
+from peftu.base.reader import Reader
 from peftu.base.region import Region
 from peftu.base.sites import Attachment, Site, linear_sites
 from peftu.base.virtual import Prefixes, VirtualStates
@@ -41,6 +42,7 @@ class EncoderDecoder:
 
     def __init__(self, model: nn.Module, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
+        self.reader, self.ends = Reader(tokenizer, continues=False), end_tokens(model, tokenizer)
         hub = cast(Any, model)
         if not hasattr(getattr(hub, "encoder", None), "block"):
             raise PeftuError(f"base: {type(model).__name__} is not laid out like T5 — use another")
@@ -150,12 +152,6 @@ class EncoderDecoder:
         ids = torch.tensor([[self.start, *tail]], device=self.device)
         return cast(Tensor, self.decoder.embed_tokens(ids)).expand(rows, -1, -1)
 
-    def text_tokens(self, prompt: Prompt, texts: Sequence[Text]) -> tuple[list[list[int]], int]:
-        """Returns the tokens that the encoder reads of each text, and how many texts were cut."""
-        bodies = [f"{prompt.lead}{prompt.body(text)}" for text in texts]
-        allowed = prompt.max_tokens + len(self.tokenizer(prompt.lead)["input_ids"])
-        return token_lists(self.tokenizer, bodies, allowed, special=True)
-
     @torch.no_grad()
     def prefill(self, prompt: Prompt, texts: Sequence[Text], region: Region, progress: Progress) -> Context:
         """Returns what the region needs of each text.
@@ -163,13 +159,13 @@ class EncoderDecoder:
         For span 'answer': cross-attention keys and values in the region, and the decoder's state at its floor. For
         span 'all': the encoder's state at its floor (token ids where that is the embedding).
         """
-        lists, cut = self.text_tokens(prompt, texts)
-        words = self.tokenizer(list(prompt.words), add_special_tokens=False)["input_ids"]
-        nodes = label_trie(words, self.tokenizer.eos_token_id)
+        reading = self.reader.read(prompt, texts)
+        lists, cut, contexts_cut = reading.lists, *reading.cuts
+        nodes = label_trie(self.reader.alone(prompt.words), self.reader.end(prompt, self.ends))
         floor = region.floor(len(self.encoder.block))
         state: dict[Any, Any] = {"tails": [list(node.prefix) for node in nodes]}
         span = max(map(len, lists)) if region.span == "all" else max(1 + len(node.prefix) for node in nodes)
-        context = Context(region, prompt, nodes, len(texts), cut, 0, span, state)
+        context = Context(region, prompt, nodes, len(texts), cut, 0, span, state, contexts_cut=contexts_cut)
         if region.span == "all" and floor == 0:
             state["ids"] = Packed.of([torch.tensor(tokens, device=self.device) for tokens in lists])
             return context
@@ -258,7 +254,7 @@ class EncoderDecoder:
     @torch.no_grad()
     def embed(self, texts: Sequence[Text], max_tokens: int) -> Tensor:
         """Returns the mean of the encoder's states over a text's tokens, at unit length."""
-        lists, _ = token_lists(self.tokenizer, [Prompt.body(text) for text in texts], max_tokens, special=True)
+        lists = self.reader.bodies(texts, max_tokens).lists
         out = torch.empty(len(lists), self.width, device=self.device)
         for batch in length_batches([len(tokens) for tokens in lists], PREFILL_TOKENS):
             ids, real = padded([lists[i] for i in batch], 0, self.device)

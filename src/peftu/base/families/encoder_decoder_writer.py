@@ -69,9 +69,10 @@ class EncoderDecoderWriter:
         floor. For span 'all': the encoder's states at its floor. At floor 0, token ids are the state.
         """
         family, device = self.family, self.family.device
-        lists, cut = family.text_tokens(prompt, texts)
-        words = family.tokenizer([answer.words for answer in answers], add_special_tokens=False)["input_ids"]
-        said = AnswerTokens.of(words, family.tokenizer.eos_token_id, prompt.answer_tokens)
+        reading = family.reader.read(prompt, texts)
+        lists, cut, contexts_cut = reading.lists, *reading.cuts
+        words = family.reader.alone([answer.words for answer in answers])
+        said = AnswerTokens.of(words, family.reader.end(prompt, family.ends), prompt.answer_tokens)
         own = [[family.start, *tokens[:-1]] for tokens in said.lists]
         own_floors = [torch.tensor(tokens, device=device) for tokens in own]
         state: dict[Any, Any] = {
@@ -162,9 +163,9 @@ class EncoderDecoderWriter:
     def begin(
         self, prompt: Prompt, texts: Sequence[Text], most: int, region: Region, attachment: Attachment
     ) -> tuple[EncoderDecoderDraft, Tensor]:
-        """Returns a draft that has encoded each row's text, and the decoder's start token [1]."""
+        """Returns a draft that has encoded each row's text, and the decoder's start token [b, 1]."""
         family, layers = self.family, len(self.family.encoder.block)
-        lists, _ = family.text_tokens(prompt, texts)
+        lists = family.reader.read(prompt, texts).lists
         ids, real = padded(lists, 0, family.device)
         h_btd = family.encoder.embed_tokens(ids)
         virtual = virtual_states(attachment.binding, len(lists))
@@ -175,7 +176,7 @@ class EncoderDecoderWriter:
             h_btd = virtual.in_front(family.encode(h_btd, real, range(floor), final=False))
             real = pad(real, (virtual.count, 0), value=True)
             encoded = family.encode(h_btd, real, range(floor, layers))
-        return EncoderDecoderDraft(encoded, real, region), torch.tensor([family.start], device=family.device)
+        return EncoderDecoderDraft(encoded, real, region), torch.tensor([[family.start]] * len(lists), device=family.device)
 
     def next(self, draft: EncoderDecoderDraft, tokens: Tensor, attachment: Attachment) -> Tensor:
         """Returns [b, d] the states that predict the token after these [b, s]."""

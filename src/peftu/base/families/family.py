@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from peftu.base.prompt import Prompt, TrieNode
+from peftu.base.reader import Reader
 from peftu.base.region import Region
 from peftu.base.sites import Attachment, Site
 from peftu.base.virtual import Prefixes, VirtualStates, virtual_prefixes, virtual_states
@@ -24,10 +25,11 @@ class Context:
         prompt: the prompt it was made with.
         nodes: branching points of the label words; empty for encoders, which score labels by a head.
         count: number of rows: of texts or, where answers are free text, of answers.
-        cut: texts that were longer than ``prompt.max_tokens``.
+        cut: texts that lost their end, being longer than ``prompt.max_tokens``.
         tokens: number of tokens that were run through the frozen part.
         span_tokens: tokens of the longest row that the region runs at every read.
         state: the family's own tensors.
+        contexts_cut: texts that were kept whole at the cost of what they are about.
         answers_cut: answers that were longer than ``prompt.answer_tokens``.
         longest: tokens of the longest input.
         seconds: that computing it took in an earlier run, where it was read from the cache.
@@ -42,6 +44,7 @@ class Context:
     span_tokens: int
     state: dict[Any, Any] = field(default_factory=dict)
     longest: int = 0
+    contexts_cut: int = 0
     answers_cut: int = 0
     seconds: float = 0.0
 
@@ -57,6 +60,7 @@ class Family(Protocol):
     model: nn.Module
     layers: int  # of the deepest stack
     width: int
+    reader: Reader
 
     def sites(self, region: Region, labels: int) -> list[Site]:
         """Returns the places inside the region where a module may act."""
@@ -115,17 +119,6 @@ def kv_width(config: Any) -> int:
     return d_head * int(getattr(config, "num_key_value_heads", None) or heads)
 
 
-def token_lists(
-    tokenizer: Any, texts: Sequence[str], max_tokens: int, special: bool = False
-) -> tuple[list[list[int]], int]:
-    """Returns the texts' tokens, cut to the longest allowed, and how many were cut."""
-    encoded: list[list[int]] = tokenizer(list(texts), add_special_tokens=special)["input_ids"]
-    cut = sum(len(tokens) > max_tokens for tokens in encoded)
-    if cut and special:  # let the tokenizer keep its closing token
-        encoded = tokenizer(list(texts), add_special_tokens=True, truncation=True, max_length=max_tokens)["input_ids"]
-    return [tokens[:max_tokens] for tokens in encoded], cut
-
-
 def context_limit(config: Any, offset: int = 0) -> int | None:
     """Returns how many tokens a model can look at at once; None where it sets no limit.
 
@@ -182,6 +175,14 @@ def label_logits(head: nn.Module, h_bd: Tensor, node: TrieNode) -> Tensor:
     weight, bias = cast(Tensor, head.weight), getattr(head, "bias", None)
     logits_bk = h_bd.float() @ weight[chosen].float().T
     return logits_bk if bias is None else logits_bk + bias[chosen].float()
+
+
+def end_tokens(model: nn.Module, tokenizer: Any) -> frozenset[int]:
+    """Returns the tokens that end what a model writes, as its ``generate`` has them, and its tokenizer's."""
+    generation = getattr(model, "generation_config", None)
+    ends = getattr(generation, "eos_token_id", None)
+    listed = [ends] if isinstance(ends, int) else list(ends or [])
+    return frozenset(int(token) for token in (*listed, tokenizer.eos_token_id) if token is not None)
 
 
 def unit(x_nd: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from peftu.base.families.encoder_decoder import EncoderDecoder
 from peftu.base.families.family import Family
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
+from peftu.data.problem import Text
 
 
 @torch.no_grad()
@@ -31,8 +32,9 @@ def primer(family: Family, prompt: Prompt, region: Region) -> dict[str, Tensor]:
 
 
 def _decoder(family: Decoder, prompt: Prompt, region: Region) -> dict[str, Tensor]:
-    head, _, words = family.frame(prompt)
-    ids = torch.tensor([[*head, *(token for word in words for token in word)]], device=family.device)
+    words = family.reader.ending(prompt).words
+    ids = torch.tensor([[*family.reader.opening(prompt), *(token for word in words for token in word)]])
+    ids = ids.to(family.device)
     positions, floor = torch.arange(ids.shape[1], device=ids.device)[None], region.floor(family.layers)
     mask, memory = causal_mask(ids.shape[1], ids.device), Memory(record=range(floor, family.layers))
     at_floor = family.run(family.embed_tokens(ids, positions), positions, range(floor), mask)
@@ -42,7 +44,7 @@ def _decoder(family: Decoder, prompt: Prompt, region: Region) -> dict[str, Tenso
 
 
 def _encoder(family: Encoder, prompt: Prompt, region: Region) -> Tensor:
-    lists, _ = family.tokens([f"{prompt.instruction} {' '.join(prompt.words)}"], prompt.max_tokens)
+    lists, _ = family.tokens([Text(f"{prompt.instruction} {' '.join(prompt.words)}")], prompt.max_tokens)
     ids, floor = torch.tensor(lists, device=family.device), region.floor(family.layers)
     if floor == 0:
         embeddings: Any = family.embeddings
@@ -51,8 +53,8 @@ def _encoder(family: Encoder, prompt: Prompt, region: Region) -> Tensor:
 
 
 def _encoder_decoder(family: EncoderDecoder, prompt: Prompt, region: Region) -> dict[str, Tensor]:
-    text = f"{prompt.instruction} {' '.join(prompt.words)}"
-    ids = torch.tensor([family.tokenizer(text)["input_ids"]], device=family.device)
+    text = Text(f"{prompt.instruction} {' '.join(prompt.words)}")
+    ids = torch.tensor(family.reader.bodies([text], prompt.max_tokens).lists, device=family.device)
     real, below, layers = torch.ones_like(ids, dtype=torch.bool), len(family.encoder.block), len(family.decoder.block)
     encoded = family.encode(family.encoder.embed_tokens(ids), real, range(below))
     cache, floor = family.cache(), region.floor(layers)
