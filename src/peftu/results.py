@@ -186,7 +186,13 @@ class RunRecord(Part):
     hashes: Hashes
     users: int
     excluded_users: dict[str, int] = Field(default_factory=dict, description="Reason -> users left out.")
-    truncated_texts: dict[str, int] = Field(default_factory=dict, description="Base -> texts cut at its limit.")
+    truncated_texts: dict[str, int] = Field(
+        default_factory=dict, description="Base -> texts of which what the question is about lost its end."
+    )
+    shortened_texts: dict[str, int] = Field(
+        default_factory=dict,
+        description="Base -> texts of which what stands beside that was shortened to keep it whole.",
+    )
     statistics: dict[str, Any] = Field(default_factory=dict, description="The whole table's, as in data stats.")
     leakage: dict[str, Any] = Field(default_factory=dict, description="The split's leakage report.")
     methods: tuple[MethodResult, ...] = ()

@@ -38,7 +38,7 @@ DISK_BYTES = 8 << 30
 MEMORY_BYTES = 1 << 30  # larger contexts are read from their file, page by page
 LEAST_TOKENS = 2048  # fewer are computed faster than read
 ABANDONED = 86_400.0  # seconds after which a file that was never finished is nobody's
-_COUNTS = ("count", "cut", "tokens", "span_tokens", "longest", "contexts_cut", "answers_cut")
+_COUNTS = ("count", "cut", "tokens", "span_tokens", "longest", "beside_cut", "answers_cut")
 
 
 class RegionCache:

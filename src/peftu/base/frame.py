@@ -12,7 +12,7 @@ from typing import Any
 
 from peftu.errors import PeftuError
 
-DAY = datetime(2024, 7, 26)  # noqa: DTZ001  (told to templates that write the date: the same on every day)
+DAY = datetime(2024, 7, 26)
 _THINKING = "<think>"
 
 

@@ -24,7 +24,7 @@ from peftu.base.families.encoder_decoder_writer import EncoderDecoderWriter
 from peftu.base.families.family import Context, Family, Progress, kv_width
 from peftu.base.families.primer import primer
 from peftu.base.packed import Packed
-from peftu.base.prompt import Prompt
+from peftu.base.prompt import About, Prompt
 from peftu.base.region import Region
 from peftu.base.sites import Binding, Site, attached
 from peftu.base.weights import Say, resolve_weights
@@ -172,9 +172,9 @@ class FrozenBase:
         """Returns [b, vocabulary] float32 logits of the token after these states, as a `writer` gives them."""
         return cast(Tensor, cast(Any, self.family).head(hidden_bd)).float()
 
-    def embed(self, texts: Sequence[Text], max_tokens: int = 256) -> Floats:
-        """Returns [texts, width] unit sentence vectors."""
-        return cast(Floats, self.family.embed(texts, max_tokens).cpu().numpy().astype(np.float32))
+    def embed(self, texts: Sequence[Text], max_tokens: int = 256, about: About = "text") -> Floats:
+        """Returns [texts, width] unit sentence vectors; longer texts are cut as `Prompt.about` says."""
+        return cast(Floats, self.family.embed(texts, max_tokens, about).cpu().numpy().astype(np.float32))
 
 
 def _tokenizer_state(tokenizer: Any) -> str:

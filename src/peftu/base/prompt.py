@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -10,6 +10,8 @@ from torch import Tensor
 from peftu.base.frame import Frame
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
+
+About = Literal["text", "context"]  # what a question is about
 
 
 @dataclass(frozen=True)
@@ -19,12 +21,12 @@ class Prompt:
     Attributes:
         instruction: what to judge; ends in the question.
         words: the word for each label, in label order; none where answers are free text.
-        max_tokens: longest text in tokens, its context included; longer ones are cut and counted: the context from its
-            beginning, and only when all of it is gone the text from its end.
+        max_tokens: longest text in tokens, its context included; longer ones are cut and counted (`reader.kept`).
         exclusive: one label holds (softmax over the labels), or each holds or not (a logit for each).
         shown: items with their answers, as demonstrations before the text: (body, answer) each.
         answer_tokens: longest free answer in tokens, end token included; longer ones are cut and counted.
         frame: what stands around the parts, as recorded when a module was trained; None: as the base's template has it.
+        about: which the question is about, the text or its context: that stays whole as long as it fits.
     """
 
     LINK: ClassVar[str] = "\n\nReply: "  # joins a context and the text that is judged
@@ -36,6 +38,7 @@ class Prompt:
     shown: tuple[tuple[str, str], ...] = ()
     answer_tokens: int = 128
     frame: Frame | None = None
+    about: About = "text"
 
     @property
     def free(self) -> bool:
@@ -86,7 +89,9 @@ def label_trie(words: Sequence[Sequence[int]], end: int | None) -> tuple[TrieNod
         raise PeftuError("label words: two labels have the same tokens or one has none — give the task other words")
     if any(a != b and b[: len(a)] == a for a in sequences for b in sequences):
         if end is None:
-            raise PeftuError("label words: one begins another, and the base has no end token — give the task other words")
+            raise PeftuError(
+                "label words: one begins another, and the base has no end token — give the task other words"
+            )
         sequences = [(*word, end) for word in sequences]
     prefixes = sorted({word[:n] for word in sequences for n in range(len(word))}, key=lambda p: (len(p), p))
     nodes = []

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from tokenizers import Encoding, Tokenizer
 
 from peftu.base.frame import Frame, framed, plain_frame
-from peftu.base.prompt import Prompt
+from peftu.base.prompt import About, Prompt
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
 
@@ -27,12 +27,12 @@ class Cuts(NamedTuple):
     """How many texts were longer than allowed.
 
     Attributes:
-        texts: the judged text lost its end.
-        contexts: the judged text was kept whole, and what it is about lost its beginning, or all of it.
+        judged: what the question is about lost its end.
+        beside: what stands beside it lost a part, or all.
     """
 
-    texts: int = 0
-    contexts: int = 0
+    judged: int = 0
+    beside: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,14 +95,15 @@ class Reader:
         return framed(self.tokenizer, len(prompt.shown)) if self.continues else plain_frame(len(prompt.shown))
 
     def read(self, prompt: Prompt, texts: Sequence[Text]) -> Reading:
-        """Returns the tokens of each text's prompt, the text cut to ``prompt.max_tokens``; see `_kept`."""
+        """Returns the tokens of each text's prompt, the text cut to ``prompt.max_tokens``; see `kept`."""
         frame = self.frame(prompt)
-        return self._read(self._before(frame, prompt), self._named(frame.pieces[-1]), texts, prompt.max_tokens, frame)
+        before, after = self._before(frame, prompt), self._named(frame.pieces[-1])
+        return self._read(before, after, texts, prompt.max_tokens, prompt.about, frame.trims)
 
-    def bodies(self, texts: Sequence[Text], max_tokens: int) -> Reading:
+    def bodies(self, texts: Sequence[Text], max_tokens: int, about: About = "text") -> Reading:
         """Returns the tokens of texts without a prompt, cut to so many, those that the tokenizer adds included."""
         added = 0 if self.continues else len(self._encoded([""], special=True)[0].ids)
-        return self._read("", "", texts, max(1, max_tokens - added), Frame(("", ""), ""))
+        return self._read("", "", texts, max(1, max_tokens - added), about)
 
     def alone(self, strings: Sequence[str]) -> list[list[int]]:
         """Returns the tokens of strings that stand for themselves."""
@@ -143,14 +144,14 @@ class Reader:
         reading = self.read(prompt, [Text("x")])
         return reading.lists[0][: reading.head]
 
-    def clipped(self, texts: Sequence[Text], max_tokens: int) -> list[str]:
+    def clipped(self, texts: Sequence[Text], max_tokens: int, about: About = "text") -> list[str]:
         """Returns the texts with their contexts as plain strings, cut as `read` cuts them."""
         bodies = [Prompt.body(text) for text in texts]
         strings = []
         for text, body, encoded in zip(texts, bodies, self._encoded(bodies), strict=True):
-            kept, _ = _kept(encoded.offsets, 0, text, max_tokens)
-            whole = len(kept) == len(encoded.ids)
-            strings.append(body if whole else _spanned(body, [encoded.offsets[place] for place in kept]))
+            places, _ = kept(encoded.offsets, 0, text, max_tokens, about)
+            whole = len(places) == len(encoded.ids)
+            strings.append(body if whole else _spanned(body, [encoded.offsets[place] for place in places]))
         return strings
 
     def end(self, prompt: Prompt, ends: frozenset[int]) -> int | None:
@@ -179,18 +180,20 @@ class Reader:
         asked = f"{self._named(frame.pieces[-2])}x{self._named(frame.pieces[-1])}"
         return [encoded.ids for encoded in self._encoded([asked, *(asked + frame.lead + answer for answer in answers)])]
 
-    def _read(self, before: str, after: str, texts: Sequence[Text], most: int, frame: Frame) -> Reading:
-        begin, lists, heads, text_cuts, context_cuts = len(before), [], [], 0, 0
-        texts = [_trimmed(text) for text in texts] if frame.trims else texts
+    def _read(
+        self, before: str, after: str, texts: Sequence[Text], most: int, about: About, trims: bool = False
+    ) -> Reading:
+        begin, lists, heads, judged, beside = len(before), [], [], 0, 0
+        texts = [_trimmed(text) for text in texts] if trims else texts
         prompts = [before + Prompt.body(text) + after for text in texts]
         for text, encoded in zip(texts, self._encoded(prompts, special=not self.continues), strict=True):
             ids, offsets = encoded.ids, encoded.offsets
-            kept, cut = _kept(offsets, begin, text, most)
-            lists.append([ids[place] for place in kept] if any(cut) else ids)
+            places, cuts = kept(offsets, begin, text, most, about)
+            lists.append([ids[place] for place in places] if any(cuts) else ids)
             heads.append(next((place for place, (_, end) in enumerate(offsets) if end > begin), len(ids)))
-            text_cuts, context_cuts = text_cuts + cut.texts, context_cuts + cut.contexts
+            judged, beside = judged + cuts.judged, beside + cuts.beside
         head = min([_common(lists), *heads]) if lists else 0
-        return Reading(lists, head, Cuts(text_cuts, context_cuts))
+        return Reading(lists, head, Cuts(judged, beside))
 
     # --- the tokenizer ------------------------------------------------------------------------------------------
 
@@ -234,30 +237,36 @@ def _trimmed(text: Text) -> Text:
     return Text(text.text.strip(), text.context)
 
 
-def _kept(offsets: Sequence[tuple[int, int]], begin: int, text: Text, most: int) -> tuple[list[int], Cuts]:
+def kept(
+    offsets: Sequence[tuple[int, int]], begin: int, text: Text, most: int, about: About = "text"
+) -> tuple[list[int], Cuts]:
     """Returns which tokens are read so that at most ``most`` are the body's, and what was cut.
 
-    The judged text stays as long as it fits: the context loses its beginning, then all of it; only then does the text
-    lose its end.
+    What the question is about stays whole as long as it fits. What stands beside it loses the end that is farther from
+    it: a context its beginning, a text its end; then all of it goes. Only then the other is cut at its end.
 
     Args:
         offsets: [tokens] first character and end of each.
         begin: first character of the body.
         text: the text, with its context.
         most: tokens of the body at most.
+        about: which of them the question is about; a text without a context is it in any case.
     """
-    end = begin + len(Prompt.body(text))
-    places = range(len(offsets))
+    end, places = begin + len(Prompt.body(text)), range(len(offsets))
     inside = [place for place in places if offsets[place][0] < end and offsets[place][1] > begin]
     if len(inside) <= most:
         return list(places), Cuts()
-    first, stop = inside[0], inside[-1] + 1
-    judged = next((place for place in inside if offsets[place][1] > end - len(text.text)), stop)
-    link = next(place for place in inside if offsets[place][1] > begin + len(text.context or ""))
-    if stop - most < link:
-        return [*range(first), *range(stop - most, len(offsets))], Cuts(contexts=1)
-    last = min(stop, judged + most)  # nothing of the context fits
-    return [*range(first), *range(judged, last), *range(stop, len(offsets))], Cuts(int(last < stop), int(judged > first))
+    context_end, text_begin = begin + len(text.context or ""), end - len(text.text)
+    context = [place for place in inside if text.context and offsets[place][0] < context_end]
+    judged = [place for place in inside if offsets[place][1] > text_begin]
+    backwards = about == "context" and bool(text.context)
+    beside, protected = (judged, context) if backwards else (context, judged)
+    if most > len(inside) - len(beside):  # some of what stands beside it fits, and what joins the two
+        chosen, cuts = inside[:most] if backwards else inside[-most:], Cuts(beside=1)
+    else:
+        chosen = protected[:most]
+        cuts = Cuts(int(len(protected) > most), int(len(beside) > 0))
+    return [*range(inside[0]), *chosen, *range(inside[-1] + 1, len(offsets))], cuts
 
 
 def _spanned(body: str, offsets: Sequence[tuple[int, int]]) -> str:

@@ -7,7 +7,7 @@ from peftu.base.families.decoder import Decoder
 from peftu.base.families.encoder_decoder import EncoderDecoder
 from peftu.base.families.family import context_limit
 from peftu.base.model import FrozenBase
-from peftu.base.prompt import Prompt
+from peftu.base.prompt import About, Prompt
 from peftu.base.region import Region
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
@@ -45,6 +45,6 @@ def invocation(base: FrozenBase, prompt: Prompt, region: Region) -> list[int]:
     return base.family.inside(base.family.reader.ending(prompt).tail, region)
 
 
-def clipped(base: FrozenBase, texts: Sequence[Text], max_tokens: int) -> list[str]:
+def clipped(base: FrozenBase, texts: Sequence[Text], max_tokens: int, about: About = "text") -> list[str]:
     """Returns the texts with their contexts as plain strings, cut to so many tokens as a judged text is."""
-    return base.family.reader.clipped(texts, max_tokens)
+    return base.family.reader.clipped(texts, max_tokens, about)

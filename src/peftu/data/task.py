@@ -59,6 +59,9 @@ class TaskCard(BaseModel):
     labels: tuple[str, ...] = Field(description="The label set, in order for kind 'ordinal'; empty for 'text'.")
     words: tuple[str, ...] = Field((), description="How a model says each label; the labels themselves by default.")
     instruction: str = Field(description="One or two sentences put before the text, ending in the question.")
+    about: Literal["text", "context"] = Field(
+        "text", description="Which of the two the question is about: it stays whole where both are too long for a base."
+    )
     main_metric: str
     language: str
     licence: str

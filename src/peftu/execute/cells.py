@@ -153,6 +153,7 @@ class Workshop:
         }
         self.base: Callable[[str], FrozenBase] = cache(partial(load_base, say=reporter.note))
         self.cut: dict[str, int] = {}
+        self.beside_cut: dict[str, int] = {}
         self.answers_cut: dict[str, int] = {}
         self.memo = Memo()
         self.regions = RegionCache()
@@ -167,7 +168,8 @@ class Workshop:
             context = self.regions.get(
                 base, self.prompt, region, items, lambda: self.prefill(base, self.prompt, every, region, told)
             )
-            self.cut[name], self.answers_cut[name] = context.cut, context.answers_cut
+            self.cut[name], self.beside_cut[name] = context.cut, context.beside_cut
+            self.answers_cut[name] = context.answers_cut
             return context
 
         return self.memo.get(("context", name, region), make, lambda context: context.seconds)
@@ -185,7 +187,9 @@ class Workshop:
 
     def embedded(self, name: str) -> Floats:
         """Returns [all texts, width] sentence vectors of a base."""
-        return self.memo.get(("embedded", name), lambda: self.base(name).embed(self.texts, self.prompt.max_tokens))
+        return self.memo.get(
+            ("embedded", name), lambda: self.base(name).embed(self.texts, self.prompt.max_tokens, self.prompt.about)
+        )
 
     def layout(self, job: Job) -> Layout:
         """Returns the layout of a job's modules; of a joint method, of what is shared.
@@ -392,13 +396,15 @@ class _Vectors:
         if all(text in place for text in texts):
             return shop.embedded(self.base)[[place[text] for text in texts]]
         key = ("embedded", self.base, tuple(texts))
-        return shop.memo.get(key, lambda: shop.base(self.base).embed(texts, shop.prompt.max_tokens))
+        return shop.memo.get(key, lambda: shop.base(self.base).embed(texts, shop.prompt.max_tokens, shop.prompt.about))
 
 
 def prompt_of(card: TaskCard, max_tokens: int, answer_tokens: int = 128) -> Prompt:
     """Returns what a base is told about a task."""
     exclusive = card.kind != "multi"
-    return Prompt(card.instruction, card.verbalisations, max_tokens, exclusive, answer_tokens=answer_tokens)
+    return Prompt(
+        card.instruction, card.verbalisations, max_tokens, exclusive, answer_tokens=answer_tokens, about=card.about
+    )
 
 
 def _by_user(rows: npt.NDArray[np.int64], users: npt.NDArray[np.integer], number: int) -> list[npt.NDArray[np.int64]]:

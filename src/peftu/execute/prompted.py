@@ -63,7 +63,7 @@ def fitted(base: FrozenBase, plain: Prompt, composed: Composed) -> tuple[Prompt,
     shown are cut like the text judged.
     """
     instruction = f"{plain.instruction}\n\n{composed.told}" if composed.told else plain.instruction
-    bodies = clipped(base, [item.text for item in composed.shown], plain.max_tokens)
+    bodies = clipped(base, [item.text for item in composed.shown], plain.max_tokens, plain.about)
     answers = [item.answer for item in composed.shown]
     answers = clipped(base, [Text(answer) for answer in answers], plain.answer_tokens) if plain.free else answers
     shown = tuple(zip(bodies, answers, strict=True))

@@ -121,6 +121,7 @@ def run(
         users=len(first.tested),
         excluded_users=first.excluded,
         truncated_texts={base: cut for base, cut in workshop.cut.items() if cut},
+        shortened_texts={base: cut for base, cut in workshop.beside_cut.items() if cut},
         statistics=statistics(table),
         leakage=dict(first.leakage),
         methods=results,

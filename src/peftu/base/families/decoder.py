@@ -1,8 +1,8 @@
 """Decoders (Llama, SmolLM, Qwen, Mistral, GPT-2, …): the answer is the next token after the prompt.
 
-A prompt is cut into tokens whole, then seen as ``head + text + tail``: the head (instruction) is the same for every text
-and its keys and values are computed once; the tail (end of turn, assistant marker) is the answer span, its last token
-the span ``last``.
+A prompt is cut into tokens whole, then seen as ``head + text + tail``: the head (instruction) is the same for every
+text and its keys and values are computed once; the tail (end of turn, assistant marker) is the answer span, its last
+token the span ``last``.
 
 Shape letters: n texts, b rows, t text tokens, s span tokens, d width.
 """
@@ -28,7 +28,7 @@ from peftu.base.families.family import (
 )
 from peftu.base.flat import Flat
 from peftu.base.packed import Packed, Ragged, length_batches, padded
-from peftu.base.prompt import Prompt, label_trie, trie_scores
+from peftu.base.prompt import About, Prompt, label_trie, trie_scores
 from peftu.base.reader import Cuts, Reader
 from peftu.base.region import Region
 from peftu.base.sites import Attachment, Site, linear_sites
@@ -194,8 +194,8 @@ class Decoder:
             for number, ids in enumerate(tails):
                 tokens += self._fill(state, bodies, ids, region, progress, first=number == 0)
         span += len(head_ids) + max(map(len, bodies)) if region.span == "all" else 0
-        cut, contexts_cut = parts.cuts
-        return Context(region, prompt, nodes, len(texts), cut, tokens, span, state, longest, contexts_cut)
+        cut, beside_cut = parts.cuts
+        return Context(region, prompt, nodes, len(texts), cut, tokens, span, state, longest, beside_cut)
 
     def _fill(
         self,
@@ -345,9 +345,9 @@ class Decoder:
         )
 
     @torch.no_grad()
-    def embed(self, texts: Sequence[Text], max_tokens: int) -> Tensor:
+    def embed(self, texts: Sequence[Text], max_tokens: int, about: About = "text") -> Tensor:
         """Returns the mean of the last hidden states over a text's tokens, at unit length."""
-        bodies = self.reader.bodies(texts, max_tokens).lists
+        bodies = self.reader.bodies(texts, max_tokens, about).lists
         check_reach(cast(Any, self.model).config, max(map(len, bodies)))
         bodies = [body or [min(self.ends, default=0)] for body in bodies]  # an empty text needs a vector too
         out = torch.empty(len(bodies), self.width, device=self.device)

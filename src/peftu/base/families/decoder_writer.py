@@ -133,8 +133,8 @@ class DecoderWriter:
         span = max(map(len, own)) + (before if region.span == "all" else 0)
         tokens = len(head_ids) + sum(map(len, bodies)) + sum(map(len, own))
         longest = before + max(map(len, own))
-        cut, contexts_cut = parts.cuts
-        return Context(region, prompt, (), len(answers), cut, tokens, span, state, longest, contexts_cut, said.cut)
+        cut, beside_cut = parts.cuts
+        return Context(region, prompt, (), len(answers), cut, tokens, span, state, longest, beside_cut, said.cut)
 
     def hidden(self, context: Context, rows: Tensor, attachment: Attachment) -> Tensor:
         """Returns [tokens, d] the states after the final norm that predict the answers' tokens, row after row."""

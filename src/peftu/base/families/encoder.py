@@ -23,7 +23,7 @@ from peftu.base.families.family import (
 )
 from peftu.base.flat import Flat
 from peftu.base.packed import Packed, Ragged, length_batches, padded
-from peftu.base.prompt import Prompt
+from peftu.base.prompt import About, Prompt
 from peftu.base.reader import Cuts, Reader
 from peftu.base.region import Region
 from peftu.base.sites import Attachment, Site, linear_sites
@@ -74,9 +74,9 @@ class Encoder:
         found += virtual_sites(self.config, "encoder", layers.start, "encoder", layers)
         return [*found, Site("head", "head", "head", self.layers, "encoder", self.width, labels)]
 
-    def tokens(self, texts: Sequence[Text], max_tokens: int) -> tuple[list[list[int]], Cuts]:
+    def tokens(self, texts: Sequence[Text], max_tokens: int, about: About = "text") -> tuple[list[list[int]], Cuts]:
         """Returns the texts' tokens with the special ones, cut to the longest allowed, and how many were cut."""
-        reading = self.reader.bodies(texts, max_tokens)
+        reading = self.reader.bodies(texts, max_tokens, about)
         check_reach(self.config, max(map(len, reading.lists)), self.first_place)
         return reading.lists, reading.cuts
 
@@ -106,13 +106,13 @@ class Encoder:
     def prefill(self, prompt: Prompt, texts: Sequence[Text], region: Region, progress: Progress) -> Context:
         """Returns the hidden states at the region's floor (token ids where that is the embedding)."""
         floor = region.floor(self.layers)
-        lists, (cut, contexts_cut) = self.tokens(texts, prompt.max_tokens)
+        lists, (cut, beside_cut) = self.tokens(texts, prompt.max_tokens, prompt.about)
         longest = max(map(len, lists))
         labels = [Text(f"{prompt.instruction} {word}") for word in prompt.words]
         state: dict[str, Any] = {"labels": self.embed(labels, prompt.max_tokens)}
         if floor == 0:
             state["ids"] = Packed.of([torch.tensor(tokens, device=self.device) for tokens in lists])
-            return Context(region, prompt, (), len(texts), cut, 0, longest, state, longest, contexts_cut)
+            return Context(region, prompt, (), len(texts), cut, 0, longest, state, longest, beside_cut)
         at_floor: list[Tensor] = [torch.empty(0)] * len(lists)
         for batch in length_batches([len(tokens) for tokens in lists], PREFILL_TOKENS):
             ids, real = padded([lists[i] for i in batch], 0, self.device)
@@ -122,7 +122,7 @@ class Encoder:
             progress(len(batch))
         state["floors"] = Packed.of(at_floor)
         tokens = sum(map(len, lists))
-        return Context(region, prompt, (), len(texts), cut, tokens, longest, state, longest, contexts_cut)
+        return Context(region, prompt, (), len(texts), cut, tokens, longest, state, longest, beside_cut)
 
     def hidden(self, context: Context, node: int, rows: Tensor, attachment: Attachment) -> Tensor:
         """Returns [b, d] the pooled sentence vectors: means over the text's own tokens."""
@@ -165,9 +165,9 @@ class Encoder:
         return raw_bc - raw_bc.mean(-1, keepdim=True)
 
     @torch.no_grad()
-    def embed(self, texts: Sequence[Text], max_tokens: int) -> Tensor:
+    def embed(self, texts: Sequence[Text], max_tokens: int, about: About = "text") -> Tensor:
         """Returns [texts, d] unit sentence vectors, as sentence-transformers gives for a mean-pooled model."""
-        lists, _ = self.tokens(texts, max_tokens)
+        lists, _ = self.tokens(texts, max_tokens, about)
         out = torch.empty(len(lists), self.width, device=self.device)
         for batch in length_batches([len(tokens) for tokens in lists], PREFILL_TOKENS):
             ids, real = padded([lists[i] for i in batch], 0, self.device)

@@ -23,7 +23,7 @@ from peftu.base.families.family import (
     virtual_tokens,
 )
 from peftu.base.packed import Packed, length_batches, padded
-from peftu.base.prompt import Prompt, label_trie, trie_scores
+from peftu.base.prompt import About, Prompt, label_trie, trie_scores
 from peftu.base.reader import Reader
 from peftu.base.region import Region
 from peftu.base.sites import Attachment, Site, linear_sites
@@ -160,12 +160,12 @@ class EncoderDecoder:
         span 'all': the encoder's state at its floor (token ids where that is the embedding).
         """
         reading = self.reader.read(prompt, texts)
-        lists, cut, contexts_cut = reading.lists, *reading.cuts
+        lists, (cut, beside_cut) = reading.lists, reading.cuts
         nodes = label_trie(self.reader.alone(prompt.words), self.reader.end(prompt, self.ends))
         floor = region.floor(len(self.encoder.block))
         state: dict[Any, Any] = {"tails": [list(node.prefix) for node in nodes]}
         span = max(map(len, lists)) if region.span == "all" else max(1 + len(node.prefix) for node in nodes)
-        context = Context(region, prompt, nodes, len(texts), cut, 0, span, state, contexts_cut=contexts_cut)
+        context = Context(region, prompt, nodes, len(texts), cut, 0, span, state, beside_cut=beside_cut)
         if region.span == "all" and floor == 0:
             state["ids"] = Packed.of([torch.tensor(tokens, device=self.device) for tokens in lists])
             return context
@@ -252,9 +252,9 @@ class EncoderDecoder:
         return trie_scores(context.nodes, logits, context.prompt.exclusive)
 
     @torch.no_grad()
-    def embed(self, texts: Sequence[Text], max_tokens: int) -> Tensor:
+    def embed(self, texts: Sequence[Text], max_tokens: int, about: About = "text") -> Tensor:
         """Returns the mean of the encoder's states over a text's tokens, at unit length."""
-        lists = self.reader.bodies(texts, max_tokens).lists
+        lists = self.reader.bodies(texts, max_tokens, about).lists
         out = torch.empty(len(lists), self.width, device=self.device)
         for batch in length_batches([len(tokens) for tokens in lists], PREFILL_TOKENS):
             ids, real = padded([lists[i] for i in batch], 0, self.device)

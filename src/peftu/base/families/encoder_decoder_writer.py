@@ -70,7 +70,7 @@ class EncoderDecoderWriter:
         """
         family, device = self.family, self.family.device
         reading = family.reader.read(prompt, texts)
-        lists, cut, contexts_cut = reading.lists, *reading.cuts
+        lists, (cut, beside_cut) = reading.lists, reading.cuts
         words = family.reader.alone([answer.words for answer in answers])
         said = AnswerTokens.of(words, family.reader.end(prompt, family.ends), prompt.answer_tokens)
         own = [[family.start, *tokens[:-1]] for tokens in said.lists]
@@ -111,7 +111,8 @@ class EncoderDecoderWriter:
         state["own"] = Packed.of(own_floors)
         span = max(map(len, own)) + (max(map(len, lists)) if region.span == "all" else 0)
         tokens = sum(map(len, lists)) + sum(map(len, own))
-        return Context(region, prompt, (), len(answers), cut, tokens, span, state, answers_cut=said.cut)
+        cuts = {"beside_cut": beside_cut, "answers_cut": said.cut}
+        return Context(region, prompt, (), len(answers), cut, tokens, span, state, **cuts)
 
     def _to_floor(
         self,
@@ -176,7 +177,9 @@ class EncoderDecoderWriter:
             h_btd = virtual.in_front(family.encode(h_btd, real, range(floor), final=False))
             real = pad(real, (virtual.count, 0), value=True)
             encoded = family.encode(h_btd, real, range(floor, layers))
-        return EncoderDecoderDraft(encoded, real, region), torch.tensor([[family.start]] * len(lists), device=family.device)
+        return EncoderDecoderDraft(encoded, real, region), torch.tensor(
+            [[family.start]] * len(lists), device=family.device
+        )
 
     def next(self, draft: EncoderDecoderDraft, tokens: Tensor, attachment: Attachment) -> Tensor:
         """Returns [b, d] the states that predict the token after these [b, s]."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from peftu.base.prompt import Prompt, TrieNode
+from peftu.base.prompt import About, Prompt, TrieNode
 from peftu.base.reader import Reader
 from peftu.base.region import Region
 from peftu.base.sites import Attachment, Site
@@ -25,11 +25,11 @@ class Context:
         prompt: the prompt it was made with.
         nodes: branching points of the label words; empty for encoders, which score labels by a head.
         count: number of rows: of texts or, where answers are free text, of answers.
-        cut: texts that lost their end, being longer than ``prompt.max_tokens``.
+        cut: texts of which what the question is about lost its end, being longer than ``prompt.max_tokens``.
         tokens: number of tokens that were run through the frozen part.
         span_tokens: tokens of the longest row that the region runs at every read.
         state: the family's own tensors.
-        contexts_cut: texts that were kept whole at the cost of what they are about.
+        beside_cut: texts of which what stands beside that lost a part.
         answers_cut: answers that were longer than ``prompt.answer_tokens``.
         longest: tokens of the longest input.
         seconds: that computing it took in an earlier run, where it was read from the cache.
@@ -44,7 +44,7 @@ class Context:
     span_tokens: int
     state: dict[Any, Any] = field(default_factory=dict)
     longest: int = 0
-    contexts_cut: int = 0
+    beside_cut: int = 0
     answers_cut: int = 0
     seconds: float = 0.0
 
@@ -78,7 +78,7 @@ class Family(Protocol):
         """Returns [rows, labels] float32 scores, given each node's states."""
         ...
 
-    def embed(self, texts: Sequence[Text], max_tokens: int) -> Tensor:
+    def embed(self, texts: Sequence[Text], max_tokens: int, about: About = "text") -> Tensor:
         """Returns [texts, width] float32 unit-length sentence embeddings."""
         ...
 

@@ -107,6 +107,7 @@ class QuestionSentiment(_Judgements):
         "question-sentiment",
         "Sentiment towards the questioner (Subjective Discourse)",
         f"How does the reader feel about the one who asks? {SCALE}",
+        about="context",
         kind="ordinal",
         labels=tuple(STEPS.values()),
         words=tuple("1234567"),
