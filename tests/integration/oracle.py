@@ -1,12 +1,19 @@
-"""Label scores computed the slow and plain way: transformers' own forward pass, one text at a time, no padding."""
+"""Label scores computed the slow and plain way: transformers' own forward pass, one text at a time, no padding.
+
+A prompt is rendered by the template with its texts inside and cut into tokens as one string, each answer behind it.
+"""
 
 import math
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
+from transformers.utils import chat_template_utils
 
+from peftu.base.frame import DAY
 from peftu.base.prompt import Prompt
 from peftu.data.problem import Text
 
@@ -46,12 +53,19 @@ class Oracle:
         tokenizer: its tokenizer.
         labels: for encoders, a model without modules that embeds the label statements.
         head: for encoders, weight and bias of a linear map added to the scores.
+        system: the chat template knows a turn of the system's.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, labels: Any = None, head: tuple[Tensor, Tensor] | None = None
+        self,
+        model: Any,
+        tokenizer: Any,
+        labels: Any = None,
+        head: tuple[Tensor, Tensor] | None = None,
+        system: bool = True,
     ) -> None:
         self.model, self.tokenizer, self.labels, self.head = model, tokenizer, labels or model, head
+        self.system = system
 
     def scores(self, prompt: Prompt, text: Text) -> Tensor:
         """Returns [labels] scores of one text."""
@@ -63,31 +77,42 @@ class Oracle:
     def ids(self, text: str, special: bool = False) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
 
+    def chat(self, prompt: Prompt, text: Text, answer: str | None = None) -> str:
+        """Returns a decoder's prompt as one string, up to where it answers or to the end of an answer."""
+        body, shown = body_of(text), [turn for item in prompt.shown for turn in item]
+        if self.tokenizer.chat_template is None:
+            begin = "".join(f"{shown_body}\nAnswer: {given}\n\n" for shown_body, given in prompt.shown)
+            plain = f"{self.tokenizer.bos_token or ''}{prompt.instruction}\n\n{begin}{body}\nAnswer:"
+            return plain if answer is None else f"{plain} {answer}"
+        said = [*shown, body] if self.system else [f"{prompt.instruction}\n\n{[*shown, body][0]}", *[*shown, body][1:]]
+        turns = [{"role": ("user", "assistant")[place % 2], "content": words} for place, words in enumerate(said)]
+        turns = [{"role": "system", "content": prompt.instruction}] * self.system + turns
+        turns += [] if answer is None else [{"role": "assistant", "content": answer}]
+        asked = {"tokenize": False, "add_generation_prompt": answer is None, "enable_thinking": False}
+        with mock.patch.object(chat_template_utils, "datetime", wraps=datetime, now=lambda: DAY):
+            chat: str = self.tokenizer.apply_chat_template(turns, **asked)
+        return chat if answer is None else chat[: chat.rindex(answer) + len(answer)]
+
     def prompt_ids(self, prompt: Prompt, text: Text) -> tuple[list[int], list[int]]:
         """Returns a decoder's tokens up to the end of the text, and those between text and answer."""
-        body = self.ids(body_of(text))[: prompt.max_tokens]
-        if self.tokenizer.chat_template is None:
-            start = self.ids(f"{self.tokenizer.bos_token}{prompt.instruction}\n\n")
-            return start + body, self.ids("\nAnswer:")
-        turns = [{"role": "system", "content": prompt.instruction}, {"role": "user", "content": "@@"}]
-        chat = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        start, tail = chat.split("@@")
-        return self.ids(start) + body, self.ids(tail)
+        whole = self.chat(prompt, text)
+        ids = self.ids(whole)
+        encoded = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        end = whole.rindex(body_of(text)) + len(body_of(text))
+        before = sum(start < end for start, _ in encoded)
+        return ids[:before], ids[before:]
 
     def _decoder(self, prompt: Prompt, text: Text) -> Tensor:
-        start, tail = self.prompt_ids(prompt, text)
-        space = " " if self.tokenizer.chat_template is None else ""
-
         def after(prefix: tuple[int, ...]) -> Tensor:
-            ids = torch.tensor([[*start, *tail, *prefix]])
-            logits: Tensor = self.model(input_ids=ids, use_cache=False).logits[0, -1]
+            logits: Tensor = self.model(input_ids=torch.tensor([prefix]), use_cache=False).logits[0, -1]
             return logits
 
-        words = [self.ids(space + word) for word in prompt.words]
+        words = [self.ids(self.chat(prompt, text, word)) for word in prompt.words]
         return constrained(words, self.tokenizer.eos_token_id, after, prompt.exclusive)
 
     def _encoder_decoder(self, prompt: Prompt, text: Text) -> Tensor:
-        ids = torch.tensor([self.ids(f"{prompt.instruction}\n\n{body_of(text)}", special=True)])
+        shown = "".join(f"{body}\nAnswer: {answer}\n\n" for body, answer in prompt.shown)
+        ids = torch.tensor([self.ids(f"{prompt.instruction}\n\n{shown}{body_of(text)}", special=True)])
 
         def after(prefix: tuple[int, ...]) -> Tensor:
             own = torch.tensor([[self.model.config.decoder_start_token_id, *prefix]])

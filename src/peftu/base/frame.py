@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from string import ascii_letters
 from typing import Any
 
 from peftu.errors import PeftuError
@@ -24,13 +25,20 @@ class Frame:
         pieces: before, between and behind the parts; one more than there are parts.
         lead: white space between the prompt and an answer.
         end: what follows an answer; empty where nothing is known to.
-        trims: the template takes white space off the ends of a text.
+        trims: the template takes white space off both ends of a turn.
+        joined: the instruction stands in the first text's turn, having none of its own.
     """
 
     pieces: tuple[str, ...]
     lead: str
     end: str = ""
     trims: bool = False
+    joined: bool = False
+
+    def trimmed(self, parts: Sequence[str]) -> list[str]:
+        """Returns a prompt's parts, but for the text, as the template writes them."""
+        first = 1 + self.joined  # nothing is taken off between the instruction and a text in its turn
+        return [part.strip() if place >= first else part.rstrip() for place, part in enumerate(parts)]
 
 
 def framed(tokenizer: Any, shown: int) -> Frame:
@@ -91,7 +99,7 @@ class _Template:
                 tokenize=False,
                 add_generation_prompt=not answered,
                 enable_thinking=False,
-                strftime_now=DAY.strftime,
+                chat_template=_on_one_day(self.tokenizer.chat_template),
             )
         except Exception as error:  # noqa: BLE001  (a template raises what it likes)
             return (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -114,9 +122,9 @@ def _rendered(template: _Template, _: str, __: str, shown: int) -> Frame:
             break
     else:
         raise PeftuError(f"base: its chat template cannot hold this prompt ({pieces}) — give its tokenizer another")
-    padded = template.pieces([*marks[:-1], f" {marks[-1]} "], system)  # found with its white space, or not at all
+    padded = template.pieces([*marks[:-1], f"\t{marks[-1]}\t"], system)  # found with its white space, or not at all
     lead, end = _answer(template, marks, system, pieces[-1])
-    return Frame((*pieces[:-1], _closed(pieces[-1]).rstrip(" ")), lead, end, trims=isinstance(padded, str))
+    return Frame((*pieces[:-1], _closed(pieces[-1]).rstrip(" ")), lead, end, isinstance(padded, str), not system)
 
 
 def _answer(template: _Template, marks: list[str], system: bool, tail: str) -> tuple[str, str]:
@@ -134,6 +142,15 @@ def _closed(tail: str) -> str:
     """Returns what invites the answer, thinking that it has begun being ended: labels are not read out of thoughts."""
     begun = tail.rfind(_THINKING)
     return tail if begun < 0 or "</think>" in tail[begun:] else f"{tail.rstrip()}\n\n</think>\n\n"
+
+
+def _on_one_day(template: str) -> str:
+    """Returns a template that writes the same date on every day."""
+    if "strftime_now" not in template:
+        return template
+    codes = [f"%{dash}{letter}" for dash in ("-", "") for letter in ascii_letters]
+    day = "".join(f" | replace({code!r}, {DAY.strftime(code)!r})" for code in codes)
+    return f"{{%- macro strftime_now(format) -%}}{{{{ format{day} }}}}{{%- endmacro -%}}{template}"
 
 
 def _mark(number: int) -> str:

@@ -98,7 +98,9 @@ class Reader:
         """Returns the tokens of each text's prompt, the text cut to ``prompt.max_tokens``; see `kept`."""
         frame = self.frame(prompt)
         before, after = self._before(frame, prompt), self._named(frame.pieces[-1])
-        return self._read(before, after, texts, prompt.max_tokens, prompt.about, frame.trims)
+        alone = bool(prompt.shown) or not frame.joined  # in its turn
+        texts = [_trimmed(text, alone) for text in texts] if frame.trims else texts
+        return self._read(before, after, texts, prompt.max_tokens, prompt.about, trims=frame.trims and not alone)
 
     def bodies(self, texts: Sequence[Text], max_tokens: int, about: About = "text") -> Reading:
         """Returns the tokens of texts without a prompt, cut to so many, those that the tokenizer adds included."""
@@ -126,7 +128,7 @@ class Reader:
         shared = _common([whole, *answered]) if prompt.words else len(whole)
         dropped = len(whole) - shared
         if fixed <= dropped:
-            raise PeftuError("base: its tokenizer joins the answer to the text before it — give it a chat template")
+            raise PeftuError("base: no token stands between a text and its answer — give its tokenizer a chat template")
         return Ending(whole[len(whole) - fixed : shared], dropped, [ids[shared:] for ids in answered])
 
     def answers(self, prompt: Prompt, answers: Sequence[str]) -> list[list[int]]:
@@ -171,8 +173,7 @@ class Reader:
         """Returns what stands before a text."""
         parts = [prompt.instruction, *(part for item in prompt.shown for part in item)]
         pieces = [self._named(piece) for piece in frame.pieces[:-1]]
-        if frame.trims:
-            parts = [part.strip() for part in parts]
+        parts = frame.trimmed(parts) if frame.trims else parts
         return "".join(piece + part for piece, part in zip(pieces, [*parts, ""], strict=True))
 
     def _answered(self, frame: Frame, answers: Sequence[str]) -> list[list[int]]:
@@ -180,12 +181,12 @@ class Reader:
         asked = f"{self._named(frame.pieces[-2])}x{self._named(frame.pieces[-1])}"
         return [encoded.ids for encoded in self._encoded([asked, *(asked + frame.lead + answer for answer in answers)])]
 
-    def _read(
+    def _read(  # ``trims``: nothing is left of the white space before a text that is empty
         self, before: str, after: str, texts: Sequence[Text], most: int, about: About, trims: bool = False
     ) -> Reading:
         begin, lists, heads, judged, beside = len(before), [], [], 0, 0
-        texts = [_trimmed(text) for text in texts] if trims else texts
-        prompts = [before + Prompt.body(text) + after for text in texts]
+        bodies = [Prompt.body(text) for text in texts]
+        prompts = [(before if body or not trims else before.rstrip()) + body + after for body in bodies]
         for text, encoded in zip(texts, self._encoded(prompts, special=not self.continues), strict=True):
             ids, offsets = encoded.ids, encoded.offsets
             places, cuts = kept(offsets, begin, text, most, about)
@@ -231,10 +232,11 @@ class Reader:
         return Tokenizer.from_str(json.dumps({**state, "truncation": None, "padding": None})), names
 
 
-def _trimmed(text: Text) -> Text:
+def _trimmed(text: Text, alone: bool) -> Text:
+    """Returns a text as a template writes it that takes white space off the ends of the text's turn."""
     if text.context:
-        return Text(text.text.rstrip(), text.context.lstrip())
-    return Text(text.text.strip(), text.context)
+        return Text(text.text.rstrip(), text.context.lstrip() if alone else text.context)
+    return Text(text.text.strip() if alone else text.text.rstrip(), text.context)
 
 
 def kept(
