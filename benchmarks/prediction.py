@@ -83,9 +83,8 @@ class Swapping:
 
     def prompts(self, texts: list[Text]) -> list[list[int]]:
         """Returns the same tokens that ours reads."""
-        head, tail, _ = self.family.frame(PROMPT)
-        bodies = self.family.tokenizer([PROMPT.body(t) for t in texts], add_special_tokens=False)["input_ids"]
-        return [head + body + tail for body in bodies]
+        lists: list[list[int]] = self.family.reader.read(PROMPT, texts).lists
+        return lists
 
     @torch.no_grad()
     def one_text(self, text: Text) -> None:

@@ -238,10 +238,8 @@ def reference_way(base: FrozenBase, work: Workload, steps: int = 2) -> dict[str,
 
 
 def _decoder_tokens(base: FrozenBase, work: Workload) -> list[list[int]]:
-    family: Any = base.family
-    head, tail, words = family.frame(work.prompt)
-    bodies = family.tokenizer([work.prompt.body(t) for t in work.problem.texts], add_special_tokens=False)["input_ids"]
-    return [head + body + tail for body in bodies] + words
+    reader = base.family.reader
+    return reader.read(work.prompt, work.problem.texts).lists + reader.ending(work.prompt).words
 
 
 def _encoder_tokens(base: FrozenBase, work: Workload) -> list[list[int]]:
@@ -365,7 +363,7 @@ def compare(raw: Path | None, quick: bool) -> dict[str, Any]:
 
 def fill(base: FrozenBase, work: Workload) -> dict[str, float]:
     """Returns tokens a training row costs at equal work, run end to end behind one head, and padded row by row."""
-    tokens, head = _decoder_tokens(base, work), len(base.family.frame(work.prompt)[0])  # type: ignore[attr-defined]
+    tokens, head = _decoder_tokens(base, work), base.family.reader.read(work.prompt, work.problem.texts).head
     lengths = np.array([len(own) for own in tokens[: len(work.problem.texts)]])
     batches = np.concatenate([
         lengths[unit.train.text[: len(unit.train) // BATCH * BATCH]].reshape(-1, BATCH) for unit in work.units

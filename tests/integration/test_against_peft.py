@@ -247,17 +247,3 @@ def test_smollm2_is_peft_too() -> None:
 
     pair = Pair(base, RegionSpec(), Lora(rank=4, alpha=1), prompt, NOTES[:1])
     assert close(pair.scores(), pair.oracle(pair.wrapped(model), tokenizer))
-
-
-@pytest.mark.weights
-def test_smollm2_reads_the_chat_as_its_template_writes_it() -> None:
-    folder = real("smollm2-135m-instruct")
-    base, tokenizer = load_base("smollm2-135m-instruct"), AutoTokenizer.from_pretrained(folder)
-    prompt = Prompt("Is this post hateful? Answer yes or no.", ("no", "yes"))
-    head, tail, words = base.family.frame(prompt)  # type: ignore[attr-defined]
-    for text in NOTES:
-        body = tokenizer(Prompt.body(text), add_special_tokens=False)["input_ids"]
-        turns = [{"role": "system", "content": prompt.instruction}, {"role": "user", "content": Prompt.body(text)}]
-        for word, label in zip(words, prompt.words, strict=True):
-            chat = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) + label
-            assert [*head, *body, *tail, *word] == tokenizer(chat, add_special_tokens=False)["input_ids"]

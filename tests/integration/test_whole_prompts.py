@@ -38,9 +38,7 @@ MODELS: dict[str, Callable[[int], Any]] = {
     "llama": lambda size: hub.LlamaForCausalLM(hub.LlamaConfig(**_shape(size), num_key_value_heads=2)),
     "bert": lambda size: hub.BertModel(hub.BertConfig(**_shape(size)), add_pooling_layer=False),
     "t5": lambda size: hub.T5ForConditionalGeneration(
-        hub.T5Config(
-            vocab_size=size, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0
-        )
+        hub.T5Config(vocab_size=size, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0)
     ),
 }
 

@@ -34,9 +34,9 @@ INSTRUCTS = (  # answers follow a space, texts lose theirs
 )
 THINKS = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
-    "{% if m.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking is defined and enable_thinking is false %}"
-    "<think>\n\n</think>\n\n{% endif %}{% endif %}"
+    "{% if m.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
 DATED = "<|im_start|>system\nToday: {{ strftime_now('%d %B %Y') }}<|im_end|>\n" + CHAT
 
@@ -64,8 +64,8 @@ def _bpe(pre: Any, decoder: Any = None, size: int = 330) -> Tokenizer:
     if decoder is not None:
         tokenizer.decoder = decoder
     alphabet = pre_tokenizers.ByteLevel.alphabet() if decoder is not None else ["\n", "\u2581"]
-    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(CORPUS, trainer)
+    options = {"special_tokens": SPECIAL, "initial_alphabet": alphabet, "show_progress": False}
+    tokenizer.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=size, **options))
     return tokenizer
 
 

@@ -175,11 +175,10 @@ def test_in_a_chat_demonstrations_are_turns(system: bool) -> None:
     refuse = "" if system else "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
     turns = "{% for m in messages %}[{{ m.role[0] }}]{{ m.content }};{% endfor %}"
     base.family.tokenizer.chat_template = f"{refuse}{turns}{{% if add_generation_prompt %}}[a]{{% endif %}}"  # type: ignore[attr-defined]
-    head, tail, _ = base.family.frame(replace(tiny_prompt(), shown=SHOWN))  # type: ignore[attr-defined]
+    (ids,) = base.family.reader.read(replace(tiny_prompt(), shown=SHOWN), [Text("cat")]).lists
     begin = "[s]Like it?;[u]rain" if system else "[u]Like it?\n\nrain"
-    decode = base.family.tokenizer.decode  # type: ignore[attr-defined]
-    assert decode(head) == f"{begin};[a]yes;[u]pea soup;[a]no;[u]"
-    assert decode(tail) == ";[a]"
+    read = base.family.tokenizer.decode(ids)  # type: ignore[attr-defined]
+    assert read == f"{begin};[a]yes;[u]pea soup;[a]no;[u]cat;[a]"
 
 
 def test_the_least_valuable_items_go_until_the_prompt_fits() -> None:

@@ -46,15 +46,14 @@ class Sides:
 
     def loop(self) -> None:
         """Trains one user after another by the hub's own forward pass."""
-        family: Any = self.base.family
-        head, tail, words = family.frame(self.prompt)
+        reader = self.base.family.reader
+        words = reader.ending(self.prompt).words
         layout = Layout(METHOD, self.base.sites(self.base.region(None), 2))
         for unit in self.units:
             row = layout.fresh([unit.key], 0).requires_grad_()
             for first in range(0, ROWS, BATCH):
                 texts = [self.texts[int(n)] for n in unit.train.text[first : first + BATCH]]
-                bodies = [family.tokenizer(self.prompt.body(t), add_special_tokens=False)["input_ids"] for t in texts]
-                prompts = [head + body + tail + words[0] for body in bodies]
+                prompts = [ids + words[0] for ids in reader.read(self.prompt, texts).lists]
                 longest = max(map(len, prompts))
                 ids = torch.tensor([p + [0] * (longest - len(p)) for p in prompts])
                 labels = torch.full_like(ids, -100)
@@ -102,9 +101,7 @@ def test_one_text_for_everyone_is_read_once(sides: Sides) -> None:
         context = sides.base.prefill(sides.prompt, sides.texts[:1], region)
         score(sides.base, context, torch.zeros(users).long().numpy(), layout, rows, torch.arange(users).numpy())
 
-    family: Any = sides.base.family
-    head, tail, _ = family.frame(sides.prompt)
-    ids = torch.tensor([[*head, *family.tokenizer(sides.texts[0].text, add_special_tokens=False)["input_ids"], *tail]])
+    ids = torch.tensor(sides.base.family.reader.read(sides.prompt, sides.texts[:1]).lists)
 
     @torch.no_grad()
     def loop() -> None:

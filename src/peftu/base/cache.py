@@ -149,8 +149,9 @@ def _key(base: FrozenBase, prompt: Prompt, region: Region, items: Sequence[Any])
     # Weights say nothing of rotary angles, norms' epsilons or where a text begins.
     family = cast(Any, base.family)
     config = {name: value for name, value in family.model.config.to_dict().items() if name != "_name_or_path"}
-    about = [*versions, str(base.device), base.fingerprint, config, family.tokenizer.special_tokens_map]
-    digest = hashlib.sha256(json.dumps([*about, repr(prompt), repr(region)], sort_keys=True, default=str).encode())
+    about = [*versions, str(base.device), str(base.dtype), base.fingerprint, config]
+    about += [family.tokenizer.special_tokens_map, repr(base.recorded(prompt)), repr(region)]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
     for item in items:
         digest.update(repr(item).encode() + b"\0")
     return digest.hexdigest()

@@ -25,6 +25,7 @@ from peftu.base.families.family import Context, Family, Progress, kv_width
 from peftu.base.families.primer import primer
 from peftu.base.packed import Packed
 from peftu.base.prompt import About, Prompt
+from peftu.base.reader import Cuts
 from peftu.base.region import Region
 from peftu.base.sites import Binding, Site, attached
 from peftu.base.weights import Say, resolve_weights
@@ -171,6 +172,16 @@ class FrozenBase:
     def logits(self, hidden_bd: Tensor) -> Tensor:
         """Returns [b, vocabulary] float32 logits of the token after these states, as a `writer` gives them."""
         return cast(Tensor, cast(Any, self.family).head(hidden_bd)).float()
+
+    def recorded(self, prompt: Prompt) -> Prompt:
+        """Returns the prompt with the frame that this base's template gives it now, so that it is read so for ever."""
+        return prompt if isinstance(self.family, Encoder) else replace(prompt, frame=self.family.reader.frame(prompt))
+
+    def cuts(self, prompt: Prompt, texts: Sequence[Text]) -> Cuts:
+        """Returns how many texts are too long, and what of them is not read."""
+        if isinstance(self.family, Encoder):
+            return self.family.tokens(texts, prompt.max_tokens, prompt.about)[1]
+        return self.family.reader.read(prompt, texts).cuts
 
     def embed(self, texts: Sequence[Text], max_tokens: int = 256, about: About = "text") -> Floats:
         """Returns [texts, width] unit sentence vectors; longer texts are cut as `Prompt.about` says."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -39,6 +39,15 @@ class Prompt:
     answer_tokens: int = 128
     frame: Frame | None = None
     about: About = "text"
+
+    @classmethod
+    def of(cls, stored: dict[str, Any]) -> "Prompt":
+        """Returns the prompt that ``dataclasses.asdict`` and JSON made this of; earlier releases stored no frame."""
+        frame = stored.get("frame")
+        if frame is not None:
+            frame = Frame(**{**frame, "pieces": tuple(frame["pieces"])})
+        lists = {"words": tuple(stored["words"]), "shown": tuple(map(tuple, stored["shown"]))}
+        return cls(**{**stored, **lists, "frame": frame})
 
     @property
     def free(self) -> bool:

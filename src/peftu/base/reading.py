@@ -8,6 +8,7 @@ from peftu.base.families.encoder_decoder import EncoderDecoder
 from peftu.base.families.family import context_limit
 from peftu.base.model import FrozenBase
 from peftu.base.prompt import About, Prompt
+from peftu.base.reader import Cuts
 from peftu.base.region import Region
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
@@ -48,3 +49,11 @@ def invocation(base: FrozenBase, prompt: Prompt, region: Region) -> list[int]:
 def clipped(base: FrozenBase, texts: Sequence[Text], max_tokens: int, about: About = "text") -> list[str]:
     """Returns the texts with their contexts as plain strings, cut to so many tokens as a judged text is."""
     return base.family.reader.clipped(texts, max_tokens, about)
+
+
+def cuts_line(name: str, cuts: Cuts, texts: int, prompt: Prompt) -> str:
+    """Returns what is said of texts that are too long for a base."""
+    beside, judged = ("reply", "context") if prompt.about == "context" else ("context", "text")
+    parts = [f"{cuts.beside} lose part of their {beside}, not of the {judged} that is judged"] if cuts.beside else []
+    parts += [f"{cuts.judged} lose the end of the {judged} that is judged"] if cuts.judged else []
+    return f"{name} reads {prompt.max_tokens} tokens of a text: of {texts} texts, {'; '.join(parts)}"

@@ -277,6 +277,8 @@ def predict(
     from peftu.execute.answer import answer
 
     found = answer(run, user, [Text(one, context) for one in text], method, seed, temperature)
+    for note in found["notes"]:
+        stderr.print(note, markup=False, soft_wrap=True)
     free = "answer" in found["answers"][0]
     grid = Table("text", "answer") if free else Table("label", "probability", "text")
     for one in found["answers"]:

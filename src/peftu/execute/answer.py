@@ -10,6 +10,7 @@ from scipy.special import log_expit
 from torch import Tensor
 
 from peftu.bank import derived_seed
+from peftu.base.reading import cuts_line
 from peftu.data.problem import Floats, Text
 from peftu.errors import PeftuError
 from peftu.execute.frames import named, thresholds
@@ -52,7 +53,15 @@ def answer(
     else:
         least = None if prompt.exclusive else _thresholds(run, stored)
         answers = _labelled(stored, rows, texts, least)
-    return {"method": collection.label, "seed": collection.seed, "shared_module": shared, "answers": answers}
+    cuts = stored.base.cuts(prompt, texts)
+    notes = [cuts_line(stored.base.name, cuts, len(texts), prompt)] if any(cuts) else []
+    return {
+        "method": collection.label,
+        "seed": collection.seed,
+        "shared_module": shared,
+        "answers": answers,
+        "notes": notes,
+    }
 
 
 def _written(stored: Stored, rows: Tensor, texts: Sequence[Text], temperature: float) -> list[dict[str, Any]]:

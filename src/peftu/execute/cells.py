@@ -16,6 +16,8 @@ from peftu.base.cache import RegionCache
 from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase, load_base
 from peftu.base.prompt import Prompt
+from peftu.base.reader import Cuts
+from peftu.base.reading import cuts_line
 from peftu.base.region import Region
 from peftu.codes import CodeLayout, SharedLayout
 from peftu.data.problem import PARTS, Floats, Problem, Text
@@ -152,8 +154,7 @@ class Workshop:
             for s, p in problems.items()
         }
         self.base: Callable[[str], FrozenBase] = cache(partial(load_base, say=reporter.note))
-        self.cut: dict[str, int] = {}
-        self.beside_cut: dict[str, int] = {}
+        self.cuts: dict[str, Cuts] = {}
         self.answers_cut: dict[str, int] = {}
         self.memo = Memo()
         self.regions = RegionCache()
@@ -162,13 +163,13 @@ class Workshop:
         """Returns the prefill of all texts on a base."""
 
         def make() -> Context:
+            self.tell_cuts(name)
             told = self.reporter.stage(f"reading texts with {name}", len(self.texts))
             every = range(len(self.answers or self.texts))
             base, items = self.base(name), [*self.texts, *self.answers]
             context = self.regions.get(
                 base, self.prompt, region, items, lambda: self.prefill(base, self.prompt, every, region, told)
             )
-            self.cut[name], self.beside_cut[name] = context.cut, context.beside_cut
             self.answers_cut[name] = context.answers_cut
             return context
 
@@ -185,11 +186,19 @@ class Workshop:
         answers = [Answer(place[text], words) for text, words in answers]
         return base.prefill_answers(prompt, [self.texts[text] for text in place], answers, region, told)
 
+    def tell_cuts(self, name: str) -> None:
+        """Counts the texts that are too long for a base, and says so, the first time it is to read them."""
+        if name in self.cuts:
+            return
+        self.cuts[name] = cuts = self.base(name).cuts(self.prompt, self.texts)
+        if any(cuts):
+            self.reporter.note(cuts_line(name, cuts, len(self.texts), self.prompt))
+
     def embedded(self, name: str) -> Floats:
         """Returns [all texts, width] sentence vectors of a base."""
-        return self.memo.get(
-            ("embedded", name), lambda: self.base(name).embed(self.texts, self.prompt.max_tokens, self.prompt.about)
-        )
+        self.tell_cuts(name)
+        limits = (self.prompt.max_tokens, self.prompt.about)
+        return self.memo.get(("embedded", name), lambda: self.base(name).embed(self.texts, *limits))
 
     def layout(self, job: Job) -> Layout:
         """Returns the layout of a job's modules; of a joint method, of what is shared.

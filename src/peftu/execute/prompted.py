@@ -98,6 +98,7 @@ def prompted(shop: "Workshop", job: "Job", seed: int) -> Prompted:
     """
     problem, base = shop.problems[seed], shop.base(cast(str, job.base))
     reading_limit(base)
+    shop.tell_cuts(base.name)
     past = past_of(problem)
     compose = job.method.composer(past, WorkshopTools(shop, base), seed)
     rows = np.flatnonzero(problem.part > 0)

@@ -120,8 +120,8 @@ def run(
         hashes=Hashes(data=table.hash, splits={str(s): split.hash for s, split in splits.items()}, bases=bases),
         users=len(first.tested),
         excluded_users=first.excluded,
-        truncated_texts={base: cut for base, cut in workshop.cut.items() if cut},
-        shortened_texts={base: cut for base, cut in workshop.beside_cut.items() if cut},
+        truncated_texts={base: cuts.judged for base, cuts in workshop.cuts.items() if cuts.judged},
+        shortened_texts={base: cuts.beside for base, cuts in workshop.cuts.items() if cuts.beside},
         statistics=statistics(table),
         leakage=dict(first.leakage),
         methods=results,
@@ -237,7 +237,7 @@ def _store_modules(
                     method=job.card.name,
                     knobs=job.method.model_dump(mode="json"),
                     region={"depth": modules.region.depth, "span": modules.region.span},
-                    prompt=vars(workshop.prompt),
+                    prompt=dataclasses.asdict(workshop.base(job.base).recorded(workshop.prompt)),
                     labels=list(workshop.problems[seed].card.labels),
                 )
                 label = job.full_label

@@ -51,7 +51,7 @@ class Stored:
     @property
     def prompt(self) -> Prompt:
         """Returns what the base was told."""
-        return Prompt(**{**self.made["prompt"], "words": tuple(self.made["prompt"]["words"])})
+        return Prompt.of(self.made["prompt"])
 
     @property
     def layout(self) -> Layout:
