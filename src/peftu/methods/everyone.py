@@ -18,9 +18,16 @@ def method_class(name: str, knobs: Mapping[str, Any]) -> type[Any]:
     """Returns the class of a method: of `global`, that of the method which its knobs name.
 
     Raises:
-        PeftuError: no such method.
+        PeftuError: no such method, or one whose card has another name: its modules would be stored under that.
     """
-    return for_everyone(str(knobs.get("method", "lora"))) if name == NAME else methods.get(name)
+    if name == NAME:
+        return for_everyone(str(knobs.get("method", "lora")))
+    cls = methods.get(name)
+    if cls.card.name != name:
+        raise PeftuError(
+            f"method {name}: registered as '{name}', and its card says '{cls.card.name}' — give both one name"
+        )
+    return cls
 
 
 @cache
@@ -41,7 +48,10 @@ def for_everyone(name: str) -> type[Any]:
     summary = f"One {name} module for all users, trained on everyone's labels."
     told = {"name": NAME, "summary": summary, "scope": "global", "uses_others_labels": True}
     made.card = cls.card.model_copy(update=told)
-    made.train_defaults = {**cls.train_defaults, **DEFAULTS, **getattr(cls, "everyone_defaults", {})}
+    own, everyone = (
+        getattr(cls, name, {}) for name in ("train_defaults", "everyone_defaults")
+    )  # a class may have none
+    made.train_defaults = {**own, **DEFAULTS, **everyone}
     return cast(type[Any], made)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
 from peftu.bank import AdapterBank, Layout
@@ -51,6 +52,7 @@ def check_method(method: ModuleMethod, families: Sequence[str] = FAMILIES) -> No
     Raises:
         AssertionError: a promise is broken; the message names it, the family and the region.
     """
+    _frozen(method)
     claimed = [family for family in families if _base(family).family.kind in method.card.families]
     _hold(bool(claimed), f"{method.card.name} claims none of {', '.join(families)}")
     for family in claimed:
@@ -71,6 +73,15 @@ def check_method(method: ModuleMethod, families: Sequence[str] = FAMILIES) -> No
                 raise AssertionError(f"{method.card.name} on {family}, {region}: {error}") from None
         after = base.family.model.state_dict()
         _hold(all(torch.equal(before[name], after[name]) for name in before), "the base's weights changed")
+
+
+def _frozen(method: ModuleMethod) -> None:
+    """A method's knobs say what its stored modules are, so they are data that cannot change."""
+    config = method.model_config if isinstance(method, BaseModel) else {}
+    whole = config.get("frozen") and config.get("extra") == "forbid"
+    _hold(bool(whole), f"{method.card.name}: is no frozen pydantic model with extra='forbid'")
+    ours = {*TrainSpec.model_fields, *RegionSpec.model_fields, "method"} & set(getattr(method, "model_fields", ()))
+    _hold(not ours, f"{method.card.name}: its knob {min(ours, default='')} is a run's own — give it another name")
 
 
 def _hold(truth: bool, broken: str) -> None:
