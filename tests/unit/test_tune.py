@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
+from peftu.bank import Layout
 from peftu.config import MethodSpec, RunSpec, SplitSpec
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
@@ -16,6 +17,8 @@ from peftu.errors import PeftuError
 from peftu.execute import cells
 from peftu.execute import tune as module
 from peftu.execute.cells import Cell
+from peftu.execute.plan import plan
+from peftu.execute.progress import Silent
 from peftu.execute.tune import tune, validation_loss
 from peftu.preset import load_preset
 from peftu.testing import load_tiny
@@ -37,6 +40,26 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     monkeypatch.setattr(module._Search, "_make", make)
     return seen
+
+
+class Told(Silent):
+    """A reporter that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.steps: list[int] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def stage(self, name: str, total: int) -> Any:
+        return self.steps.append if name.startswith("tuning") else super().stage(name, total)
+
+
+def width_of(method: str) -> int:
+    (job,) = plan(spec_of(method))
+    base = load_tiny("llama")
+    return Layout(job.method, base.sites(job.region_on(base), 3)).parameters
 
 
 def spec_of(*methods: str, **train: Any) -> RunSpec:
@@ -70,9 +93,49 @@ def test_what_a_method_fixes_of_its_region_is_no_axis(made: list[dict[str, Any]]
     assert not any("depth" in settings for settings in made)
 
 
-def test_nothing_over_the_parameter_budget_is_chosen(made: list[dict[str, Any]], tmp_path: Path) -> None:
-    with pytest.raises(PeftuError, match=r"lora\[rank=4\] has [\d,]+ parameters a user, more than 10 — raise"):
-        tune(spec_of("lora[rank=4]"), tmp_path / "mine.json", trials=2, parameters=10)
+def test_a_choice_over_the_parameter_budget_is_no_trial(made: list[dict[str, Any]], tmp_path: Path) -> None:
+    """The defaults are over it, too: the climb begins at the nearest smaller module."""
+    out, told = tmp_path / "mine.json", Told()
+    spec = spec_of("lora")
+    budget = 1600
+    assert width_of("lora[rank=8]") > width_of("lora[rank=4]") > budget > width_of("lora[rank=2]")
+    preset = tune(spec, out, trials=12, parameters=budget, reporter=told)
+    trials = [json.loads(line) for line in out.with_suffix(".trials.jsonl").read_text().splitlines()]
+    assert len(made) == len(trials) == 12
+    assert all(np.isfinite(trial["loss"]) and trial["parameters"] <= budget for trial in trials)
+    assert {trial["settings"].get("rank") for trial in trials} >= {1, 2}
+    assert preset.found["llama"]["lora"]["trials"] == 12
+    assert preset.found["llama"]["lora"]["loss"] == min(trial["loss"] for trial in trials)
+    assert preset.methods["llama"]["lora"]["rank"] <= 2
+    assert len({json.dumps(trial["settings"], sort_keys=True) for trial in trials}) == 12
+    assert sum(told.steps) == 12
+
+
+def test_when_no_choice_is_left_it_says_so(made: list[dict[str, Any]], tmp_path: Path) -> None:
+    told = Told()
+    spec = spec_of("lora[lr=0.001,epochs=2,targets=q]")
+    budget = width_of("lora[rank=2,targets=q]")
+    tune(spec, tmp_path / "mine.json", trials=12, parameters=budget, reporter=told)
+    fits = [
+        (r, d) for r in (1, 2, 4, 8) for d in (1, 2, 3) if width_of(f"lora[rank={r},depth={d},targets=q]") <= budget
+    ]
+    assert len(made) == len(fits) < 12
+    (line,) = (note for note in told.notes if "are tried" in note)
+    assert f"all {len(fits)} choices within {budget} parameters are tried, {12 - len(fits)} trials are left" in line
+
+
+def test_a_budget_below_the_smallest_module_is_refused(made: list[dict[str, Any]], tmp_path: Path) -> None:
+    least = width_of("lora[rank=1,depth=1]")
+    complaint = rf"lora has {least} parameters a user or more, and at most {least - 1} are allowed — raise"
+    with pytest.raises(PeftuError, match=complaint):
+        tune(spec_of("lora"), tmp_path / "mine.json", trials=2, parameters=least - 1)
+    assert not made
+
+
+def test_a_value_that_the_base_cannot_host_is_no_trial(made: list[dict[str, Any]], tmp_path: Path) -> None:
+    """The tiny base's maps are 16 and 32 wide: the ladder of ranks goes further."""
+    tune(spec_of("lora[lr=0.001,epochs=2,depth=1,targets=k]"), tmp_path / "mine.json", trials=9)
+    assert {settings.get("rank", 8) for settings in made} == {1, 2, 4, 8, 16}
 
 
 def test_a_method_without_modules_has_nothing_to_tune(made: list[dict[str, Any]], tmp_path: Path) -> None:

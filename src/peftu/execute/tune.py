@@ -1,8 +1,9 @@
 """Settings for each method, chosen on validation rows: learning rate, epochs, own knobs, shrinkage and region.
 
 Each method climbs from its defaults, one setting at a time to a neighbouring value, and keeps a move that lowers the
-validation loss. Every method gets the same users, seeds, number of trials and longest training, and may have no more
-parameters a user than the budget allows. Test rows are never scored. A trial that was made before is read, not run.
+validation loss; at a top it goes on beside the next best choice. Every method gets the same users, seeds, number of
+trials and longest training. A choice with more parameters a user than the budget allows is no trial: it is passed by.
+Test rows are never scored. A trial that was made before is read, not run.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from peftu.bank import Layout
 from peftu.config import MethodSpec, RunSpec
 from peftu.data.load import load_task
 from peftu.data.problem import PARTS, Problem
@@ -29,6 +31,7 @@ from peftu.preset import ANY_BASE, WARM, Preset
 from peftu.results import write_atomic
 
 STEP = 10**0.5  # between neighbouring learning rates
+RATES = (1e-7, 1.0)  # least and most that is tried
 EPOCHS = (2, 4, 8, 16)
 SHRINK = (0.0, 0.03, 0.1, 0.3, 1.0)
 DEPTHS = (1, 2, 4, 6, 12)
@@ -43,13 +46,13 @@ class Trial:
 
     Attributes:
         settings: beside the method's defaults.
-        loss: validation loss in nats, averaged over each user's rows, then users, then seeds; None: over the budget.
+        loss: validation loss in nats, averaged over each user's rows, then users, then seeds.
         seconds: what it took.
         parameters: numbers a user has of their own.
     """
 
     settings: Settings
-    loss: float | None
+    loss: float
     seconds: float
     parameters: int
 
@@ -92,7 +95,7 @@ def tune(
         spec: task, users, seeds and methods; the seeds should be none that results are reported on.
         out: the JSON file; an earlier preset in it keeps its methods that are not tuned again. Trials are kept
             beside it, so that tuning goes on where it stopped.
-        trials: how many choices of settings each method may try.
+        trials: how many choices of settings each method tries, all of them within the limit of parameters.
         parameters: most numbers a user's module may have; None: no limit.
         raw: folder with the task's raw files.
         reporter: hears how far the work is.
@@ -126,7 +129,7 @@ def tune(
         on = search.job(best.settings).base or ANY_BASE
         methods.setdefault(on, {})[search.name] = search.written | best.settings
         found.setdefault(on, {})[search.name] = {
-            **_how(spec, table.hash, trials, parameters, best),
+            **_how(spec, table.hash, len(search.seen), parameters, best),
             "region": search.region(best.settings),
         }
         preset = preset.model_copy(update={"methods": methods, "found": found})
@@ -173,37 +176,89 @@ class _Search:
         """Returns the best trial within the budgets.
 
         Raises:
-            PeftuError: not even the smallest module tried fits the budget of parameters.
+            PeftuError: not even the smallest module fits the budget of parameters.
         """
         told = self.reporter.stage(f"tuning {self.asked}", self.left)
-        best = self._try({})
+        best = self._try(self._begin())
         told(1)
-        moved = True
-        while moved and self.left > 0:
-            moved = False
-            for key, values in self._axes(best.settings):
+        made = [best]
+        while self.left > 0:
+            here = self._open([best, *sorted(made, key=lambda trial: trial.loss)])
+            if here is None:
+                within = "" if self.parameters is None else f" within {self.parameters:,} parameters"
+                self.reporter.note(
+                    f"{self.asked}: all {len(made)} choices{within} are tried, {self.left} trials are left"
+                )
+                break
+            for key, values in self._axes(here.settings):
                 for value in values:
-                    if self.left <= 0:
-                        break
-                    trial = self._try({**best.settings, key: value})
+                    if self.left <= 0 or not self._is_trial({**here.settings, key: value}):
+                        continue
+                    trial = self._try({**here.settings, key: value})
                     told(1)
-                    if trial.loss is not None and trial.loss < (best.loss or float("inf")) - LEAST_GAIN:
-                        best, moved = trial, True
+                    made.append(trial)
+                    if trial.loss < best.loss - LEAST_GAIN:
+                        best = here = trial
                         break  # the axis is looked at again from here, on the next round
-        if best.loss is None:
-            raise PeftuError(
-                f"tune: {self.asked} has {best.parameters:,} parameters a user, more than {self.parameters:,} — "
-                "raise --parameters, or write a smaller module in its brackets"
-            )
         return best
 
+    def _begin(self) -> Settings:
+        """Returns the defaults or, where they are over the budget, the choice within it that takes fewest moves.
+
+        Raises:
+            PeftuError: each move to a smaller module ends over the budget.
+        """
+        reached: dict[str, Settings] = {"": {}}
+        least = self._layout({}).parameters
+        while reached:
+            for settings in reached.values():
+                if self._fits(settings, self.parameters):
+                    return settings
+            widths = {mark: self._layout(settings).parameters for mark, settings in reached.items()}
+            least = min(least, *widths.values())
+            reached = {
+                self._mark(move): move
+                for mark, settings in reached.items()
+                for move in self._moves(settings)
+                if self._fits(move, widths[mark] - 1)
+            }
+        raise PeftuError(
+            f"tune: {self.asked} has {least:,} parameters a user or more, and at most {self.parameters:,} are allowed "
+            "— raise --parameters, or write a smaller module in its brackets"
+        )
+
+    def _open(self, trials: Sequence[Trial]) -> Trial | None:
+        """Returns the first of these with a neighbour that is still to be tried."""
+        return next((trial for trial in trials if any(map(self._is_trial, self._moves(trial.settings)))), None)
+
+    def _is_trial(self, settings: Settings) -> bool:
+        """Returns whether a choice is within the budget and was not tried before."""
+        return self._mark(settings) not in self.seen and self._fits(settings, self.parameters)
+
+    def _fits(self, settings: Settings, most: int | None) -> bool:
+        """Returns whether the base can host the module, and it has so many parameters at most."""
+        try:
+            width = self._layout(settings).parameters
+        except PeftuError:  # a rank above the base's width, say: no choice on this base
+            return False
+        return most is None or width <= most
+
+    def _layout(self, settings: Settings) -> Layout:
+        return self.workshop.layout(self.job(settings))
+
+    def _moves(self, settings: Settings) -> Iterator[Settings]:
+        """Yields the settings with one of them moved to a neighbouring value."""
+        for key, values in self._axes(settings):
+            yield from ({**settings, key: value} for value in values)
+
     def _axes(self, settings: Settings) -> Iterator[tuple[str, list[Any]]]:
-        """Yields a setting and its neighbouring values, none of which was tried from here before."""
+        """Yields a setting and its neighbouring values."""
         job = self.job(settings)
         base = self.workshop.base(job.base or "")
         now = {**vars(job.method), **job.train.model_dump(), "depth": job.region_on(base).depth}
+        rates = (round_to(now["lr"] * factor) for factor in (STEP, 1, 1 / STEP))
         ladders: dict[str, Sequence[Any]] = {
-            "lr": [round_to(now["lr"] * factor) for factor in (STEP, 1, 1 / STEP)],
+            "lr": [rate for rate in rates if RATES[0] <= rate <= RATES[1]],
             "epochs": EPOCHS,
             **getattr(type(job.method), "search", {}),
             **({"shrink": SHRINK} if job.start else {}),
@@ -217,10 +272,7 @@ class _Search:
             if all(isinstance(value, int | float) for value in ordered):
                 ordered.sort(reverse=key == "lr")
             place = ordered.index(now[key])
-            beside = [ordered[p] for p in (place - 1, place + 1) if 0 <= p < len(ordered)]
-            fresh = [value for value in beside if self._mark({**settings, key: value}) not in self.seen]
-            if fresh:
-                yield key, fresh
+            yield key, [ordered[p] for p in (place - 1, place + 1) if 0 <= p < len(ordered)]
 
     def _mark(self, settings: Settings) -> str:
         return json.dumps({**self.job(settings).resolved(), "region": self.region(settings)}, sort_keys=True)
@@ -240,12 +292,10 @@ class _Search:
 
     def _make(self, settings: Settings) -> Trial:
         job = self.job(settings)
-        width = self.workshop.layout(job).parameters
-        if self.parameters is not None and width > self.parameters:
-            return Trial(settings, None, 0.0, width)
         cells = {seed: self.workshop.run(job, seed) for seed in self.workshop.problems}
         losses = [validation_loss(self.workshop.problems[seed], cell) for seed, cell in cells.items()]
-        return Trial(settings, float(np.mean(losses)), sum(cell.seconds for cell in cells.values()), width)
+        seconds = sum(cell.seconds for cell in cells.values())
+        return Trial(settings, float(np.mean(losses)), seconds, self._layout(settings).parameters)
 
 
 def validation_loss(problem: Problem, cell: Cell) -> float:
