@@ -35,7 +35,7 @@ def measure(task: str, raw: Path | None, out: Path) -> dict[str, Any]:
 
     spec = RunSpec(task=task, methods=tuple(MethodSpec.parse(m) for m in METHODS), seeds=TASKS[task])
     with bars() as shown:
-        record = run(spec, out / task, raw / task if raw else None, reporter=shown)
+        record = run(spec, out / task, raw / task if raw else None, reporter=shown, replace=True)
     environment = record.environment.model_dump(mode="json")
     return {**record.cli_json(), "seeds": list(spec.seeds), "environment": environment, "cost": vars(record.cost)}
 

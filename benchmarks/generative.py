@@ -38,7 +38,7 @@ def measure(spec: Any, raw: Path, out: Path) -> dict[str, Any]:
     from peftu.execute.run import run
 
     with bars() as shown:
-        record = run(spec, out / spec.task, raw, reporter=shown)
+        record = run(spec, out / spec.task, raw, reporter=shown, replace=True)
     split = spec.split.model_dump(mode="json", include={"fractions", "users", "max_items"})
     return {
         **record.cli_json(),

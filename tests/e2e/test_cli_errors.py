@@ -1,4 +1,4 @@
-"""Interruptions, bugs and bad input: one clear line, exit code 2, and nothing half-written that is read as whole."""
+"""Bugs and bad input: one clear line, exit code 2, and nothing half-written that is read as whole."""
 
 import shutil
 from pathlib import Path
@@ -9,39 +9,9 @@ import torch
 from terminal import FREE, TASK, Said, peftu, refused
 
 from peftu.execute import cells
-from peftu.results import load_run
 from peftu.testing import tiny_model
 
 torch.set_num_threads(1)
-
-
-# --- interrupted -----------------------------------------------------------------------------------------------------
-
-
-def test_an_interrupted_run_is_never_read_as_whole(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flags = ("run", TASK, "--method", "lora[rank=1]", "--base", "./llama", "--raw", "raw", "--epochs", 1, "--seeds", 2)
-    assert peftu(*flags, "--out", "stopped").code == 0
-    calls, plain = [], cells.train
-
-    def interrupted(*arguments: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return plain(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(cells, "train", interrupted)
-        said = peftu(*flags, "--out", "stopped", "--json")
-    assert said.code == 130
-    assert said.out == ""
-    assert "interrupted" in said.err
-    assert "Traceback" not in said.err
-    assert not (place / "stopped" / "run.json").exists()  # not even the one of the run before
-    for command in (("report", "stopped", "-o", "r.html"), ("predict", "stopped", "--user", "user-0", "--text", "x")):
-        refused(peftu(*command), "did not finish")
-    assert not (place / "r.html").exists()
-    assert peftu(*flags, "--out", "stopped").code == 0
-    assert load_run(place / "stopped")
 
 
 def test_a_bug_keeps_its_traceback(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,20 +139,3 @@ def test_a_changed_run_or_base_is_refused(compared: Said, place: Path, monkeypat
     finally:
         shutil.rmtree(place / "llama", ignore_errors=True)
         (place / "llama-as-it-was").rename(place / "llama")
-
-
-def test_somebody_s_folder_of_modules_is_not_emptied(place: Path) -> None:
-    """A folder that merely has a name of ours in it is not a run."""
-    (place / "project" / "modules").mkdir(parents=True)
-    (place / "project" / "modules" / "precious.py").write_text("x = 1\n")
-    said = peftu("run", TASK, "--method", "user-majority", "--raw", "raw", "--out", "project")
-    refused(said, "which no run made")
-    assert (place / "project" / "modules" / "precious.py").exists()
-
-
-def test_left_overs_of_a_killed_write_do_not_block_a_run(place: Path) -> None:
-    (place / "killed").mkdir()
-    (place / "killed" / ".run.json.123.tmp").write_text("{")
-    said = peftu("run", TASK, "--method", "user-majority", "--raw", "raw", "--out", "killed")
-    assert said.code == 0, said.err
-    assert not (place / "killed" / ".run.json.123.tmp").exists()

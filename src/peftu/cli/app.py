@@ -12,7 +12,7 @@ import typer
 from peftu import __version__
 from peftu.cli.console import bars, emit, stderr
 from peftu.cli.data import data
-from peftu.cli.judging import about, leaderboard, score
+from peftu.cli.judging import Replace, about, chosen_folder, leaderboard, score
 from peftu.cli.store import store
 from peftu.errors import PeftuError
 
@@ -53,7 +53,7 @@ PresetName = Annotated[
     typer.Option("--preset", help="Settings beneath all flags: a name from docs/runs.md, or a file of 'peftu tune'."),
 ]
 TaskOption = Annotated[list[str] | None, typer.Option("--option", help="A task's option, as group=g1.")]
-Out = Annotated[Path | None, typer.Option(help="Run folder; default runs/<task>-<id>.")]
+Out = Annotated[Path | None, typer.Option(help="Run folder; default runs/<task>-<id>, or the next free one.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -141,6 +141,7 @@ def run(
     config: Config = None,
     preset: PresetName = None,
     out: Out = None,
+    replace: Replace = False,
     json: Json = False,
 ) -> None:
     """Train and judge one method on a task."""
@@ -170,6 +171,7 @@ def compare(
     config: Config = None,
     preset: PresetName = None,
     out: Out = None,
+    replace: Replace = False,
     baselines: Annotated[
         bool, typer.Option(help="Also run the majorities where no yardstick is among the methods.")
     ] = True,
@@ -185,17 +187,22 @@ def _execute(flags: dict[str, Any]) -> None:
     from peftu.cli.spec import run_spec
     from peftu.execute.run import run as execute
     from peftu.report.terminal import summary
+    from peftu.results import RECORD
 
     spec = run_spec(flags)
-    out = flags["out"] or Path("runs") / f"{spec.task}-{spec.run_id}"
+    replace = flags.pop("replace")
+    out = chosen_folder(flags["out"], Path("runs") / f"{spec.task}-{spec.run_id}", replace)
     passed = {
         key: str(value) if isinstance(value, Path) else value for key, value in flags.items() if value is not None
     }
     try:
         with bars() as shown:
-            record = execute(spec, out, flags["raw"], passed, shown)
+            record = execute(spec, out, flags["raw"], passed, shown, replace)
     except KeyboardInterrupt:
-        line = f"interrupted: {out} has no run.json and will not be read as whole — start the run again"
+        what = (
+            "still holds the run before" if (out / RECORD).exists() else "has no run.json and will not be read as whole"
+        )
+        line = f"interrupted: {out} {what} — start the run again"
         stderr.print(line, soft_wrap=True)
         sys.exit(130)
     emit(record.cli_json(out), flags["json"], summary(record), f"\nreport: {out / 'report.html'}")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from peftu.results import RunRecord
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Take the place of what --out holds of an earlier one.")]
 _DRAWS = ("altair", "jinja2", "vl_convert")
 
 
@@ -31,13 +32,17 @@ def score(
         str | None, typer.Option(help="The metric to rank by; default accuracy, for text rouge_l.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="What the data is called; default the file's name.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for scores and report; default scores/<name>.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for scores and report; default scores/<name>, or the next free one.")
+    ] = None,
+    replace: Replace = False,
     json: Json = False,
 ) -> None:
     """Judge a predictions file of any system: scores, intervals, and the report."""
     from peftu.judge.score import score_file
     from peftu.judge.submission import Reading
     from peftu.metrics import metrics
+    from peftu.results import command_line
 
     columns = {"user": user, "item": item, "target": target, "output": output}
     how = Reading(
@@ -48,14 +53,17 @@ def score(
         name=name,
         truth=truth,
     )
-    folder = out or Path("scores") / (name or file.stem)
-    record, scores, judgement = score_file(file, folder, how, f"peftu score {file.name}")
+    folder = chosen_folder(out, Path("scores") / (name or file.stem), replace)
+    record, scores, judgement = score_file(file, folder, how, command_line(), replace)
     _show(record, scores, judgement, folder, json)
 
 
 def leaderboard(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, also those of 'peftu score'.")],
-    out: Annotated[Path, typer.Option(help="Folder for the merged board and its report.")] = Path("leaderboard"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the merged board; default leaderboard, or the next free one.")
+    ] = None,
+    replace: Replace = False,
     cold_start: Annotated[
         bool, typer.Option("--cold-start", help="Draw a curve over runs with different k (-s split.k=…) instead.")
     ] = False,
@@ -64,10 +72,19 @@ def leaderboard(
     """Put the methods of many runs on one board; runs of different splits are refused."""
     from peftu.judge.coldstart import cold_start as over_k
     from peftu.judge.merge import merge
+    from peftu.results import command_line
 
     made = over_k if cold_start else merge
-    record, scores, judgement = made(runs, out, " ".join(["peftu leaderboard", *(run.name for run in runs)]))
-    _show(record, scores, judgement, out, json)
+    folder = chosen_folder(out, Path("leaderboard"), replace)
+    record, scores, judgement = made(runs, folder, command_line(), replace)
+    _show(record, scores, judgement, folder, json)
+
+
+def chosen_folder(out: Path | None, default: Path, replace: bool) -> Path:
+    """Returns the folder asked for; where none was, the default, or the next free one beside it."""
+    from peftu.results import free_folder
+
+    return out or (default if replace else free_folder(default))
 
 
 def about(

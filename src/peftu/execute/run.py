@@ -4,7 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
-import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,9 @@ from peftu.results import (
     RunRecord,
     SystemKey,
     TaskSummary,
+    command_line,
     finish_folder,
+    refuse_kept,
     start_folder,
     summarise,
 )
@@ -63,15 +65,17 @@ def run(
     raw: Path | None = None,
     passed: dict[str, Any] | None = None,
     reporter: Reporter | None = None,
+    replace: bool = False,
 ) -> RunRecord:
     """Returns the record of a finished run, whose folder holds predictions, scores, modules, log and report.
 
     Args:
         spec: what to compare.
-        out: the run folder. It is emptied of an earlier run first; until ``run.json`` is there it counts as unfinished.
+        out: the run folder; until ``run.json`` is there it counts as unfinished.
         raw: folder with the task's raw files; None: the cache or the publisher.
         passed: what the user asked for, kept in the record beside what it came to.
         reporter: hears about stages.
+        replace: take the place of an earlier run in the folder, once this one is trained and judged.
 
     Raises:
         PeftuError: anything the user can mend; nothing half-written is left to be read as whole.
@@ -79,7 +83,7 @@ def run(
     reporter = reporter or Silent()
     jobs = plan(spec)
     guards = find_guards(jobs)
-    _check_folder(out)
+    _check_folder(out, replace)
     table = load_task(spec.task, raw, spec.task_options)
     check_kind(jobs, table.card)
     if table.card.kind in spec.metric:
@@ -91,9 +95,9 @@ def run(
     kept = _defaults_kept(spec, jobs)
     for line in kept:
         reporter.note(line)
-    folder = _fresh(out)
+    _try_writing(out)
     cells: dict[tuple[int, int], Cell] = {}
-    with measured() as total, writing_to(folder):
+    with measured() as total:
         frames = {}
         for number, job in enumerate(jobs):
             for seed in spec.seeds if number not in guards else ():
@@ -101,18 +105,20 @@ def run(
                 frames[number, seed] = predictions_frame(job, seed, problems[seed], cell)
         guarded_cells(guards, jobs, frames, cells, table.card)
         predictions = pl.concat(frames[place] for place in sorted(frames))
-        bases = _store_modules(folder / MODULES, jobs, cells, workshop)
-        predictions.write_parquet(folder / PREDICTIONS)
         scores = user_scores(predictions, table.card, _train_counts(problems))
-        scores.write_parquet(folder / USER_SCORES)
         results = _results(jobs, scores, table.card, _costs(jobs, cells, problems))
         judgement = judge(Evidence(predictions, table.card, scores, results, table.frame))
-        write_judgement(judgement, folder)
-        _write_log(folder / TRAIN_LOG, jobs, cells, problems)
+        folder = _fresh(out, replace)  # not before there is something to put in an earlier run's place
+        with writing_to(folder):
+            bases = _store_modules(folder / MODULES, jobs, cells, workshop)
+            predictions.write_parquet(folder / PREDICTIONS)
+            scores.write_parquet(folder / USER_SCORES)
+            write_judgement(judgement, folder)
+            _write_log(folder / TRAIN_LOG, jobs, cells, problems)
     first = splits[spec.seeds[0]]
     record = RunRecord(
         run=spec.run_id,
-        command=_command(),
+        command=command_line(),
         spec_passed=passed or spec.model_dump(mode="json"),
         spec={**spec.model_dump(mode="json"), "jobs": [job.resolved() for job in jobs], "task_options": table.options},
         task=TaskSummary.of(table.card),
@@ -198,11 +204,11 @@ def _duration(seconds: float) -> str:
     )
 
 
-def _check_folder(out: Path) -> None:
-    """Checks that a folder holds nothing, or an earlier run and nothing else: it will be emptied.
+def _check_folder(out: Path, replace: bool) -> None:
+    """Checks that a folder holds nothing, or what an earlier run left and nothing else: it will be emptied.
 
     Raises:
-        PeftuError: the folder holds other things.
+        PeftuError: the folder holds other things, or a run that is not to be replaced.
     """
     if out.exists() and not out.is_dir():
         raise PeftuError(f"{out}: is a file — pass a folder with --out")
@@ -210,11 +216,23 @@ def _check_folder(out: Path) -> None:
     foreign = sorted(str(path.relative_to(out)) for path in inside if not OURS.fullmatch(str(path.relative_to(out))))
     if foreign:
         raise PeftuError(f"{out}: holds '{foreign[0]}', which no run made — pass a new or empty folder with --out")
+    if not replace:
+        refuse_kept(out)
 
 
-def _fresh(out: Path) -> Path:
-    """Returns the folder, emptied of an earlier run and of nothing else."""
-    _check_folder(out)
+def _try_writing(out: Path) -> None:
+    """Makes the folder and writes to it, so that a long run does not end at a folder it cannot write to.
+
+    Raises:
+        PeftuError: it cannot be made or written to.
+    """
+    with writing_to(out), tempfile.TemporaryFile(dir=out):
+        pass
+
+
+def _fresh(out: Path, replace: bool) -> Path:
+    """Returns the folder, emptied of what an earlier run left and of nothing else."""
+    _check_folder(out, replace)
     with writing_to(out):
         start_folder(out)
         for path in out.iterdir():
@@ -314,7 +332,3 @@ def _write_log(
 
 def _size(folder: Path) -> int | None:
     return sum(path.stat().st_size for path in folder.iterdir()) if folder.is_dir() else None
-
-
-def _command() -> str | None:
-    return " ".join(["peftu", *sys.argv[1:]]) if Path(sys.argv[0]).name == "peftu" else None

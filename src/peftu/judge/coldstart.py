@@ -20,7 +20,7 @@ _ROW = ["seed", "user_id", "item_id"]
 
 
 def cold_start(
-    folders: Sequence[Path], out: Path, command: str | None = None
+    folders: Sequence[Path], out: Path, command: str | None = None, replace: bool = False
 ) -> tuple[RunRecord, pl.DataFrame, Judgement]:
     """Returns the board of the run with most training items, its judgement with a curve over all runs.
 
@@ -32,7 +32,7 @@ def cold_start(
     refuse_own_folder(folders, out)
     runs = sorted((load_run(folder) for folder in folders), key=_place)
     found = curves(runs)
-    record, scores, judgement = merge([runs[-1].folder], out, command)
+    record, scores, judgement = merge([runs[-1].folder], out, command, replace)
     judgement = judgement.model_copy(update={"cold_start": found})
     write_judgement(judgement, out)
     return finish_folder(out, record), scores, judgement

@@ -26,6 +26,7 @@ from peftu.results import (
     SystemKey,
     TaskSummary,
     finish_folder,
+    refuse_kept,
     start_folder,
     summarise,
 )
@@ -61,11 +62,20 @@ class Board:
     warnings: tuple[str, ...] = ()
 
 
-def write_board(board: Board, out: Path, command: str | None = None) -> tuple[RunRecord, pl.DataFrame, Judgement]:
+def write_board(
+    board: Board, out: Path, command: str | None = None, replace: bool = False
+) -> tuple[RunRecord, pl.DataFrame, Judgement]:
     """Returns the record, user scores and judgement, after writing them and the predictions to a folder.
 
+    Args:
+        board: what the folder is made from.
+        out: the folder.
+        command: what the user wrote; kept in the record.
+        replace: take the place of an earlier board in the folder.
+
     Raises:
-        PeftuError: the folder holds other things, or the predictions cannot be scored.
+        PeftuError: the folder holds other things, or a board that is not to be replaced; or the predictions cannot be
+            scored.
     """
     scores = user_scores(board.predictions, board.card, board.n_train)
     results = [
@@ -74,7 +84,7 @@ def write_board(board: Board, out: Path, command: str | None = None) -> tuple[Ru
     ]
     evidence = Evidence(board.predictions, board.card, scores, results, board.judgements)
     judgement = judge(evidence)
-    _check_folder(out)
+    _check_folder(out, replace)
     with writing_to(out):
         start_folder(out)
         board.predictions.write_parquet(out / PREDICTIONS)
@@ -115,7 +125,7 @@ def _record(
     )
 
 
-def _check_folder(out: Path) -> None:
+def _check_folder(out: Path, replace: bool) -> None:
     if out.exists() and not out.is_dir():
         raise PeftuError(f"{out}: is a file — pass a folder with --out")
     foreign = sorted(path.name for path in out.glob("*") if path.name not in FILES)
@@ -123,3 +133,5 @@ def _check_folder(out: Path) -> None:
         raise PeftuError(
             f"{out}: holds '{foreign[0]}', which was not made here — pass a new or empty folder with --out"
         )
+    if not replace:
+        refuse_kept(out)

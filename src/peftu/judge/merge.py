@@ -13,12 +13,14 @@ from peftu.judge.judgement import read_judgement, write_judgement
 from peftu.judge.score import REGIME
 from peftu.judge.shapes import Judgement
 from peftu.metrics import PREDICTIONS, SYSTEM
-from peftu.results import Hashes, MethodCost, Run, RunRecord, SystemKey, finish_folder, load_run
+from peftu.results import RECORD, Hashes, MethodCost, Run, RunRecord, SystemKey, finish_folder, load_run
 
 _TAGS = ("scope", "trained", "uses_others_labels", "notes")
 
 
-def merge(folders: Sequence[Path], out: Path, command: str | None = None) -> tuple[RunRecord, pl.DataFrame, Judgement]:
+def merge(
+    folders: Sequence[Path], out: Path, command: str | None = None, replace: bool = False
+) -> tuple[RunRecord, pl.DataFrame, Judgement]:
     """Returns record, user scores and judgement of all runs' methods together, after writing them to a run folder.
 
     Runs must have been tested on the same rows: the same task, label set and metric, and the same split for every seed
@@ -53,7 +55,7 @@ def merge(folders: Sequence[Path], out: Path, command: str | None = None) -> tup
         tags=tags,
         warnings=(f"seeds {left_out} are not in every run and were left out",) if left_out else (),
     )
-    record, scores, judgement = write_board(board, out, command)
+    record, scores, judgement = write_board(board, out, command, replace)
     return _with_ceilings(runs, record, judgement, scores, out)
 
 
@@ -63,7 +65,8 @@ def refuse_own_folder(folders: Sequence[Path], out: Path) -> None:
     Raises:
         PeftuError: it would be.
     """
-    if Path(out).resolve() in (Path(folder).resolve() for folder in folders):
+    runs = (Path(folder).parent if Path(folder).name == RECORD else Path(folder) for folder in folders)
+    if Path(out).resolve() in (run.resolve() for run in runs):
         raise PeftuError(f"{out}: is one of the runs, and would be replaced — pass another folder with --out")
 
 

@@ -15,7 +15,7 @@ REGIME = "given"
 
 
 def score_file(
-    path: Path, out: Path, how: Reading, command: str | None = None
+    path: Path, out: Path, how: Reading, command: str | None = None, replace: bool = False
 ) -> tuple[RunRecord, pl.DataFrame, Judgement]:
     """Returns record, user scores and judgement of a predictions file, after writing them to a run folder.
 
@@ -37,4 +37,4 @@ def score_file(
         judgements=submission.judgements,
         n_train=submission.n_train,
     )
-    return write_board(board, out, command)
+    return write_board(board, out, command, replace)

@@ -13,7 +13,7 @@ from peftu.errors import PeftuError
 from peftu.judge import read_judgement
 from peftu.report.view import RunView
 from peftu.report.words import NOTHING
-from peftu.results import RunRecord, load_run, write_atomic
+from peftu.results import REPORT, RunRecord, load_run, write_atomic
 
 if TYPE_CHECKING:
     from peftu.report.blocks import Section
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from peftu.report.sections.board import Board
 
 _EXTRA = "the report needs altair, jinja2 and vl-convert-python — pip install peftu[report]"
+
+
+_BEGINS = b"<!doctype html>"
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def render(runs: Sequence[RunView], out: Path) -> Path:
         chapters=chapters,
         version=__version__,
     )
-    out = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
+    out = Path(out) / REPORT if Path(out).is_dir() else Path(out)
     with writing_to(out.parent):
         return write_atomic(out, html)
 
@@ -104,7 +107,11 @@ def render_folders(folders: Sequence[Path], out: Path) -> Path:
     """Returns the path of the report over finished run folders, after checking their files.
 
     Raises:
-        PeftuError: a folder is unfinished or changed, or the 'report' extra is not installed.
+        PeftuError: a folder is unfinished or changed, ``out`` is a file of another kind, or the 'report' extra is not
+            installed.
     """
+    target = out / REPORT if out.is_dir() else out
+    if target.is_file() and not target.read_bytes().startswith(_BEGINS):
+        raise PeftuError(f"{target}: is there already and is no report — pass another file with -o")
     loaded = [load_run(folder) for folder in folders]
     return render([RunView(run.record, run.user_scores(), read_judgement(run.folder)) for run in loaded], out)
