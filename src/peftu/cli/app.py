@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from peftu import __version__
 from peftu.cli.console import bars, emit, stderr
@@ -306,13 +307,25 @@ def _need_torch() -> None:
     hub_logging.disable_progress_bar()
 
 
+def command_tree() -> Any:
+    """Returns the commands, with help as it is written: typer would take 'name[key=value]' for markup, and drop it."""
+    root = typer.main.get_command(app)
+    commands: list[Any] = [root]
+    for command in commands:
+        commands += getattr(command, "commands", {}).values()
+        for part in (command, *command.params):
+            if getattr(part, "help", None):
+                part.help = escape(part.help)
+    return root
+
+
 def main() -> None:
     """Runs the command line; a mendable error is one line and exit code 2, a bug keeps its traceback."""
     # Read when torch is imported, which is later. Threads that spin while they wait made a run more than twice as
     # long on cores shared with other work; threads that sleep cost little on idle ones.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        sys.exit(app(prog_name="peftu", standalone_mode=False) or 0)
+        sys.exit(command_tree()(prog_name="peftu", standalone_mode=False) or 0)
     except PeftuError as error:
         said = str(error)
     except UsageError as error:
