@@ -65,7 +65,7 @@ class MethodSpec(Spec):
         Raises:
             PeftuError: the text has another shape.
         """
-        match = re.fullmatch(r"([\w.+-]+)(?:\[([^\]]*)\])?(?:@(.+))?", text.strip())
+        match = re.fullmatch(r"([\w.+-]+)(?:\[(.*?)\])?(?:@(.+))?", text.strip())
         if match is None:
             raise PeftuError(f"method '{text}' is not of the form name[key=value,…]@base")
         name, knobs, base = match.groups()
@@ -182,14 +182,16 @@ def assignments(text: str, where: str, dotted: bool = False) -> dict[str, Any]:
         dotted: keys may name nested values, as ``train.batch``.
 
     Raises:
-        PeftuError: a piece has no '='.
+        PeftuError: a piece has no key or no '=', or a key stands twice.
     """
     result: dict[str, Any] = {}
     for part in filter(None, (piece.strip() for piece in re.split(r",(?=\s*[\w.]+=)", text))):
         key, equals, value = part.partition("=")
-        if not equals:
+        if not equals or not key.strip():
             raise PeftuError(f"{where}: '{part}' is not of the form key=value")
         if "." in key and not dotted:
             raise PeftuError(f"{where}: '{key.strip()}' has a dot — write a plain name")
+        if key.strip() in result:
+            raise PeftuError(f"{where}: '{key.strip()}' stands twice — write it once")
         result[key.strip()] = _scalar(value.strip())
     return result

@@ -15,6 +15,11 @@ from peftu.errors import PeftuError
         ("lora", MethodSpec(name="lora")),
         ("mixed-head@all-minilm-l6-v2", MethodSpec(name="mixed-head", base="all-minilm-l6-v2")),
         ("lora[rank=4, scale=0.5]@a/b", MethodSpec(name="lora", params={"rank": 4, "scale": 0.5}, base="a/b")),
+        (
+            'lora[targets=["q","v"],rank=2]@./a',
+            MethodSpec(name="lora", params={"targets": ["q", "v"], "rank": 2}, base="./a"),
+        ),
+        ("lora[rank=2]@./a[1]", MethodSpec(name="lora", params={"rank": 2}, base="./a[1]")),
         ("few[shots=3,order=hash,own=true]", MethodSpec(name="few", params={"shots": 3, "order": "hash", "own": True})),
     ],
 )

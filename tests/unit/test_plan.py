@@ -145,6 +145,10 @@ def test_a_method_may_say_where_it_acts_and_on_what() -> None:
         ("lora rank=4", "not of the form"),
         ("lora[rank]", "not of the form"),
         ("lora@", "not of the form"),
+        ("lora[rank=4,rank=8]", "method lora: 'rank' stands twice — write it once"),
+        ("lora[=4]", "method lora: '=4' is not of the form key=value"),
+        ("lora[alpha=inf]", "alpha"),
+        ("mixed-head[text=inf]", "method mixed-head: text: is inf — write a finite number"),
     ],
 )
 def test_a_wrong_method_is_refused_in_one_line(methods: str, complaint: str) -> None:
@@ -182,6 +186,9 @@ def test_wrong_training_settings_are_refused_whatever_the_method(values: dict[st
         ("a[k=1,l=2]@x,b", ["a[k=1,l=2]@x", "b"]),
         ("a,b[k=1,l=q+v],c@./m", ["a", "b[k=1,l=q+v]", "c@./m"]),
         (" a , b,", [" a ", " b"]),
+        ('a[k=["x","y"],l=["z"]],b', ['a[k=["x","y"],l=["z"]]', "b"]),
+        ("a[k=1,b", ["a[k=1,b"]),
+        ("a]b,c[k=1,l=2]", ["a]b", "c[k=1,l=2]"]),
     ],
 )
 def test_methods_are_divided_at_commas_outside_brackets(text: str, parts: list[str]) -> None:
@@ -196,6 +203,18 @@ def test_settings_reach_where_they_are_meant() -> None:
     spec = from_flags(region="span=answer", setting=["region.depth=2"])
     assert spec.region == RegionSpec(depth=2, span="answer")
     assert from_flags(setting=["seeds=[3,4]"]).seeds == (3, 4)
+    assert list(map(str, from_flags(setting=["methods=user-majority,ia3"]).methods)) == ["user-majority", "ia3"]
+
+
+def test_a_preset_is_used_wherever_it_is_named(tmp_path: Any) -> None:
+    """Named by -s alone it once stood in the record, and none of its settings in the run."""
+    asked = from_flags(task="tweeteval", preset="paper")
+    assert asked.train["lr"] == 2e-5
+    assert from_flags(task="tweeteval", setting=["preset=paper"]) == asked
+    assert from_flags(task="tweeteval", setting=["preset=paper"], preset="tuned") == asked
+    path = tmp_path / "run.yaml"
+    path.write_text("preset: paper\n")
+    assert from_flags(task="tweeteval", config=path) == asked
 
 
 @pytest.mark.parametrize(
@@ -209,8 +228,23 @@ def test_settings_reach_where_they_are_meant() -> None:
         ({"setting": ["seeds=3"]}, "seeds"),
         ({"regime": "within-users"}, "within-user"),
         ({"region": "dept=2"}, "did you mean 'depth'"),
-        ({"methods": ","}, "methods"),
+        ({"methods": ","}, "run: methods: names no method — write one, as lora"),
+        ({"setting": ["methods=[]"]}, "run: methods: names no method — write one, as lora"),
+        ({"methods": ""}, "--methods: is empty — give it a value, or leave it out"),
+        ({"base": " "}, "--base: is empty"),
+        ({"region": ""}, "--region: is empty"),
+        ({"warm_start": ""}, "--warm-start: is empty"),
+        ({"preset": ""}, "--preset: is empty"),
+        ({"setting": [""]}, "-s: is empty — write key=value, or leave it out"),
+        ({"setting": ["max_tokens=64", "generate"]}, "-s: 'generate' is not of the form key=value"),
+        ({"setting": ["=3"]}, "-s: '=3' is not of the form key=value"),
+        ({"setting": ["train.lr=0.1", "train.lr=0.2"]}, "-s: 'train.lr' stands twice — write it once"),
+        ({"setting": ["train.lr=0.1,train.lr=0.2"]}, "-s: 'train.lr' stands twice — write it once"),
+        ({"setting": ["preset=papers"]}, "preset 'papers' is not known — did you mean 'paper'"),
+        ({"setting": ["task=epic"]}, "-s: task=epic is another task than 'any' — write it once"),
         ({"option": ["group"]}, "--option"),
+        ({"option": [""]}, "--option: is empty"),
+        ({"option": ["group=a", "group=b"]}, "--option: 'group' stands twice"),
     ],
 )
 def test_a_wrong_flag_is_refused_in_one_line(flags: dict[str, Any], complaint: str) -> None:

@@ -145,6 +145,11 @@ def test_a_method_without_modules_has_nothing_to_tune(made: list[dict[str, Any]]
         tune(spec_of("lora+guard[rank=2]"), tmp_path / "mine.json")
     with pytest.raises(PeftuError, match=r"global\[method=ia3\] has no settings of its own — tune 'ia3'"):
         tune(spec_of("global[method=ia3]"), tmp_path / "mine.json")
+    with pytest.raises(PeftuError, match=r"lora\[rank=2\] and lora\[rank=4\] have one entry in a preset — tune each"):
+        tune(spec_of("lora[rank=2]", "global+lora", "lora[rank=4]"), tmp_path / "mine.json")
+    with pytest.raises(PeftuError, match="unknown method 'lorra'"):
+        tune(spec_of("lora", "lorra"), tmp_path / "mine.json")
+    assert not made
 
 
 def test_a_preset_that_no_run_could_read_is_refused_first(made: list[dict[str, Any]], tmp_path: Path) -> None:

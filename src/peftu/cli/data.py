@@ -7,6 +7,7 @@ import typer
 
 from peftu.cli.console import emit, stderr
 from peftu.config import assignments
+from peftu.errors import PeftuError
 
 data = typer.Typer(no_args_is_help=True, help="Fetch, build, look at, audit, import and export a task's data.")
 
@@ -131,7 +132,24 @@ def _listed(given: str | None) -> tuple[str, ...]:
 
 def task_options(given: list[str] | None) -> dict[str, Any]:
     """Returns a task's options from 'key=value' arguments."""
-    return assignments(",".join(given or []), "--option")
+    return assigned(given, "--option")
+
+
+def assigned(given: list[str] | None, where: str, dotted: bool = False) -> dict[str, Any]:
+    """Returns the values of an option that may be given several times, each time with one 'key=value' or several.
+
+    Raises:
+        PeftuError: one of them is empty or of another form, or a key stands twice.
+    """
+    result: dict[str, Any] = {}
+    for part in given or []:
+        values = assignments(part, where, dotted)
+        if not values:
+            raise PeftuError(f"{where}: is empty — write key=value, or leave it out")
+        for key in values.keys() & result.keys():
+            raise PeftuError(f"{where}: '{key}' stands twice — write it once")
+        result |= values
+    return result
 
 
 def _show(result: dict[str, Any], as_json: bool) -> None:

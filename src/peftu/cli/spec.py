@@ -1,13 +1,12 @@
 """A run's description from flags and a YAML file."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from peftu.cli.data import task_options
-from peftu.config import MethodSpec, RegionSpec, RunSpec, assignments, validated
+from peftu.cli.data import assigned, task_options
+from peftu.config import MethodSpec, RegionSpec, RunSpec, validated
 from peftu.data.task import tasks
 from peftu.errors import PeftuError
 from peftu.execute.asked import plain, with_guarded
@@ -30,14 +29,20 @@ def run_spec(flags: dict[str, Any]) -> RunSpec:
     Raises:
         PeftuError: an unknown key or an impossible value, named with its flag or field.
     """
+    _check_flags(flags)
+    settings = assigned(flags["setting"], "-s", dotted=True)
+    if settings.get("task", flags["task"]) != flags["task"]:
+        raise PeftuError(f"-s: task={settings['task']} is another task than '{flags['task']}' — write it once")
     written = _read(flags["config"]) if flags["config"] else {}
-    name = flags.get("preset") or written.get("preset")
-    preset = load_preset(str(name)) if name else None
+    name = _first(settings.pop("preset", None), flags.get("preset"), written.get("preset"))
+    preset = load_preset(str(name)) if name is not None else None
     values = _merged(_beneath(preset, flags["task"]), written) if preset else written
     values |= {key: flags[key] for key in ("task", "base") if flags[key] is not None}
     free = flags["task"] in tasks and tasks.get(flags["task"]).card.kind == "text"
-    listed = flags["methods"] or values.get("methods") or DEFAULT_METHODS["text" if free else "labels"]
-    values["methods"] = _methods(listed)
+    default = DEFAULT_METHODS["text" if free else "labels"]
+    values["methods"] = _methods(
+        _first(settings.pop("methods", None), flags["methods"], values.get("methods"), default)
+    )
     if flags.get("baselines") and not free:
         values["methods"] = with_baselines(values["methods"])
     if flags["seeds"] is not None:
@@ -48,12 +53,28 @@ def run_spec(flags: dict[str, Any]) -> RunSpec:
         values["task_options"] = task_options(flags["option"])
     if flags["region"]:
         values["region"] = RegionSpec.parse(flags["region"]).model_dump()
-    for key, value in assignments(",".join(flags["setting"] or []), "-s", dotted=True).items():
+    for key, value in settings.items():
         _put(values, key, value)
     spec = validated(RunSpec, values, "run")
     if preset is None:
         return spec
-    return spec.model_copy(update={"preset": name, "settings": _settings(preset, spec)})
+    return spec.model_copy(update={"preset": str(name), "settings": _settings(preset, spec)})
+
+
+def _check_flags(flags: dict[str, Any]) -> None:
+    """Checks that no flag is empty, as one is whose shell variable has no value.
+
+    Raises:
+        PeftuError: one is.
+    """
+    for name, value in flags.items():
+        if isinstance(value, str) and not value.strip() and name != "task":
+            raise PeftuError(f"--{name.replace('_', '-')}: is empty — give it a value, or leave it out")
+
+
+def _first(*values: Any) -> Any:
+    """Returns the first value that somebody wrote."""
+    return next((value for value in values if value is not None), None)
 
 
 def _settings(preset: Preset, spec: RunSpec) -> dict[str, dict[str, Any]]:
@@ -98,19 +119,28 @@ def with_baselines(methods: tuple[MethodSpec, ...]) -> tuple[MethodSpec, ...]:
 
 
 def method_list(text: str) -> list[str]:
-    """Returns the methods of 'a,b[k=v,l=w]@base,c'; commas inside brackets do not divide."""
-    return [part for part in re.split(r",(?![^\[]*\])", text) if part.strip()]
+    """Returns the methods of 'a,b[k=v,l=[w,x]]@base,c'; commas inside brackets do not divide."""
+    parts, depth = [""], 0
+    for sign in text:
+        depth = max(0, depth + (sign == "[") - (sign == "]"))
+        if sign == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return [part for part in parts if part.strip()]
 
 
 def _methods(listed: Any) -> tuple[MethodSpec, ...]:
     """Returns the methods that a flag or a config file lists, as text or in parts.
 
     Raises:
-        PeftuError: something else is listed.
+        PeftuError: something else is listed, or nothing.
     """
     parts = method_list(listed) if isinstance(listed, str) else listed
     if not isinstance(parts, list) or not all(isinstance(part, str | dict) for part in parts):
         raise PeftuError(f"run: methods: is {listed!r} — list methods, as [user-majority, 'lora[rank=4]']")
+    if not parts:
+        raise PeftuError("run: methods: names no method — write one, as lora")
     return tuple(
         MethodSpec.parse(part) if isinstance(part, str) else validated(MethodSpec, part, "run: methods")
         for part in parts

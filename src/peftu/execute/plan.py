@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -140,6 +141,17 @@ def check_kind(jobs: Sequence[Job], card: TaskCard) -> None:
             raise PeftuError(f"method {job.card.name}: needs labels, and task {card.name} has free text — use {able}")
 
 
+def _check_finite(method: object, where: str) -> None:
+    """Checks a method's knobs, whoever wrote its class.
+
+    Raises:
+        PeftuError: one is infinite or not a number.
+    """
+    for knob, value in vars(method).items():
+        if isinstance(value, float) and not isfinite(value):
+            raise PeftuError(f"{where}: {knob}: is {value} — write a finite number")
+
+
 def _job(spec: RunSpec, asked: MethodSpec) -> Job:
     cls = method_class(asked.name, asked.params)
     where = f"method {asked.name}"
@@ -153,6 +165,7 @@ def _job(spec: RunSpec, asked: MethodSpec) -> Job:
     if card.needs_base == "no" and asked.base:
         raise PeftuError(f"{where}: takes no base — write '{asked.name}' without '@{asked.base}'")
     method = validated(cls, knobs, where)
+    _check_finite(method, where)
     needed = card.needs_base == "yes" or (card.needs_base == "optional" and getattr(method, "reads_base", True))
     base = asked.base or (spec.base if needed else None)
     region = spec.region

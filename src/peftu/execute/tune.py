@@ -111,6 +111,7 @@ def tune(
             raise PeftuError(f"tune: {asked.name} trains what it guards — tune '{plain(asked)}'")
         if asked.params.get("method", "lora") != "lora":  # a preset has one entry for all modules of everyone
             raise PeftuError(f"tune: {asked} has no settings of its own — tune '{asked.params['method']}'")
+    _check_entries(plan(spec))
     table = load_task(spec.task, raw, spec.task_options)
     problems = {seed: make_problem(table, table.card, make_split(table, spec.split, seed)) for seed in spec.seeds}
     if not all(len(problem.rows("val")) for problem in problems.values()):
@@ -127,14 +128,33 @@ def tune(
         methods = {base: dict(of) for base, of in preset.methods.items()}
         found = {base: dict(of) for base, of in preset.found.items()}
         on = search.job(best.settings).base or ANY_BASE
-        methods.setdefault(on, {})[search.name] = search.written | best.settings
-        found.setdefault(on, {})[search.name] = {
+        name = _entry(search.job({}))
+        methods.setdefault(on, {})[name] = search.written | best.settings
+        found.setdefault(on, {})[name] = {
             **_how(spec, table.hash, len(search.seen), parameters, best),
             "region": search.region(best.settings),
         }
         preset = preset.model_copy(update={"methods": methods, "found": found})
         write_atomic(out, json.dumps(preset.model_dump(mode="json", exclude_defaults=True), indent=1) + "\n")
     return preset
+
+
+def _entry(job: Job) -> str:
+    """Returns what a method is called in a preset."""
+    return WARM + job.spec.name if job.start else job.spec.name
+
+
+def _check_entries(jobs: Sequence[Job]) -> None:
+    """Checks that no method would be written over another.
+
+    Raises:
+        PeftuError: two have one entry in a preset.
+    """
+    known: dict[tuple[str, str | None], str] = {}
+    for job in jobs:
+        other = known.setdefault((_entry(job), job.base), job.label)
+        if other != job.label:
+            raise PeftuError(f"tune: {other} and {job.label} have one entry in a preset — tune each into its own --out")
 
 
 class _Search:
@@ -155,11 +175,6 @@ class _Search:
         if not (is_module(self.job({}).method) or is_joint(self.job({}).method)):
             raise PeftuError(f"tune: {asked.name} trains no module, it chooses as it is fitted — leave it out")
         self.seen: set[str] = set()
-
-    @property
-    def name(self) -> str:
-        """Returns what the method is called in a preset."""
-        return WARM + self.asked.name if self.job({}).start else self.asked.name
 
     @property
     def written(self) -> Settings:
