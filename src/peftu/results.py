@@ -386,11 +386,11 @@ class Run:
 
     def user_scores(self) -> pl.DataFrame:
         """Returns the scores of every user under every method and seed."""
-        return pl.read_parquet(self.folder / USER_SCORES)
+        return pl.read_parquet(self.folder / USER_SCORES, glob=False)  # brackets in a path are brackets
 
     def predictions(self) -> pl.DataFrame:
         """Returns every prediction."""
-        return pl.read_parquet(self.folder / PREDICTIONS)
+        return pl.read_parquet(self.folder / PREDICTIONS, glob=False)
 
 
 def command_line() -> str | None:

@@ -32,7 +32,9 @@ def content(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def finished(place: Path) -> Path:
-    """A finished run with stored modules."""
+    """A finished run with stored modules, and a file of predictions."""
+    lines = pl.DataFrame({"user": ["a", "a"], "item": ["1", "2"], "target": ["x", "y"], "output": ["x", "x"]})
+    lines.write_csv(place / "mine.csv")
     assert run("--method", "lora[rank=1]", "--out", "finished").code == 0
     return place / "finished"
 
@@ -116,8 +118,6 @@ def test_a_run_that_ends_while_another_fills_the_folder_takes_nothing_away(
 
 
 def test_boards_and_scores_are_kept_too(finished: Path, place: Path) -> None:
-    lines = pl.DataFrame({"user": ["a", "a"], "item": ["1", "2"], "target": ["x", "y"], "output": ["x", "x"]})
-    lines.write_csv(place / "mine.csv")
     commands = {
         "scores/mine": ("score", "mine.csv", "--labels", "x,y"),
         "leaderboard": ("leaderboard", "finished"),
@@ -164,6 +164,25 @@ def test_left_overs_of_a_killed_write_do_not_block_a_run(place: Path) -> None:
     assert not (place / "killed" / ".run.json.123.tmp").exists()
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_brackets_and_stars_in_a_path_are_no_pattern(place: Path, suffix: str) -> None:
+    rows = [
+        {"user": f"u{n % 4}", "item": f"i{n // 4}", "text": f"text {n // 4}", "label": "ab"[n % 2]} for n in range(80)
+    ]
+    frame = pl.DataFrame(rows)
+    write = {"csv": pl.DataFrame.write_csv, "jsonl": pl.DataFrame.write_ndjson, "parquet": pl.DataFrame.write_parquet}
+    for name, part in (("[rows]*", frame), ("[rows] and more", frame.reverse())):
+        with (place / f"{name}.{suffix}").open("wb") as file:
+            write[suffix](part.rename({"label": "target"}).with_columns(output="target"), file)
+    scored = peftu("score", f"[rows]*.{suffix}", "--labels", "a,b", "--out", f"[{suffix}]*", "--json")
+    assert (scored.code, scored.err) == (0, "")
+    assert scored.json["methods"][0]["scored"] == 80
+    assert peftu("report", f"[{suffix}]*", "-o", "of a pattern.html").code == 0
+    read = peftu("data", "import", f"[rows]*.{suffix}", "--label", "target", "--name", f"rows-{suffix}", "--json")
+    assert read.code == 0, read.err
+    assert read.json["annotations"] == 80
+
+
 # --- the command that made it ----------------------------------------------------------------------------------------
 
 
@@ -174,6 +193,7 @@ def test_the_command_in_the_record_is_the_one_that_was_given(finished: Path, pla
     command = load_run(place / out).record.command
     assert command is not None
     assert shlex.split(command) == ["peftu", *map(str, words)]
+    assert load_run(place / out).predictions()["method"].unique().to_list() == ["lora[rank=1,targets=q+v]"]
     page = (place / out / "report.html").read_text()
     assert "&#39;lora[rank=1,targets=q+v]@./llama&#39;" in page
     score = ("score", "mine.csv", "--labels", "x,y", "--name", "two words", "--out", "worded")

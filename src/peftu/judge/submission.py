@@ -108,12 +108,12 @@ def _read(path: Path) -> pl.DataFrame:
         match path.suffix.lower():
             case ".csv" | ".tsv":
                 separator = "," if path.suffix.lower() == ".csv" else "\t"
-                return pl.read_csv(path, separator=separator, infer_schema=False)
+                return pl.read_csv(path, separator=separator, infer_schema=False, glob=False)
             case ".jsonl" | ".ndjson":
                 rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
                 return pl.DataFrame(rows, infer_schema_length=None, strict=False)
             case ".parquet":
-                return pl.read_parquet(path)
+                return pl.read_parquet(path, glob=False)
             case _:
                 raise PeftuError(f"{path}: is no csv, tsv, jsonl or parquet file — name it as what it is")
     except FileNotFoundError:
