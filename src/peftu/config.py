@@ -97,9 +97,9 @@ class SplitSpec(Spec):
 class TrainSpec(Spec):
     """How modules are trained. Every number is per user; nothing here depends on who else is in the cohort."""
 
-    epochs: int = Field(8, ge=1)
+    epochs: int = Field(8, ge=1, le=10_000)  # the order of a user's rows in all of them is drawn at once
     lr: float = Field(1e-3, gt=0)
-    batch: int = Field(8, ge=1)
+    batch: int = Field(8, ge=1, le=2**16)
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of a user's steps with rising learning rate.")
     weight_decay: float = Field(0.01, ge=0)
     clip: float = Field(1.0, gt=0, description="Largest norm of a user's gradient.")

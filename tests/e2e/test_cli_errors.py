@@ -61,7 +61,21 @@ def test_a_bug_keeps_its_traceback(place: Path, monkeypatch: pytest.MonkeyPatch)
         (("run", TASK, "--method", "lora", "--min-items", 500), "no user has 500 items"),
         (("run", TASK, "--method", "lora", "--lr", "-1"), "lr"),
         (("run", TASK, "--method", "lora", "--lr", "fast"), "--lr"),
+        (("run", TASK, "--method", "lora", "--lr", "nan"), "lr"),
+        (("run", TASK, "--method", "lora", "-s", "train.clip=NaN"), "clip"),
+        (("run", TASK, "--method", "lora", "-s", "train.epochs=99999999999999999999"), "epochs"),
+        (("run", TASK, "--method", "lora", "-s", "train.batch=10000000000000"), "batch"),
+        (("run", TASK, "--method", "mixed-head[text=inf]@./bert"), "text: is inf — write a finite number"),
         (("run", TASK, "--method", "lora", "--users", 0), "--users"),
+        (("run", TASK, "--method", "lora", "--seeds", 0), "--seeds"),
+        (("run", TASK, "--method", "lora", "--epochs", -1), "--epochs"),
+        (("run", TASK, "--method", "lora", "--min-items", 0), "min_items"),
+        (("run", TASK, "--method", "lora", "--max-items", 0), "max_items"),
+        (("run", TASK, "--method", ""), "--method: is empty"),
+        (("compare", TASK, "--methods", ""), "--methods: is empty — give it a value, or leave it out"),
+        (("compare", TASK, "--methods", ","), "names no method"),
+        (("tune", TASK, "--methods", "lora,lora"), "'lora' stands twice"),
+        (("tune", TASK, "--methods", "lora", "--trials", 0), "--trials"),
         (("run", TASK, "--method", "lora", "--warm-start", "globall"), "did you mean 'global'"),
         (("run", TASK, "--method", "lora", "--shrink", 1), "add warm_start=global"),
         (("run", TASK, "--method", "lora", "--config", "nowhere.yaml"), "nowhere.yaml"),
@@ -85,13 +99,13 @@ def test_a_bug_keeps_its_traceback(place: Path, monkeypatch: pytest.MonkeyPatch)
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
 )
 def test_a_bad_input_is_one_line(place: Path, arguments: tuple[object, ...], complaint: str) -> None:
-    if arguments[0] in ("run", "compare"):
-        given = {"--base": "./llama", "--raw": "raw", "--out": "bad"}
+    if arguments[0] in ("run", "compare", "tune"):
+        given = {"--base": "./llama", "--raw": "raw", "--out": "bad.json" if arguments[0] == "tune" else "bad"}
         arguments = (*arguments, *(p for flag, v in given.items() if flag not in arguments for p in (flag, v)))
     elif arguments[:2] == ("data", "audit"):
         arguments = (*arguments, "--raw", "raw")
     refused(peftu(*arguments), complaint)
-    assert not (place / "bad").exists()
+    assert not [*place.glob("bad*"), *place.glob("runs")]
     assert (place / "raw" / "none.txt").exists()
 
 

@@ -158,6 +158,10 @@ class TestCommands:
         assert UserTable.read(Path(built["table"])).hash == built["hash"]
         assert commands.build("made-up", raw, out=tmp_path)["table"] == str(tmp_path / "made-up.parquet")
         assert commands.build("made-up", raw)["table"] is None
+        before = (tmp_path / "out.parquet").read_bytes()
+        with pytest.raises(PeftuError, match=r"out\.parquet: is there already — delete it, or choose another --out"):
+            commands.build("made-up", raw, out=tmp_path / "out.parquet")
+        assert (tmp_path / "out.parquet").read_bytes() == before
 
     def test_stats_and_audit(self, raw: Path) -> None:
         found = commands.stats("made-up", raw)

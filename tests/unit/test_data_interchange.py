@@ -143,6 +143,14 @@ class TestHuggingFace:
             export(synthetic_table(), "hf", tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
+    @pytest.mark.parametrize("form", ["parquet", "croissant"])
+    def test_a_file_that_is_there_is_not_replaced(self, tmp_path: Path, form: str) -> None:
+        taken = "croissant.json" if form == "croissant" else f"{synthetic_card().name}.parquet"
+        (tmp_path / taken).write_text("dear")
+        with pytest.raises(PeftuError, match=f"{taken}: is there already — delete it, or choose another --out"):
+            export(synthetic_table(), form, tmp_path)
+        assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(taken, "dear")]
+
 
 def test_without_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)

@@ -11,7 +11,7 @@ from peftu.data.agreement import statistics
 from peftu.data.audit import audit_report
 from peftu.data.differences import user_differences
 from peftu.data.load import load_task, option_choices, raw_folder, task_options
-from peftu.data.sources import needed_files, raw_files
+from peftu.data.sources import needed_files, new_file, raw_files
 from peftu.data.splits import make_split
 from peftu.data.task import tasks
 from peftu.errors import PeftuError
@@ -61,9 +61,11 @@ def build(task: str, raw: Path | None = None, options: dict[str, Any] | None = N
     Raises:
         PeftuError: see ``load_task``.
     """
+    if out is not None:
+        out = new_file(out / f"{task}.parquet" if out.is_dir() else out)
     table = load_task(task, raw, options)
     if out is not None:
-        out = table.write(out / f"{task}.parquet" if out.is_dir() else out)
+        table.write(out)
     users, texts = (table.frame[name].n_unique() for name in ("user_id", "item_id"))
     size = {"users": users, "texts": texts, "annotations": table.frame.height}
     built = {"options": table.options, "hash": table.hash, **size, "notes": table.notes, "sources": table.sources}

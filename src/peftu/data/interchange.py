@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from peftu.data.download import sha256_of
 from peftu.data.importer_source import Source
 from peftu.data.interchange_croissant import croissant
-from peftu.data.sources import writing_to
+from peftu.data.sources import new_file, writing_to
 from peftu.data.table import UserTable
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
@@ -32,7 +32,8 @@ def export(table: UserTable, form: str, out: Path) -> dict[str, Any]:
         out: the folder.
 
     Raises:
-        PeftuError: an unknown format, a folder that cannot be written, or ``datasets`` is missing.
+        PeftuError: an unknown format, a folder that cannot be written, a file that is there already, or ``datasets`` is
+            missing.
     """
     if form not in FORMATS:
         raise PeftuError(f"--format: unknown format '{form}'{did_you_mean(form, FORMATS)}")
@@ -40,7 +41,7 @@ def export(table: UserTable, form: str, out: Path) -> dict[str, Any]:
     if form == "hf":
         _save_hf(table, out)
     elif form == "parquet":
-        table.write(out / f"{name}.parquet")
+        table.write(new_file(out / f"{name}.parquet"))
     else:
         _write_croissant(table, out)
     files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
@@ -166,12 +167,12 @@ def _dataset(datasets: Any, frame: pl.DataFrame, card: TaskCard) -> Any:
 
 def _write_croissant(table: UserTable, out: Path) -> None:
     frame = flat(table)
-    path = out / f"{table.card.name}.parquet"
+    path, about_path = (new_file(out / name) for name in (f"{table.card.name}.parquet", "croissant.json"))
     with writing_to(out):
         _replaced(path, lambda part: frame.write_parquet(part))
         about = croissant(table.card, frame, path.name, sha256_of(path), path.stat().st_size)
         text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
-        _replaced(out / "croissant.json", lambda part: part.write_text(text, encoding="utf-8"))
+        _replaced(about_path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def _replaced(path: Path, write: Any) -> None:

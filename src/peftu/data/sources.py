@@ -49,6 +49,17 @@ def writing_to(folder: Path) -> Iterator[None]:
         raise
 
 
+def new_file(path: Path) -> Path:
+    """Returns the path of a file that is to be written, at which nothing is yet.
+
+    Raises:
+        PeftuError: something is there: it is not for a command to delete.
+    """
+    if path.exists():
+        raise PeftuError(f"{path}: is there already — delete it, or choose another --out")
+    return path
+
+
 def needed_files(card: TaskCard, options: dict[str, object]) -> list[SourceFile]:
     """Returns the card's files that these task options read."""
     chosen = {f"{key}={value}" for key, value in options.items()}
