@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -134,7 +135,8 @@ class UserTable:
         try:
             table = pq.read_table(path)
         except FileNotFoundError:
-            raise PeftuError(f"{path}: no such file — build it with: peftu data build TASK --out {path}") from None
+            build = f"peftu data build TASK --out {shlex.quote(str(path))}"
+            raise PeftuError(f"{path}: no such file — build it with: {build}") from None
         except (pa.ArrowInvalid, OSError, ValueError):
             raise PeftuError(f"{path}: is truncated or no Parquet file — delete it and build it again") from None
         metadata = table.schema.metadata or {}

@@ -1,6 +1,7 @@
 """All analyses of one run put together, and the file they are kept in."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,8 @@ def read_judgement(folder: Path) -> Judgement | None:
     try:
         return Judgement.model_validate_json(path.read_bytes())
     except ValidationError:
-        raise PeftuError(f"{path}: is damaged or of a newer peftu — judge again: peftu leaderboard {folder}") from None
+        again = f"peftu leaderboard {shlex.quote(str(folder))}"
+        raise PeftuError(f"{path}: is damaged or of a newer peftu — judge again: {again}") from None
 
 
 def judgement_schema() -> dict[str, Any]:

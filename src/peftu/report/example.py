@@ -1,5 +1,6 @@
 """Invented people and invented methods, to look at a report without data and without a model."""
 
+import shlex
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -158,7 +159,7 @@ def _record(users: int, seeds: int, results: list[MethodResult]) -> RunRecord:
     return RunRecord(
         run=asked.run_id,
         created=datetime(2025, 1, 31, 12, tzinfo=UTC),
-        command=f"peftu compare {CARD.name} --methods {methods} --seeds {seeds}",
+        command=shlex.join(["peftu", "compare", CARD.name, "--methods", methods, "--seeds", str(seeds)]),
         spec_passed={key: spec[key] for key in ("task", "methods", "seeds")},
         spec=spec,
         task=TaskSummary.of(CARD),
