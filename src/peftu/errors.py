@@ -1,4 +1,4 @@
-"""The one error that a user can mend."""
+"""Errors that a user can mend."""
 
 
 class PeftuError(Exception):
@@ -7,3 +7,7 @@ class PeftuError(Exception):
     The command line prints it as one line and exits with code 2. Anything else that is raised is a bug and
     keeps its traceback.
     """
+
+
+class DivergedError(PeftuError):
+    """Raised where training that all users share came to numbers that are not finite."""

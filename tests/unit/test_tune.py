@@ -13,7 +13,7 @@ from peftu.bank import Layout
 from peftu.config import MethodSpec, RunSpec, SplitSpec
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
-from peftu.errors import PeftuError
+from peftu.errors import DivergedError, PeftuError
 from peftu.execute import cells
 from peftu.execute import tune as module
 from peftu.execute.cells import Cell
@@ -136,6 +136,27 @@ def test_a_value_that_the_base_cannot_host_is_no_trial(made: list[dict[str, Any]
     """The tiny base's maps are 16 and 32 wide: the ladder of ranks goes further."""
     tune(spec_of("lora[lr=0.001,epochs=2,depth=1,targets=k]"), tmp_path / "mine.json", trials=9)
     assert {settings.get("rank", 8) for settings in made} == {1, 2, 4, 8, 16}
+
+
+def test_a_trial_that_diverges_ends_nothing(
+    made: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = cells.Workshop.run
+
+    def diverging(shop: Any, job: Any, seed: int) -> Cell:
+        if job.train.lr >= 1e-3:
+            raise DivergedError("training on everyone diverged")
+        return run(shop, job, seed)
+
+    monkeypatch.setattr(cells.Workshop, "run", diverging)
+    out = tmp_path / "mine.json"
+    with pytest.raises(PeftuError, match=r"global\[.*\] diverged with every choice tried — write a lower lr"):
+        tune(spec_of("global[rank=1,lr=0.01]"), out, trials=2)
+    assert not out.exists()
+    preset = tune(spec_of("global[rank=1]", lr=2e-3), out, trials=5)
+    assert preset.methods["llama"]["global"]["lr"] < 1e-3
+    assert tune(spec_of("global[rank=1]", lr=2e-3), out, trials=5) == preset
+    assert "Infinity" not in out.with_suffix(".trials.jsonl").read_text()
 
 
 def test_a_method_without_modules_has_nothing_to_tune(made: list[dict[str, Any]], tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from peftu.base.region import Region
 from peftu.codes import CodeLayout, SharedLayout
 from peftu.data.problem import PARTS, Floats, Problem, Text
 from peftu.data.task import TaskCard
-from peftu.errors import PeftuError
+from peftu.errors import DivergedError, PeftuError
 from peftu.execute.memo import Memo
 from peftu.execute.plan import Job, is_joint, is_module, is_prompting, is_reference
 from peftu.execute.progress import Reporter
@@ -229,7 +229,7 @@ class Workshop:
         def make() -> Modules:
             modules = self._train(job, seed, (self._everyone(seed),), "training on everyone")
             if modules.diverged:
-                raise PeftuError(f"method {job.label}: training on everyone diverged at lr={job.train.lr:g} — lower lr")
+                raise _diverged(job)
             return modules
 
         return self.memo.get(("shared", repr(job.resolved()), seed), make)
@@ -337,7 +337,7 @@ class Workshop:
         told = self.reporter.stage(f"training {job.label}", sum(len(unit.train) for unit in units) * job.train.epochs)
         found = train_jointly(base, context, layout, units, job.train, seed, vectors, told)
         if found.log.diverged:
-            raise PeftuError(f"method {job.label}: training on everyone diverged at lr={job.train.lr:g} — lower lr")
+            raise _diverged(job)
         codes = CodeLayout(layout, found.shared)
         rows = np.flatnonzero(problem.part > 0)
         owner = problem.user[rows].astype(np.int64)
@@ -414,6 +414,10 @@ def prompt_of(card: TaskCard, max_tokens: int, answer_tokens: int = 128) -> Prom
     return Prompt(
         card.instruction, card.verbalisations, max_tokens, exclusive, answer_tokens=answer_tokens, about=card.about
     )
+
+
+def _diverged(job: Job) -> DivergedError:
+    return DivergedError(f"method {job.label}: training on everyone diverged at lr={job.train.lr:g} — lower lr")
 
 
 def _by_user(rows: npt.NDArray[np.int64], users: npt.NDArray[np.integer], number: int) -> list[npt.NDArray[np.int64]]:

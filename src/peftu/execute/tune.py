@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from peftu.data.problem import PARTS, Problem
 from peftu.data.sources import writing_to
 from peftu.data.splits import make_problem, make_split
 from peftu.environment import current_environment
-from peftu.errors import PeftuError
+from peftu.errors import DivergedError, PeftuError
 from peftu.execute.asked import SUFFIX, plain
 from peftu.execute.cells import Cell, Workshop
 from peftu.execute.plan import Job, is_joint, is_module, plan
@@ -46,7 +47,8 @@ class Trial:
 
     Attributes:
         settings: beside the method's defaults.
-        loss: validation loss in nats, averaged over each user's rows, then users, then seeds.
+        loss: validation loss in nats, averaged over each user's rows, then users, then seeds; infinite where training
+            on everyone diverged.
         seconds: what it took.
         parameters: numbers a user has of their own.
     """
@@ -68,7 +70,8 @@ class Trials:
                 try:
                     read = json.loads(line)
                     key = read.pop("key")
-                    self._known[key] = Trial(**read)
+                    loss = read.pop("loss")
+                    self._known[key] = Trial(loss=inf if loss is None else loss, **read)
                 except (ValueError, TypeError, KeyError):
                     raise PeftuError(f"{path}: line {number} is no trial — delete the line, or the file") from None
 
@@ -77,7 +80,8 @@ class Trials:
         if key not in self._known:
             self._known[key] = trial = make()
             with writing_to(self.path.parent), self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"key": key, **vars(trial)}) + "\n")
+                loss = trial.loss if isfinite(trial.loss) else None  # JSON has no infinity
+                file.write(json.dumps({"key": key, **vars(trial), "loss": loss}) + "\n")
         return self._known[key]
 
 
@@ -191,7 +195,7 @@ class _Search:
         """Returns the best trial within the budgets.
 
         Raises:
-            PeftuError: not even the smallest module fits the budget of parameters.
+            PeftuError: not even the smallest module fits the budget of parameters, or every trial diverged.
         """
         told = self.reporter.stage(f"tuning {self.asked}", self.left)
         best = self._try(self._begin())
@@ -215,6 +219,8 @@ class _Search:
                     if trial.loss < best.loss - LEAST_GAIN:
                         best = here = trial
                         break  # the axis is looked at again from here, on the next round
+        if not isfinite(best.loss):
+            raise PeftuError(f"tune: {self.asked} diverged with every choice tried — write a lower lr in its brackets")
         return best
 
     def _begin(self) -> Settings:
@@ -307,10 +313,14 @@ class _Search:
 
     def _make(self, settings: Settings) -> Trial:
         job = self.job(settings)
-        cells = {seed: self.workshop.run(job, seed) for seed in self.workshop.problems}
+        width = self._layout(settings).parameters
+        try:
+            cells = {seed: self.workshop.run(job, seed) for seed in self.workshop.problems}
+        except DivergedError:
+            return Trial(settings, inf, 0.0, width)
         losses = [validation_loss(self.workshop.problems[seed], cell) for seed, cell in cells.items()]
         seconds = sum(cell.seconds for cell in cells.values())
-        return Trial(settings, float(np.mean(losses)), seconds, self._layout(settings).parameters)
+        return Trial(settings, float(np.mean(losses)), seconds, width)
 
 
 def validation_loss(problem: Problem, cell: Cell) -> float:
