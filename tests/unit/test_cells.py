@@ -11,7 +11,7 @@ from peftu.cli.spec import method_list
 from peftu.config import MethodSpec, RunSpec, SplitSpec
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
-from peftu.errors import PeftuError
+from peftu.errors import DivergedError
 from peftu.execute import cells
 from peftu.execute.cells import Workshop
 from peftu.execute.plan import Job, plan
@@ -138,5 +138,5 @@ def test_a_diverged_user_is_scored_by_what_the_notes_say_and_has_no_module(
 
 
 def test_everyone_s_training_that_diverges_is_an_error(shop: Shop) -> None:
-    with pytest.raises(PeftuError, match="method global: training on everyone diverged at lr=1e\\+30 — lower lr"):
+    with pytest.raises(DivergedError, match="method global: training on everyone diverged at lr=1e\\+30 — lower lr"):
         shop().run(jobs_of("global+lora[lr=0.001]", lr=1e30)[0], 0)

@@ -14,7 +14,7 @@ from peftu.config import MethodSpec, RunSpec, SplitSpec, TrainSpec
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import SyntheticTask, synthetic_table
 from peftu.data.task import tasks
-from peftu.errors import PeftuError
+from peftu.errors import DivergedError, PeftuError
 from peftu.execute import cells, stored
 from peftu.execute.answer import answer
 from peftu.execute.cells import Workshop
@@ -129,7 +129,7 @@ def test_training_that_diverges_is_told() -> None:
     problem = make_problem(table, table.card, make_split(table, SplitSpec(), 0))
     asked = MethodSpec(name="user-embedding", params={"lr": 1e30, "epochs": 3})
     (job,) = plan(RunSpec(task="any", methods=(asked,), base="llama"))
-    with pytest.raises(PeftuError, match=r"training on everyone diverged at lr=1e\+30 — lower lr"):
+    with pytest.raises(DivergedError, match=r"training on everyone diverged at lr=1e\+30 — lower lr"):
         Workshop(table.card, {0: problem}, 64, Silent()).run(job, 0)
 
 
