@@ -136,6 +136,16 @@ class RunSpec(Spec):
         return self.digest()[:12]
 
 
+def split_label(label: str) -> tuple[str, str | None]:
+    """Returns the method and the base, if it has one, of a label 'name[key=value,…]@base'; a base may hold an '@'."""
+    depth = 0
+    for place, character in enumerate(label):
+        depth += (character == "[") - (character == "]")
+        if character == "@" and depth <= 0:
+            return label[:place], label[place + 1 :]
+    return label, None
+
+
 def validated(cls: type[T], values: dict[str, Any], where: str) -> T:
     """Returns the spec or method made from these values.
 

@@ -187,6 +187,7 @@ class RunRecord(Part):
     task: TaskSummary
     regime: str
     hashes: Hashes
+    dtypes: dict[str, str] = Field(default_factory=dict, description="Base -> number type it computed in.")
     users: int
     excluded_users: dict[str, int] = Field(default_factory=dict, description="Reason -> users left out.")
     truncated_texts: dict[str, int] = Field(

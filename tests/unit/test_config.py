@@ -5,7 +5,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from peftu.config import MethodSpec, RegionSpec, RunSpec, SplitSpec, TrainSpec
+from peftu.config import MethodSpec, RegionSpec, RunSpec, SplitSpec, TrainSpec, split_label
 from peftu.errors import PeftuError
 
 
@@ -20,12 +20,27 @@ from peftu.errors import PeftuError
             MethodSpec(name="lora", params={"targets": ["q", "v"], "rank": 2}, base="./a"),
         ),
         ("lora[rank=2]@./a[1]", MethodSpec(name="lora", params={"rank": 2}, base="./a[1]")),
+        ("lora@/data/a@b/base", MethodSpec(name="lora", base="/data/a@b/base")),
         ("few[shots=3,order=hash,own=true]", MethodSpec(name="few", params={"shots": 3, "order": "hash", "own": True})),
     ],
 )
 def test_methods_are_read_and_written_back(text: str, spec: MethodSpec) -> None:
     assert MethodSpec.parse(text) == spec
     assert MethodSpec.parse(str(spec)).name == spec.name
+
+
+@pytest.mark.parametrize(
+    ("label", "method", "base"),
+    [
+        ("lora", "lora", None),
+        ("lora@base", "lora", "base"),
+        ("lora[rank=4]@/data/a@b/base", "lora[rank=4]", "/data/a@b/base"),
+        ("few-shot[words=a@b,order=['x@y']]@./b", "few-shot[words=a@b,order=['x@y']]", "./b"),
+        ("describe[words=a@b]", "describe[words=a@b]", None),
+    ],
+)
+def test_a_label_is_a_method_and_a_base(label: str, method: str, base: str | None) -> None:
+    assert split_label(label) == (method, base)
 
 
 @pytest.mark.parametrize("text", ["", "lora[rank=4", "lora[rank]", "a b", "@base"])

@@ -1,7 +1,5 @@
 """A frozen base model: run once a text, read for every user."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,9 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from peftu.base.answers import Answer, Writer, log_likelihood, summed
 from peftu.base.attention import use_our_attention
@@ -23,7 +19,10 @@ from peftu.base.families.encoder_decoder import EncoderDecoder
 from peftu.base.families.encoder_decoder_writer import EncoderDecoderWriter
 from peftu.base.families.family import Context, Family, Progress, kv_width
 from peftu.base.families.primer import primer
+from peftu.base.identity import fingerprint, former_fingerprint, tensors_in_memory
+from peftu.base.loading import check_vocabulary, family_class, read_folder
 from peftu.base.packed import Packed
+from peftu.base.pooling import SentenceConfig
 from peftu.base.prompt import About, Prompt
 from peftu.base.reader import Cuts
 from peftu.base.region import Region
@@ -35,6 +34,7 @@ from peftu.errors import PeftuError
 
 _log = logging.getLogger(__name__)
 
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # that a base is read in
 DEFAULT_REGIONS = {  # measured: docs/performance.md
     "decoder": RegionSpec(depth=6, span="last"),
     "encoder": RegionSpec(depth=2, span="all"),
@@ -52,10 +52,11 @@ class FrozenBase:
     Args:
         family: the model seen through its family.
         name: what the user calls it.
+        published: the fingerprint of a base that was read from a folder; None: of the model in memory.
     """
 
-    def __init__(self, family: Family, name: str) -> None:
-        self.family, self.name = family, name
+    def __init__(self, family: Family, name: str, published: str | None = None) -> None:
+        self.family, self.name, self._published = family, name, published
         family.model.eval().requires_grad_(False)
         use_our_attention(family.model)
 
@@ -84,15 +85,25 @@ class FrozenBase:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Returns 'sha256:…' over weights, tokenizer and dtype: modules only fit the base they were trained on."""
-        digest = hashlib.sha256(str(self.dtype).encode())
-        for name, tensor in sorted(self.family.model.state_dict().items()):
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        tokenizer = cast(Any, self.family).tokenizer
-        digest.update(_tokenizer_state(tokenizer).encode())
-        digest.update(str(getattr(tokenizer, "chat_template", "")).encode())
-        return f"sha256:{digest.hexdigest()}"
+        """Returns 'v2:sha256:…': modules only fit the base they were trained on.
+
+        It is of weights, config, tokenizer and pooling as published: of a base from a folder the same in every `dtype`.
+        """
+        if self._published is not None:
+            return self._published
+        model, tokenizer = cast(Any, self.family.model), cast(Any, self.family).tokenizer
+        stops = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        return fingerprint(tensors_in_memory(model), model.config.to_diff_dict(), tokenizer, stops, self.sentence)
+
+    @cached_property
+    def former_fingerprint(self) -> str:
+        """Returns 'sha256:…', the fingerprint that earlier releases stored; it is of the `dtype`, too."""
+        return former_fingerprint(self.family.model, self.dtype, cast(Any, self.family).tokenizer, self.sentence)
+
+    @property
+    def sentence(self) -> SentenceConfig | None:
+        """Returns how an encoder makes a sentence vector; None for other bases."""
+        return self.family.sentence if isinstance(self.family, Encoder) else None
 
     @cached_property
     def writer(self) -> Writer:
@@ -188,13 +199,9 @@ class FrozenBase:
         return cast(Floats, self.family.embed(texts, max_tokens, about).cpu().numpy().astype(np.float32))
 
 
-def _tokenizer_state(tokenizer: Any) -> str:
-    """Returns all that decides how a text is cut into tokens, but for what the last call left switched on."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return json.dumps(tokenizer.get_vocab(), sort_keys=True)
-    state = json.loads(backend.to_str())
-    return json.dumps({**state, "truncation": None, "padding": None}, sort_keys=True)
+def dtype_name(dtype: torch.dtype) -> str:
+    """Returns 'bfloat16' for torch.bfloat16."""
+    return str(dtype).removeprefix("torch.")
 
 
 def best_dtype(device: torch.device) -> torch.dtype:
@@ -206,22 +213,30 @@ def best_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def wrap(model: nn.Module, tokenizer: Any, name: str) -> FrozenBase:
+def wrap(
+    model: nn.Module, tokenizer: Any, name: str, sentence: SentenceConfig | None = None, published: str | None = None
+) -> FrozenBase:
     """Returns a frozen base around a loaded hub model; its family is read from the model itself.
 
+    Args:
+        model: the hub model.
+        tokenizer: its tokenizer.
+        name: what the user calls it.
+        sentence: how an encoder makes a sentence vector; None: the mean of its tokens.
+        published: the base's fingerprint where it was read from a folder.
+
     Raises:
-        PeftuError: peftu has not been checked on models of its type, and might read it wrongly without a sign.
+        PeftuError: peftu has not been checked on models of its type, and might read it wrongly without a sign; the
+            model lacks its output matrix; or the tokenizer is not the model's.
     """
     hub = cast(Any, model)
-    family: type[Decoder] | type[Encoder] | type[EncoderDecoder]
-    if hub.config.is_encoder_decoder:
-        family = EncoderDecoder
-    else:
-        family = Encoder if hub.get_output_embeddings() is None else Decoder
-    if hub.config.model_type not in family.types:
-        known = ", ".join(sorted(Decoder.types | Encoder.types | EncoderDecoder.types))
-        raise PeftuError(f"base {name}: peftu does not know models of type '{hub.config.model_type}' — known: {known}")
-    return FrozenBase(family(model, tokenizer), name)
+    family, kind = family_class(hub.config.model_type, name), type(model).__name__
+    if (hub.get_output_embeddings() is None) != (family is Encoder):
+        mend = "pass the encoder alone" if family is Encoder else "pass the model that writes text"
+        raise PeftuError(f"base {name}: {kind} is not how peftu reads a {hub.config.model_type} — {mend}")
+    check_vocabulary(model, tokenizer, name)
+    made = Encoder(model, tokenizer, sentence) if family is Encoder else family(model, tokenizer)
+    return FrozenBase(made, name, published)
 
 
 def load_base(
@@ -238,25 +253,6 @@ def load_base(
     Raises:
         PeftuError: no such base, weights that cannot be had or are altered, or an architecture peftu does not know.
     """
-    folder = resolve_weights(name, say)
-    device = torch.device(device)
-    try:
-        config = AutoConfig.from_pretrained(folder)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise PeftuError(
-            f"base {name}: {str(error).splitlines()[0]} — check the folder's config and tokenizer"
-        ) from None
-    architectures = " ".join(config.architectures or [])
-    if config.is_encoder_decoder:
-        kind: Any = AutoModelForSeq2SeqLM
-    else:
-        kind = AutoModelForCausalLM if "CausalLM" in architectures or "LMHead" in architectures else AutoModel
-    try:
-        model, found = kind.from_pretrained(folder, dtype=dtype or best_dtype(device), output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise PeftuError(f"base {name}: {str(error).splitlines()[0]} — get the folder again") from None
-    missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
-    if missing:  # the hub would fill them at random
-        raise PeftuError(f"base {name}: its weights lack {missing[0]} ({len(missing)} in all) — get the folder again")
-    return wrap(model.to(device), tokenizer, name)
+    folder, device = resolve_weights(name, say), torch.device(device)
+    loaded = read_folder(folder, name, device, dtype or best_dtype(device))
+    return wrap(loaded.model, loaded.tokenizer, name, loaded.sentence, loaded.fingerprint)

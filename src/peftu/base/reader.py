@@ -102,10 +102,19 @@ class Reader:
         texts = [_trimmed(text, alone) for text in texts] if frame.trims else texts
         return self._read(before, after, texts, prompt.max_tokens, prompt.about, trims=frame.trims and not alone)
 
-    def bodies(self, texts: Sequence[Text], max_tokens: int, about: About = "text") -> Reading:
-        """Returns the tokens of texts without a prompt, cut to so many, those that the tokenizer adds included."""
-        added = 0 if self.continues else len(self._encoded([""], special=True)[0].ids)
-        return self._read("", "", texts, max(1, max_tokens - added), about)
+    def bodies(
+        self, texts: Sequence[Text], max_tokens: int, about: About = "text", before: str = ""
+    ) -> Reading:
+        """Returns the tokens of texts without a prompt, cut to so many, those that the tokenizer adds included.
+
+        Args:
+            texts: the texts.
+            max_tokens: of each, with what stands before it.
+            about: which part of a text stays longest.
+            before: stands in front of every text, and is never cut.
+        """
+        added = len(self._encoded([before], special=not self.continues)[0].ids)
+        return self._read(before, "", texts, max(1, max_tokens - added), about)
 
     def alone(self, strings: Sequence[str]) -> list[list[int]]:
         """Returns the tokens of strings that stand for themselves."""

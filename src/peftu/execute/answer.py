@@ -27,6 +27,7 @@ def answer(
     method: str | None = None,
     seed: int | None = None,
     temperature: float = 0.0,
+    base: str | None = None,
 ) -> dict[str, Any]:
     """Returns labels and probabilities of texts as this user's module sees them or, of free text, what it answers.
 
@@ -39,11 +40,12 @@ def answer(
         method: which method's modules, as in the run's table; needed when the run trained several personal ones.
         seed: which seed's modules; the first by default.
         temperature: free answers: 0 writes the likeliest token each time; above, each text's draws have a fixed seed.
+        base: where the base is now, if it has moved; it must be the same.
 
     Raises:
         PeftuError: no such run, method, seed or user, altered modules, or another base than they were trained on.
     """
-    with opened(run, method, seed) as stored:
+    with opened(run, method, seed, base) as stored:
         rows, shared = stored.rows(user), stored.shared
     prompt, collection = stored.prompt, stored.collection
     if prompt.free:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from peftu.base.reading import invocation
+from peftu.config import split_label
 from peftu.errors import PeftuError
 from peftu.execute.cells import BYTES_PER_NUMBER
 from peftu.execute.stored import opened, opened_store
@@ -22,7 +23,7 @@ def listed(run: Path) -> list[dict[str, Any]]:
             {
                 "method": kind.label,
                 "seed": kind.seed,
-                "base": kind.base,
+                "base": split_label(kind.label)[1] or kind.base,
                 "modules": (modules := len(store.keys(kind))),
                 "parameters": kind.width,
                 "bytes": BYTES_PER_NUMBER * kind.width * modules,
@@ -56,7 +57,9 @@ def removed(run: Path, user: str) -> int:
     return hidden
 
 
-def exported(run: Path, user: str, out: Path, method: str | None = None, seed: int | None = None) -> dict[str, Any]:
+def exported(
+    run: Path, user: str, out: Path, method: str | None = None, seed: int | None = None, base: str | None = None
+) -> dict[str, Any]:
     """Returns where a user's module now stands as a folder for peft, and who can load it.
 
     Raises:
@@ -64,24 +67,27 @@ def exported(run: Path, user: str, out: Path, method: str | None = None, seed: i
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PeftuError(f"{out}: is not empty — pass a new or empty folder")
-    with opened(run, method, seed) as stored:
-        row, base, layout = stored.rows(user)[0], stored.base, stored.layout
-    tail = invocation(base, stored.prompt, stored.region)
-    about = {key: stored.made[key] for key in ("method", "knobs", "prompt", "labels")}
-    export_module(out, base, stored.region, layout, row, about, tail)
+    with opened(run, method, seed, base) as stored:
+        row, layout = stored.rows(user)[0], stored.layout
+    tail = invocation(stored.base, stored.prompt, stored.region)
+    told = ("method", "knobs", "prompt", "labels", "dtype")  # an earlier release kept no number type
+    about: dict[str, Any] = {key: stored.made[key] for key in told if key in stored.made}
+    export_module(out, stored.base, stored.region, layout, row, about, tail)
     everywhere = stored.region.span == "all" or not tail  # activated on the answer: only peft itself knows that
     loads = layout.method.card.loads if everywhere else ("peft",)
     return {"folder": str(out), "method": stored.collection.label, "loads": list(loads)}
 
 
-def imported(run: Path, folder: Path, user: str, method: str | None = None, seed: int | None = None) -> dict[str, Any]:
+def imported(
+    run: Path, folder: Path, user: str, method: str | None = None, seed: int | None = None, base: str | None = None
+) -> dict[str, Any]:
     """Returns what a folder that peft wrote became: this user's newest module in a run's store.
 
     Raises:
         PeftuError: no such run, method or seed, or a folder whose module is of another kind, shape or base.
     """
     _check_user(user)
-    with opened(run, method, seed) as stored:
+    with opened(run, method, seed, base) as stored:
         if stored.shared:
             raise PeftuError(f"{run}: {stored.collection.label} is one module for everyone — choose with --method")
         begins = invocation(stored.base, stored.prompt, stored.region)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from peftu.base.model import dtype_name
+from peftu.base.weights import lasting_name
 from peftu.config import RunSpec
 from peftu.data.agreement import statistics
 from peftu.data.load import load_task
@@ -124,6 +126,7 @@ def run(
         task=TaskSummary.of(table.card),
         regime=spec.split.regime,
         hashes=Hashes(data=table.hash, splits={str(s): split.hash for s, split in splits.items()}, bases=bases),
+        dtypes={name: dtype_name(workshop.base(name).dtype) for name in bases},
         users=len(first.tested),
         excluded_users=first.excluded,
         truncated_texts={base: cuts.judged for base, cuts in workshop.cuts.items() if cuts.judged},
@@ -244,7 +247,8 @@ def _store_modules(
     folder: Path, jobs: Sequence[Job], cells: dict[tuple[int, int], Cell], workshop: Workshop
 ) -> dict[str, str]:
     """Commits every trained module to the run's store; returns base -> fingerprint for every base that was used."""
-    fingerprints = {job.base: workshop.base(job.base).fingerprint for job in jobs if job.base}
+    used = {job.base: workshop.base(job.base) for job in jobs if job.base}
+    fingerprints = {name: base.fingerprint for name, base in used.items()}
     if any(cell.modules for cell in cells.values()):
         with AdapterStore(folder, create=True) as store:
             for (number, seed), cell in cells.items():
@@ -257,9 +261,10 @@ def _store_modules(
                     region={"depth": modules.region.depth, "span": modules.region.span},
                     prompt=dataclasses.asdict(workshop.base(job.base).recorded(workshop.prompt)),
                     labels=list(workshop.problems[seed].card.labels),
+                    dtype=dtype_name(used[job.base].dtype),
                 )
                 label = job.full_label
-                fits = (seed, job.base, fingerprints[job.base])
+                fits = (seed, lasting_name(job.base), fingerprints[job.base])
                 if modules.shared is not None:
                     kind = Collection(shared_label(label), *fits, len(modules.shared), recipe(**made, part=SHARED))
                     store.add(kind, (EVERYONE,), modules.shared[None], (sum(modules.train_rows),))

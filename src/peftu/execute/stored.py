@@ -1,20 +1,22 @@
 """The modules that a run stored, opened with the base, region, prompt and layout that they fit."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from peftu.bank import Layout
-from peftu.base.model import FrozenBase, load_base
+from peftu.base.identity import FORMER
+from peftu.base.model import DTYPES, FrozenBase, dtype_name, load_base
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.codes import CodeLayout, SharedLayout
-from peftu.config import validated
+from peftu.config import split_label, validated
 from peftu.errors import PeftuError
 from peftu.methods.everyone import method_class
 from peftu.registry import did_you_mean
@@ -32,7 +34,7 @@ class Stored:
     Attributes:
         store: where they are.
         collection: which they are.
-        base: the base they were trained on, the same to the bit.
+        base: the base they were trained on, the same to the bit and in the same number type.
         made: the recipe: method, knobs, region, prompt, labels, and of a joint method the part.
         everybody: [numbers] what the users of a joint method share.
     """
@@ -94,24 +96,49 @@ def opened_store(run: Path) -> Iterator[AdapterStore]:
 
 
 @contextmanager
-def opened(run: Path, method: str | None = None, seed: int | None = None) -> Iterator[Stored]:
+def opened(run: Path, method: str | None = None, seed: int | None = None, base: str | None = None) -> Iterator[Stored]:
     """Opens one method's modules.
 
     Args:
         run: a finished run folder.
         method: as in the run's table; needed when the run trained several personal ones.
         seed: the first by default.
+        base: where the base is now; None: where it was at training.
 
     Raises:
         PeftuError: no such run, method or seed, or another base than the modules were trained on.
     """
     with opened_store(run) as store:
         collection = _chosen(store, method, seed)
-        base = load_base(collection.base)
-        if base.fingerprint != collection.fingerprint:
-            raise PeftuError(f"{run}: base {collection.base} has changed since training — restore it, or run again")
         made = json.loads(collection.recipe)
-        yield Stored(store, collection, base, made, _everybody(store, collection, made))
+        yield Stored(store, collection, _trained_on(run, collection, base), made, _everybody(store, collection, made))
+
+
+def _trained_on(run: Path, collection: Collection, moved: str | None) -> FrozenBase:
+    """Returns the base that modules were trained on, in the number type that it had then, under the name it had."""
+    where = moved or collection.base
+    if moved is None and where.startswith(("/", ".", "~")) and not Path(where).expanduser().is_dir():
+        raise PeftuError(f"{run}: its base was in {where}, where no folder is — say with --base where it is now")
+    for dtype in _dtypes(collection):
+        base = load_base(where, dtype=dtype)
+        former = collection.fingerprint.startswith(FORMER)
+        if collection.fingerprint == (base.former_fingerprint if former else base.fingerprint):
+            base.name = split_label(collection.label)[1] or base.name
+            return base
+    if moved is not None:
+        raise PeftuError(f"--base {moved}: is not the base that {run} was trained on — pass that one")
+    raise PeftuError(f"{run}: base {where} has changed since training — restore it, or run again")
+
+
+def _dtypes(collection: Collection) -> Iterable[torch.dtype]:
+    """Returns the number type that modules were trained in; those it can be, where an earlier release stored them."""
+    named = json.loads(collection.recipe).get("dtype")
+    if named is None:
+        return DTYPES
+    known = [dtype for dtype in DTYPES if dtype_name(dtype) == named]
+    if not known:
+        raise PeftuError(f"{collection.label}: was trained in '{named}', which peftu does not read — run again")
+    return known
 
 
 def _everybody(store: AdapterStore, codes: Collection, made: dict[str, Any]) -> Tensor | None:
@@ -130,7 +157,7 @@ def _chosen(store: AdapterStore, method: str | None, seed: int | None) -> Collec
         if len(personal) > 1:
             raise PeftuError(f"the run has several methods — choose with --method: {', '.join(sorted(personal))}")
         method = personal.pop()
-    named = [c for c in found if method in (c.label, c.label.rpartition("@")[0])]
+    named = [c for c in found if method in (c.label, split_label(c.label)[0])]
     if not named:
         raise PeftuError(f"the run has no modules of '{method}'{did_you_mean(method, {c.label for c in found})}")
     for collection in named:

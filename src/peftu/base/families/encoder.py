@@ -4,11 +4,13 @@ The base's own score of a label is the cosine of the text with 'instruction word
 of its own on the sentence vector. Shape letters: n texts, b rows, t tokens, d width.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
 import torch
+from tokenizers import normalizers
 from torch import Tensor, nn
 
 from peftu.base.attention import Attend
@@ -23,6 +25,7 @@ from peftu.base.families.family import (
 )
 from peftu.base.flat import Flat
 from peftu.base.packed import Packed, Ragged, length_batches, padded
+from peftu.base.pooling import Pool, SentenceConfig
 from peftu.base.prompt import About, Prompt
 from peftu.base.reader import Cuts, Reader
 from peftu.base.region import Region
@@ -35,15 +38,44 @@ PREFILL_TOKENS = 4096
 COSINE_SCALE = 10.0  # cosines of sentence vectors differ by about 0.1 between labels; this makes that about one nat
 
 
+def pooled(pool: Pool, h_td: Tensor, row_t: Tensor, rows: int) -> Tensor:
+    """Returns [rows, d] float32 vectors of texts that lie end to end; a mean is given as a sum, which points the same.
+
+    Args:
+        pool: how.
+        h_td: [tokens, d] states of the texts' own tokens.
+        row_t: [tokens] which row each belongs to, rising; every row has at least one.
+        rows: how many rows.
+    """
+    h_td = h_td.float()
+    if pool == "cls":
+        first = torch.ones_like(row_t, dtype=torch.bool)
+        first[1:] = row_t[1:] != row_t[:-1]
+        return h_td[first]
+    if pool == "max":
+        least = h_td.new_full((rows, h_td.shape[1]), float("-inf"))
+        return least.scatter_reduce(0, row_t[:, None].expand_as(h_td), h_td, "amax")
+    return h_td.new_zeros(rows, h_td.shape[1]).index_add(0, row_t, h_td)
+
+
+def lowering(tokenizer: Any) -> Any:
+    """Returns a copy of a tokenizer that puts texts into lower case first."""
+    lower = copy.deepcopy(tokenizer)
+    usual = lower.backend_tokenizer.normalizer
+    first = normalizers.Lowercase()
+    lower.backend_tokenizer.normalizer = first if usual is None else normalizers.Sequence([first, usual])
+    return lower
+
+
 class Encoder:
     """A bidirectional encoder with a pooled sentence vector."""
 
     kind: ClassVar[str] = "encoder"
     types: ClassVar[frozenset[str]] = frozenset({"bert", "roberta", "xlm-roberta", "distilbert"})
 
-    def __init__(self, model: nn.Module, tokenizer: Any) -> None:
-        self.model, self.tokenizer = model, tokenizer
-        self.reader = Reader(tokenizer, continues=False)
+    def __init__(self, model: nn.Module, tokenizer: Any, sentence: SentenceConfig | None = None) -> None:
+        self.model, self.tokenizer, self.sentence = model, tokenizer, sentence or SentenceConfig()
+        self.reader = Reader(lowering(tokenizer) if self.sentence.lower else tokenizer, continues=False)
         stack = first_attribute(model, "encoder.layer", "transformer.layer", "layers")
         embeddings = first_attribute(model, "embeddings")
         if not isinstance(stack, nn.ModuleList) or embeddings is None:
@@ -76,7 +108,7 @@ class Encoder:
 
     def tokens(self, texts: Sequence[Text], max_tokens: int, about: About = "text") -> tuple[list[list[int]], Cuts]:
         """Returns the texts' tokens with the special ones, cut to the longest allowed, and how many were cut."""
-        reading = self.reader.bodies(texts, max_tokens, about)
+        reading = self.reader.bodies(texts, self.sentence.limit(max_tokens), about, self.sentence.prompt)
         check_reach(self.config, max(map(len, reading.lists)), self.first_place)
         return reading.lists, reading.cuts
 
@@ -97,10 +129,18 @@ class Encoder:
             h_btd = out[0] if isinstance(out, tuple) else out
         return h_btd
 
-    def _pool(self, h_btd: Tensor, real: Tensor) -> Tensor:
-        """Returns [b, d] unit sentence vectors times the root of the width, so that entries are about one."""
-        h_btd = h_btd.float()
-        return unit((h_btd * real[..., None]).sum(1) / real.sum(1, keepdim=True)) * math.sqrt(self.width)
+    def _labels(self, prompt: Prompt) -> Tensor:
+        """Returns [labels, d] unit vectors of the label statements.
+
+        Raises:
+            PeftuError: two of them are the same to this base.
+        """
+        statements = [Text(f"{prompt.instruction} {word}") for word in prompt.words]
+        lists, cuts = self.tokens(statements, prompt.max_tokens)
+        if len(set(map(tuple, lists))) < len(lists):
+            mend = "give the task other words" + (", or a shorter instruction" if cuts.texts else "")
+            raise PeftuError(f"label words: two labels have the same tokens — {mend}")
+        return self.embed(statements, prompt.max_tokens)
 
     @torch.no_grad()
     def prefill(self, prompt: Prompt, texts: Sequence[Text], region: Region, progress: Progress) -> Context:
@@ -108,8 +148,7 @@ class Encoder:
         floor = region.floor(self.layers)
         lists, (cut, beside_cut) = self.tokens(texts, prompt.max_tokens, prompt.about)
         longest = max(map(len, lists))
-        labels = [Text(f"{prompt.instruction} {word}") for word in prompt.words]
-        state: dict[str, Any] = {"labels": self.embed(labels, prompt.max_tokens)}
+        state: dict[str, Any] = {"labels": self._labels(prompt)}
         if floor == 0:
             state["ids"] = Packed.of([torch.tensor(tokens, device=self.device) for tokens in lists])
             return Context(region, prompt, (), len(texts), cut, 0, longest, state, longest, beside_cut)
@@ -125,7 +164,10 @@ class Encoder:
         return Context(region, prompt, (), len(texts), cut, tokens, longest, state, longest, beside_cut)
 
     def hidden(self, context: Context, node: int, rows: Tensor, attachment: Attachment) -> Tensor:
-        """Returns [b, d] the pooled sentence vectors: means over the text's own tokens."""
+        """Returns [b, d] sentence vectors, pooled over the text's own tokens, times the root of the width.
+
+        Their entries are about one; virtual tokens are read by the text's own, not pooled.
+        """
         floor = context.region.floor(self.layers)
         virtual, prefixes = virtual_tokens(self.config, context, len(rows), attachment, self.first_place)
         packed: Packed = context.state["ids" if floor == 0 else "floors"]
@@ -152,9 +194,7 @@ class Encoder:
             h_btd = self.run(h_btd, real, layers, ragged, prefixes)
         row = torch.arange(len(rows), device=rows.device).repeat_interleave(lengths)
         own = (step >= before[:, None])[real]
-        sums = h_btd.new_zeros(len(rows), self.width, dtype=torch.float32)
-        sums = sums.index_add(0, row[own], h_btd[0, own].float())
-        return unit(sums) * math.sqrt(self.width)  # the mean's direction
+        return unit(pooled(self.sentence.pool, h_btd[0, own], row[own], len(rows))) * math.sqrt(self.width)
 
     def scores(self, context: Context, hidden: Sequence[Tensor]) -> Tensor:
         """Returns [b, labels] scaled cosines with the label statements; log-softmaxed where labels exclude."""
@@ -166,10 +206,11 @@ class Encoder:
 
     @torch.no_grad()
     def embed(self, texts: Sequence[Text], max_tokens: int, about: About = "text") -> Tensor:
-        """Returns [texts, d] unit sentence vectors, as sentence-transformers gives for a mean-pooled model."""
+        """Returns [texts, d] unit sentence vectors, as sentence-transformers gives them, scaled to length one."""
         lists, _ = self.tokens(texts, max_tokens, about)
         out = torch.empty(len(lists), self.width, device=self.device)
         for batch in length_batches([len(tokens) for tokens in lists], PREFILL_TOKENS):
             ids, real = padded([lists[i] for i in batch], 0, self.device)
-            out[batch] = unit(self._pool(self.run(self.embeddings(input_ids=ids), real, range(self.layers)), real))
+            h_btd = self.run(self.embeddings(input_ids=ids), real, range(self.layers))
+            out[batch] = unit(pooled(self.sentence.pool, h_btd[real], real.nonzero()[:, 0], len(batch)))
         return out

@@ -1,0 +1,195 @@
+"""A base's folder read as model and tokenizer: no code out of it runs, and what cannot be right is one line."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+from peftu.base.families.decoder import Decoder
+from peftu.base.families.encoder import Encoder
+from peftu.base.families.encoder_decoder import EncoderDecoder
+from peftu.base.files import read_json, read_object, weight_files
+from peftu.base.identity import fingerprint, tensor_names, tensors_in_files
+from peftu.base.pooling import SentenceConfig, read_sentence_config
+from peftu.errors import PeftuError
+
+FamilyClass = type[Decoder] | type[Encoder] | type[EncoderDecoder]
+
+_TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "vocab.txt",
+    "vocab.json",
+)
+_READ = (  # by transformers, where they are there
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.json",
+    "vocab.json",
+    "model.safetensors.index.json",
+)
+_SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+_WRITERS = {Decoder: ("CausalLM", "LMHead"), EncoderDecoder: ("ConditionalGeneration", "LMHead")}
+_AUTO: dict[FamilyClass, Any] = {
+    Decoder: AutoModelForCausalLM,
+    EncoderDecoder: AutoModelForSeq2SeqLM,
+    Encoder: AutoModel,
+}
+_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|block)\.\d+\.")
+_FAULT = 160  # characters of another library's message that are passed on
+_LEAST_WORDS = 0.5  # of an embedding's rows: fewer are another model's tokenizer; models pad by a few hundred
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A base as its folder has it.
+
+    Attributes:
+        model: the hub model, in the number type asked for.
+        tokenizer: its tokenizer.
+        sentence: how an encoder's vectors are made; None for other bases.
+        fingerprint: of the base as published.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    sentence: SentenceConfig | None
+    fingerprint: str
+
+
+def family_class(model_type: Any, name: str) -> FamilyClass:
+    """Returns the family of models of this type.
+
+    Raises:
+        PeftuError: peftu has not been checked on models of its type, and might read it wrongly without a sign.
+    """
+    families: tuple[FamilyClass, ...] = (Decoder, Encoder, EncoderDecoder)
+    for family in families:
+        if isinstance(model_type, str) and model_type in family.types:
+            return family
+    known = ", ".join(sorted(Decoder.types | Encoder.types | EncoderDecoder.types))
+    raise PeftuError(f"base {name}: peftu does not know models of type '{model_type}' — known: {known}")
+
+
+def check_vocabulary(model: nn.Module, tokenizer: Any, name: str) -> None:
+    """Checks that every token has a row in a model's embedding.
+
+    Raises:
+        PeftuError: one has none.
+    """
+    rows, last = _rows(model), max(tokenizer.get_vocab().values(), default=-1)
+    if last >= rows:
+        raise PeftuError(
+            f"base {name}: its tokenizer has token {last}, its embedding ends at {rows - 1} — pass the model's own"
+        )
+
+
+def read_folder(folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> Loaded:
+    """Returns the base in a folder.
+
+    Args:
+        folder: as `save_pretrained` writes it.
+        name: what the user calls it.
+        device: where the weights go.
+        dtype: the number type that they are read in.
+
+    Raises:
+        PeftuError: a file is missing, not whole or at odds with another, or an architecture peftu does not know.
+    """
+    family = _checked(folder, name)
+    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    with _one_line(name, "check the folder's config and tokenizer"):
+        config = AutoConfig.from_pretrained(folder, **options)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    files = weight_files(folder)
+    with _one_line(name, "get the folder again"):
+        tensors = len(tensor_names(files))
+    _check_sizes(config, tensors, name)
+    with _one_line(name, "get the folder again"):
+        model, info = _AUTO[family].from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+        )
+    _check_complete(info, name)
+    words, rows = len(tokenizer), _rows(model)
+    if words < _LEAST_WORDS * rows:
+        mend = "put the files of the model's own tokenizer into the folder"
+        raise PeftuError(f"base {name}: its tokenizer knows {words} tokens, its embedding has {rows} — {mend}")
+    sentence = read_sentence_config(folder) if family is Encoder else None
+    stops = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    published = read_object(folder / "config.json")
+    identity = fingerprint(tensors_in_files(files), published, tokenizer, stops, sentence)
+    return Loaded(cast(nn.Module, model.to(device)), tokenizer, sentence, identity)
+
+
+def _checked(folder: Path, name: str) -> FamilyClass:
+    """Returns the family of the base in a folder, before any of it goes to another library.
+
+    Raises:
+        PeftuError: the folder holds no base that peftu reads.
+    """
+    config = read_object(folder / "config.json")
+    for file in _READ:
+        if (folder / file).exists():
+            read_json(folder / file)
+    family = family_class(config.get("model_type"), name)
+    if quantised := config.get("quantization_config"):
+        method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else "unknown"
+        raise PeftuError(f"base {name}: its weights are quantised ({method}) — use the model that is not")
+    if (folder / "adapter_config.json").exists():
+        raise PeftuError(f"base {name}: holds an adapter beside the model — merge it, or take its files out")
+    if not any((folder / file).is_file() for file in _TOKENIZERS):
+        raise PeftuError(f"base {name}: has no tokenizer — put tokenizer.json, or its vocabulary, into the folder")
+    architectures = " ".join(map(str, config.get("architectures") or []))
+    if family in _WRITERS and architectures and not any(part in architectures for part in _WRITERS[family]):
+        raise PeftuError(f"base {name}: {architectures} has no output matrix — use the model that writes text")
+    if family is Encoder and config.get("is_decoder"):
+        raise PeftuError(f"base {name}: a {config['model_type']} that reads from left to right — use it as an encoder")
+    return family
+
+
+def _check_sizes(config: Any, tensors: int, name: str) -> None:
+    for field in _SIZES:
+        size = getattr(config, field, None)
+        if type(size) is not int or size < 1:
+            raise PeftuError(f"base {name}: config.json says {field} {size!r} — get the folder again")
+    if config.num_hidden_layers > tensors:
+        raise PeftuError(
+            f"base {name}: config.json says {config.num_hidden_layers} layers, its weights are {tensors} tensors — "
+            "get the folder again"
+        )
+
+
+def _check_complete(info: Any, name: str) -> None:
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
+    if missing:  # the hub would fill them at random
+        raise PeftuError(f"base {name}: its weights lack {missing[0]} ({len(missing)} in all) — get the folder again")
+    beyond = sorted(key for key in info["unexpected_keys"] if _LAYER.search(key))
+    if beyond:  # the hub would leave them out
+        raise PeftuError(f"base {name}: its config has no {beyond[0]} ({len(beyond)} in all) — get the folder again")
+
+
+def _rows(model: nn.Module) -> int:
+    return int(cast(Any, model).get_input_embeddings().weight.shape[0])
+
+
+@contextmanager
+def _one_line(name: str, mend: str) -> Iterator[None]:
+    """Turns what another library raises over a folder's files into one line; which errors those are differs by file."""
+    try:
+        yield
+    except (PeftuError, MemoryError):
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+        raise PeftuError(f"base {name}: {kind}{lines[0][:_FAULT]} — {mend}") from error
