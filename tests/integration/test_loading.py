@@ -186,7 +186,7 @@ HARMS: dict[str, tuple[Callable[[Path], None], str]] = {
     "no width": (config(hidden_size=0), "hidden_size 0|ZeroDivisionError"),
     "a width in words": (config(hidden_size="wide"), "hidden_size|wide|get the folder again"),
     "no layers": (config(num_hidden_layers=0), "num_hidden_layers 0"),
-    "a million layers": (config(num_hidden_layers=1_000_000), "1000000 layers, its weights are"),
+    "a million layers": (config(num_hidden_layers=1_000_000), "num_hidden_layers 1000000, its weights are"),
     "quantised": (config(quantization_config={"quant_method": "gptq", "bits": 4}), r"quantised \(gptq\)"),
     "an adapter within": (_adapter, "holds an adapter"),
     "no tokenizer": (_no_tokenizer, "has no tokenizer"),
@@ -274,6 +274,35 @@ def test_a_writer_without_its_output_matrix_is_one_line(kind: str, tmp_path: Pat
     if not model.config.tie_word_embeddings:
         edit(tmp_path / "base" / "config.json", architectures=None)
         refused(tmp_path / "base", "its weights lack|get the folder again")
+
+
+@pytest.mark.parametrize(
+    ("file", "field", "value"),
+    [
+        ("config", "num_decoder_layers", 10**9),  # counted before they are made
+        ("config", "decoder_start_token_id", None),
+        ("config", "decoder_start_token_id", 100),
+        ("config", "relative_attention_max_distance", 0),
+        ("config", "architectures", 3),
+        ("generation_config", "eos_token_id", "x"),
+        ("generation_config", "eos_token_id", 1e308),
+    ],
+)
+def test_a_setting_without_sense_is_named(file: str, field: str, value: Any, folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of("t5")
+    edit(folder / f"{file}.json", **{field: value})
+    refused(folder, f"{field} {value!r}".replace("+", r"\+"))
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(
+    folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(_: Path) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    folder = folder_of("bert")
+    monkeypatch.setattr(Path, "iterdir", denied)
+    refused(folder, "Permission denied")
 
 
 def test_an_encoder_is_read_from_both_sides(folder_of: Callable[[str], Path]) -> None:

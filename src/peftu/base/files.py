@@ -14,9 +14,13 @@ def check_plain(folder: Path) -> None:
     """Checks that a folder holds files and folders only: reading a pipe or a device might never end.
 
     Raises:
-        PeftuError: it holds something else.
+        PeftuError: it holds something else, or cannot be read.
     """
-    for path in sorted(folder.iterdir()):
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise PeftuError(f"base {folder}: cannot be read ({error.strerror}) — pass another, or allow it") from None
+    for path in paths:
         try:
             mode = path.stat().st_mode
         except OSError:  # a link to nothing: whoever needs the file finds it missing

@@ -39,6 +39,8 @@ _READ = (  # by transformers, where they are there
     "model.safetensors.index.json",
 )
 _SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+_OWN_SIZES = ("relative_attention_num_buckets", "relative_attention_max_distance")  # where a model has them
+_STACKS = ("num_hidden_layers", "num_decoder_layers")
 _WRITERS = {Decoder: ("CausalLM", "LMHead"), EncoderDecoder: ("ConditionalGeneration", "LMHead")}
 _AUTO: dict[FamilyClass, Any] = {
     Decoder: AutoModelForCausalLM,
@@ -120,14 +122,14 @@ def read_folder(folder: Path, name: str, device: torch.device, dtype: torch.dtyp
             folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
         )
     _check_complete(info, name)
+    _check_ids(model, name)
     words, rows = len(tokenizer), _rows(model)
     if words < _LEAST_WORDS * rows:
         mend = "put the files of the model's own tokenizer into the folder"
         raise PeftuError(f"base {name}: its tokenizer knows {words} tokens, its embedding has {rows} — {mend}")
     sentence = read_sentence_config(folder) if family is Encoder else None
-    stops = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     published = read_object(folder / "config.json")
-    identity = fingerprint(tensors_in_files(files), published, tokenizer, stops, sentence)
+    identity = fingerprint(tensors_in_files(files), published, tokenizer, _stops(model), sentence)
     return Loaded(cast(nn.Module, model.to(device)), tokenizer, sentence, identity)
 
 
@@ -149,7 +151,10 @@ def _checked(folder: Path, name: str) -> FamilyClass:
         raise PeftuError(f"base {name}: holds an adapter beside the model — merge it, or take its files out")
     if not any((folder / file).is_file() for file in _TOKENIZERS):
         raise PeftuError(f"base {name}: has no tokenizer — put tokenizer.json, or its vocabulary, into the folder")
-    architectures = " ".join(map(str, config.get("architectures") or []))
+    named = config.get("architectures") or []
+    if not isinstance(named, list):
+        raise PeftuError(f"base {name}: config.json says architectures {named!r} — get the folder again")
+    architectures = " ".join(map(str, named))
     if family in _WRITERS and architectures and not any(part in architectures for part in _WRITERS[family]):
         raise PeftuError(f"base {name}: {architectures} has no output matrix — use the model that writes text")
     if family is Encoder and config.get("is_decoder"):
@@ -158,15 +163,28 @@ def _checked(folder: Path, name: str) -> FamilyClass:
 
 
 def _check_sizes(config: Any, tensors: int, name: str) -> None:
-    for field in _SIZES:
+    for field in (*_SIZES, *(field for field in _OWN_SIZES if hasattr(config, field))):
         size = getattr(config, field, None)
         if type(size) is not int or size < 1:
             raise PeftuError(f"base {name}: config.json says {field} {size!r} — get the folder again")
-    if config.num_hidden_layers > tensors:
-        raise PeftuError(
-            f"base {name}: config.json says {config.num_hidden_layers} layers, its weights are {tensors} tensors — "
-            "get the folder again"
-        )
+    for field in _STACKS:  # as many layers would be made, before any of their weights were missed
+        layers = getattr(config, field, None)
+        if layers is not None and (type(layers) is not int or layers > tensors):
+            why = f"config.json says {field} {layers!r}, its weights are {tensors} tensors"
+            raise PeftuError(f"base {name}: {why} — get the folder again")
+
+
+def _check_ids(model: Any, name: str) -> None:
+    """Checks the tokens that start and end what a model writes."""
+    start, ends = getattr(model.config, "decoder_start_token_id", None), _stops(model)
+    if model.config.is_encoder_decoder and not (type(start) is int and 0 <= start < _rows(model)):
+        raise PeftuError(f"base {name}: config.json says decoder_start_token_id {start!r} — get the folder again")
+    if not (ends is None or all(type(end) is int for end in (ends if isinstance(ends, list) else [ends]))):
+        raise PeftuError(f"base {name}: generation_config.json says eos_token_id {ends!r} — get the folder again")
+
+
+def _stops(model: Any) -> Any:
+    return getattr(getattr(model, "generation_config", None), "eos_token_id", None)
 
 
 def _check_complete(info: Any, name: str) -> None:

@@ -79,9 +79,9 @@ def verify_weights(name: str) -> Path:
 
 
 def _checked_folder(folder: Path) -> Path:
+    check_plain(folder)
     if not (folder / "config.json").is_file():
         raise PeftuError(f"base {folder}: has no config.json — pass a folder written by save_pretrained")
-    check_plain(folder)
     if not weight_files(folder):
         raise PeftuError(f"base {folder}: has no {WEIGHTS} — save it with save_pretrained (pickles are not read)")
     if (place := pooling_folder(folder)) and not (folder / place / "config.json").is_file():
