@@ -102,9 +102,7 @@ class Reader:
         texts = [_trimmed(text, alone) for text in texts] if frame.trims else texts
         return self._read(before, after, texts, prompt.max_tokens, prompt.about, trims=frame.trims and not alone)
 
-    def bodies(
-        self, texts: Sequence[Text], max_tokens: int, about: About = "text", before: str = ""
-    ) -> Reading:
+    def bodies(self, texts: Sequence[Text], max_tokens: int, about: About = "text", before: str = "") -> Reading:
         """Returns the tokens of texts without a prompt, cut to so many, those that the tokenizer adds included.
 
         Args:

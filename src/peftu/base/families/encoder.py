@@ -138,7 +138,7 @@ class Encoder:
         statements = [Text(f"{prompt.instruction} {word}") for word in prompt.words]
         lists, cuts = self.tokens(statements, prompt.max_tokens)
         if len(set(map(tuple, lists))) < len(lists):
-            mend = "give the task other words" + (", or a shorter instruction" if cuts.texts else "")
+            mend = "give the task other words" + (", or a shorter instruction" if cuts.judged else "")
             raise PeftuError(f"label words: two labels have the same tokens — {mend}")
         return self.embed(statements, prompt.max_tokens)
 
