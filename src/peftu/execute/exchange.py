@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from peftu.base.reading import invocation
 from peftu.errors import PeftuError
 from peftu.execute.cells import BYTES_PER_NUMBER
 from peftu.execute.stored import opened, opened_store
-from peftu.peft_io import export_module, import_module
+from peftu.peft_io import export_module, import_module, loaders
 from peftu.store import EVERYONE
 
 
@@ -57,7 +56,7 @@ def removed(run: Path, user: str) -> int:
 
 
 def exported(run: Path, user: str, out: Path, method: str | None = None, seed: int | None = None) -> dict[str, Any]:
-    """Returns where a user's module now stands as a folder for peft, and who can load it.
+    """Returns where a user's module now stands as a folder for peft, who can load it, and what they must know.
 
     Raises:
         PeftuError: no such run, method, seed or user, or a kind of module that peft does not have.
@@ -66,12 +65,10 @@ def exported(run: Path, user: str, out: Path, method: str | None = None, seed: i
         raise PeftuError(f"{out}: is not empty — pass a new or empty folder")
     with opened(run, method, seed) as stored:
         row, base, layout = stored.rows(user)[0], stored.base, stored.layout
-    tail = invocation(base, stored.prompt, stored.region)
     about = {key: stored.made[key] for key in ("method", "knobs", "prompt", "labels")}
-    export_module(out, base, stored.region, layout, row, about, tail)
-    everywhere = stored.region.span == "all" or not tail  # activated on the answer: only peft itself knows that
-    loads = layout.method.card.loads if everywhere else ("peft",)
-    return {"folder": str(out), "method": stored.collection.label, "loads": list(loads)}
+    export_module(out, base, stored.prompt, stored.region, layout, row, about)
+    loads, notes = loaders(base, stored.region, layout)
+    return {"folder": str(out), "method": stored.collection.label, "loads": loads, "notes": notes}
 
 
 def imported(run: Path, folder: Path, user: str, method: str | None = None, seed: int | None = None) -> dict[str, Any]:
@@ -84,8 +81,7 @@ def imported(run: Path, folder: Path, user: str, method: str | None = None, seed
     with opened(run, method, seed) as stored:
         if stored.shared:
             raise PeftuError(f"{run}: {stored.collection.label} is one module for everyone — choose with --method")
-        begins = invocation(stored.base, stored.prompt, stored.region)
-        row = import_module(folder, stored.base, stored.region, stored.layout, begins)
+        row = import_module(folder, stored.base, stored.prompt, stored.region, stored.layout)
         stored.store.add(stored.collection, [user], row[None], [0])
     return {"method": stored.collection.label, "seed": stored.collection.seed, "parameters": len(row)}
 

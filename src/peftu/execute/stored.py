@@ -1,6 +1,5 @@
 """The modules that a run stored, opened with the base, region, prompt and layout that they fit."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,7 +109,7 @@ def opened(run: Path, method: str | None = None, seed: int | None = None) -> Ite
         base = load_base(collection.base)
         if base.fingerprint != collection.fingerprint:
             raise PeftuError(f"{run}: base {collection.base} has changed since training — restore it, or run again")
-        made = json.loads(collection.recipe)
+        made = collection.made
         yield Stored(store, collection, base, made, _everybody(store, collection, made))
 
 
@@ -124,7 +123,7 @@ def _everybody(store: AdapterStore, codes: Collection, made: dict[str, Any]) -> 
 
 
 def _chosen(store: AdapterStore, method: str | None, seed: int | None) -> Collection:
-    found = [kind for kind in store.collections() if json.loads(kind.recipe).get("part") != SHARED]
+    found = [kind for kind in store.collections() if kind.made.get("part") != SHARED]
     if method is None:
         personal = {c.label for c in found if store.keys(c) != [EVERYONE]} or {c.label for c in found}
         if len(personal) > 1:
