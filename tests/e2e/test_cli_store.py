@@ -45,6 +45,10 @@ def test_a_module_goes_to_peft_s_folder_and_to_another_user(run: Path, tmp_path:
     assert told("store", "export", run, "--user", "user-1", "-o", out, "--method", METHOD)["loads"] == ["peft"]
     assert "user-1" not in "".join(path.read_text(errors="ignore") for path in out.iterdir())
     assert chances("user-1") != chances("user-2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("peftu.execute.exchange.loaders", lambda *_: (["peft", "vLLM"], ["what to know about it"]))
+        said = peftu("store", "export", run, "--user", "user-1", "-o", tmp_path / "told", "--method", METHOD)
+    assert said.out.replace("\n", " ").endswith(f"{METHOD}, loaded by peft, vLLM what to know about it ")
     told("store", "import", run, out, "--user", "user-2", "--method", METHOD)
     told("store", "import", run, out, "--user", "newcomer", "--method", METHOD)
     assert chances("user-1") == chances("user-2") == chances("newcomer")

@@ -58,7 +58,7 @@ def theirs(own: Case, words: str, folder: Path) -> float:
         turns = [{"role": "system", "content": own.prompt.instruction}, {"role": "user", "content": body}]
         given = tokenizer.apply_chat_template(turns, chat_template=TEMPLATE, tokenize=False, add_generation_prompt=True)
     else:
-        given, space = f"<s>{own.prompt.lead}{body}\nAnswer:", " "
+        given, space = f"<s>{own.prompt.instruction}\n\n{body}\nAnswer:", " "
     before, after = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (given, space + words))
     after.append(tokenizer.eos_token_id)
     logits: Tensor = wrapped(input_ids=torch.tensor([before + after])).logits[0, len(before) - 1 : -1]
