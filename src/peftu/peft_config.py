@@ -61,8 +61,8 @@ def _among(value: object, values: tuple[object, ...]) -> bool:
 
 
 def _is_off(value: object) -> bool:
-    """Returns whether a key that nothing is known of is at rest: peft leaves what is not used empty."""
-    return value is None or value is False or (isinstance(value, str | list | dict) and not value)
+    """Returns whether a key that nothing is known of is at rest; an empty object may be a part with its defaults."""
+    return value is None or value is False
 
 
 _MERGED = "train it without, or merge it into plain LoRA first"
@@ -81,8 +81,13 @@ LORA = Keys(
             *("lora_dropout", "fan_in_fan_out", "eva_config", "qalora_group_size", "megatron_core"),
         }
     ),
-    # Starts that leave the base as it is; the others take out of its weights what A and B begin with.
-    only={"init_lora_weights": (True, False, "gaussian", "orthogonal", "eva", "mica"), "bias": ("none",)},
+    only={
+        # Starts that leave the base as it is; the others take out of its weights what A and B begin with.
+        "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva", "mica"),
+        "bias": ("none",),
+        **dict.fromkeys(("rank_pattern", "alpha_pattern", "loftq_config"), ({}, None)),
+        "modules_to_save": (None, []),
+    },
     mends={
         "init_lora_weights": _CONVERTED,
         "rank_pattern": _ONE_RANK,
@@ -95,7 +100,7 @@ IA3 = Keys(
     free=frozenset(
         {*("target_modules", "exclude_modules", "feedforward_modules"), *("fan_in_fan_out", "init_ia3_weights")}
     ),
-    only={},
+    only={"modules_to_save": (None, [])},
     mends={},
 )
 
@@ -126,7 +131,7 @@ def is_whole(value: object) -> TypeGuard[int]:
 def check_targets(path: Path, config: Settings, sites: Sequence[str]) -> None:
     """Checks that a config names the submodules whose tensors are read; peft would leave out any other.
 
-    A pattern is not run: an expression out of a file may take for ever.
+    A pattern is not run: an expression out of a file may take for ever. Without targets peft has some of its own.
 
     Args:
         path: of the config.
@@ -143,7 +148,8 @@ def check_targets(path: Path, config: Settings, sites: Sequence[str]) -> None:
         missed = isinstance(wanted, list) and not _names(wanted, site)
         excluded = isinstance(left_out, list) and _names(left_out, site)
         elsewhere = layers not in (None, []) and layer not in (layers if isinstance(layers, list) else [layers])
-        if missed or excluded or elsewhere or not isinstance(wanted, str | list | None):
+        known = isinstance(wanted, str | list) and isinstance(left_out, str | list | None)
+        if missed or excluded or elsewhere or not known:
             raise PeftuError(f"{path}: does not target {site}, where this run's modules act — choose another run")
 
 

@@ -36,6 +36,7 @@ from peftu.peft_places import may_recur
 PREFIX = "base_model.model."  # before a submodule's name, in peft's files
 PROMPT = "prompt_embeddings"
 CONFIG = "adapter_config.json"
+TASK_TYPES = {"decoder": "CAUSAL_LM", "encoder_decoder": "SEQ_2_SEQ_LM", "encoder": "FEATURE_EXTRACTION"}
 LARGEST = 65504.0  # in float16, which adapters are served in; no trained module comes near it
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -67,6 +68,20 @@ class Made:
     def answer_only(self) -> bool:
         """Returns whether it acts on some positions of a sequence only."""
         return self.region.answering and self.base.family.kind == "decoder"
+
+    @property
+    def task_type(self) -> str:
+        """Returns what peft calls what the base is for."""
+        return TASK_TYPES[self.base.family.kind]
+
+    def check_task(self, path: Path, config: Settings) -> None:
+        """Checks that peft takes the base for what it is; else it leaves virtual tokens and invocations aside.
+
+        Raises:
+            PeftuError: it does not.
+        """
+        if (task := config.get("task_type")) != self.task_type:
+            raise PeftuError(f"{path}: task_type is {shown(task)}, not {self.task_type} — train it as that")
 
     def everywhere(self, what: str) -> None:
         """Checks that it acts on all positions of all layers.
@@ -231,6 +246,8 @@ class LoraFormat(Format):
         if made.answer_only != bool(begins):
             ours, theirs = ("the answer only", "all positions")[:: 1 if made.answer_only else -1]
             raise PeftuError(f"{path}: acts on {theirs}, this run's modules on {ours} — choose another run")
+        if begins:
+            made.check_task(path, config)
         if begins and begins != made.invocation:
             ours = f"this run's modules from {made.invocation}"
             raise PeftuError(f"{path}: acts from the tokens {shown(begins)} on, {ours} — choose another run")
@@ -412,6 +429,7 @@ def _stack(site: str) -> str:
 
 
 def _check_tokens(made: Made, path: Path, config: Settings) -> None:
+    made.check_task(path, config)
     tokens = config.get("num_virtual_tokens")
     if tokens != made.method.tokens:
         raise PeftuError(

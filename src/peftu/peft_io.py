@@ -33,7 +33,6 @@ WEIGHTS, OWN, HEAD = "adapter_model.safetensors", "peftu.json", "peftu_head.safe
 VLLM = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo2", "gemma", "phi3"})
 LORAX = frozenset({"llama", "mistral", "qwen2", "gemma", "phi3"})
 VLLM_RANKS = (16, 32, 64, 128, 256, 320, 512)  # for --max-lora-rank; the first is the default
-TASK_TYPES = {"decoder": "CAUSAL_LM", "encoder_decoder": "SEQ_2_SEQ_LM", "encoder": "FEATURE_EXTRACTION"}
 
 
 def export_module(
@@ -58,7 +57,7 @@ def export_module(
     own = [column for column in layout.columns if column.site.kind != "head"]
     config: Settings = {
         "peft_type": form.kind,
-        "task_type": TASK_TYPES[base.family.kind],
+        "task_type": made.task_type,
         "base_model_name_or_path": peft_name(base.name),
         "inference_mode": True,
         **form.config(made, own),

@@ -33,6 +33,7 @@ OF_ALL = {
     *("peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
     "inference_mode",
 }
+EMPTY = {"rank_pattern", "alpha_pattern", "loftq_config"}  # at rest in peft; of other keys {} is a part's defaults
 SIZES = {"num_virtual_tokens", "token_dim", "num_attention_heads", "num_layers"}
 KNOWN: Mapping[type[Any], tuple[Keys, set[str]]] = {
     peft.LoraConfig: (
@@ -65,8 +66,8 @@ def test_every_other_key_of_peft_s_is_refused_when_it_is_used(kind: type[Any]) -
     names = {field.name for field in dataclasses.fields(kind)}
     assert known <= names
     for name in names - known - OF_ALL:
-        for used in (True, 3, 0.5, "brand-new", ["a"], {"a": 1}):
-            if name == "init_lora_weights" and used is True:
+        for used in (True, 3, 0.5, "brand-new", "", ["a"], {"a": 1}, {}):
+            if (name == "init_lora_weights" and used is True) or (name in EMPTY and used == {}):
                 continue
             with pytest.raises(PeftuError, match=f"config: '{name}' is .* — ") as caught:
                 keys.check(Path("config"), {name: used})
@@ -77,8 +78,8 @@ def test_every_other_key_of_peft_s_is_refused_when_it_is_used(kind: type[Any]) -
 def test_what_peft_writes_of_itself_is_taken(kind: type[Any]) -> None:
     keys, _ = KNOWN[kind]
     keys.check(Path("config"), json.loads(json.dumps(kind().to_dict())))
-    keys.check(Path("config"), {"of_a_later_peft": None, "another": False, "a_third": {}})
-    for used in (True, 1, "on", {"a": None}):
+    keys.check(Path("config"), {"of_a_later_peft": None, "another": False})
+    for used in (True, 1, "on", {"a": None}, {}):
         with pytest.raises(PeftuError, match="'of_a_later_peft' is"):
             keys.check(Path("config"), {"of_a_later_peft": used})
 
@@ -100,6 +101,9 @@ def test_what_a_file_says_is_shown_on_one_short_line() -> None:
         {"target_modules": ["proj"]},
         {"target_modules": []},
         {"target_modules": 3},
+        {"target_modules": None},  # peft would take its own choice for a llama
+        {},
+        {"target_modules": ["q_proj"], "exclude_modules": {"q_proj": 1}},
         {"target_modules": ["q_proj"], "exclude_modules": ["model.layers.1.self_attn.q_proj"]},
         {"target_modules": ["q_proj"], "layers_to_transform": [0, 2]},
         {"target_modules": ["q_proj"], "layers_to_transform": 0},
@@ -107,7 +111,7 @@ def test_what_a_file_says_is_shown_on_one_short_line() -> None:
 )
 def test_tensors_that_peft_would_leave_out_are_refused(said: dict[str, Any]) -> None:
     site = "model.layers.1.self_attn.q_proj"
-    for right in (["q_proj"], [site], "all-linear", None):
+    for right in (["q_proj"], [site], "all-linear"):
         check_targets(Path("config"), {"target_modules": right, "layers_to_transform": [1]}, [site])
     with pytest.raises(PeftuError, match=r"config: does not target model\.layers\.1\.self_attn\.q_proj"):
         check_targets(Path("config"), said, [site])

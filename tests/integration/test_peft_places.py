@@ -16,6 +16,7 @@ from peftu.base.prompt import Prompt
 from peftu.config import RegionSpec
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
+from peftu.peft_formats import CONFIG
 from peftu.testing import tiny_base, tiny_texts
 
 torch.set_num_threads(1)
@@ -119,10 +120,16 @@ def test_one_token_of_markup_is_found_again(tmp_path: Path) -> None:
     assert torch.allclose(own.read(own.exported(tmp_path / "module")), own.row, atol=1e-6)
 
 
-@pytest.mark.parametrize("begins", ["text", [1.5], [True], {"a": 1}])
-def test_a_place_that_is_no_tokens_is_refused(begins: object, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        *(({"alora_invocation_tokens": it}, "tokens is .*, not tokens") for it in ("text", [1.5], [True], {"a": 1})),
+        ({"task_type": None}, "task_type is None, not CAUSAL_LM"),  # peft then looks for no place at all
+    ],
+)
+def test_a_place_that_peft_would_not_look_for_is_refused(changed: dict[str, Any], said: str, tmp_path: Path) -> None:
     own = tiny("llama", LORA, span="last")
     folder = own.exported(tmp_path)
-    _json("adapter_config.json", alora_invocation_tokens=begins)(folder)
-    with pytest.raises(PeftuError, match=r"alora_invocation_tokens is .*, not tokens"):
+    _json(CONFIG, **changed)(folder)
+    with pytest.raises(PeftuError, match=said):
         own.read(folder)
