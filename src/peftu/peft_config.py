@@ -18,13 +18,13 @@ _EVERYWHERE = frozenset(
     }
 )
 
-_shown = reprlib.Repr()
-_shown.maxstring = _shown.maxother = 80
+_quote = reprlib.Repr()
+_quote.maxstring = _quote.maxother = 80
 
 
-def shown(value: object) -> str:
+def quoted(value: object) -> str:
     """Returns what a file says, short, on one line and without characters that a terminal would obey."""
-    return _shown.repr(value)
+    return _quote.repr(value)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Keys:
                 continue
             if not (_among(value, self.only[key]) if key in self.only else _is_off(value)):
                 mend = self.mends.get(key, "modules here have no such thing: train it without")
-                raise PeftuError(f"{path}: {shown(key)} is {shown(value)} — {mend}")
+                raise PeftuError(f"{path}: {quoted(key)} is {quoted(value)} — {mend}")
 
 
 def _among(value: object, values: tuple[object, ...]) -> bool:
@@ -73,7 +73,7 @@ _CONVERTED = (
 _ONE_RANK = "modules here have one rank and one alpha: train it with those"
 
 LORA = Keys(
-    # Loss, start and merging aside, these say where the tensors sit, and that is checked.
+    # Scaling and places, which are checked; and what only training, merging or splitting over machines reads.
     free=frozenset(
         {
             *("r", "lora_alpha", "use_rslora", "alora_invocation_tokens"),
@@ -123,7 +123,7 @@ PREFIX_TUNING = Keys(
 )
 
 
-def is_whole(value: object) -> TypeGuard[int]:
+def whole_number(value: object) -> TypeGuard[int]:
     """Returns whether a value is a whole number; True is none."""
     return isinstance(value, int) and not isinstance(value, bool)
 

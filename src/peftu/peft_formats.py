@@ -28,8 +28,8 @@ from peftu.peft_config import (
     Keys,
     Settings,
     check_targets,
-    is_whole,
-    shown,
+    quoted,
+    whole_number,
 )
 from peftu.peft_places import may_recur
 
@@ -81,7 +81,7 @@ class Made:
             PeftuError: it does not.
         """
         if (task := config.get("task_type")) != self.task_type:
-            raise PeftuError(f"{path}: task_type is {shown(task)}, not {self.task_type} — train it as that")
+            raise PeftuError(f"{path}: task_type is {quoted(task)}, not {self.task_type} — train it as that")
 
     def everywhere(self, what: str) -> None:
         """Checks that it acts on all positions of all layers.
@@ -126,7 +126,7 @@ class Tensors:
         """
         if self.found:
             more = f"({len(self.found)} such tensors)"
-            raise PeftuError(f"{self.path}: has {shown(min(self.found))}, where this run's modules do not act {more}")
+            raise PeftuError(f"{self.path}: has {quoted(min(self.found))}, where this run's modules do not act {more}")
 
 
 def sound(numbers: Tensor) -> bool:
@@ -222,16 +222,16 @@ class LoraFormat(Format):
         """
         rank, rooted = config.get("r"), config.get("use_rslora", False)
         alpha = config.get("lora_alpha", rank)
-        if not is_whole(rank) or rank < 1:
-            raise PeftuError(f"{path}: r is {shown(rank)}, not a rank — export it again")
+        if not whole_number(rank) or rank < 1:
+            raise PeftuError(f"{path}: r is {quoted(rank)}, not a rank — export it again")
         if rank != made.method.rank:
-            raise PeftuError(f"{path}: r is {shown(rank)}, this run's modules have rank {made.method.rank}")
-        if not (is_whole(alpha) or isinstance(alpha, float)) or not 0 < alpha <= LARGEST:
+            raise PeftuError(f"{path}: r is {quoted(rank)}, this run's modules have rank {made.method.rank}")
+        if not (whole_number(alpha) or isinstance(alpha, float)) or not 0 < alpha <= LARGEST:
             raise PeftuError(
-                f"{path}: lora_alpha is {shown(alpha)}, not a number above 0 up to {LARGEST:g} — export it again"
+                f"{path}: lora_alpha is {quoted(alpha)}, not a number above 0 up to {LARGEST:g} — export it again"
             )
         if not isinstance(rooted, bool):
-            raise PeftuError(f"{path}: use_rslora is {shown(rooted)}, not true or false — export it again")
+            raise PeftuError(f"{path}: use_rslora is {quoted(rooted)}, not true or false — export it again")
         return float(alpha / (rank**0.5 if rooted else rank))
 
     def _check_place(self, made: Made, path: Path, config: Settings) -> None:
@@ -241,8 +241,8 @@ class LoraFormat(Format):
             PeftuError: it does not.
         """
         begins = config.get("alora_invocation_tokens") or []
-        if not isinstance(begins, list) or not all(map(is_whole, begins)):
-            raise PeftuError(f"{path}: alora_invocation_tokens is {shown(begins)}, not tokens — export it again")
+        if not isinstance(begins, list) or not all(map(whole_number, begins)):
+            raise PeftuError(f"{path}: alora_invocation_tokens is {quoted(begins)}, not tokens — export it again")
         if made.answer_only != bool(begins):
             ours, theirs = ("the answer only", "all positions")[:: 1 if made.answer_only else -1]
             raise PeftuError(f"{path}: acts on {theirs}, this run's modules on {ours} — choose another run")
@@ -250,7 +250,7 @@ class LoraFormat(Format):
             made.check_task(path, config)
         if begins and begins != made.invocation:
             ours = f"this run's modules from {made.invocation}"
-            raise PeftuError(f"{path}: acts from the tokens {shown(begins)} on, {ours} — choose another run")
+            raise PeftuError(f"{path}: acts from the tokens {quoted(begins)} on, {ours} — choose another run")
 
     def _name(self, column: Column) -> str:
         return f"{PREFIX}{column.site.name}.lora_{column.name}.weight"
@@ -349,7 +349,9 @@ class PrefixFormat(Format):
         path, stacks = found.path.parent / CONFIG, 2 if made.base.family.kind == "encoder_decoder" else 1
         _check_tokens(made, path, config)
         if (asked := config.get("num_transformer_submodules")) not in (None, stacks):
-            raise PeftuError(f"{path}: num_transformer_submodules is {shown(asked)}, not {stacks} — train it with that")
+            raise PeftuError(
+                f"{path}: num_transformer_submodules is {quoted(asked)}, not {stacks} — train it with that"
+            )
         own = [column for column in columns if column.name == "prefix"]
         both, tokens, width = own[0].shape
         matrix = found.take(PROMPT, (tokens, len(own) * both * width))
@@ -433,7 +435,7 @@ def _check_tokens(made: Made, path: Path, config: Settings) -> None:
     tokens = config.get("num_virtual_tokens")
     if tokens != made.method.tokens:
         raise PeftuError(
-            f"{path}: num_virtual_tokens is {shown(tokens)}, this run's modules have {made.method.tokens} "
+            f"{path}: num_virtual_tokens is {quoted(tokens)}, this run's modules have {made.method.tokens} "
             "— choose another run"
         )
 

@@ -22,7 +22,7 @@ from peftu.base.region import Region
 from peftu.data.sources import writing_to
 from peftu.errors import PeftuError
 from peftu.methods.lora import Lora
-from peftu.peft_config import Settings, shown
+from peftu.peft_config import Settings, quoted
 from peftu.peft_formats import CONFIG, Made, Tensors, format_of
 from peftu.results import write_atomic
 
@@ -105,7 +105,7 @@ def import_module(folder: Path, base: FrozenBase, prompt: Prompt, region: Region
     config = _json(folder / CONFIG, "an adapter folder of peft holds one")
     _same_base(folder, config, base)
     if (kind := config.get("peft_type")) != form.kind:
-        raise PeftuError(f"{folder / CONFIG}: peft_type is {shown(kind)}, {made.method.card.name} is {form.kind}")
+        raise PeftuError(f"{folder / CONFIG}: peft_type is {quoted(kind)}, {made.method.card.name} is {form.kind}")
     form.keys.check(folder / CONFIG, config)
     found = _tensors(folder / WEIGHTS)
     head = _tensors(folder / HEAD) if (folder / HEAD).exists() else Tensors(folder / HEAD, {})
@@ -195,7 +195,7 @@ def _same_base(folder: Path, config: Settings, base: FrozenBase) -> None:
         made = _json(folder / OWN, "export it again")
         if (mark := made.get("fingerprint")) != base.fingerprint:
             raise PeftuError(
-                f"{folder}: was made on {shown(made.get('base'))} with fingerprint {shown(str(mark)[:19])}…, "
+                f"{folder}: was made on {quoted(made.get('base'))} with fingerprint {quoted(str(mark)[:19])}…, "
                 f"this base is {base.name} with {base.fingerprint[:19]}… — use that base"
             )
         return
@@ -206,6 +206,6 @@ def _same_base(folder: Path, config: Settings, base: FrozenBase) -> None:
             f"{path}: was made on {card.hub}, this run's base is {weights_of(base.name)} — run on --base {card.hub}"
         )
     if named not in (base.name, peft_name(base.name), *([str(card.folder)] if card is not None else [])):
-        raise PeftuError(f"{path}: was made on {shown(named)}, this run's base is {base.name} — use that base")
+        raise PeftuError(f"{path}: was made on {quoted(named)}, this run's base is {base.name} — use that base")
     if revision not in (None, "main", *([card.revision] if card is not None else [])):
-        raise PeftuError(f"{path}: was made on revision {shown(revision)} of {base.name} — save that in a folder")
+        raise PeftuError(f"{path}: was made on revision {quoted(revision)} of {base.name} — save that in a folder")

@@ -17,7 +17,7 @@ from torch import Tensor
 from peftu.errors import PeftuError
 from peftu.methods.lora import Lora
 from peftu.methods.prefix_tuning import PrefixTuning
-from peftu.peft_config import IA3, LORA, PREFIX_TUNING, PROMPT_TUNING, Keys, check_targets, shown
+from peftu.peft_config import IA3, LORA, PREFIX_TUNING, PROMPT_TUNING, Keys, check_targets, quoted
 from peftu.peft_formats import CONFIG
 
 torch.set_num_threads(1)
@@ -89,7 +89,7 @@ def test_what_a_file_says_is_shown_on_one_short_line() -> None:
     for _ in range(5000):
         deep = [deep]
     for value in ("a\nb\x1b[31m\u202e", "x" * 10_000, deep, 10**4000, {"k" * 999: [1] * 999}):
-        said = shown(value)
+        said = quoted(value)
         assert len(said) < 500
         assert said.isprintable()
 
