@@ -3,25 +3,43 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from peftu.bank import Column
 from peftu.base.model import FrozenBase
+from peftu.base.prompt import Prompt
+from peftu.base.reading import invocation
 from peftu.base.region import Region
 from peftu.errors import PeftuError
 from peftu.methods.ia3 import Ia3
 from peftu.methods.lora import Lora
 from peftu.methods.prefix_tuning import PrefixTuning
 from peftu.methods.prompt_tuning import PromptTuning
+from peftu.peft_config import (
+    IA3,
+    LORA,
+    PREFIX_TUNING,
+    PROMPT_TUNING,
+    Keys,
+    Settings,
+    check_targets,
+    quoted,
+    whole_number,
+)
+from peftu.peft_places import may_recur
 
 PREFIX = "base_model.model."  # before a submodule's name, in peft's files
 PROMPT = "prompt_embeddings"
+CONFIG = "adapter_config.json"
+TASK_TYPES = {"decoder": "CAUSAL_LM", "encoder_decoder": "SEQ_2_SEQ_LM", "encoder": "FEATURE_EXTRACTION"}
+LARGEST = 65504.0  # in float16, which adapters are served in; no trained module comes near it
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
-Settings = dict[str, Any]
 Views = Mapping[Column, Tensor]
 
 
@@ -32,19 +50,38 @@ class Made:
     Attributes:
         method: with its knobs.
         base: the base it acts on.
+        prompt: what the base reads, and how it answers.
         region: where it acts.
-        invocation: a decoder's tokens between text and answer that lie in the region.
     """
 
     method: Any
     base: FrozenBase
+    prompt: Prompt
     region: Region
-    invocation: Sequence[int] = ()
+
+    @cached_property
+    def invocation(self) -> list[int]:
+        """Returns a decoder's tokens between text and answer that lie in the region."""
+        return invocation(self.base, self.prompt, self.region)
 
     @property
     def answer_only(self) -> bool:
         """Returns whether it acts on some positions of a sequence only."""
         return self.region.answering and self.base.family.kind == "decoder"
+
+    @property
+    def task_type(self) -> str:
+        """Returns what peft calls what the base is for."""
+        return TASK_TYPES[self.base.family.kind]
+
+    def check_task(self, path: Path, config: Settings) -> None:
+        """Checks that peft takes the base for what it is; else it leaves virtual tokens and invocations aside.
+
+        Raises:
+            PeftuError: it does not.
+        """
+        if (task := config.get("task_type")) != self.task_type:
+            raise PeftuError(f"{path}: task_type is {quoted(task)}, not {self.task_type} — train it as that")
 
     def everywhere(self, what: str) -> None:
         """Checks that it acts on all positions of all layers.
@@ -66,14 +103,20 @@ class Tensors:
         """Returns a tensor in float32.
 
         Raises:
-            PeftuError: it is not there, or has another shape.
+            PeftuError: it is not there, has another shape, or holds what no trained module does: whole or double
+                numbers, which float32 would change; numbers that are not finite, or too large.
         """
         if name not in self.found:
             raise PeftuError(f"{self.path}: lacks {name} — its targets or layers are others than this run's")
-        tensor = self.found.pop(name).float()
+        tensor = self.found.pop(name)
         if tensor.shape != shape:
             raise PeftuError(f"{self.path}: {name} is {tuple(tensor.shape)}, not {shape} — another rank, width or base")
-        return tensor
+        if tensor.dtype not in DTYPES:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise PeftuError(f"{self.path}: {name} holds {kind} — save it as float32, float16 or bfloat16")
+        if not sound(tensor.float()):
+            raise PeftuError(f"{self.path}: {name} has numbers that are not finite or beyond {LARGEST:g} — train again")
+        return tensor.float()
 
     def empty(self) -> None:
         """Checks that nothing is left.
@@ -83,13 +126,19 @@ class Tensors:
         """
         if self.found:
             more = f"({len(self.found)} such tensors)"
-            raise PeftuError(f"{self.path}: has {min(self.found)}, where this run's modules do not act {more}")
+            raise PeftuError(f"{self.path}: has {quoted(min(self.found))}, where this run's modules do not act {more}")
+
+
+def sound(numbers: Tensor) -> bool:
+    """Returns whether all numbers are finite and of a size that a trained module may have."""
+    return bool((numbers.abs() <= LARGEST).all())
 
 
 class Format(ABC):
     """One kind of module: ``kind`` is its ``peft_type``. A head's columns are not its business."""
 
-    kind: str
+    kind: ClassVar[str]
+    keys: ClassVar[Keys]
 
     @abstractmethod
     def fits(self, made: Made) -> None:
@@ -113,10 +162,10 @@ class Format(ABC):
 
     @abstractmethod
     def read(self, made: Made, columns: Sequence[Column], found: Tensors, config: Settings) -> dict[Column, Tensor]:
-        """Returns the columns' tensors.
+        """Returns the columns' tensors; the config's keys are known to be among `keys`.
 
         Raises:
-            PeftuError: a tensor is missing or of another shape.
+            PeftuError: a tensor is missing or not as it should be, or the config says something else of it.
         """
 
 
@@ -124,9 +173,17 @@ class LoraFormat(Format):
     """LoRA; on an answer span of a decoder, activated LoRA."""
 
     kind = "LORA"
+    keys = LORA
 
     def fits(self, made: Made) -> None:
-        """Finds nothing to refuse: peft has both."""
+        """Checks that peft finds the place where it begins to act, which it looks for by its last tokens."""
+        if made.answer_only and may_recur(made.base, made.prompt, made.invocation):
+            whole = invocation(made.base, made.prompt, Region(made.region.depth, "answer"))
+            mend = "span=all" if may_recur(made.base, made.prompt, whole) else "span=answer or span=all"
+            raise PeftuError(
+                f"peft begins where the tokens {made.invocation} stand last, and an answer may hold them "
+                f"— train it with {mend}"
+            )
 
     def config(self, made: Made, columns: Sequence[Column]) -> Settings:
         """Returns rank, scaling and targets."""
@@ -148,24 +205,52 @@ class LoraFormat(Format):
 
     def read(self, made: Made, columns: Sequence[Column], found: Tensors, config: Settings) -> dict[Column, Tensor]:
         """Returns both matrices; of another alpha they are rescaled, since only alpha times them counts."""
-        rank = config.get("r")
-        if not (isinstance(rank, int) and rank > 0):
-            raise PeftuError(f"{found.path.parent}: r is {rank!r}, not a rank, in its config — export it again")
-        alpha, folder = config.get("lora_alpha", rank), found.path.parent
-        if not isinstance(alpha, int | float):
-            raise PeftuError(f"{folder}: lora_alpha is {alpha!r}, not a number, in its config — export it again")
-        if config.get("alpha_pattern"):
-            raise PeftuError(f"{folder}: has an alpha_pattern, and modules here have one alpha — merge it into B")
-        begins = list(config.get("alora_invocation_tokens") or ())
+        path = found.path.parent / CONFIG
+        check_targets(path, config, names(columns))
+        self._check_place(made, path, config)
+        factor = {"A": 1.0, "B": self._scale(made, path, config) / made.method.scale}
+        tensors = {column: factor[column.name] * found.take(self._name(column), column.shape) for column in columns}
+        if not all(map(sound, tensors.values())):
+            raise PeftuError(f"{path}: lora_alpha makes numbers beyond {LARGEST:g} of its tensors — train it again")
+        return tensors
+
+    def _scale(self, made: Made, path: Path, config: Settings) -> float:
+        """Returns what peft multiplies B A x by.
+
+        Raises:
+            PeftuError: rank or alpha make no sense, or the rank is not that of the run's modules.
+        """
+        rank, rooted = config.get("r"), config.get("use_rslora", False)
+        alpha = config.get("lora_alpha", rank)
+        if not whole_number(rank) or rank < 1:
+            raise PeftuError(f"{path}: r is {quoted(rank)}, not a rank — export it again")
+        if rank != made.method.rank:
+            raise PeftuError(f"{path}: r is {quoted(rank)}, this run's modules have rank {made.method.rank}")
+        if not (whole_number(alpha) or isinstance(alpha, float)) or not 0 < alpha <= LARGEST:
+            raise PeftuError(
+                f"{path}: lora_alpha is {quoted(alpha)}, not a number above 0 up to {LARGEST:g} — export it again"
+            )
+        if not isinstance(rooted, bool):
+            raise PeftuError(f"{path}: use_rslora is {quoted(rooted)}, not true or false — export it again")
+        return float(alpha / (rank**0.5 if rooted else rank))
+
+    def _check_place(self, made: Made, path: Path, config: Settings) -> None:
+        """Checks that it begins to act where the run's modules do.
+
+        Raises:
+            PeftuError: it does not.
+        """
+        begins = config.get("alora_invocation_tokens") or []
+        if not isinstance(begins, list) or not all(map(whole_number, begins)):
+            raise PeftuError(f"{path}: alora_invocation_tokens is {quoted(begins)}, not tokens — export it again")
         if made.answer_only != bool(begins):
             ours, theirs = ("the answer only", "all positions")[:: 1 if made.answer_only else -1]
-            raise PeftuError(f"{folder}: acts on {theirs}, this run's modules on {ours} — choose another run")
-        if begins and begins != list(made.invocation):
-            ours = f"this run's modules from {list(made.invocation)}"
-            raise PeftuError(f"{folder}: acts from the tokens {begins} on, {ours} — choose another run")
-        scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
-        factor = {"A": 1.0, "B": scale / made.method.scale}
-        return {column: factor[column.name] * found.take(self._name(column), column.shape) for column in columns}
+            raise PeftuError(f"{path}: acts on {theirs}, this run's modules on {ours} — choose another run")
+        if begins:
+            made.check_task(path, config)
+        if begins and begins != made.invocation:
+            ours = f"this run's modules from {made.invocation}"
+            raise PeftuError(f"{path}: acts from the tokens {quoted(begins)} on, {ours} — choose another run")
 
     def _name(self, column: Column) -> str:
         return f"{PREFIX}{column.site.name}.lora_{column.name}.weight"
@@ -175,6 +260,7 @@ class Ia3Format(Format):
     """(IA)³: factors here are changes from one."""
 
     kind = "IA3"
+    keys = IA3
 
     def fits(self, made: Made) -> None:
         """Checks that it acts on all positions."""
@@ -196,6 +282,7 @@ class Ia3Format(Format):
 
     def read(self, made: Made, columns: Sequence[Column], found: Tensors, config: Settings) -> dict[Column, Tensor]:
         """Returns the factors' changes from one."""
+        check_targets(found.path.parent / CONFIG, config, names(columns))
         return {c: found.take(self._name(c), self._shape(c)).view(c.shape) - 1 for c in columns}
 
     def _name(self, column: Column) -> str:
@@ -209,6 +296,7 @@ class PromptFormat(Format):
     """Prompt tuning: the states in front of the whole text."""
 
     kind = "PROMPT_TUNING"
+    keys = PROMPT_TUNING
 
     def fits(self, made: Made) -> None:
         """Checks that the states stand in front of everything."""
@@ -225,6 +313,7 @@ class PromptFormat(Format):
 
     def read(self, made: Made, columns: Sequence[Column], found: Tensors, config: Settings) -> dict[Column, Tensor]:
         """Returns the states, switched on."""
+        _check_tokens(made, found.path.parent / CONFIG, config)
         return {c: torch.ones(()) if c.name == "switch" else found.take(PROMPT, c.shape) for c in columns}
 
 
@@ -232,6 +321,7 @@ class PrefixFormat(Format):
     """Prefix tuning: one matrix [tokens, layers × 2 × width] holds every layer's keys and values."""
 
     kind = "PREFIX_TUNING"
+    keys = PREFIX_TUNING
 
     def fits(self, made: Made) -> None:
         """Checks that every layer has a prefix, in front of everything that it reads."""
@@ -256,6 +346,12 @@ class PrefixFormat(Format):
 
     def read(self, made: Made, columns: Sequence[Column], found: Tensors, config: Settings) -> dict[Column, Tensor]:
         """Returns each layer's keys and values, switched on."""
+        path, stacks = found.path.parent / CONFIG, 2 if made.base.family.kind == "encoder_decoder" else 1
+        _check_tokens(made, path, config)
+        if (asked := config.get("num_transformer_submodules")) not in (None, stacks):
+            raise PeftuError(
+                f"{path}: num_transformer_submodules is {quoted(asked)}, not {stacks} — train it with that"
+            )
         own = [column for column in columns if column.name == "prefix"]
         both, tokens, width = own[0].shape
         matrix = found.take(PROMPT, (tokens, len(own) * both * width))
@@ -332,6 +428,16 @@ def _stack(site: str) -> str:
     parts = site.split(".")
     place = next((number for number, part in enumerate(parts) if part.isdigit()), 0)
     return parts[place - 1] if place else ""
+
+
+def _check_tokens(made: Made, path: Path, config: Settings) -> None:
+    made.check_task(path, config)
+    tokens = config.get("num_virtual_tokens")
+    if tokens != made.method.tokens:
+        raise PeftuError(
+            f"{path}: num_virtual_tokens is {quoted(tokens)}, this run's modules have {made.method.tokens} "
+            "— choose another run"
+        )
 
 
 def _switched_on(views: Views) -> Views:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -26,6 +27,7 @@ from peftu.errors import PeftuError
 
 EVERYONE = ""  # the key of a module that all users share; a user table allows no empty user id
 SCHEMA_VERSION = 1
+_RECIPE = ("method", "knobs", "region", "prompt", "labels")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS collections (
     id INTEGER PRIMARY KEY, label TEXT NOT NULL, seed INTEGER NOT NULL, base TEXT NOT NULL,
@@ -57,6 +59,21 @@ class Collection:
     fingerprint: str
     width: int
     recipe: str
+
+    @property
+    def made(self) -> dict[str, Any]:
+        """Returns the recipe, read.
+
+        Raises:
+            PeftuError: it is damaged.
+        """
+        try:
+            read = json.loads(self.recipe)
+        except (ValueError, RecursionError):
+            read = None
+        if not isinstance(read, dict) or not set(_RECIPE) <= set(read):
+            raise PeftuError(f"modules of {self.label}: their recipe is damaged — restore the folder, or train again")
+        return read
 
 
 class _GoneError(PeftuError):
@@ -128,10 +145,16 @@ class AdapterStore:
             train_rows: rows each was trained on.
 
         Raises:
-            PeftuError: the disk is full, or the collection is there already with another base or layout.
+            PeftuError: a row has numbers that are not finite, the disk is full, or the collection is there already
+                with another base or layout.
         """
         if rows.shape != (len(keys), collection.width):
             raise ValueError(f"rows are {tuple(rows.shape)}, not {(len(keys), collection.width)}")
+        if diverged := int((~_finite(rows)).sum()):
+            raise PeftuError(
+                f"{collection.label}: {diverged} of {len(rows)} modules have numbers that are not finite, none is "
+                "stored — train with a lower lr"
+            )
         with self._transaction():
             number = self._number(collection, make=True)
             shard = self._write_shard(rows)
@@ -188,7 +211,8 @@ class AdapterStore:
         """Returns [keys, width] the newest module of each key, checked against its checksum.
 
         Raises:
-            PeftuError: a key has no module (nothing falls back to the base in silence), or the bytes were altered.
+            PeftuError: a key has no module (nothing falls back to the base in silence), the bytes were altered, or
+                a module is of numbers that are not finite.
         """
         places: list[tuple[str, int, str]] = []
         while True:
@@ -204,6 +228,12 @@ class AdapterStore:
             if row >= len(shards[shard]) or checksum(shards[shard][row]) != expected:
                 raise PeftuError(f"{self._shards / shard}: row {row} does not match its checksum — restore or retrain")
             rows[place] = shards[shard][row]
+        for place in (~_finite(rows)).nonzero()[:1, 0].tolist():
+            shard, row, _ = places[place]
+            raise PeftuError(
+                f"{self._shards / shard}: row {row} of {collection.label} has numbers that are not finite "
+                "— delete that user's modules and train again"
+            )
         return rows
 
     def verify(self) -> int:
@@ -296,6 +326,11 @@ class AdapterStore:
         except BaseException:
             self._db.rollback()
             raise
+
+
+def _finite(rows: Tensor) -> Tensor:
+    """Returns [rows] whether all numbers of a row are finite as they are stored."""
+    return rows.detach().float().isfinite().all(1)
 
 
 def checksum(row: Tensor) -> str:

@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from terminal import Said, peftu, refused
+
+from peftu.store import AdapterStore
 
 METHOD = "lora[rank=2,targets=q+v]@./llama"
 
@@ -41,6 +45,10 @@ def test_a_module_goes_to_peft_s_folder_and_to_another_user(run: Path, tmp_path:
     assert told("store", "export", run, "--user", "user-1", "-o", out, "--method", METHOD)["loads"] == ["peft"]
     assert "user-1" not in "".join(path.read_text(errors="ignore") for path in out.iterdir())
     assert chances("user-1") != chances("user-2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("peftu.execute.exchange.loaders", lambda *_: (["peft", "vLLM"], ["what to know about it"]))
+        said = peftu("store", "export", run, "--user", "user-1", "-o", tmp_path / "told", "--method", METHOD)
+    assert said.out.replace("\n", " ").endswith(f"{METHOD}, loaded by peft, vLLM what to know about it ")
     told("store", "import", run, out, "--user", "user-2", "--method", METHOD)
     told("store", "import", run, out, "--user", "newcomer", "--method", METHOD)
     assert chances("user-1") == chances("user-2") == chances("newcomer")
@@ -49,6 +57,41 @@ def test_a_module_goes_to_peft_s_folder_and_to_another_user(run: Path, tmp_path:
     refused(peftu("store", "export", run, "--user", "user-1", "-o", file, "--method", METHOD), "is not empty")
     refused(peftu("store", "import", run, out, "--user", "user-2", "--method", "global[rank=1]"), "one module for ever")
     refused(peftu("store", "import", run, tmp_path, "--user", "user-2"), "adapter_config.json: is not there")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_neither_enter_nor_answer(run: Path, tmp_path: Path, number: float) -> None:
+    out = tmp_path / "folder"
+    ask = ("predict", run, "--user", "user-2", "--text", "x", "--method", METHOD)
+    before = told(*ask)
+    told("store", "export", run, "--user", "user-1", "-o", out, "--method", METHOD)
+    tensors = load_file(out / "adapter_model.safetensors")
+    save_file(
+        {name: torch.full_like(tensor, number) for name, tensor in tensors.items()}, out / "adapter_model.safetensors"
+    )
+    refused(peftu("store", "import", run, out, "--user", "user-2", "--method", METHOD), "numbers that are not finite")
+    assert told(*ask) == before
+    assert told("store", "verify", run) == {"whole": 14}
+
+    with AdapterStore(run / "modules") as store:  # a store that took such numbers before they were refused
+        kind = next(found for found in store.collections() if found.label == METHOD)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("peftu.store._finite", lambda rows: torch.ones(len(rows), dtype=torch.bool))
+            store.add(kind, ["user-2"], torch.full((1, kind.width), number), [1])
+    for more in ((), ("--json",)):
+        for command in (ask, ("store", "verify", run), ("store", "export", run, *ask[2:4], "-o", tmp_path / "new")):
+            refused(peftu(*command, *more), "numbers that are not finite")
+    told("store", "rm", run, "--user", "user-2")
+    assert told("store", "verify", run) == {"whole": 12}
+
+
+def test_numbers_too_large_to_answer_with_are_one_line(run: Path) -> None:
+    with AdapterStore(run / "modules") as store:
+        kind = next(found for found in store.collections() if found.label == METHOD)
+        store.add(kind, ["user-2"], torch.full((1, kind.width), 1e30), [1])
+    ask = ("predict", run, "--user", "user-2", "--text", "x", "--method", METHOD)
+    for more in ((), ("--json",)):
+        refused(peftu(*ask, *more), "numbers are too large to answer with")
 
 
 def test_deletion_is_deletion(run: Path) -> None:

@@ -1,6 +1,8 @@
 """A module exported for peft scores there as here, and comes back number for number."""
 
 import json
+import math
+import os
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
@@ -17,21 +19,21 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from peftu.bank import Bound, Layout
 from peftu.base.cards import bases, weights_at_hand
+from peftu.base.families.decoder import Decoder
 from peftu.base.model import FrozenBase, load_base
 from peftu.base.prompt import Prompt
-from peftu.base.reading import invocation
 from peftu.base.region import Region
 from peftu.config import RegionSpec
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
 from peftu.methods.ia3 import Ia3
-from peftu.methods.lora import Lora
+from peftu.methods.lora import ALora, Lora
 from peftu.methods.method import methods
 from peftu.methods.p_tuning import PTuning
 from peftu.methods.prefix_tuning import PrefixTuning
 from peftu.methods.prompt_tuning import PromptTuning
 from peftu.peft_formats import FORMATS
-from peftu.peft_io import CONFIG, HEAD, OWN, WEIGHTS, export_module, import_module
+from peftu.peft_io import CONFIG, HEAD, LORAX, OWN, VLLM, WEIGHTS, export_module, import_module, loaders
 from peftu.testing import FAMILIES, tiny_base, tiny_model, tiny_prompt, tiny_texts
 
 torch.set_num_threads(1)
@@ -55,12 +57,10 @@ class Case:
         self.row[self.layout.switches] = 1
 
     def exported(self, folder: Path) -> Path:
-        tail = invocation(self.base, self.prompt, self.region)
-        return export_module(folder, self.base, self.region, self.layout, self.row, {"method": "any"}, tail)
+        return export_module(folder, self.base, self.prompt, self.region, self.layout, self.row, {"method": "any"})
 
     def read(self, folder: Path) -> Tensor:
-        tail = invocation(self.base, self.prompt, self.region)
-        return import_module(folder, self.base, self.region, self.layout, tail)
+        return import_module(folder, self.base, self.prompt, self.region, self.layout)
 
     @torch.no_grad()
     def scores(self) -> Tensor:
@@ -193,21 +193,74 @@ def _unknown_base(folder: Path) -> None:
 
 
 A = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+BAD = (math.nan, math.inf, -math.inf, 1e30, 65_505.0)
+OTHER = (torch.float64, torch.int64, torch.int8, torch.bool, torch.complex64)
+
+
+def _numbers(change: Callable[[Tensor], Tensor]) -> Callable[[Path], None]:
+    return _tensors(lambda t: t.update({A: change(t[A])}))
+
+
+def _last(number: float) -> Callable[[Path], None]:
+    return _numbers(lambda a: torch.cat([a[:-1], torch.full_like(a[-1:], number)]))
+
+
+def _scaled(folder: Path) -> None:
+    _json(CONFIG, lora_alpha=60_000)(folder)
+    _tensors(lambda tensors: tensors.update({name: 1000 * tensor for name, tensor in tensors.items()}))(folder)
+
+
+def _nested(name: str) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        (folder / name).write_text("[" * 100_000 + "]" * 100_000)
+
+    return spoil
+
+
+def _fifo(name: str) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+
+    return spoil
+
+
 SPOILT: list[tuple[Callable[[Path], None], str]] = [
-    (_json(OWN, fingerprint="sha256:00", base="other"), r"was made on other with fingerprint sha256:00…, this base is"),
-    (_unknown_base, r"was made on somebody/else, this run's base is tiny-llama"),
-    (_json(CONFIG, peft_type="IA3"), r"peft_type is IA3, lora is LORA"),
+    (
+        _json(OWN, fingerprint="sha256:00", base="other"),
+        r"was made on 'other' with fingerprint 'sha256:00'…, this base is",
+    ),
+    (_unknown_base, r"was made on 'somebody/else', this run's base is tiny-llama"),
+    (_json(CONFIG, peft_type="IA3"), r"peft_type is 'IA3', lora is LORA"),
     (_json(CONFIG, r="four"), r"r is 'four', not a rank"),
     (_json(CONFIG, lora_alpha="many"), r"lora_alpha is 'many', not a number"),
-    (_json(CONFIG, alpha_pattern={"q_proj": 32}), r"has an alpha_pattern, and modules here have one alpha"),
+    (
+        _json(CONFIG, alpha_pattern={"q_proj": 32}),
+        r"alpha_pattern' is {'q_proj': 32} — modules here have one rank and one alpha",
+    ),
     (_json(CONFIG, alora_invocation_tokens=[5]), r"acts on the answer only, this run's modules on all positions"),
+    *((_json(CONFIG, r=r), r"r is .*, not a rank") for r in (0, -4, True, 4.0, None, [4])),
+    (_json(CONFIG, r=8), r"r is 8, this run's modules have rank 4"),
+    *(
+        (_json(CONFIG, lora_alpha=alpha), r"lora_alpha is .*, not a number above 0 up to 65504")
+        for alpha in (math.nan, math.inf, 10**400, 0, -1, True, None, 1e30)
+    ),
+    (_json(CONFIG, use_rslora="yes"), r"use_rslora is 'yes', not true or false"),
+    (_scaled, r"lora_alpha makes numbers beyond 65504 of its tensors"),
+    (_json(CONFIG, target_modules=["q_proj"]), r"does not target model\.layers\.0\.\S+, where this run's modules act"),
+    *((_nested(name), rf"{name}: not a whole JSON object") for name in (CONFIG, OWN)),
+    *((_fifo(name), rf"{name}: is not there") for name in (CONFIG, WEIGHTS, OWN)),
+    *((_last(number), r"q_proj\.lora_A\.weight has numbers that are not finite or beyond 65504") for number in BAD),
+    *((_numbers(lambda a, kind=kind: a.to(kind)), r"lora_A\.weight holds \w+ — save it as float32") for kind in OTHER),
+    (_json(OWN, base="a\nb\u202e", fingerprint="\n"), r"was made on 'a\\nb\\u202e' with fingerprint '\\n'…"),
+    (_tensors(lambda t: t.update({"a\nb": t[A].clone()})), r"has 'a\\nb', where this run's modules do not act"),
     (lambda folder: (folder / CONFIG).write_text("{"), r"adapter_config.json: not a whole JSON object"),
     (lambda folder: (folder / CONFIG).unlink(), r"adapter_config.json: is not there"),
     (_pickled, r"adapter_model.safetensors: is not there — .* pickled files are never read"),
     (lambda folder: (folder / WEIGHTS).write_bytes(b"x" * 40), r"not a whole safetensors file"),
     (_tensors(lambda t: t.pop(A)), r"lacks base_model\.model\.model\.layers\.0\.self_attn\.q_proj\.lora_A\.weight"),
     (_tensors(lambda t: t.update({A: t[A][:2].clone()})), r"q_proj\.lora_A\.weight is \(2, 32\), not \(4, 32\)"),
-    (_tensors(lambda t: t.update({"stranger": t[A].clone()})), r"has stranger, where this run's modules do not act"),
+    (_tensors(lambda t: t.update({"stranger": t[A].clone()})), r"has 'stranger', where this run's modules do not act"),
 ]
 
 
@@ -218,7 +271,7 @@ def test_a_wrong_folder_is_one_line(spoil: Callable[[Path], None], said: str, tm
     spoil(folder)
     with pytest.raises(PeftuError, match=said) as caught:
         case.read(folder)
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize(
@@ -267,6 +320,96 @@ def test_a_module_that_is_off_is_not_given_away(tmp_path: Path) -> None:
     case.row[case.layout.switches] = 0
     with pytest.raises(PeftuError, match="is switched off"):
         case.exported(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_numbers_in_half_precision_are_taken(kind: torch.dtype, tmp_path: Path) -> None:
+    case = tiny("llama", LORA)
+    folder = case.exported(tmp_path)
+    _tensors(lambda tensors: tensors.update({name: tensor.to(kind) for name, tensor in tensors.items()}))(folder)
+    assert torch.equal(case.read(folder), case.row.to(kind).float())
+
+
+@pytest.mark.parametrize("method", [PromptTuning(tokens=3), PrefixTuning(tokens=3)])
+def test_virtual_tokens_are_what_the_config_says(method: Any, tmp_path: Path) -> None:
+    case = tiny("llama", method)
+    folder = case.exported(tmp_path)
+    for changed, said in (
+        ({"num_virtual_tokens": 7}, "num_virtual_tokens is 7, this run's modules have 3"),
+        ({"num_virtual_tokens": 3, "num_transformer_submodules": 2}, r"num_transformer_submodules'? is 2"),
+        ({"num_transformer_submodules": 1, "task_type": None}, "task_type is None, not CAUSAL_LM"),
+    ):
+        _json(CONFIG, **changed)(folder)
+        with pytest.raises(PeftuError, match=said):
+            case.read(folder)
+
+
+SERVERS: list[tuple[Any, Any, dict[str, Any], list[str], list[str]]] = [
+    ("llama", LORA, {}, ["peft", "vLLM", "LoRAX"], []),
+    ("llama", LORA, {"depth": 2}, ["peft", "vLLM"], []),  # LoRAX drops what is not in every layer
+    ("llama", LORA, {"span": "answer"}, ["peft"], []),
+    ("llama", ALora(rank=4), {"span": "answer"}, ["peft"], []),
+    ("llama", Lora(rank=17, targets=("q", "o")), {}, ["peft", "vLLM", "LoRAX"], ["vLLM needs --max-lora-rank 32"]),
+    ("llama", Lora(rank=4, head=True), {}, ["peft"], [f"its head is in {HEAD}, which only peftu reads"]),
+    ("llama", Ia3(), {}, ["peft"], []),
+    ("llama", PromptTuning(tokens=2), {}, ["peft"], []),
+    ("gpt2", LORA, {}, ["peft"], []),
+    ("t5", LORA, {}, ["peft"], []),
+    ("bert", LORA, {}, ["peft"], [f"its head is in {HEAD}, which only peftu reads"]),
+]
+
+
+@pytest.mark.parametrize(("family", "method", "region", "loads", "notes"), SERVERS)
+def test_who_loads_a_module_goes_by_base_method_and_region(
+    family: str, method: Any, region: dict[str, Any], loads: list[str], notes: list[str]
+) -> None:
+    case = tiny(family, method, **region)
+    assert loaders(case.base, case.region, case.layout) == (loads, notes)
+
+
+def test_types_of_decoders_that_servers_know_are_ours() -> None:
+    assert Decoder.types >= VLLM | LORAX
+    assert not (VLLM | LORAX) & {"gpt2", "gpt_neox"}
+    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    for server, types in (("vLLM", VLLM), ("LoRAX", LORAX)):
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| {server} |"))
+        assert set(row.split("|")[2].replace("`", "").replace(" ", "").split(",")) == types
+
+
+def test_a_base_that_is_not_the_hub_s_does_not_go_by_its_name(tmp_path: Path) -> None:
+    """The card's weights are dequantised from four bits: in the hub's model the module would score otherwise."""
+    case, card = tiny("llama", LORA), bases.get("smollm2-135m-instruct")
+    case.base.name = card.name
+    folder = case.exported(tmp_path)
+    config, own = (json.loads((folder / name).read_text()) for name in (CONFIG, OWN))
+    assert config["base_model_name_or_path"] == card.name
+    assert own["weights"] == f"dequantised from {card.gguf}, not {card.hub}'s own"
+    _, notes = loaders(case.base, case.region, case.layout)
+    assert notes == [f"it was trained on weights {own['weights']}: give it those in {card.folder}"]
+    (folder / OWN).unlink()
+    for name in (card.name, str(card.folder)):
+        _json(CONFIG, base_model_name_or_path=name)(folder)
+        assert torch.equal(case.read(folder), case.row)
+    _json(CONFIG, base_model_name_or_path=card.hub)(folder)
+    with pytest.raises(
+        PeftuError, match=f"was made on {card.hub}, this run's base is dequantised .* --base {card.hub}"
+    ):
+        case.read(folder)
+
+
+def test_a_base_of_the_hub_goes_by_its_id_and_revision(tmp_path: Path) -> None:
+    case, card = tiny("llama", LORA), bases.get("all-minilm-l6-v2")
+    case.base.name = card.name
+    folder = case.exported(tmp_path)
+    assert json.loads((folder / CONFIG).read_text())["base_model_name_or_path"] == card.hub
+    assert json.loads((folder / OWN).read_text())["weights"] is None
+    (folder / OWN).unlink()
+    for revision in (None, "main", card.revision):
+        _json(CONFIG, revision=revision)(folder)
+        assert torch.equal(case.read(folder), case.row)
+    _json(CONFIG, revision="v0")(folder)
+    with pytest.raises(PeftuError, match=f"was made on revision 'v0' of {card.name}"):
+        case.read(folder)
 
 
 def test_the_cards_say_who_loads_what() -> None:

@@ -17,8 +17,9 @@ from peftu.store import EVERYONE, AdapterStore, Collection, checksum, recipe
 torch.set_num_threads(1)
 
 WIDTH = 5
-KIND = Collection("lora@base", 0, "base", "sha256:0", WIDTH, recipe(method="lora"))
-OTHER = Collection("lora@base", 1, "base", "sha256:0", WIDTH, recipe(method="lora"))
+MADE: dict[str, Any] = {"method": "lora", "knobs": {}, "region": {}, "prompt": {}, "labels": []}
+KIND = Collection("lora@base", 0, "base", "sha256:0", WIDTH, recipe(**MADE))
+OTHER = Collection("lora@base", 1, "base", "sha256:0", WIDTH, recipe(**MADE))
 ANNA, BEN = "anna <anna@example.org>", "../../ben"
 
 
@@ -356,6 +357,47 @@ def test_a_store_of_a_later_version_is_refused(folder: Path) -> None:
     index.close()
     with pytest.raises(PeftuError, match="version 99 is newer"):
         AdapterStore(folder)
+
+
+# --- senseless --------------------------------------------------------------------------------------------------------
+
+NOT_FINITE = (float("nan"), float("inf"), float("-inf"), 1e300)
+
+
+@pytest.mark.parametrize("number", NOT_FINITE)
+def test_numbers_that_are_not_finite_are_not_stored(folder: Path, number: float) -> None:
+    before = bytes_of(folder)
+    bad = rows(3, 1).double()
+    bad[1, 2] = number  # 1e300 is finite until it is stored
+    with AdapterStore(folder) as store:
+        with pytest.raises(PeftuError, match="lora@base: 1 of 3 modules have numbers that are not finite, none is"):
+            store.add(KIND, [ANNA, BEN, "carl"], bad, [1, 1, 1])
+        assert store.keys(KIND) == sorted([ANNA, BEN])
+    assert bytes_of(folder) == before
+
+
+def test_a_stored_module_of_numbers_that_are_not_finite_is_not_whole(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As stores have that were written before such rows were refused."""
+    with AdapterStore(folder) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(storing, "_finite", lambda rows: torch.ones(len(rows), dtype=torch.bool))
+            store.add(KIND, [BEN, "carl"], torch.stack([rows(1, 3)[0], torch.full((WIDTH,), float("nan"))]), [1, 1])
+        assert torch.equal(store.get(KIND, [ANNA, BEN]), torch.stack([rows(2)[0], rows(1, 3)[0]]))
+        for look in (store.verify, lambda: store.get(KIND, ["carl"])):
+            with pytest.raises(PeftuError, match=r"shards/\w+\.safetensors: row 1 of lora@base has .* not finite — "):
+                look()
+        assert store.delete("carl") == 1
+        assert store.gc() == 1
+        assert store.verify() == 2
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000 + "]" * 100_000, "[]", "{", "", '{"method":"lora"}', "\x00"])
+def test_a_recipe_that_is_none_is_one_line(text: str) -> None:
+    assert KIND.made == MADE
+    with pytest.raises(PeftuError, match=r"^modules of lora@base: their recipe is damaged — [^\n]+$"):
+        _ = Collection(**{**vars(KIND), "recipe": text}).made
 
 
 # --- private ----------------------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def export_module(
     from peftu.execute.exchange import exported
 
     found: dict[str, Any] = exported(run, user, out, method, seed, base)
-    emit(found, json, f"{found['folder']}: {found['method']}, loaded by {', '.join(found['loads'])}")
+    emit(found, json, f"{found['folder']}: {found['method']}, loaded by {', '.join(found['loads'])}", *found["notes"])
 
 
 @store.command("import")

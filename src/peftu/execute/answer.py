@@ -85,6 +85,10 @@ def _labelled(stored: Stored, rows: Tensor, texts: Sequence[Text], least: Floats
     labels = np.array(stored.made["labels"], dtype=object)
     context = stored.base.prefill(stored.prompt, texts, stored.region)
     scores = score(stored.base, context, np.arange(len(texts)), stored.layout, rows)
+    if not np.isfinite(scores).all():
+        raise PeftuError(
+            f"{stored.collection.label}: the module's numbers are too large to answer with — train or import it again"
+        )
     scores = scores if stored.prompt.exclusive else log_expit(scores)
     return [
         {

@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from peftu.base.reading import invocation
 from peftu.config import split_label
 from peftu.errors import PeftuError
 from peftu.execute.cells import BYTES_PER_NUMBER
 from peftu.execute.stored import opened, opened_store
-from peftu.peft_io import export_module, import_module
+from peftu.peft_io import export_module, import_module, loaders
 from peftu.store import EVERYONE
 
 
@@ -60,7 +59,7 @@ def removed(run: Path, user: str) -> int:
 def exported(
     run: Path, user: str, out: Path, method: str | None = None, seed: int | None = None, base: str | None = None
 ) -> dict[str, Any]:
-    """Returns where a user's module now stands as a folder for peft, and who can load it.
+    """Returns where a user's module now stands as a folder for peft, who can load it, and what they must know.
 
     Raises:
         PeftuError: no such run, method, seed or user, or a kind of module that peft does not have.
@@ -69,13 +68,11 @@ def exported(
         raise PeftuError(f"{out}: is not empty — pass a new or empty folder")
     with opened(run, method, seed, base) as stored:
         row, layout = stored.rows(user)[0], stored.layout
-    tail = invocation(stored.base, stored.prompt, stored.region)
     told = ("method", "knobs", "prompt", "labels", "dtype")  # an earlier release kept no number type
     about: dict[str, Any] = {key: stored.made[key] for key in told if key in stored.made}
-    export_module(out, stored.base, stored.region, layout, row, about, tail)
-    everywhere = stored.region.span == "all" or not tail  # activated on the answer: only peft itself knows that
-    loads = layout.method.card.loads if everywhere else ("peft",)
-    return {"folder": str(out), "method": stored.collection.label, "loads": list(loads)}
+    export_module(out, stored.base, stored.prompt, stored.region, layout, row, about)
+    loads, notes = loaders(stored.base, stored.region, layout)
+    return {"folder": str(out), "method": stored.collection.label, "loads": loads, "notes": notes}
 
 
 def imported(
@@ -90,8 +87,7 @@ def imported(
     with opened(run, method, seed, base) as stored:
         if stored.shared:
             raise PeftuError(f"{run}: {stored.collection.label} is one module for everyone — choose with --method")
-        begins = invocation(stored.base, stored.prompt, stored.region)
-        row = import_module(folder, stored.base, stored.region, stored.layout, begins)
+        row = import_module(folder, stored.base, stored.prompt, stored.region, stored.layout)
         stored.store.add(stored.collection, [user], row[None], [0])
     return {"method": stored.collection.label, "seed": stored.collection.seed, "parameters": len(row)}
 

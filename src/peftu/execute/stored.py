@@ -1,6 +1,5 @@
 """The modules that a run stored, opened with the base, region, prompt and layout that they fit."""
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,7 +109,7 @@ def opened(run: Path, method: str | None = None, seed: int | None = None, base: 
     """
     with opened_store(run) as store:
         collection = _chosen(store, method, seed)
-        made = json.loads(collection.recipe)
+        made = collection.made
         yield Stored(store, collection, _trained_on(run, collection, base), made, _everybody(store, collection, made))
 
 
@@ -132,7 +131,7 @@ def _trained_on(run: Path, collection: Collection, moved: str | None) -> FrozenB
 
 def _dtypes(collection: Collection) -> Iterable[torch.dtype]:
     """Returns the number type that modules were trained in; those it can be, where an earlier release stored them."""
-    named = json.loads(collection.recipe).get("dtype")
+    named = collection.made.get("dtype")
     if named is None:
         return DTYPES
     known = [dtype for dtype in DTYPES if dtype_name(dtype) == named]
@@ -151,7 +150,7 @@ def _everybody(store: AdapterStore, codes: Collection, made: dict[str, Any]) -> 
 
 
 def _chosen(store: AdapterStore, method: str | None, seed: int | None) -> Collection:
-    found = [kind for kind in store.collections() if json.loads(kind.recipe).get("part") != SHARED]
+    found = [kind for kind in store.collections() if kind.made.get("part") != SHARED]
     if method is None:
         personal = {c.label for c in found if store.keys(c) != [EVERYONE]} or {c.label for c in found}
         if len(personal) > 1:

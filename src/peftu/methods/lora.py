@@ -26,7 +26,7 @@ class Lora(Module):
         uses_others_labels=False,
         needs_base="yes",
         source="arXiv 2106.09685",
-        loads=("peft", "vLLM", "LoRAX"),
+        loads=("peft",),
     )
 
     # Chosen by validation loss on TweetEval, seeds 10 to 12, which no reported result uses (design/training.md).

@@ -40,7 +40,7 @@ class MethodCard(BaseModel):
     needs_base: Literal["no", "optional", "yes"]
     source: str  # paper or origin
     families: tuple[Literal["decoder", "encoder", "encoder_decoder"], ...] = ("decoder", "encoder", "encoder_decoder")
-    loads: tuple[str, ...] = ()  # who can load a user's module once it is exported; see peftu.peft_io
+    loads: tuple[str, ...] = ()  # who loads an exported module on any base; servers go by base: peftu.peft_io.loaders
 
 
 class Features(Protocol):
