@@ -20,6 +20,7 @@ from peftu.data.task import Kind, TaskCard
 from peftu.environment import Environment, current_environment
 from peftu.errors import PeftuError
 from peftu.metrics import metrics
+from peftu.outside import parse_json, plain_file
 from peftu.stats import Estimate, System, UserMatrix, bootstrap, paired_gains, seed_means, user_matrix
 
 RECORD = "run.json"
@@ -237,11 +238,13 @@ class RunRecord(Part):
         path = Path(path)
         path = path / RECORD if path.is_dir() else path
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            raw = parse_json(plain_file(path).read_text(encoding="utf-8"), finite=True)
         except OSError:
             raise PeftuError(f"{path}: no readable run record — the run did not finish, or this is no run") from None
-        except ValueError:
+        except json.JSONDecodeError:
             raise PeftuError(f"{path}: not a whole JSON file — it was cut off or is no run record; run again") from None
+        except ValueError as error:
+            raise PeftuError(f"{path}: {error} — the record was changed or damaged; run again") from None
         version = raw.get("schema_version") if isinstance(raw, dict) else None
         if not isinstance(version, int):
             raise PeftuError(f"{path}: schema_version is missing — this is no run record of peftu")
