@@ -181,8 +181,8 @@ def validated(cls: type[T], values: dict[str, Any], where: str) -> T:
             raise PeftuError(f"{where}: unknown setting '{field}'{hint}") from None
         if first["type"] == "literal_error":
             known = re.findall(r"'([^']+)'", first["ctx"]["expected"])
-            said = f"unknown value {_short(first['input'])}{did_you_mean(first['input'] if isinstance(first['input'], str) else '', known)}"
-            raise PeftuError(f"{where}: {field}: {said}") from None
+            hint = did_you_mean(first["input"] if isinstance(first["input"], str) else "", known)
+            raise PeftuError(f"{where}: {field}: unknown value {_short(first['input'])}{hint}") from None
         raise PeftuError(f"{where}: {field}: {first['msg']} (got {_short(first['input'])})") from None
 
 

@@ -88,7 +88,9 @@ def _described(text: str) -> dict[str, Any]:
     try:
         return dict(parse_json(text))
     except (ValueError, TypeError):
-        raise PeftuError(f"meta {text[:40]!r} of a user is no JSON object — mend it where the table comes from") from None
+        raise PeftuError(
+            f"meta {text[:40]!r} of a user is no JSON object — mend it where the table comes from"
+        ) from None
 
 
 def _words(values: dict[str, Any]) -> dict[str, str]:

@@ -188,7 +188,12 @@ def _with_truth(path: Path, frame: pl.DataFrame, how: Reading) -> pl.DataFrame:
 
 def _defaults(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
     """Returns the frame with method, base, seed and part."""
-    given = {"method": pl.lit(shown(path.stem)), "seed": pl.lit("0"), "part": pl.lit("test"), "base": pl.lit(None, pl.String)}
+    given = {
+        "method": pl.lit(shown(path.stem)),
+        "seed": pl.lit("0"),
+        "part": pl.lit("test"),
+        "base": pl.lit(None, pl.String),
+    }
     frame = frame.with_columns(value.alias(name) for name, value in given.items() if name not in frame.columns)
     frame = frame.with_columns(pl.col("method", "part").cast(pl.String), pl.col("seed").cast(pl.Int64, strict=False))
     numbered = frame.with_row_index("row", 1)

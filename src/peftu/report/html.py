@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from peftu.report.sections.answer import Answer
     from peftu.report.sections.board import Board
 
-_EXTRA = "the report needs altair, jinja2 and vl-convert-python — pip install peftu[report]"
+_EXTRA = "the report needs altair, jinja2 and vl-convert-python — pip install 'peftu[report]'"
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def render(runs: Sequence[RunView], out: Path) -> Path:
 
 
 def _finalized(value: Any) -> Any:
-    """Returns what is put into the page: names and texts are shown, never obeyed, whether they are escaped yet or not."""
+    """Returns what is put into the page: names and texts are shown, never obeyed, escaped or not."""
     return type(value)(shown(value)) if isinstance(value, str) else value
 
 

@@ -35,7 +35,9 @@ class _Drawer:
         except OSError:  # it is gone
             line = ""
         if not line:
-            raise DrawingError(f"the report could not be drawn: what draws its charts broke off (code {process.wait()})")
+            raise DrawingError(
+                f"the report could not be drawn: what draws its charts broke off (code {process.wait()})"
+            )
         answer: dict[str, str] = json.loads(line)
         if "error" in answer:
             raise DrawingError(f"the report could not be drawn: {' '.join(answer['error'].split())[:200]}")
