@@ -93,7 +93,7 @@ class MethodSpec(Spec):
             if "warm_start" in params:
                 raise PeftuError(f"method {name}: 'global+' says where it starts — take warm_start out")
             name, params = rest, {**params, "warm_start": "global"}
-        return cls(name=name, params=params, base=base)
+        return validated(cls, {"name": name, "params": params, "base": base}, f"method {name}")
 
     def __str__(self) -> str:
         knobs = ",".join(f"{key}={value}" for key, value in sorted(self.params.items()))

@@ -385,12 +385,34 @@ class Run:
     record: RunRecord
 
     def user_scores(self) -> pl.DataFrame:
-        """Returns the scores of every user under every method and seed."""
-        return pl.read_parquet(self.folder / USER_SCORES)
+        """Returns the scores of every user under every method and seed.
+
+        Raises:
+            PeftuError: the record does not list them, or has a method of which there are none.
+        """
+        scores = self._listed(USER_SCORES)
+        known = set(scores.select("method", "base").unique().rows())
+        if unknown := next(
+            (result for result in self.record.methods if (result.method, result.base) not in known), None
+        ):
+            where = f"{self.folder / RECORD}: methods"
+            raise PeftuError(f"{where}: '{unknown.label}' has no scores — the record was changed or damaged; run again")
+        return scores
 
     def predictions(self) -> pl.DataFrame:
-        """Returns every prediction."""
-        return pl.read_parquet(self.folder / PREDICTIONS)
+        """Returns every prediction.
+
+        Raises:
+            PeftuError: the record does not list them.
+        """
+        return self._listed(PREDICTIONS)
+
+    def _listed(self, name: str) -> pl.DataFrame:
+        """Returns a table whose checksum the record has, and which was checked when the run was loaded."""
+        if name not in {file.name for file in self.record.files}:
+            where = f"{self.folder / RECORD}: files"
+            raise PeftuError(f"{where}: do not list {name} — the record was changed or damaged; run again")
+        return pl.read_parquet(self.folder / name)
 
 
 def start_folder(folder: Path) -> Path:
