@@ -392,11 +392,10 @@ class Run:
         """
         scores = self._listed(USER_SCORES)
         known = set(scores.select("method", "base").unique().rows())
-        if unknown := next(
-            (result for result in self.record.methods if (result.method, result.base) not in known), None
-        ):
-            where = f"{self.folder / RECORD}: methods"
-            raise PeftuError(f"{where}: '{unknown.label}' has no scores — the record was changed or damaged; run again")
+        for result in self.record.methods:
+            if (result.method, result.base) not in known:
+                where = f"{self.folder / RECORD}: methods: '{result.label}'"
+                raise PeftuError(f"{where} has no scores — the record was changed or damaged; run again")
         return scores
 
     def predictions(self) -> pl.DataFrame:

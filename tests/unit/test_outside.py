@@ -121,10 +121,8 @@ def _run_with(setting: str) -> None:
     from peftu.cli.spec import run_spec
     from peftu.data.splits import _fractions
 
-    flags = dict.fromkeys(
-        ("base", "preset", "config", "baselines", "seeds", "option", "region", "regime", "users", "min_items")
-        + ("max_items", "epochs", "lr", "warm_start", "shrink")
-    )
+    unset = "base preset config baselines seeds option region regime users min_items max_items epochs lr warm_start"
+    flags = dict.fromkeys([*unset.split(), "shrink"])
     spec = run_spec({**flags, "task": "tweeteval", "methods": "user-majority", "setting": [setting]})
     _fractions(spec.split)
 
