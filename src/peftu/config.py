@@ -85,7 +85,7 @@ class MethodSpec(Spec):
         """
         match = re.fullmatch(r"([\w.+-]+)(?:\[([^\]]*)\])?(?:@(.+))?", text.strip())
         if match is None:
-            raise PeftuError(f"method '{text}' is not of the form name[key=value,…]@base")
+            raise PeftuError(f"method {_short(text)} is not of the form name[key=value,…]@base")
         name, knobs, base = match.groups()
         params = assignments(knobs, f"method {name}") if knobs else {}
         start, plus, rest = name.partition("+")
@@ -183,7 +183,8 @@ def validated(cls: type[T], values: dict[str, Any], where: str) -> T:
             known = re.findall(r"'([^']+)'", first["ctx"]["expected"])
             hint = did_you_mean(first["input"] if isinstance(first["input"], str) else "", known)
             raise PeftuError(f"{where}: {field}: unknown value {_short(first['input'])}{hint}") from None
-        raise PeftuError(f"{where}: {field}: {first['msg']} (got {_short(first['input'])})") from None
+        wrong = first["msg"].removeprefix("Value error, ")
+        raise PeftuError(f"{where}: {field}: {wrong} (got {_short(first['input'])})") from None
 
 
 def _fields_around(cls: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
