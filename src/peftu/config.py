@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from peftu.errors import PeftuError
-from peftu.outside import DEEPEST, LARGEST, parse_json
+from peftu.outside import DEEPEST, LARGEST, is_plain, parse_json
 from peftu.registry import did_you_mean
 
 T = TypeVar("T", bound=BaseModel)
@@ -18,10 +18,18 @@ Seed = Annotated[int, Field(ge=0, le=MOST)]
 Regime = Literal["within-user", "unseen-text", "unseen-user", "temporal", "published"]
 
 
+def _plain(name: str) -> str:
+    if not is_plain(name):
+        raise ValueError("holds a control character")
+    return name
+
+
 def _usable(value: Any) -> Any:
     """Returns a free-form value whose numbers every method and task can take."""
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
         _usable(inner)
+    if isinstance(value, str):
+        _plain(value)
     if isinstance(value, int) and abs(value) > MOST:
         raise ValueError(f"holds a whole number beyond {MOST}")
     if isinstance(value, float) and not abs(value) <= LARGEST:  # NaN is not, either
@@ -29,6 +37,7 @@ def _usable(value: Any) -> Any:
     return value
 
 
+Name = Annotated[str, AfterValidator(_plain)]
 Free = Annotated[dict[str, Any], AfterValidator(_usable)]
 
 
@@ -72,9 +81,9 @@ class RegionSpec(Spec):
 class MethodSpec(Spec):
     """A method as asked for on the command line: its name, its knobs, the base it runs on."""
 
-    name: str
+    name: Name
     params: Free = Field(default_factory=dict)
-    base: str | None = None
+    base: Name | None = None
 
     @classmethod
     def parse(cls, text: str) -> "MethodSpec":
@@ -133,11 +142,11 @@ class TrainSpec(Spec):
 class RunSpec(Spec):
     """One comparison: a task, a split, methods on bases, seeds."""
 
-    task: str
+    task: Name
     task_options: Free = Field(default_factory=dict)
     split: SplitSpec = SplitSpec()
     methods: tuple[MethodSpec, ...] = Field(min_length=1)
-    base: str = "smollm2-135m-instruct"
+    base: Name = "smollm2-135m-instruct"
     region: RegionSpec | None = Field(None, description="None: the default of the base's family.")
     train: Free = Field(default_factory=dict, description="TrainSpec values that hold for every method.")
     preset: str | None = Field(None, description="Where defaults that nobody wrote come from; see peftu.preset.")

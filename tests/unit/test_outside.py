@@ -108,6 +108,8 @@ def test_texts_are_shown_not_obeyed(text: str, seen: str) -> None:
         "task_options.n=1" + "0" * 40,
         "train.lr=Infinity",
         "max_tokens=1e99",
+        r'base="a\u0000b"',
+        r'task_options.group="\u001b[31m"',
     ],
 )
 def test_settings_that_cannot_be_are_one_line(setting: str) -> None:
@@ -128,7 +130,7 @@ def _run_with(setting: str) -> None:
 
 
 def test_knobs_are_numbers_that_can_be() -> None:
-    for knob in ("NaN", "-Infinity", "1" + "0" * 30):
+    for knob in (r'"\u0000"', "NaN", "-Infinity", "1" + "0" * 30):
         with pytest.raises(PeftuError, match="lora"):
             MethodSpec.parse(f"lora[alpha={knob}]")
     assert assignments("a=1,b=[1,2],c=x", "-s") == {"a": 1, "b": [1, 2], "c": "x"}

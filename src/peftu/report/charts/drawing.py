@@ -13,7 +13,7 @@ from peftu.outside import shown
 from peftu.report.blocks import DrawingError
 
 _DRAWER = Path(__file__).with_name("drawer.py")
-_open: list["_Drawer"] = []  # of the reports being written; the innermost last
+_open: list["_Drawer"] = []  # the one of the block that is open, if any
 
 
 class _Drawer:
@@ -35,9 +35,9 @@ class _Drawer:
         except OSError:  # it is gone
             line = ""
         if not line:
-            raise DrawingError(
-                f"the report could not be drawn: what draws its charts broke off (code {process.wait()})"
-            )
+            code = process.wait()
+            self.close()
+            raise DrawingError(f"the report could not be drawn: what draws its charts broke off (code {code})")
         answer: dict[str, str] = json.loads(line)
         if "error" in answer:
             raise DrawingError(f"the report could not be drawn: {' '.join(answer['error'].split())[:200]}")
@@ -47,11 +47,15 @@ class _Drawer:
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
+            self._process = None
 
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Charts made within the block are drawn by one process, which ends with it."""
+    """Charts made within the block are drawn by one process, which ends with the outermost block."""
+    if _open:
+        yield
+        return
     drawer = _Drawer()
     _open.append(drawer)
     try:
@@ -68,10 +72,8 @@ def draw(spec: dict[str, Any]) -> str:
         DrawingError: what draws it broke off, or refused it.
         ImportError: vl-convert-python is not installed.
     """
-    if _open:
-        return _open[-1].draw(spec)
     with drawing():
-        return _open[-1].draw(spec)
+        return _open[0].draw(spec)
 
 
 def _start() -> subprocess.Popen[str]:
