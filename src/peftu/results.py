@@ -411,7 +411,7 @@ class Run:
         if name not in {file.name for file in self.record.files}:
             where = f"{self.folder / RECORD}: files"
             raise PeftuError(f"{where}: do not list {name} — the record was changed or damaged; run again")
-        return pl.read_parquet(self.folder / name)
+        return pl.read_parquet(self.folder / name, glob=False)
 
 
 def start_folder(folder: Path) -> Path:

@@ -116,6 +116,24 @@ def _apart(name: str) -> str:
     return unicodedata.normalize("NFD", name)
 
 
+def test_paths_are_no_patterns(tmp_path: Path) -> None:
+    """A run is often called after its method, as lora[rank=4]."""
+    for suffix in (".csv", ".parquet"):
+        path = tmp_path / f"a[b*{suffix}"
+        frame = pl.DataFrame(rows())
+        frame.write_csv(path) if suffix == ".csv" else frame.write_parquet(path)
+        assert peftu("score", path, "--out", tmp_path / f"s[x*{suffix}").code == 0
+        assert peftu("leaderboard", tmp_path / f"s[x*{suffix}", "--out", tmp_path / f"l[{suffix}").code == 0
+    pl.DataFrame({"user": ["u", "v"], "text": ["a", "b"], "label": ["x", "y"]}).write_parquet(tmp_path / "[i.parquet")
+    assert peftu("data", "import", tmp_path / "[i.parquet").code == 0
+
+
+def test_a_meta_that_is_no_object_is_told(tmp_path: Path) -> None:
+    table = [{"user": f"u{n}", "text": f"t{n}", "label": "xy"[n % 2], "meta": "{broken"} for n in range(4)]
+    said = peftu("data", "import", as_lines(tmp_path / "mine.jsonl", table), "--json")
+    assert "column 'meta' is not used as meta: not every cell is a JSON object" in said.json["notes"]
+
+
 def test_labels_in_brackets_are_labels(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("user,text,label\nu,a,[yes]\nu,b,[no]\nv,a,[no]\n")
     said = peftu("data", "import", tmp_path / "mine.csv")

@@ -68,14 +68,15 @@ def read(source: Source, columns: Sequence[str]) -> tuple[pl.DataFrame, list[str
 
 def _schema(path: Path) -> dict[str, pl.DataType]:
     try:
-        return dict(pl.read_parquet_schema(path))
+        with path.open("rb") as stream:  # a path would be taken for a pattern
+            return dict(pl.read_parquet_schema(stream))
     except (pl.exceptions.PolarsError, OSError):
         raise PeftuError(f"{path}: is truncated or no Parquet file — get it again") from None
 
 
 def _parquet(path: Path, columns: Sequence[str]) -> pl.DataFrame:
     try:
-        return pl.read_parquet(path, columns=list(columns))
+        return pl.read_parquet(path, columns=list(columns), glob=False)
     except (pl.exceptions.PolarsError, OSError):
         raise PeftuError(f"{path}: is truncated or no Parquet file — get it again") from None
 

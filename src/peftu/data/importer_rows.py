@@ -93,12 +93,13 @@ def _times(raw: pl.DataFrame, rows: Rows) -> pl.Series:
 def _meta(raw: pl.DataFrame, rows: Rows) -> pl.Series:
     """Returns the publisher's part, or a column of JSON objects that an export of peftu has."""
     roles = rows.roles
-    if "meta" in roles.column and raw.schema[roles.column["meta"]] == pl.String:
-        meta = raw[roles.column["meta"]].replace("", None)
-        if all(map(is_object, meta.drop_nulls().unique())):
+    if "meta" in roles.column:
+        meta = raw[roles.column["meta"]]
+        if meta.dtype == pl.String and all(map(is_object, meta.replace("", None).drop_nulls().unique())):
             rows.roles = roles.without("split")
-            return meta
-    rows.roles = roles = roles.without("meta")
+            return meta.replace("", None)
+        _drop(rows, "meta", "not every cell is a JSON object")
+        roles = rows.roles
     if "split" in roles.column:
         parts = _text(raw, roles, "split").str.strip_chars().str.to_lowercase()
         parts = parts.replace_strict(PART_NAMES, default=None, return_dtype=pl.String)

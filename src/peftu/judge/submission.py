@@ -110,11 +110,11 @@ def _read(path: Path) -> pl.DataFrame:
         match path.suffix.lower():
             case ".csv" | ".tsv":
                 separator = "," if path.suffix.lower() == ".csv" else "\t"
-                return pl.read_csv(path, separator=separator, infer_schema=False)
+                return pl.read_csv(path, separator=separator, infer_schema=False, glob=False)
             case ".jsonl" | ".ndjson":
                 return pl.DataFrame(_json_rows(path), infer_schema_length=None, strict=False)
             case ".parquet":
-                return pl.read_parquet(path)
+                return pl.read_parquet(path, glob=False)
             case _:
                 raise PeftuError(f"{path}: is no csv, tsv, jsonl or parquet file — name it as what it is")
     except FileNotFoundError:
