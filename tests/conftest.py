@@ -1,9 +1,11 @@
 """Fixtures for every test: the shared raw data where there is some, and a cache of each test's own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from peftu.report.charts.drawing import drawing
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -18,6 +20,13 @@ def shared_data() -> Callable[[str], Path]:
         return SHARED / name
 
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_process_draws() -> Iterator[None]:
+    """One process draws the charts of every test: each start takes most of a second."""
+    with drawing():
+        yield
 
 
 @pytest.fixture(autouse=True)

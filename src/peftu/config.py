@@ -5,19 +5,46 @@ import json
 import re
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from peftu.errors import PeftuError
+from peftu.outside import DEEPEST, LARGEST, is_plain, parse_json
 from peftu.registry import did_you_mean
 
 T = TypeVar("T", bound=BaseModel)
+MOST = 2**31 - 1  # what every library below takes as a whole number
+LONGEST = 80  # characters of a wrong value that a message repeats
+Seed = Annotated[int, Field(ge=0, le=MOST)]
 Regime = Literal["within-user", "unseen-text", "unseen-user", "temporal", "published"]
+
+
+def _plain(name: str) -> str:
+    if not is_plain(name):
+        raise ValueError("holds a control character")
+    return name
+
+
+def _usable(value: Any) -> Any:
+    """Returns a free-form value whose numbers every method and task can take."""
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        _usable(inner)
+    if isinstance(value, str):
+        _plain(value)
+    if isinstance(value, int) and abs(value) > MOST:
+        raise ValueError(f"holds a whole number beyond {MOST}")
+    if isinstance(value, float) and not abs(value) <= LARGEST:  # NaN is not, either
+        raise ValueError(f"holds {value}, which is no usable number")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_plain)]
+Free = Annotated[dict[str, Any], AfterValidator(_usable)]
 
 
 class Spec(BaseModel):
     """A frozen, closed description: an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def canonical(self) -> str:
         """Returns the one JSON text of this spec (sorted keys, no spaces), fit for hashing."""
@@ -35,7 +62,7 @@ def _depth(value: Any) -> Any:
 class RegionSpec(Spec):
     """Where a personal module may act: the top ``depth`` layers, on all positions or from the end of the text on."""
 
-    depth: Annotated[int | None, BeforeValidator(_depth)] = Field(None, ge=1, description="None: every layer.")
+    depth: Annotated[int | None, BeforeValidator(_depth)] = Field(None, ge=1, le=MOST, description="None: every layer.")
     span: Literal["all", "answer", "last"] = "all"
 
     @classmethod
@@ -54,9 +81,9 @@ class RegionSpec(Spec):
 class MethodSpec(Spec):
     """A method as asked for on the command line: its name, its knobs, the base it runs on."""
 
-    name: str
-    params: dict[str, Any] = Field(default_factory=dict)
-    base: str | None = None
+    name: Name
+    params: Free = Field(default_factory=dict)
+    base: Name | None = None
 
     @classmethod
     def parse(cls, text: str) -> "MethodSpec":
@@ -67,7 +94,7 @@ class MethodSpec(Spec):
         """
         match = re.fullmatch(r"([\w.+-]+)(?:\[(.*?)\])?(?:@(.+))?", text.strip())
         if match is None:
-            raise PeftuError(f"method '{text}' is not of the form name[key=value,…]@base")
+            raise PeftuError(f"method {_short(text)} is not of the form name[key=value,…]@base")
         name, knobs, base = match.groups()
         params = assignments(knobs, f"method {name}") if knobs else {}
         start, plus, rest = name.partition("+")
@@ -75,7 +102,7 @@ class MethodSpec(Spec):
             if "warm_start" in params:
                 raise PeftuError(f"method {name}: 'global+' says where it starts — take warm_start out")
             name, params = rest, {**params, "warm_start": "global"}
-        return cls(name=name, params=params, base=base)
+        return validated(cls, {"name": name, "params": params, "base": base}, f"method {name}")
 
     def __str__(self) -> str:
         knobs = ",".join(f"{key}={value}" for key, value in sorted(self.params.items()))
@@ -87,10 +114,14 @@ class SplitSpec(Spec):
 
     regime: Regime = Field("within-user", description="See peftu.data.splits.make_split.")
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    min_items: int = Field(10, ge=3, description="Users with fewer items are left out and counted.")
-    users: int | None = Field(None, ge=1, description="At most this many users, drawn by hash; None: all.")
-    max_items: int | None = Field(None, ge=3, description="At most this many items a user, drawn by hash; None: all.")
-    k: int | None = Field(None, ge=0, description="unseen-user only: an unseen user's training items; None: 5.")
+    min_items: int = Field(10, ge=3, le=MOST, description="Users with fewer items are left out and counted.")
+    users: int | None = Field(None, ge=1, le=MOST, description="At most this many users, drawn by hash; None: all.")
+    max_items: int | None = Field(
+        None, ge=3, le=MOST, description="At most this many items a user, drawn by hash; None: all."
+    )
+    k: int | None = Field(
+        None, ge=0, le=MOST, description="unseen-user only: an unseen user's training items; None: 5."
+    )
     unseen: float = Field(0.2, gt=0, lt=1, description="unseen-user only: share of users who are unseen.")
 
 
@@ -103,7 +134,7 @@ class TrainSpec(Spec):
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of a user's steps with rising learning rate.")
     weight_decay: float = Field(0.01, ge=0)
     clip: float = Field(1.0, gt=0, description="Largest norm of a user's gradient.")
-    patience: int = Field(3, ge=1, description="Epochs without a better validation loss before a user stops.")
+    patience: int = Field(3, ge=1, le=MOST, description="Epochs without a better validation loss before a user stops.")
     shrink: float = Field(0.0, ge=0, description="Strength of the pull towards the warm start.")
     warm_start: Literal["none", "global"] = "none"
 
@@ -111,24 +142,31 @@ class TrainSpec(Spec):
 class RunSpec(Spec):
     """One comparison: a task, a split, methods on bases, seeds."""
 
-    task: str
-    task_options: dict[str, Any] = Field(default_factory=dict)
+    task: Name
+    task_options: Free = Field(default_factory=dict)
     split: SplitSpec = SplitSpec()
     methods: tuple[MethodSpec, ...] = Field(min_length=1)
-    base: str = "smollm2-135m-instruct"
+    base: Name = "smollm2-135m-instruct"
     region: RegionSpec | None = Field(None, description="None: the default of the base's family.")
-    train: dict[str, Any] = Field(default_factory=dict, description="TrainSpec values that hold for every method.")
+    train: Free = Field(default_factory=dict, description="TrainSpec values that hold for every method.")
     preset: str | None = Field(None, description="Where defaults that nobody wrote come from; see peftu.preset.")
-    settings: dict[str, dict[str, Any]] = Field(
+    settings: dict[str, Free] = Field(
         default_factory=dict, description="Method as asked for -> knobs and TrainSpec values from the preset."
     )
     metric: dict[str, str] = Field(default_factory=dict, description="Kind of task -> main metric, not its card's.")
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
-    max_tokens: int = Field(256, ge=16, description="Longest text in tokens; longer ones are cut and counted.")
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1)
+    max_tokens: int = Field(256, ge=16, le=MOST, description="Longest text in tokens; longer ones are cut and counted.")
     max_answer_tokens: int = Field(
-        128, ge=2, description="Longest free answer in tokens; longer ones are cut and counted."
+        128, ge=2, le=MOST, description="Longest free answer in tokens; longer ones are cut and counted."
     )
     generate: bool = Field(False, description="Free answers: also write one for every test row, as 'predicted'.")
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed stands twice")
+        return seeds
 
     @property
     def run_id(self) -> str:
@@ -162,9 +200,10 @@ def validated(cls: type[T], values: dict[str, Any], where: str) -> T:
             raise PeftuError(f"{where}: unknown setting '{field}'{hint}") from None
         if first["type"] == "literal_error":
             known = re.findall(r"'([^']+)'", first["ctx"]["expected"])
-            said = f"unknown value {first['input']!r}{did_you_mean(str(first['input']), known)}"
-            raise PeftuError(f"{where}: {field}: {said}") from None
-        raise PeftuError(f"{where}: {field}: {first['msg']} (got {first['input']!r})") from None
+            hint = did_you_mean(first["input"] if isinstance(first["input"], str) else "", known)
+            raise PeftuError(f"{where}: {field}: unknown value {_short(first['input'])}{hint}") from None
+        wrong = first["msg"].removeprefix("Value error, ")
+        raise PeftuError(f"{where}: {field}: {wrong} (got {_short(first['input'])})") from None
 
 
 def _fields_around(cls: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
@@ -176,11 +215,26 @@ def _fields_around(cls: type[BaseModel], place: tuple[int | str, ...]) -> list[s
     return list(cls.model_fields)
 
 
-def _scalar(text: str) -> Any:
+def _short(value: Any) -> str:
     try:
-        return json.loads(text)
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of thousands of digits
+        return "a number too long to write"
+    return text if len(text) <= LONGEST else text[:LONGEST] + "…"
+
+
+def _scalar(text: str, where: str) -> Any:
+    """Returns a value as JSON where it is JSON, else as text.
+
+    Raises:
+        PeftuError: it is JSON that is not fit to be read, such as brackets without end.
+    """
+    try:
+        return parse_json(text)
     except json.JSONDecodeError:
         return text
+    except ValueError as error:
+        raise PeftuError(f"{where}: {error} — write a plainer value") from None
 
 
 def assignments(text: str, where: str, dotted: bool = False) -> dict[str, Any]:
@@ -199,9 +253,12 @@ def assignments(text: str, where: str, dotted: bool = False) -> dict[str, Any]:
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
             raise PeftuError(f"{where}: '{part}' is not of the form key=value")
+        key = key.strip()
         if "." in key and not dotted:
-            raise PeftuError(f"{where}: '{key.strip()}' has a dot — write a plain name")
-        if key.strip() in result:
-            raise PeftuError(f"{where}: '{key.strip()}' stands twice — write it once")
-        result[key.strip()] = _scalar(value.strip())
+            raise PeftuError(f"{where}: '{key}' has a dot — write a plain name")
+        if key.count(".") > DEEPEST:
+            raise PeftuError(f"{where}: '{key[:LONGEST]}…' has {key.count('.')} dots — name one setting")
+        if key in result:
+            raise PeftuError(f"{where}: '{key}' stands twice — write it once")
+        result[key] = _scalar(value.strip(), f"{where}: {key}")
     return result

@@ -3,7 +3,6 @@
 A preset stands beneath everything the user writes: flags, ``-s`` settings and a method's own brackets win over it.
 """
 
-import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from pydantic import Field
 
 from peftu.config import MethodSpec, RegionSpec, Spec, validated
 from peftu.errors import PeftuError
+from peftu.outside import parse_json, plain_file
 from peftu.registry import did_you_mean
 
 ANY_BASE = "*"
@@ -65,11 +65,11 @@ def load_preset(name: str) -> Preset:
         text = (_folder() / f"{name}.json").read_text(encoding="utf-8")
     else:
         try:
-            text = path.read_text(encoding="utf-8")
+            text = plain_file(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             raise PeftuError(f"{path}: cannot be read — pass a preset that 'peftu tune' wrote") from None
     try:
-        values = json.loads(text)
+        values = parse_json(text, finite=True)
     except ValueError:
         values = None
     if not isinstance(values, dict):

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import unicodedata
 from collections.abc import Iterable
 from importlib.metadata import entry_points
 from typing import Generic, Protocol, TypeVar, cast
@@ -16,6 +17,8 @@ LISTED = 3  # names that a suggestion holds at most
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns ' — did you mean X?' for the known names that begin so, or the closest one, else what is known."""
     known = sorted(known)
+    if name not in known and (twin := next((one for one in known if same_form(one) == same_form(name)), None)):
+        return f" — it differs from '{twin}' in Unicode form only (NFC, NFD): write both the same way"
     plain = {one.casefold(): one for one in reversed(known)}
     begun = [one for one in known if name and one.casefold().startswith(name.casefold())]
     close = difflib.get_close_matches(name.casefold(), plain, n=1, cutoff=0.55)
@@ -24,6 +27,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return f" — known: {', '.join(known) or 'none'}"
     more = ["…"] if len(meant) > LISTED else []
     return f" — did you mean {' or '.join(meant[:LISTED] + more)}?"
+
+
+def same_form(name: str) -> str:
+    """Returns the name with its accents composed (NFC): names that look the same become the same."""
+    return unicodedata.normalize("NFC", name)
 
 
 class Finder(Protocol[Found]):

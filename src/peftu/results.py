@@ -23,6 +23,7 @@ from peftu.data.task import Kind, TaskCard
 from peftu.environment import Environment, current_environment
 from peftu.errors import PeftuError
 from peftu.metrics import metrics
+from peftu.outside import parse_json, plain_file
 from peftu.stats import Estimate, System, UserMatrix, bootstrap, paired_gains, seed_means, user_matrix
 
 RECORD = "run.json"
@@ -241,11 +242,13 @@ class RunRecord(Part):
         path = Path(path)
         path = path / RECORD if path.is_dir() else path
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            raw = parse_json(plain_file(path).read_text(encoding="utf-8"), finite=True)
         except OSError:
             raise PeftuError(f"{path}: no readable run record — the run did not finish, or this is no run") from None
-        except ValueError:
+        except json.JSONDecodeError:
             raise PeftuError(f"{path}: not a whole JSON file — it was cut off or is no run record; run again") from None
+        except ValueError as error:
+            raise PeftuError(f"{path}: {error} — the record was changed or damaged; run again") from None
         version = raw.get("schema_version") if isinstance(raw, dict) else None
         if not isinstance(version, int):
             raise PeftuError(f"{path}: schema_version is missing — this is no run record of peftu")
@@ -386,12 +389,33 @@ class Run:
     record: RunRecord
 
     def user_scores(self) -> pl.DataFrame:
-        """Returns the scores of every user under every method and seed."""
-        return pl.read_parquet(self.folder / USER_SCORES, glob=False)  # brackets in a path are brackets
+        """Returns the scores of every user under every method and seed.
+
+        Raises:
+            PeftuError: the record does not list them, or has a method of which there are none.
+        """
+        scores = self._listed(USER_SCORES)
+        known = set(scores.select("method", "base").unique().rows())
+        for result in self.record.methods:
+            if (result.method, result.base) not in known:
+                where = f"{self.folder / RECORD}: methods: '{result.label}'"
+                raise PeftuError(f"{where} has no scores — the record was changed or damaged; run again")
+        return scores
 
     def predictions(self) -> pl.DataFrame:
-        """Returns every prediction."""
-        return pl.read_parquet(self.folder / PREDICTIONS, glob=False)
+        """Returns every prediction.
+
+        Raises:
+            PeftuError: the record does not list them.
+        """
+        return self._listed(PREDICTIONS)
+
+    def _listed(self, name: str) -> pl.DataFrame:
+        """Returns a table whose checksum the record has, and which was checked when the run was loaded."""
+        if name not in {file.name for file in self.record.files}:
+            where = f"{self.folder / RECORD}: files"
+            raise PeftuError(f"{where}: do not list {name} — the record was changed or damaged; run again")
+        return pl.read_parquet(self.folder / name, glob=False)
 
 
 def command_line() -> str | None:

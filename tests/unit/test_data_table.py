@@ -50,8 +50,11 @@ def refused(rows: list[Row], kind: str = "single") -> str:
         (Row("u2", "i2", 7, ("likes",)), "row 2: text cannot be stored as String"),
         (Row("u2", "i2", "b", "likes"), "row 2: target cannot be stored as List(String)"),
         (Row("u2", "i2", "b", (7,)), "row 2: target cannot be stored as List(String)"),
-        (Row("u2", "i2", "b", ("\ud800",)), "row 2: target cannot be stored as List(String)"),
-        (Row("u2", "i2", "\ud800", ("likes",)), "row 2: text cannot be stored as String"),
+        (Row("u2", "i2", "b", ("\ud800",)), "row 2: target holds half a character (a lone surrogate)"),
+        (Row("u2", "i2", "\ud800", ("likes",)), "row 2: text holds half a character (a lone surrogate)"),
+        (Row("u\x00", "i2", "b", ("likes",)), "row 2: user_id holds a control character — take it out"),
+        (Row("u2", "i\n2", "b", ("likes",)), "row 2: item_id holds a control character — take it out"),
+        (Row("u2", "i2", "b", ("likes\x9b",)), "row 2: a label holds a control character — take it out"),
         (Row("u2", "i2", "b", ("likes",), time="noon"), "row 2: time cannot be stored as Float64"),
     ],
 )

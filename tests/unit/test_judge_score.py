@@ -198,7 +198,7 @@ def test_files_that_are_no_table(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"user": 1}\n{broken')
     (tmp_path / "a.parquet").write_text("no")
     (tmp_path / "a.txt").write_text("no")
-    for name, message in (("a.jsonl", "cannot be read"), ("a.parquet", "cannot be read"), ("a.txt", "is no csv"),
+    for name, message in (("a.jsonl", "row 2: is no JSON"), ("a.parquet", "cannot be read"), ("a.txt", "is no csv"),
                           ("b.csv", "no such file")):  # fmt: skip
         with pytest.raises(PeftuError, match=message):
             read_submission(tmp_path / name, PLAIN)

@@ -201,6 +201,6 @@ def test_missing_parts_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "altair", None)
     for name in [name for name in sys.modules if name.startswith(("peftu.report.charts", "peftu.report.sections"))]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(PeftuError, match=r"pip install peftu\[report\]"):
+    with pytest.raises(PeftuError, match=r"pip install 'peftu\[report\]'"):
         render([few()], tmp_path / "r.html")
     assert not list(tmp_path.iterdir())

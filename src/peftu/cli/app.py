@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from peftu import __version__
-from peftu.cli.console import bars, emit, stderr
+from peftu.cli.console import bars, check_arguments, emit, say_anything, stderr
 from peftu.cli.data import data
 from peftu.cli.judging import Replace, about, chosen_folder, leaderboard, score
 from peftu.cli.store import store
@@ -42,7 +42,9 @@ Region = Annotated[str | None, typer.Option(help="Where modules act, as depth=6,
 Users = Annotated[int | None, typer.Option(min=1, help="At most this many users, drawn by hash.")]
 MinItems = Annotated[int | None, typer.Option(help="Users with fewer items are left out and counted; default 10.")]
 MaxItems = Annotated[int | None, typer.Option(help="At most this many items a user, drawn by hash.")]
-Seeds = Annotated[int | None, typer.Option(min=1, help="Number of seeds, each a split and a start of its own.")]
+Seeds = Annotated[
+    int | None, typer.Option(min=1, max=1000, help="Number of seeds, each a split and a start of its own.")
+]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over a user's items at most; default by method.")]
 Lr = Annotated[float | None, typer.Option(help="Learning rate; default by method.")]
 WarmStart = Annotated[str | None, typer.Option(help="none, or global: train on everyone, then each user from there.")]
@@ -188,7 +190,7 @@ def _execute(flags: dict[str, Any]) -> None:
     from peftu.cli.spec import run_spec
     from peftu.execute.run import run as execute
     from peftu.report.terminal import summary
-    from peftu.results import RECORD
+    from peftu.results import RECORD, REPORT
 
     spec = run_spec(flags)
     replace = flags.pop("replace")
@@ -206,7 +208,9 @@ def _execute(flags: dict[str, Any]) -> None:
         line = f"interrupted: {out} {what} — start the run again"
         stderr.print(line, soft_wrap=True)
         sys.exit(130)
-    emit(record.cli_json(out), flags["json"], summary(record), f"\nreport: {out / 'report.html'}")
+    drawn = (out / REPORT).is_file()  # what kept it from being drawn was said
+    where = f"\nreport: {out / REPORT}" if drawn else f"\nrun: {out}"
+    emit(record.cli_json(out) | ({} if drawn else {"report": None}), flags["json"], summary(record), where)
 
 
 @app.command()
@@ -224,7 +228,9 @@ def tune(
     users: Users = None,
     min_items: MinItems = None,
     max_items: MaxItems = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds; they start at 10, where results start at 0.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=1000, help="Number of seeds; they start at 10, where results start at 0.")
+    ] = 1,
     setting: Setting = None,
     config: Config = None,
     json: Json = False,
@@ -325,7 +331,9 @@ def main() -> None:
     # Read when torch is imported, which is later. Threads that spin while they wait made a run more than twice as
     # long on cores shared with other work; threads that sleep cost little on idle ones.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    say_anything()
     try:
+        check_arguments(sys.argv[1:])
         sys.exit(command_tree()(prog_name="peftu", standalone_mode=False) or 0)
     except PeftuError as error:
         said = str(error)
@@ -334,5 +342,5 @@ def main() -> None:
             sys.exit(2)
         command = error.ctx.command_path if error.ctx else "peftu"
         said = f"{' '.join(error.format_message().split()).rstrip('.')} — see '{command} --help'"
-    stderr.print(f"error: {said}", style="red", soft_wrap=True)
+    stderr.print(f"error: {' '.join(said.split(chr(10)))}", style="red", soft_wrap=True)
     sys.exit(2)

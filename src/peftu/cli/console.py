@@ -1,25 +1,103 @@
 """What every command prints: results on stdout, progress and remarks on stderr, one JSON object where asked."""
 
+import codecs
 import json
-from collections.abc import Callable, Iterator
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.segment import Segment
+from rich.text import Text
 
-# No markup: rich would take the knobs of 'lora[rank=4]' for a style and leave them out.
-stdout = Console(markup=False)
-stderr = Console(stderr=True, highlight=False, markup=False)
+from peftu.errors import PeftuError
+from peftu.outside import shown
+
+_PLAIN = dict(zip("—\N{EN DASH}\N{MINUS SIGN}─…·±\u202f", ("-", "-", "-", "-", "...", "*", "+/-", " "), strict=True))
+
+
+class SafeConsole(Console):
+    """A console on which people's texts and names are shown: no markup, no emoji codes, nothing that is obeyed."""
+
+    def __init__(self, **options: Any) -> None:
+        # No markup: rich would take the knobs of 'lora[rank=4]' for a style and leave them out.
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Returns the text to be printed, wherever it stands: alone, in a cell, in a heading."""
+        return super().render_str(shown(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yields the pieces of what is printed; text that was made elsewhere is shown, too."""
+        if isinstance(renderable, Text) and shown(renderable.plain) != renderable.plain:
+            renderable = renderable.copy()
+            renderable.plain = shown(renderable.plain)
+        return super().render(renderable, options)
+
+
+stdout = SafeConsole()
+stderr = SafeConsole(stderr=True, highlight=False)
 
 
 def emit(result: Any, as_json: bool, *human: RenderableType) -> None:
     """Prints one JSON value, or what a person reads."""
     if as_json:
-        print(json.dumps(result, ensure_ascii=False, allow_nan=False))  # noqa: T201
+        print(as_line(result, ascii_only=not can_say("é—\u4e2d")))  # noqa: T201
     else:
         for part in human:
             stdout.print(part, soft_wrap=isinstance(part, str))  # a path stays in one piece
+
+
+def as_line(result: Any, *, ascii_only: bool = False) -> str:
+    """Returns a value as one line of JSON, in which nothing is left for a terminal to obey."""
+    line = json.dumps(result, ensure_ascii=ascii_only, allow_nan=False)
+    obeyed = {found for found in re.findall(r"[^ -~]", line) if shown(found) != found}
+    return line.translate({ord(found): json.dumps(found)[1:-1] for found in obeyed})
+
+
+def can_say(text: str) -> bool:
+    """Returns whether standard output can encode a text."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def say_anything() -> None:
+    """Lets output go on where a terminal lacks a character: dashes become plain ones, others are written out."""
+    codecs.register_error("peftu.plainly", _plainly)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="peftu.plainly")
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(one) or ascii(one)[1:-1] for one in lacking), error.end
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Checks that every argument is text: a record could not hold it otherwise, nor a user be found by it.
+
+    Raises:
+        PeftuError: one is not in the terminal's encoding; its option is named, and no value.
+    """
+    for place, argument in enumerate(arguments, 1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            before = arguments[place - 2] if place > 1 else ""
+            name = next((one.partition("=")[0] for one in (argument, before) if one.startswith("-")), "")
+            what = name if name.isascii() and name else f"argument {place}"
+            encoding = sys.getfilesystemencoding()
+            said = f"{what}: is no text in this terminal's encoding ({encoding}) — write it in UTF-8"
+            raise PeftuError(said) from None
 
 
 class Bars:

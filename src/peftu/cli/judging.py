@@ -1,6 +1,5 @@
 """``peftu score`` and ``peftu leaderboard``: judging without a model, and without torch."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Take the place of what --out holds of an earlier one.")]
-_DRAWS = ("altair", "jinja2", "vl_convert")
 
 
 def score(
@@ -106,19 +104,19 @@ def about(
 
 
 def _show(record: "RunRecord", scores: "pl.DataFrame", judgement: "Judgement", folder: Path, json: bool) -> None:
-    """Draws the report where its libraries are there, and prints the board."""
+    """Draws the report where that can be done, and prints the board."""
+    from peftu.report.blocks import DrawingError
+    from peftu.report.html import render
     from peftu.report.terminal import summary
+    from peftu.report.view import RunView
 
-    drawn = all(find_spec(name) for name in _DRAWS)
-    if drawn:
-        from peftu.report.html import render
-        from peftu.report.view import RunView
-
+    drawn = True
+    try:
         render([RunView(record, scores, judgement)], folder / "report.html")
-    else:
-        stderr.print(
-            "no report: it needs altair, jinja2 and vl-convert-python — pip install 'peftu[report]'", soft_wrap=True
-        )
+    except DrawingError as error:
+        drawn = False
+        (folder / "report.html").unlink(missing_ok=True)  # an earlier one would say other things
+        stderr.print(f"no report: {error}; the scores are kept: peftu report {folder}", soft_wrap=True)
     said = record.cli_json(folder) | ({} if drawn else {"report": None}) | {"warnings": list(record.warnings)}
     where = f"\nreport: {folder / 'report.html'}" if drawn else f"\nscores: {folder}"
     emit(said, json, summary(record), *record.warnings, where)

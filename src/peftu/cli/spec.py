@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from peftu.cli.data import assigned, task_options
 from peftu.config import MethodSpec, RegionSpec, RunSpec, validated
 from peftu.data.task import tasks
 from peftu.errors import PeftuError
 from peftu.execute.asked import plain, with_guarded
 from peftu.methods.everyone import is_personal, method_class
+from peftu.outside import parse_yaml, plain_file
 from peftu.preset import Preset, load_preset
 from peftu.results import REFERENCES
 
@@ -168,12 +167,11 @@ def _group(values: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        read = yaml.safe_load(path.read_text(encoding="utf-8"))
+        read = parse_yaml(plain_file(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         raise PeftuError(f"{path}: cannot be read — pass a YAML file with --config") from None
-    except yaml.YAMLError as error:
-        line = str(error).splitlines()[0]
-        raise PeftuError(f"{path}: not valid YAML ({line}) — mend the file") from None
+    except ValueError as error:
+        raise PeftuError(f"{path}: not valid YAML ({error}) — mend the file") from None
     if not isinstance(read, dict) or not all(isinstance(key, str) for key in read):
         raise PeftuError(f"{path}: holds no 'key: value' lines — see docs/runs.md for the keys of a run")
     return read

@@ -1,6 +1,5 @@
 """The check that every task must pass, of this package or of another."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from peftu.data.load import raw_folder, read_table, task_options
 from peftu.data.sources import raw_files
 from peftu.data.table import UserTable
 from peftu.data.task import SourceFile, Task, TaskCard
+from peftu.data.texts import is_object
 from peftu.errors import PeftuError
 
 FILLED = (
@@ -55,13 +55,9 @@ def check_task(cls: type[Task], raw: Path | None, options: dict[str, Any] | None
 
 
 def _check_meta(table: UserTable) -> None:
-    """Checks that ``meta`` holds JSON objects; NaN, which Python writes by default, is no JSON."""
+    """Checks that ``meta`` holds JSON objects."""
     for text in table.frame["meta"].drop_nulls().unique().sort():
-        try:
-            sound = isinstance(json.loads(text, parse_constant=int), dict)
-        except ValueError:
-            sound = False
-        if not sound:
+        if not is_object(text):
             raise PeftuError(f"task '{table.card.name}': meta {text[:40]!r} is no JSON object — see peftu.data.reading")
 
 

@@ -20,7 +20,9 @@ from peftu.data.importer_rows import to_rows
 from peftu.data.importer_source import RowsError, one_line
 from peftu.data.table import FORMAT, UserTable
 from peftu.data.task import TaskCard
+from peftu.data.texts import twins_notes
 from peftu.errors import PeftuError
+from peftu.outside import is_plain, plain_file
 from peftu.registry import did_you_mean
 
 KINDS = ("single", "ordinal", "multi", "text")
@@ -84,7 +86,7 @@ def import_file(path: Path, asked: Asked | None = None) -> dict[str, Any]:
         PeftuError: the file, an option or rows are wrong (`RowsError` for rows); nothing is kept then.
     """
     asked = asked or Asked()
-    name = check_name(asked.name or _slug(path))
+    name = check_name(asked.name or _slug(plain_file(path)))
     if asked.kind is not None and asked.kind not in KINDS:
         raise PeftuError(f"--kind: unknown kind '{asked.kind}'{did_you_mean(asked.kind, KINDS)}")
     try:
@@ -132,7 +134,7 @@ def _is_own_table(path: Path) -> bool:
 def _own_table(path: Path, name: str) -> Imported:
     table = UserTable.read(path)
     card = table.card.model_copy(update={"name": name, "files": (), "presets": {}})
-    table = replace(table, card=card, options={}, sources={path.name: sha256_of(path)})
+    table = UserTable.of_frame(card, table.frame, {}, {path.name: sha256_of(path)}, table.notes)  # checks every row
     return Imported(table, "a user table that peftu wrote", Roles({}, ()), [])
 
 
@@ -176,6 +178,8 @@ def _words(labels: Labels, words: Sequence[str]) -> tuple[str, ...]:
     if len(words) != len(labels.labels) or len({word.casefold() for word in words}) < len(words) or not all(words):
         listed = ", ".join(labels.labels)
         raise PeftuError(f"--words: give {len(labels.labels)} different words, one for each label in order: {listed}")
+    if not all(map(is_plain, words)):
+        raise PeftuError("--words: a word holds a control character — take it out")
     return tuple(words)
 
 
@@ -197,7 +201,8 @@ def _described(imported: Imported, path: Path, folder: Path) -> dict[str, Any]:
     sizes = frame.group_by("user_id").len()["len"]
     least = SplitSpec().min_items
     few = int((sizes < least).sum())
-    notes = imported.notes + [f"{what}: {number:,} left out" for what, number in imported.table.notes.items()]
+    notes = imported.notes + twins_notes(frame, card.labels)
+    notes += [f"{what}: {number:,} left out" for what, number in imported.table.notes.items()]
     if few:
         notes.append(f"{few:,} of {len(sizes):,} users have fewer than {least} items; runs leave them out by default")
     columns = [*roles.column.items(), *(("label", column) for column in roles.labels)]

@@ -1,7 +1,6 @@
 """What a table's labels are: one of several, numbers in order, several at once, or free text."""
 
 import ast
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,9 +8,10 @@ from typing import Any
 
 import polars as pl
 
-from peftu.data.importer_source import RowProblem
+from peftu.data.importer_source import RowProblem, control_rows
 from peftu.data.task import Kind
 from peftu.errors import PeftuError
+from peftu.outside import is_plain, parse_json
 from peftu.registry import did_you_mean
 
 MOST_LABELS = 100
@@ -55,6 +55,15 @@ def read_labels(
     Raises:
         PeftuError: the columns cannot hold labels of that kind, or there are too few or too many labels.
     """
+    found = _read_labels(frame, columns, kind, labels)
+    if found.kind != "text":
+        if not all(map(is_plain, (*labels, *(columns if len(columns) > 1 else ())))):
+            raise PeftuError("--labels: a label holds a control character — take it out")
+        found.problems += control_rows(found.target.list.join("|"), "label")
+    return found
+
+
+def _read_labels(frame: pl.DataFrame, columns: Sequence[str], kind: str | None, labels: Sequence[str]) -> Labels:
     if len(columns) > 1:
         if kind not in (None, "multi"):
             raise PeftuError(f"--label: {len(columns)} columns are kind 'multi', not '{kind}' — pass one column")
@@ -67,9 +76,9 @@ def read_labels(
     text = as_text(frame[column], column).str.strip_chars()
     if kind == "text":
         return Labels("text", (), pl.select(pl.concat_list(text)).to_series(), problems=empty_rows(text))
-    listed = text.str.starts_with("[") & text.str.ends_with("]")
-    if kind == "multi" or (kind is None and listed.all() and listed.any()):
-        lists, notes, problems = _parted(text, column, all_listed=bool(listed.all()))
+    all_listed = bool((text.str.starts_with("[") & text.str.ends_with("]")).all())
+    if kind == "multi" or (kind is None and all_listed and any(map(_parsed_list, text.drop_nulls().unique()))):
+        lists, notes, problems = _parted(text, column, all_listed)
         found = _several(lists, column, labels)
         found.notes, found.problems = notes + found.notes, problems + found.problems
         return found
@@ -180,10 +189,10 @@ def _parted(text: pl.Series, column: str, all_listed: bool) -> tuple[pl.Series, 
 
 
 def _parsed_list(text: str) -> list[str] | None:
-    for parse in (json.loads, ast.literal_eval):
+    for parse in (parse_json, ast.literal_eval):
         try:
             value: Any = parse(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
         if isinstance(value, list) and all(isinstance(one, str | int) for one in value):
             return [str(one).strip() for one in value]

@@ -12,6 +12,7 @@ from peftu.data.importer_delimited import find_delimiter, read_delimited
 from peftu.data.importer_encoding import decoded, encoding_of
 from peftu.data.importer_source import RowProblem, RowsError, Source
 from peftu.errors import PeftuError
+from peftu.outside import HALF, has_half_escapes, is_whole, parse_json, plain_file
 
 SAMPLE = 1 << 18  # characters looked at for delimiter and header
 PACKED = {b"PK\x03\x04": "an Excel or zip file", b"\x1f\x8b": "a gzip file", b"\x28\xb5\x2f\xfd": "a zstd file"}
@@ -24,7 +25,7 @@ def look(path: Path) -> Source:
         PeftuError: there is no such file, it is empty, or it is no table.
     """
     try:
-        with path.open("rb") as stream:
+        with plain_file(path).open("rb") as stream:
             begin = stream.read(4096)
     except OSError:
         raise PeftuError(f"{path}: cannot be read — check the path and the file's rights") from None
@@ -67,8 +68,8 @@ def read(source: Source, columns: Sequence[str]) -> tuple[pl.DataFrame, list[str
 
 def _schema(path: Path) -> dict[str, pl.DataType]:
     try:
-        with path.open("rb") as file:  # of a path, brackets and stars would be taken for a pattern
-            return dict(pl.read_parquet_schema(file))
+        with path.open("rb") as stream:  # a path would be taken for a pattern
+            return dict(pl.read_parquet_schema(stream))
     except (pl.exceptions.PolarsError, OSError):
         raise PeftuError(f"{path}: is truncated or no Parquet file — get it again") from None
 
@@ -83,6 +84,8 @@ def _parquet(path: Path, columns: Sequence[str]) -> pl.DataFrame:
 def _json(source: Source) -> pl.DataFrame:
     text = decoded(source.path, source.encoding)
     reading = pl.read_ndjson if source.format == "jsonl" else pl.read_json
+    if has_half_escapes(text.getvalue()):  # polars would read every such character as the same
+        return _loose_json(source, text)
     try:
         return reading(text, infer_schema_length=None)
     except pl.exceptions.PolarsError:
@@ -99,18 +102,24 @@ def _loose_json(source: Source, text: io.BytesIO) -> pl.DataFrame:
     rows: list[Any] = []
     if source.format == "json":
         try:
-            rows = json.load(text)
+            rows = parse_json(text.getvalue(), halves=True)
         except ValueError as error:
             raise PeftuError(f"{source.path}: is not valid JSON ({error}) — mend the file") from None
+        rows = rows if isinstance(rows, list) else [rows]
     else:
         for number, line in enumerate(filter(bytes.strip, text), 1):
             try:
-                rows.append(json.loads(line))
-            except ValueError:
+                rows.append(parse_json(line, halves=True))
+            except json.JSONDecodeError:
                 rows.append({})
                 problems.append((number, "is not valid JSON — write one object a line"))
+            except ValueError as error:
+                rows.append({})
+                problems.append((number, f"{error} — write plain values"))
     rows_wrong = [number for number, row in enumerate(rows, 1) if not isinstance(row, dict)]
     problems += [(number, "is no JSON object — write one object a row") for number in rows_wrong]
+    if has_half_escapes(text.getvalue()):
+        problems += [(number, f"{HALF} — write whole ones") for number, row in enumerate(rows, 1) if not is_whole(row)]
     if problems:
         raise RowsError(source.path, problems)
     plain = [{key: _plain(value) for key, value in row.items()} for row in rows]

@@ -7,11 +7,12 @@ import polars as pl
 
 from peftu.data.importer_labels import Labels, as_text, empty_rows, read_labels
 from peftu.data.importer_roles import Roles
-from peftu.data.importer_source import RowProblem
+from peftu.data.importer_source import RowProblem, control_rows
 from peftu.data.importer_times import read_times
 from peftu.data.problem import PARTS
 from peftu.data.stratify import hashed
 from peftu.data.table import SCHEMA
+from peftu.data.texts import is_object
 
 PART_NAMES = {part: part for part in PARTS} | {"dev": "val", "valid": "val", "validation": "val", "eval": "val"}
 REPEATS = "rows that repeat an earlier one"
@@ -51,6 +52,7 @@ def to_rows(raw: pl.DataFrame, roles: Roles, kind: str | None = None, label_set:
     columns = {"user_id": _text(raw, roles, "user").str.strip_chars(), "text": _text(raw, roles, "text")}
     for name, what in (("user_id", "user"), ("text", "text")):
         rows.problems += empty_rows(columns[name].str.strip_chars(), what)
+    rows.problems += control_rows(columns["user_id"], "user")
     context = _text(raw, roles, "context") if "context" in roles.column else _nothing(raw)
     columns["context"] = pl.select(pl.when(context.str.strip_chars() != "").then(context)).to_series()
     columns["time"] = _times(raw, rows)
@@ -91,12 +93,13 @@ def _times(raw: pl.DataFrame, rows: Rows) -> pl.Series:
 def _meta(raw: pl.DataFrame, rows: Rows) -> pl.Series:
     """Returns the publisher's part, or a column of JSON objects that an export of peftu has."""
     roles = rows.roles
-    if "meta" in roles.column and raw.schema[roles.column["meta"]] == pl.String:
-        meta = raw[roles.column["meta"]].replace("", None)
-        if meta.drop_nulls().str.starts_with("{").all():
+    if "meta" in roles.column:
+        meta = raw[roles.column["meta"]]
+        if meta.dtype == pl.String and all(map(is_object, meta.replace("", None).drop_nulls().unique())):
             rows.roles = roles.without("split")
-            return meta
-    rows.roles = roles = roles.without("meta")
+            return meta.replace("", None)
+        _drop(rows, "meta", "not every cell is a JSON object")
+        roles = rows.roles
     if "split" in roles.column:
         parts = _text(raw, roles, "split").str.strip_chars().str.to_lowercase()
         parts = parts.replace_strict(PART_NAMES, default=None, return_dtype=pl.String)
@@ -113,7 +116,7 @@ def _items(raw: pl.DataFrame, rows: Rows, text: pl.Series, context: pl.Series) -
     if "item" in rows.roles.column:
         items = _text(raw, rows.roles, "item").str.strip_chars()
         given = "item" in rows.roles.given
-        problems = empty_rows(items, "item")
+        problems = empty_rows(items, "item") + control_rows(items, "item")
         several = 0
         if not given and not problems:
             distinct, keys = pairs.n_unique(), items.n_unique()
@@ -126,7 +129,8 @@ def _items(raw: pl.DataFrame, rows: Rows, text: pl.Series, context: pl.Series) -
             if given:
                 rows.problems += _two_texts(items, pairs)
             return items
-        _drop(rows, "item", "it is empty in places" if problems else "one key has several texts")
+        why = "it is empty in places, or holds control characters" if problems else "one key has several texts"
+        _drop(rows, "item", why)
     return _hashed_items(pairs)
 
 

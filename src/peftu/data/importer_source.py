@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import polars as pl
+
+from peftu.data.texts import with_controls
 from peftu.errors import PeftuError
 
 SHOWN = 10
@@ -17,6 +20,11 @@ RowProblem = tuple[int, str]  # row, what is wrong and how to mend it
 def one_line(text: str) -> str:
     """Returns the text without line breaks, which names and labels from a file may hold."""
     return " ".join(text.splitlines())
+
+
+def control_rows(names: pl.Series, what: str) -> list[RowProblem]:
+    """Returns a problem for each row whose name holds a control character."""
+    return [(row + 1, f"{what} holds a control character — take it out") for row in with_controls(names)]
 
 
 class RowsError(PeftuError):

@@ -15,6 +15,7 @@ import polars as pl
 from peftu.data.archives import BLOCK, Member, opened
 from peftu.data.task import LeftOut, Row
 from peftu.errors import PeftuError
+from peftu.outside import parse_json, plain_file
 
 LONGEST_CELL = 1 << 24
 AGAIN = "judgements that a user gave once more, unchanged"
@@ -142,7 +143,7 @@ def literal(cell: str, where: str) -> Any:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
-        stream = path.open("rb")
+        stream = plain_file(path).open("rb")
     except FileNotFoundError:
         raise PeftuError(f"{path}: no such file — check the --raw folder") from None
     with stream:
@@ -151,10 +152,10 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 def _json(content: bytes, where: str) -> Any:
     try:
-        return json.loads(content)
+        return parse_json(content, halves=True)  # the table names the row that keeps one
     except UnicodeDecodeError as error:
         raise PeftuError(f"{where}: byte {error.start} is not UTF-8 — save the file as UTF-8") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise PeftuError(f"{where}: is no JSON ({error}) — {CUT}") from None
 
 

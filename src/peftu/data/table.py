@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 
 from peftu.data.sources import writing_to
 from peftu.data.task import LeftOut, Row, TaskCard
+from peftu.data.texts import with_controls
 from peftu.errors import PeftuError
+from peftu.outside import HALF, parse_json, plain_file
 from peftu.registry import did_you_mean
 
 FORMAT = "peftu-table-1"
@@ -133,7 +135,7 @@ class UserTable:
             PeftuError: the file is missing, truncated, altered or no user table.
         """
         try:
-            table = pq.read_table(path)
+            table = pq.read_table(plain_file(path))
         except FileNotFoundError:
             build = f"peftu data build TASK --out {shlex.quote(str(path))}"
             raise PeftuError(f"{path}: no such file — build it with: {build}") from None
@@ -142,11 +144,14 @@ class UserTable:
         metadata = table.schema.metadata or {}
         if FORMAT.encode() not in metadata:
             raise PeftuError(f"{path}: is Parquet but no user table of this version — build it again")
-        about = json.loads(metadata[FORMAT.encode()])
+        try:
+            about = parse_json(metadata[FORMAT.encode()])
+            card = TaskCard.model_validate_json(metadata[b"peftu-card"])
+        except (KeyError, ValueError):
+            raise PeftuError(f"{path}: what it says of itself is damaged — delete it and build it again") from None
         frame = pl.DataFrame(pl.from_arrow(table))
         if dict(frame.schema) != SCHEMA or content_hash(frame) != about["hash"]:
             raise PeftuError(f"{path}: its rows are not those that its hash names — delete it and build it again")
-        card = TaskCard.model_validate_json(metadata[b"peftu-card"])
         return cls(card, frame, about["hash"], about["options"], about["sources"], about.get("notes", {}))
 
 
@@ -194,6 +199,8 @@ def _frame(card: TaskCard, rows: Sequence[Row]) -> pl.DataFrame:
             for name, dtype in SCHEMA.items():
                 try:
                     _column(name, [getattr(row, name)])
+                except UnicodeEncodeError:
+                    raise PeftuError(f"{card.name}: row {number}: {name} {HALF} — write whole ones") from None
                 except UNFIT:
                     raise PeftuError(f"{card.name}: row {number}: {name} cannot be stored as {dtype}") from None
         raise
@@ -215,6 +222,8 @@ def _problems(card: TaskCard, frame: pl.DataFrame) -> Problems:
     for name in ("user_id", "item_id", "text"):
         empty = frame.filter(pl.col(name).is_null() | (pl.col(name).str.strip_chars() == ""))
         found += [(row, f"{name} is empty — fill it in or leave the row out") for row in empty["row"]]
+    for name in ("user_id", "item_id"):
+        found += [(row + 1, f"{name} holds a control character — take it out") for row in with_controls(frame[name])]
     endless = frame.filter(pl.col("time").is_nan() | pl.col("time").is_infinite())
     found += [(row, "time is no number — give seconds since 1970 or nothing") for row in endless["row"]]
     found += _label_problems(card, frame)
@@ -234,6 +243,8 @@ def _label_problems(card: TaskCard, frame: pl.DataFrame) -> Problems:
     if card.kind == "text":
         empty = given.filter(pl.col("target").str.strip_chars() == "")
         return found + [(row, "target is empty — fill it in or leave the row out") for row in empty["row"]]
+    broken = given["row"].gather(with_controls(given["target"])).unique()
+    found += [(row, "a label holds a control character — take it out") for row in broken]
     for row, label in given.filter(~pl.col("target").is_in(list(card.labels))).iter_rows():
         shown = label if len(label) <= 40 else label[:40] + "…"
         found.append((row, f"label {shown!r} is not in the label set{did_you_mean(label, card.labels)}"))

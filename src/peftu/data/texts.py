@@ -1,8 +1,13 @@
-"""When two texts are the same but for spelling."""
+"""When two texts are the same but for spelling, and which names may stand in a table."""
 
 import string
+from collections import Counter
+from collections.abc import Iterable
 
 import polars as pl
+
+from peftu.outside import CONTROLS, parse_json
+from peftu.registry import same_form
 
 # ASCII only, so that no Unicode version of a Python or a library can move a text from one part to another.
 _PLAIN = str.maketrans(string.ascii_uppercase, string.ascii_lowercase, string.punctuation)
@@ -28,3 +33,36 @@ def with_text_keys(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.join(
         distinct_texts(frame), on=["text", "context"], how="left", nulls_equal=True, maintain_order="left"
     )
+
+
+def with_controls(names: pl.Series) -> list[int]:
+    """Returns the rows, from 0, whose name (of a user, an item, a label, a method) holds a control character.
+
+    What draws charts breaks off at them, and a name with a line break in it is no name in a table.
+    """
+    return names.str.contains(CONTROLS).fill_null(value=False).arg_true().to_list()
+
+
+def twins_notes(frame: pl.DataFrame, labels: Iterable[str]) -> list[str]:
+    """Returns remarks on keys and labels that look the same, differ in Unicode form only, and so count apart.
+
+    Args:
+        frame: with user_id and item_id.
+        labels: the label set.
+    """
+    users, items = (frame[name].drop_nulls().unique() for name in ("user_id", "item_id"))
+    notes = []
+    for what, names in (("user keys", users), ("item keys", items), ("labels", labels)):
+        alike = [number for number in Counter(map(same_form, names)).values() if number > 1]
+        if alike:
+            count = f"{sum(alike):,} {what} look like {len(alike):,} and count apart"
+            notes.append(f"{count}: they differ in Unicode form only (NFC, NFD) — normalise the file to join them")
+    return notes
+
+
+def is_object(text: str) -> bool:
+    """Returns whether a text is a JSON object, as ``meta`` must be; NaN, which Python writes by default, is no JSON."""
+    try:
+        return isinstance(parse_json(text, finite=True), dict)
+    except ValueError:
+        return False

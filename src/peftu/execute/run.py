@@ -33,6 +33,7 @@ from peftu.execute.progress import Reporter, Silent
 from peftu.execute.stored import CODES, MODULES, SHARED, shared_label
 from peftu.judge import JUDGEMENT, Evidence, judge, write_judgement
 from peftu.metrics import metrics, metrics_of, user_scores
+from peftu.report.blocks import DrawingError
 from peftu.report.html import render
 from peftu.report.view import RunView
 from peftu.results import (
@@ -80,7 +81,8 @@ def run(
         replace: take the place of an earlier run in the folder, once this one is trained and judged.
 
     Raises:
-        PeftuError: anything the user can mend; nothing half-written is left to be read as whole.
+        PeftuError: anything the user can mend; nothing half-written is left to be read as whole. A report that cannot
+            be drawn is none: the reporter is told.
     """
     reporter = reporter or Silent()
     jobs = plan(spec)
@@ -149,7 +151,10 @@ def run(
         ),
     )
     record = finish_folder(folder, record)
-    render([RunView(record, scores, judgement)], folder / REPORT)
+    try:
+        render([RunView(record, scores, judgement)], folder / REPORT)
+    except DrawingError as error:  # the run is whole without it
+        reporter.note(f"{error}; the run is kept: peftu report {out}")
     return record
 
 

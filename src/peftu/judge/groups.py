@@ -1,6 +1,5 @@
 """Methods on parts of the rows or of the users: per gold label, and per demographic group where a task tells."""
 
-import json
 from collections import defaultdict
 from typing import Any
 
@@ -8,9 +7,11 @@ import numpy as np
 import polars as pl
 
 from peftu.data.task import TaskCard
+from peftu.errors import PeftuError
 from peftu.judge.board import Board, label_of, score_of
 from peftu.judge.shapes import Group
 from peftu.metrics import KEYS
+from peftu.outside import parse_json
 from peftu.stats import UserMatrix, bootstrap, user_matrix
 
 FEWEST = 5  # users that a demographic group must have to be shown
@@ -74,13 +75,22 @@ def user_fields(meta: pl.DataFrame) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, Any]] = defaultdict(dict)
     several: set[str] = set()
     for user, text in meta.drop_nulls("meta").unique(["user_id", "meta"]).sort("user_id", "meta").iter_rows():
-        for field, value in json.loads(text).items():
+        for field, value in _described(text).items():
             if value is None or isinstance(value, list | dict):
                 continue
             if found[field].setdefault(user, value) != value:
                 several.add(field)
     kept = {field: own for field, own in found.items() if field not in several and field not in _NOT_PEOPLE}
     return {field: _words(own) for field, own in kept.items()}
+
+
+def _described(text: str) -> dict[str, Any]:
+    try:
+        return dict(parse_json(text))
+    except (ValueError, TypeError):
+        raise PeftuError(
+            f"meta {text[:40]!r} of a user is no JSON object — mend it where the table comes from"
+        ) from None
 
 
 def _words(values: dict[str, Any]) -> dict[str, str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from pydantic import ValidationError
 
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
@@ -29,6 +28,7 @@ from peftu.metrics import Metric, metrics, metrics_of
 from peftu.metrics.generation import with_overlaps
 from peftu.metrics.items import items_of_rows
 from peftu.metrics.rows import scored_rows
+from peftu.outside import parse_json
 from peftu.results import MethodResult, Score, write_atomic
 from peftu.stats import RESAMPLES, bootstrap, user_matrix
 
@@ -115,8 +115,8 @@ def read_judgement(folder: Path) -> Judgement | None:
     if not path.is_file():
         return None
     try:
-        return Judgement.model_validate_json(path.read_bytes())
-    except ValidationError:
+        return Judgement.model_validate(parse_json(path.read_bytes(), finite=True))
+    except ValueError:  # pydantic's is one
         again = f"peftu leaderboard {shlex.quote(str(folder))}"
         raise PeftuError(f"{path}: is damaged or of a newer peftu — judge again: {again}") from None
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from peftu.config import validated
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
 from peftu.judge.folder import Board, tests_hash, write_board
@@ -161,8 +162,13 @@ def _n_train(runs: Sequence[Run]) -> pl.DataFrame | None:
 
 
 def card_of(record: RunRecord) -> TaskCard:
-    """Returns as much of the task's card as judging needs."""
-    return TaskCard(**record.task.model_dump(), description="", instruction="", files=())
+    """Returns as much of the task's card as judging needs.
+
+    Raises:
+        PeftuError: the record's task cannot be, as one with a single label.
+    """
+    about = {**record.task.model_dump(), "description": "", "instruction": "", "files": ()}
+    return validated(TaskCard, about, f"run {record.run}: task")
 
 
 def _with_ceilings(

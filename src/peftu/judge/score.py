@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
+from peftu.data.texts import twins_notes
 from peftu.judge.folder import Board, tests_hash, write_board
 from peftu.judge.majorities import with_majorities
 from peftu.judge.shapes import Judgement
@@ -36,5 +37,6 @@ def score_file(
         spec={"scored": path.name, "kind": how.kind, "labels": list(submission.card.labels)},
         judgements=submission.judgements,
         n_train=submission.n_train,
+        warnings=tuple(twins_notes(submission.judgements, submission.card.labels)),
     )
     return write_board(board, out, command, replace)

@@ -1,6 +1,5 @@
 """Anybody's predictions file, read into the frame that everything is judged from."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +8,11 @@ from typing import Any
 import polars as pl
 
 from peftu.data.task import Kind, TaskCard
+from peftu.data.texts import with_controls
 from peftu.errors import PeftuError
 from peftu.metrics import PREDICTIONS
 from peftu.metrics.generation import PREDICTED_VECTOR, TARGET_VECTOR
+from peftu.outside import is_plain, parse_json, plain_file, shown
 from peftu.registry import did_you_mean
 
 NAMES = {
@@ -104,14 +105,14 @@ def read_submission(path: Path, how: Reading) -> Submission:
 
 
 def _read(path: Path) -> pl.DataFrame:
+    plain_file(path)
     try:
         match path.suffix.lower():
             case ".csv" | ".tsv":
                 separator = "," if path.suffix.lower() == ".csv" else "\t"
                 return pl.read_csv(path, separator=separator, infer_schema=False, glob=False)
             case ".jsonl" | ".ndjson":
-                rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-                return pl.DataFrame(rows, infer_schema_length=None, strict=False)
+                return pl.DataFrame(_json_rows(path), infer_schema_length=None, strict=False)
             case ".parquet":
                 return pl.read_parquet(path, glob=False)
             case _:
@@ -121,6 +122,17 @@ def _read(path: Path) -> pl.DataFrame:
     except (OSError, ValueError, TypeError, pl.exceptions.PolarsError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise PeftuError(f"{path}: cannot be read ({reason}) — mend the file") from None
+
+
+def _json_rows(path: Path) -> list[Any]:
+    rows = []
+    lines = path.read_text(encoding="utf-8").split("\n")  # other line breaks may stand inside texts
+    for number, line in enumerate(filter(str.strip, lines), 1):
+        try:
+            rows.append(parse_json(line))
+        except ValueError as error:
+            raise PeftuError(f"{path}: row {number}: is no JSON to be read ({error}) — mend the row") from None
+    return rows
 
 
 def _roles(path: Path, frame: pl.DataFrame, how: Reading, roles: Sequence[str]) -> pl.DataFrame:
@@ -144,6 +156,7 @@ def _roles(path: Path, frame: pl.DataFrame, how: Reading, roles: Sequence[str]) 
         empty = frame.with_row_index("row", 1).filter(pl.col(role).is_null() | (pl.col(role) == ""))
         if len(empty):
             raise PeftuError(f"{path}: row {empty['row'][0]}: {role} is empty — fill it in or leave the row out")
+        _refuse_controls(path, frame[role], role)
     return frame.rename({"user": "user_id", "item": "item_id"})
 
 
@@ -175,7 +188,12 @@ def _with_truth(path: Path, frame: pl.DataFrame, how: Reading) -> pl.DataFrame:
 
 def _defaults(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
     """Returns the frame with method, base, seed and part."""
-    given = {"method": pl.lit(path.stem), "seed": pl.lit("0"), "part": pl.lit("test"), "base": pl.lit(None, pl.String)}
+    given = {
+        "method": pl.lit(shown(path.stem)),
+        "seed": pl.lit("0"),
+        "part": pl.lit("test"),
+        "base": pl.lit(None, pl.String),
+    }
     frame = frame.with_columns(value.alias(name) for name, value in given.items() if name not in frame.columns)
     frame = frame.with_columns(pl.col("method", "part").cast(pl.String), pl.col("seed").cast(pl.Int64, strict=False))
     numbered = frame.with_row_index("row", 1)
@@ -187,7 +205,14 @@ def _defaults(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
         rows = numbered.filter(wrong)
         if len(rows):
             raise PeftuError(f"{path}: row {rows['row'][0]}: {name} is not usable — {mend}")
+    _refuse_controls(path, frame["method"], "method")
     return frame
+
+
+def _refuse_controls(path: Path, names: pl.Series, role: str) -> None:
+    """Refuses names with control characters: what draws charts breaks off at them."""
+    if rows := with_controls(names):
+        raise PeftuError(f"{path}: row {rows[0] + 1}: {role} holds a control character — take it out")
 
 
 def _refuse_repeats(path: Path, frame: pl.DataFrame) -> None:
@@ -244,6 +269,10 @@ def _check_vectors(path: Path, frame: pl.DataFrame, names: Sequence[str]) -> Non
 def _card(path: Path, how: Reading, frame: pl.DataFrame) -> TaskCard:
     labels: tuple[str, ...] = ()
     if how.kind != "text":
+        if not all(map(is_plain, how.labels)):
+            raise PeftuError("--labels: a label holds a control character — take it out")
+        for side in ("target", "predicted"):
+            _refuse_controls(path, frame[side].list.join(SEPARATOR), side)
         found = pl.concat(
             [frame[side].explode(empty_as_null=True, keep_nulls=True) for side in ("target", "predicted")]
         )
@@ -257,7 +286,7 @@ def _card(path: Path, how: Reading, frame: pl.DataFrame) -> TaskCard:
         if len(labels) < 2:
             which = f"only the label {labels[0]!r} occurs" if labels else "no label occurs"
             raise PeftuError(f"{path}: {which} — name the label set with --labels")
-    name = how.name or path.stem
+    name = shown(how.name or path.stem)
     return TaskCard(
         name=name, version="given", title=name, description="A predictions file.", user="a user in the file",
         kind=how.kind, labels=labels, instruction="",
@@ -301,7 +330,7 @@ def _probabilities(path: Path, frame: pl.DataFrame, card: TaskCard) -> pl.Series
 def _numbers(path: Path, row: int, given: Any, labels: Sequence[str]) -> list[float] | None:
     """Returns one number for each label; None where nothing is given."""
     try:
-        value = json.loads(given) if isinstance(given, str) else given
+        value = parse_json(given) if isinstance(given, str) else given
         if value is None:
             return None
         if isinstance(value, dict):
@@ -312,7 +341,7 @@ def _numbers(path: Path, row: int, given: Any, labels: Sequence[str]) -> list[fl
                 )
             value = [value.get(label) or 0.0 for label in labels]
         numbers = [float(number) for number in value]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise PeftuError(f"{path}: row {row}: probabilities are no list of numbers and no object by label") from None
     if len(numbers) != len(labels):
         listed = ", ".join(labels)

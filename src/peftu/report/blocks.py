@@ -3,7 +3,12 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+from peftu.errors import PeftuError
 from peftu.report.words import NOTHING
+
+
+class DrawingError(PeftuError):
+    """Raised when a report cannot be drawn; what it would have shown is whole and kept."""
 
 
 @dataclass(frozen=True)

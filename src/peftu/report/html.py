@@ -5,12 +5,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peftu import __version__
 from peftu.data.sources import writing_to
 from peftu.errors import PeftuError
 from peftu.judge import read_judgement
+from peftu.outside import shown
+from peftu.report.blocks import DrawingError
 from peftu.report.view import RunView
 from peftu.report.words import NOTHING
 from peftu.results import REPORT, RunRecord, load_run, write_atomic
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from peftu.report.sections.answer import Answer
     from peftu.report.sections.board import Board
 
-_EXTRA = "the report needs altair, jinja2 and vl-convert-python — pip install peftu[report]"
+_EXTRA = "the report needs altair, jinja2 and vl-convert-python — pip install 'peftu[report]'"
 
 
 _BEGINS = b"<!doctype html>"
@@ -51,20 +53,25 @@ def render(runs: Sequence[RunView], out: Path) -> Path:
         out: the HTML file to write, or the folder to put ``report.html`` into.
 
     Raises:
-        PeftuError: there is no run, or the 'report' extra is not installed.
+        PeftuError: there is no run.
+        DrawingError: the 'report' extra is not installed, or what draws the charts broke off; nothing is written.
     """
     if not runs:
         raise PeftuError("report: no run was given — name one or more run folders")
     try:
         import jinja2
 
-        chapters = [_chapter(number, run) for number, run in enumerate(runs, start=1)]
+        from peftu.report.charts.drawing import drawing
+
+        with drawing():
+            chapters = [_chapter(number, run) for number, run in enumerate(runs, start=1)]
     except ImportError as error:
-        raise PeftuError(_EXTRA) from error
+        raise DrawingError(_EXTRA) from error
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("peftu.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_finalized,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -83,6 +90,11 @@ def render(runs: Sequence[RunView], out: Path) -> Path:
     out = Path(out) / REPORT if Path(out).is_dir() else Path(out)
     with writing_to(out.parent):
         return write_atomic(out, html)
+
+
+def _finalized(value: Any) -> Any:
+    """Returns what is put into the page: names and texts are shown, never obeyed, escaped or not."""
+    return type(value)(shown(value)) if isinstance(value, str) else value
 
 
 def _chapter(number: int, view: RunView) -> Chapter:
@@ -107,8 +119,8 @@ def render_folders(folders: Sequence[Path], out: Path) -> Path:
     """Returns the path of the report over finished run folders, after checking their files.
 
     Raises:
-        PeftuError: a folder is unfinished or changed, ``out`` is a file of another kind, or the 'report' extra is not
-            installed.
+        PeftuError: a folder is unfinished or changed, or ``out`` is a file of another kind.
+        DrawingError: as `render`.
     """
     target = out / REPORT if out.is_dir() else out
     if target.is_file() and not target.read_bytes().startswith(_BEGINS):

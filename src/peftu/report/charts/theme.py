@@ -5,8 +5,8 @@ from typing import Any
 
 import altair as alt
 import polars as pl
-import vl_convert as vlc
 
+from peftu.report.charts.drawing import draw
 from peftu.report.words import Scale
 
 PANEL = (244, 150)
@@ -49,7 +49,7 @@ def svg(chart: Any, size: tuple[int, int] = PANEL) -> str:
         labelColor=MUTED, titleColor=MUTED, gridColor=LINE, domainColor=LINE, tickColor=LINE,
         labelFontSize=12, titleFontSize=12, titleFontWeight="normal",
     )  # fmt: skip
-    drawn = vlc.vegalite_to_svg(chart.to_dict(validate=False))
+    drawn = draw(chart.to_dict(validate=False))
     drawn = re.sub(r'\s(xmlns(:\w+)?|role|aria-[a-z]+|pointer-events)="[^"]*"', "", drawn)
     drawn = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", drawn)
     return drawn.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
