@@ -187,6 +187,7 @@ def _execute(flags: dict[str, Any]) -> None:
     _need_torch()
     from peftu.cli.spec import run_spec
     from peftu.execute.run import run as execute
+    from peftu.judge import read_judgement
     from peftu.report.terminal import summary
     from peftu.results import RECORD
 
@@ -206,7 +207,7 @@ def _execute(flags: dict[str, Any]) -> None:
         line = f"interrupted: {out} {what} — start the run again"
         stderr.print(line, soft_wrap=True)
         sys.exit(130)
-    emit(record.cli_json(out), flags["json"], summary(record), f"\nreport: {out / 'report.html'}")
+    emit(record.cli_json(out), flags["json"], summary(record, read_judgement(out)), f"\nreport: {out / 'report.html'}")
 
 
 @app.command()

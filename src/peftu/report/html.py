@@ -12,7 +12,7 @@ from peftu.data.sources import writing_to
 from peftu.errors import PeftuError
 from peftu.judge import read_judgement
 from peftu.report.view import RunView
-from peftu.report.words import NOTHING
+from peftu.report.words import NOTHING, join
 from peftu.results import REPORT, RunRecord, load_run, write_atomic
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Chapter:
     answer: "Answer"
     board: "Board"
     sections: "list[Section]"
-    best: str
+    leader: str
     score: str
     gain: str
 
@@ -90,16 +90,17 @@ def _chapter(number: int, view: RunView) -> Chapter:
     from peftu.report.sections.answer import answer
     from peftu.report.sections.board import board
 
-    best = view.best
+    best, leaders = view.verdict.method, view.leaders
+    gain = view.findings.over(best, view.findings.bar) if best else None
     return Chapter(
         anchor=f"run-{number}",
         record=view.record,
         answer=answer(view),
         board=board(view),
         sections=sections(view),
-        best=best.label if best else NOTHING,
-        score=view.scale.number(best.mean if best else None),
-        gain=view.scale.gain(view.habit_gain(best) if best else None),
+        leader=join([view.short(result) for result in leaders]) if leaders else NOTHING,
+        score=view.scale.number(leaders[0].mean if leaders else None),
+        gain=f"{view.scale.gain(gain.gain)} {view.scale.unit}: {view.short(best)}" if best and gain else NOTHING,
     )
 
 
