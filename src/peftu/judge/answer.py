@@ -9,7 +9,7 @@ from peftu.judge.findings import Findings
 from peftu.judge.shapes import Answer, Comparison
 from peftu.results import GLOBAL, MIXED_HEAD, MethodResult
 
-_MOST = 10  # times as many users or items are still a suggestion; beyond, the gain is too small to be looked for
+MOST = 4  # times as many users or items are still a suggestion; beyond, the gain is too small to be looked for
 
 
 def answer(findings: Findings) -> Answer:
@@ -47,13 +47,13 @@ def needed(gain: float, users: int, detectable: float, comparisons: int) -> int 
     """Returns how many users would find a true gain of this size with 80 % chance, corrected for the comparisons.
 
     The smallest n with (t(1 - 0.025 / comparisons) + t(0.8)) s / √n at most the gain, n - 1 degrees of freedom; s is
-    the standard deviation of users' gains, taken from what these users can detect. None beyond ten times the users
-    and a hundred.
+    the standard deviation of users' gains, taken from what these users can detect. None beyond four times the users,
+    and beyond forty of fewer than ten.
     """
     if gain <= 0 or users < 2:
         return None
     spread = detectable / _quantiles(users, 1) * users**0.5
-    most = max(_MOST * users, _MOST * FEWEST)
+    most = MOST * max(users, FEWEST)
     size = FEWEST
     while size <= most:
         if _quantiles(size, comparisons) * spread / size**0.5 <= gain:
@@ -63,7 +63,7 @@ def needed(gain: float, users: int, detectable: float, comparisons: int) -> int 
 
 
 def needed_items(found: Comparison, comparisons: int) -> int | None:
-    """Returns how many test items a user would do instead of more users; None where no number up to tenfold would.
+    """Returns how many test items a user would do instead of more users; None where four times as many would not.
 
     More items shrink only that part of the variance of users' gains that comes from having few.
     """
@@ -73,7 +73,7 @@ def needed_items(found: Comparison, comparisons: int) -> int | None:
     variance = (found.detectable / _quantiles(found.users, 1)) ** 2
     room = (gain / _quantiles(found.users, comparisons)) ** 2 - variance * (1 - found.item_noise)
     times = variance * found.item_noise / room if room > 0 else float("inf")
-    return int(times * found.items) + 1 if times <= _MOST else None
+    return int(times * found.items) + 1 if times <= MOST else None
 
 
 def rounded(number: int) -> int:
@@ -151,7 +151,7 @@ def _nothing_personal(findings: Findings) -> Answer:
 
 
 def _without_a_gain(findings: Findings, tried: Sequence[MethodResult]) -> dict[str, Any]:
-    """Returns to collect more where up to ten times the users would show a gain, the soonest shown; else to keep."""
+    """Returns to collect more where up to four times the users would show a gain, the soonest shown; else to keep."""
     name = findings.bar if any(method.personal for method in tried) else findings.floor
     others = findings.shared if name != GLOBAL else []
     gains = {method.label: (method, findings.over(method, name)) for method in [*tried, *others]}

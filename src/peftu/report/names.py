@@ -37,6 +37,12 @@ def plain(method: str) -> str:
 
     Two methods of one run have two plain names: what has no words of its own stands in brackets.
     """
+    name, other = _words(method)
+    return f"{name} ({', '.join(other)})" if other else name
+
+
+def _words(method: str) -> tuple[str, list[str]]:
+    """Returns a method's plain name, and the knobs that it does not tell."""
     name, plus, suffix = plain_name(method).partition("+")
     words = [_NAMES.get(name, name)]
     known: list[str] = []
@@ -47,12 +53,12 @@ def plain(method: str) -> str:
     words += [_KNOBS[knob] for knob in known]
     if plus:
         words.append(_SUFFIXES.get(suffix, f"+{suffix}"))
-    return ", ".join(words) + (f" ({', '.join(other)})" if other else "")
+    return ", ".join(words), other
 
 
 def named(label: str) -> str:
-    """Returns 'LoRA (lora@a-base)': the plain name of a label with the label itself; once where they are one."""
-    name = plain(label.partition("@")[0])
+    """Returns 'LoRA (lora[r=4]@a-base)': the plain name of a label with the label itself; once where they are one."""
+    name = _words(label.partition("@")[0])[0]
     return name if name == label else f"{name} ({label})"
 
 
@@ -65,8 +71,8 @@ def above(label: str) -> str:
 def drawn(label: str) -> str:
     """Returns the names of a chart: the plain name, beneath it what tells it from others of that name and its base."""
     method, _, base = label.partition("@")
-    name, _, knobs = plain(method).partition(" (")
-    below = " · ".join(filter(None, (knobs.removesuffix(")"), base)))
+    name, knobs = _words(method)
+    below = " · ".join(filter(None, (", ".join(knobs), base)))
     return f"{name}{BENEATH}{below}" if below else name
 
 

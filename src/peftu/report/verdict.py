@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from peftu.judge.answer import answer
+from peftu.judge.answer import MOST, answer
 from peftu.judge.decide import FEWEST, doubt
 from peftu.judge.findings import Findings
 from peftu.judge.shapes import Answer, Case, Comparison
@@ -91,8 +91,7 @@ class _Words:
             return "No personal method was run."
         gain = self.findings.over(best, bar) if best else None
         if best is None or gain is None:
-            worth = "merely knowing a user's habit" if bar == USER_MAJORITY else "one model shared by all"
-            return f"{bar} was not run, so nothing says what {worth} is worth."
+            return f"{named(bar)} was not run beside every personal method, so nothing says what more than it is worth."
         name, other = named(best.label), named(bar)
         if case == "too-few-users":
             few = f"{plural(gain.users, 'user')} {'are' if gain.users != 1 else 'is'} too few"
@@ -146,8 +145,9 @@ class _Words:
         if best is None or best.helped is None or best.unchanged is None or best.hurt is None:
             return ""
         users = best.helped + best.unchanged + best.hurt
-        counts = f"{best.helped} of {plural(users, 'user')} do better with {plain(best.method)} than with their habit"
-        return f"{counts}, {best.unchanged} the same, {best.hurt} worse."
+        verb = "does" if best.helped == 1 else "do"
+        better = f"{best.helped} of {plural(users, 'user')} {verb} better than with their habit"
+        return f"With {plain(best.method)}: {better}, {best.unchanged} the same, {best.hurt} worse."
 
     def _advice(self) -> tuple[str, str]:
         """Returns what to do, and why."""
@@ -193,7 +193,7 @@ class _Words:
         means = [gain.gain.mean or 0.0 for gain in others if gain and gain.decision != "worse"]
         reason = "No method is clearly better"
         if max(means, default=0.0) > 0:
-            reason += "; to show a gain as small as those seen here would take more than ten times the users"
+            reason += f"; to show a gain as small as those seen here would take more than {MOST} times the users"
         return f"{reason}.{self._seeds()}"
 
     def _more(self) -> str:
@@ -207,11 +207,14 @@ class _Words:
         name = self.findings.bar if target is None or target.personal else self.findings.floor
         gain = self.findings.over(target, name) if target else None
         mean = gain.gain.mean if gain else None
-        if gain is None or mean is None or mean <= 0:
-            return f"Fewer than {FEWEST} users show nothing either way."
+        if gain is None or mean is None:
+            return ""
+        few = f"From {FEWEST} users on a gain can be called clear. " if gain.users < FEWEST else ""
+        if gain.users + (self.answer.more_users or 0) <= FEWEST:
+            return few.strip()
         return (
-            f"If the true gain of {plain(target.method if target else '')} over {plain(name)} is the one seen here "
-            f"({self._scale.signed(mean)} {self._scale.unit}), that many would show it four times out of five."
+            f"{few}If the true gain of {plain(target.method if target else '')} over {plain(name)} is the one seen "
+            f"here ({self._scale.signed(mean)} {self._scale.unit}), that many would show it four times out of five."
         )
 
     def _seeds(self) -> str:

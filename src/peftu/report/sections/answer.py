@@ -78,7 +78,8 @@ def _worst(view: RunView, label: str) -> str:
     tail = next((one for one in worst if one.label == label and plain_name(one.against) == USER_MAJORITY), None)
     if tail is None or tail.score.mean is None:
         return ""
-    own, habit = (view.scale.number(score.mean) for score in (tail.score, tail.reference))
+    unit = " %" if view.scale.metric.percent else ""
+    own, habit = (f"{view.scale.number(score.mean)}{unit}" for score in (tail.score, tail.reference))
     who = "The user" if tail.users == 1 else f"The {tail.users} users"
     rests = f" ({plural(round(tail.items), 'test item')}{' in all' if tail.users > 1 else ''})" if tail.items else ""
     few = " That is little to go by." if tail.items is not None and tail.items < _FEW_ITEMS else ""
@@ -99,12 +100,14 @@ def _how_sure(view: RunView) -> str:
         if best.ci is None:
             return text
         low, high = map(view.scale.number, best.ci)
-        what = f"an average of {view.short(best)}"
-        return f"{text} With other users of the same kind, {what} from {low} to {high} is plausible (95 % interval)."
+        return (
+            f"{text} With other users of the same kind, an average from {low} to {high} is plausible for "
+            f"{view.short(best)} (95 % interval)."
+        )
     low, high = map(view.scale.signed, gain.gain.ci)
     text += (
-        f" With other users of the same kind, an average gain of {view.short(best)} anywhere from {low} to {high} "
-        f"{view.scale.unit} is plausible (95 % interval)."
+        f" With other users of the same kind, an average gain anywhere from {low} to {high} {view.scale.unit} is "
+        f"plausible for {view.short(best)} (95 % interval)."
     )
     if gain.detectable:
         text += (

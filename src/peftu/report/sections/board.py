@@ -28,11 +28,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a cell, small print below it, and the number that it is sorted by."""
+    """What stands in a cell, small print below it, the number that it is sorted by, and a mark on a last line."""
 
     text: str
     note: str
     order: float
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,8 @@ def board(view: RunView) -> Board:
     columns = [Column(view.scale.title, better)]
     columns += [Column(f"gain over {plain(name)}", "descending") for name in references]
     columns += [Column("users helped / same / hurt", "descending")] if USER_MAJORITY in references else []
-    columns += [Column("macro-F1, %", "descending"), Column("training and answering, a user", "ascending")]
-    columns += [Column("stored, a user", "ascending")]
+    columns += [Column("macro-F1, %", "descending"), Column("time a user", "ascending")]
+    columns += [Column("size a user", "ascending")]
     lines = tuple(_line(view, result, references) for result in view.ranked)
     known = [
         place for place in range(len(columns)) if place == 0 or any(line.cells[place] is not None for line in lines)
@@ -197,7 +198,7 @@ def _line(view: RunView, result: MethodResult, references: list[str]) -> Line:
     if USER_MAJORITY in references:
         cells.append(_split(result))
     cells.append(_cell(Scale(metrics.get("macro_f1")), result.macro_f1))
-    spent = "answering only" if result.trained is False else ""
+    spent = "" if result.trained is None else "with training" if result.trained else "answering"
     for value, write, note in ((result.seconds_per_user, seconds, spent), (result.bytes_per_user, data_size, "")):
         cells.append(None if value is None else Cell(write(value), note, value))
     scope = _SCOPES[result.scope] if result.scope else ""
@@ -212,7 +213,7 @@ def _cell(scale: Scale, score: Score, *, gain: bool = False, clear: bool = False
         return None
     write = scale.signed if gain else scale.number
     bounds = "" if score.ci is None else f"{write(score.ci[0])} to {write(score.ci[1])}"
-    return Cell(write(score.mean), f"{bounds}, clear" if clear else bounds, score.mean)
+    return Cell(write(score.mean), bounds, score.mean, "clear" if clear else "")
 
 
 def _split(result: MethodResult) -> Split | None:
