@@ -1,19 +1,24 @@
 """The rule that decides, the case that a run is, and what is recommended."""
 
+import json
+from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from boards import board
 from scipy import stats as oracle
 
 from peftu.data.task import Kind
+from peftu.judge import read_judgement
 from peftu.judge.answer import answer, needed, needed_items, rounded
 from peftu.judge.compare import comparisons, corrected, gains_over_references
 from peftu.judge.decide import decide, doubt
 from peftu.judge.findings import Findings
+from peftu.judge.judgement import judgement_schema
 from peftu.judge.shapes import Answer, Comparison
-from peftu.report.example import example_run
+from peftu.report.example import example_run, example_view
 from peftu.results import MethodResult, Score
 
 RESULT = example_run(12, seeds=1)[0].methods[0]
@@ -147,3 +152,27 @@ def test_items_help_as_far_as_they_are_the_noise() -> None:
     assert needed_items(gain.model_copy(update={"item_noise": 0.01}), 1) is None
     assert needed_items(gain.model_copy(update={"item_noise": None}), 1) is None
     assert (rounded(7), rounded(38), rounded(131), rounded(1230)) == (7, 38, 140, 1300)
+
+
+def test_old_judgements_are_read_and_decided_by_the_rule(tmp_path: Path) -> None:
+    kept = example_view(12, seeds=1).judgement
+    assert kept is not None
+    old = kept.model_dump(mode="json")
+    new = {"decision", "item_noise", "items", "answer", "over_habit"}
+    stripped = {key: [{k: v for k, v in one.items() if k not in new} for one in value]
+                if key in ("gains", "comparisons", "groups", "worst", "trends") else value
+                for key, value in old.items() if key not in new}  # fmt: skip
+    for group in stripped["groups"]:
+        del group["p"], group["p_holm"]
+    for gain in stripped["gains"]:
+        gain["p_holm"] = 0.9  # as corrected by another rule
+    (tmp_path / "judgement.json").write_text(json.dumps(stripped))
+    read = read_judgement(tmp_path)
+    assert read is not None
+    assert [gain.decision for gain in read.gains] == [gain.decision for gain in kept.gains]
+    assert read.answer is None
+    assert {group.decision for group in read.groups} == {"unclear"}
+    (tmp_path / "judgement.json").write_text(kept.model_dump_json())
+    assert read_judgement(tmp_path) == kept
+    jsonschema.validate(stripped, judgement_schema())
+    jsonschema.validate(old, judgement_schema())

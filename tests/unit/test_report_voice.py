@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +12,6 @@ from simulated import World, simulated
 
 from peftu.judge.shapes import Comparison
 from peftu.report.blocks import Picture, Pictures
-from peftu.report.charts import curves, gains, pareto, ranks, reliability, rows
 from peftu.report.names import capital, named, plain
 from peftu.report.sections import sections
 from peftu.report.sections.answer import answer
@@ -75,8 +75,10 @@ def view_of(name: str) -> RunView:
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Titles are read here; drawing takes its time."""
-    for module in (curves, gains, pareto, ranks, reliability, rows):
-        monkeypatch.setattr(module, "svg", lambda *_: "<svg></svg>")
+    charts = ("method_rows", "panel_rows", "rank_chart", "pareto_panel", "gain_panel", "along_panel", "curve_panel")
+    for name, module in sys.modules.items():
+        for chart in (*charts, "reliability_panel") if name.startswith("peftu.report.sections.") else ():
+            monkeypatch.setattr(module, chart, lambda *_, **__: "<svg></svg>", raising=False)
 
 
 def oracle(view: RunView, own: str, reference: str) -> str:
@@ -187,7 +189,8 @@ def test_title_and_marks_say_what_the_verdict_says(name: str) -> None:
     for result, line in zip(view.ranked, shown.lines, strict=True):
         clear = decisions.get(result.label, "unclear") != "unclear"
         cell = line.cells[place] if place is not None else None
-        assert (isinstance(cell, Cell) and cell.mark == "clear") == clear
+        mark = {"better": "clear gain", "worse": "clear loss"}.get(decisions.get(result.label, ""), "")
+        assert (cell.mark if isinstance(cell, Cell) else "") == mark
         assert (result.label in starred) == clear
     said = " ".join(terminal(view).split())
     assert f"{view.verdict.headline}. {view.verdict.text}" in said
@@ -242,6 +245,29 @@ def test_figures_belong_to_the_method_that_is_named(name: str) -> None:
     assert (view.seeds == 1) == ("over 1 seed: how far another draw" in lines["How sure?"])
     action = view.judgement.answer.action if view.judgement and view.judgement.answer else None
     assert (view.seeds == 1 and action not in (None, "collect")) == view.verdict.advice.endswith("rests on one seed.")
+
+
+def test_what_only_some_runs_must_say() -> None:
+    many = view_of("many methods").verdict
+    assert "The interval excludes 0, but a gain of this size may still be chance among 13 comparisons" in many.text
+    tied = board(view_of("all tied")).picture
+    assert tied is not None
+    assert tied.title.startswith("4 methods share first place with ")
+    few = view_of("too few users").verdict
+    assert few.headline == "Too few users"
+    assert few.advice == "Collect about 2 more users first. From 10 users on a gain can be called clear."
+    whom = dict(answer(view_of("worst tenth on two items")).lines)["For whom?"]
+    assert re.search(r"The user it serves worst \(\d+ test items?\) scores .* That is little to go by\.$", whom)
+    passed = next(section for section in sections(view_of("ceiling passed")) if section.anchor == "ceilings")
+    assert "LoRA averages better than" in passed.lead
+    cheap = view_of("the cheap one will do").verdict
+    assert "LoRA (lora) averages more" in cheap.text
+    assert "Keep each user's habit: user-majority." in view_of("habit wins").verdict.advice
+    collect = view_of("a gain to look for").verdict
+    assert re.match(r"Collect about \d+ more users", collect.advice)
+    shared = answer(view_of("shared model wins")).tiles
+    assert [tile.title for tile in shared][:2] == ["Accuracy, first", "Accuracy, best personal method"]
+    assert shared[0].note.startswith("One shared model;")
 
 
 @each

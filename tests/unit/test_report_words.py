@@ -48,7 +48,7 @@ def test_methods_have_plain_names_with_their_ids_beneath() -> None:
     assert plain("somebody's[a=b]") == "somebody's (a=b)"
     assert named("lora[r=4]@base") == "LoRA (lora[r=4]@base)"
     assert named("unknown") == "unknown", "a name is not said twice"
-    assert above("lora@base") == "LoRA\nlora@base"
+    assert above("global@base") == "One shared model\nglobal@base"
     assert drawn("lora[r=4,warm_start=global]@base") == "LoRA, started from everyone's\nr=4 · base"
 
 

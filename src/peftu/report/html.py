@@ -11,6 +11,7 @@ from peftu import __version__
 from peftu.data.sources import writing_to
 from peftu.errors import PeftuError
 from peftu.judge import read_judgement
+from peftu.report.names import capital
 from peftu.report.view import RunView
 from peftu.report.words import NOTHING, join
 from peftu.results import REPORT, RunRecord, load_run, write_atomic
@@ -92,15 +93,18 @@ def _chapter(number: int, view: RunView) -> Chapter:
 
     best, leaders = view.verdict.method, view.leaders
     gain = view.findings.over(best, view.findings.bar) if best else None
+    said = f"{capital(view.short(best))}: {view.scale.gain(gain.gain)} {view.scale.unit}" if best and gain else NOTHING
     return Chapter(
         anchor=f"run-{number}",
         record=view.record,
         answer=answer(view),
         board=board(view),
         sections=sections(view),
-        leader=join([view.short(result) for result in leaders]) if leaders else NOTHING,
+        leader=capital(join([view.short(result) for result in leaders])) if leaders else NOTHING,
         score=view.scale.number(leaders[0].mean if leaders else None),
-        gain=f"{view.scale.gain(gain.gain)} {view.scale.unit}: {view.short(best)}" if best and gain else NOTHING,
+        gain=f"{capital(view.short(best))}: {view.scale.gain(gain.gain)} {view.scale.unit}"
+        if best and gain
+        else NOTHING,
     )
 
 

@@ -65,7 +65,7 @@ def named(label: str) -> str:
 def above(label: str) -> str:
     """Returns the plain name with the label beneath it, for the first cell of a row."""
     name = plain(label.partition("@")[0])
-    return name if name == label else f"{name}{BENEATH}{label}"
+    return name if name == label else f"{capital(name)}{BENEATH}{label}"
 
 
 def drawn(label: str) -> str:
@@ -73,6 +73,7 @@ def drawn(label: str) -> str:
     method, _, base = label.partition("@")
     name, knobs = _words(method)
     below = " · ".join(filter(None, (", ".join(knobs), base)))
+    name = capital(name)
     return f"{name}{BENEATH}{below}" if below else name
 
 

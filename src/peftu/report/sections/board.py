@@ -15,6 +15,7 @@ from peftu.results import USER_MAJORITY, MethodResult, Score, reference_names
 
 _FEWEST_TO_FILTER = 4
 _MOST_NAMED = 2
+_MARKS = {"better": "clear gain", "worse": "clear loss"}
 _SCOPES = {"none": "no parameters", "global": "shared", "user": "personal", "both": "shared + personal"}
 
 
@@ -193,8 +194,8 @@ def _line(view: RunView, result: MethodResult, references: list[str]) -> Line:
     nothing = Score(mean=None, ci=None)
     gains = [nothing if result.name == name else result.gain.get(name, nothing) for name in references]
     cells = [_cell(scale, Score(mean=result.mean, ci=result.ci))]
-    clear = [view.findings.decision(result, name) in ("better", "worse") for name in references]
-    cells += [_cell(scale, gain, gain=True, clear=shown) for gain, shown in zip(gains, clear, strict=True)]
+    marks = [_MARKS.get(view.findings.decision(result, name) or "unclear", "") for name in references]
+    cells += [_cell(scale, gain, gain=True, mark=mark) for gain, mark in zip(gains, marks, strict=True)]
     if USER_MAJORITY in references:
         cells.append(_split(result))
     cells.append(_cell(Scale(metrics.get("macro_f1")), result.macro_f1))
@@ -208,12 +209,12 @@ def _line(view: RunView, result: MethodResult, references: list[str]) -> Line:
     return Line(capital(name), below, _tags(result, scope), result.personal, scope, trained, tuple(cells))
 
 
-def _cell(scale: Scale, score: Score, *, gain: bool = False, clear: bool = False) -> Cell | Split | None:
+def _cell(scale: Scale, score: Score, *, gain: bool = False, mark: str = "") -> Cell | Split | None:
     if score.mean is None:
         return None
     write = scale.signed if gain else scale.number
     bounds = "" if score.ci is None else f"{write(score.ci[0])} to {write(score.ci[1])}"
-    return Cell(write(score.mean), bounds, score.mean, "clear" if clear else "")
+    return Cell(write(score.mean), bounds, score.mean, mark)
 
 
 def _split(result: MethodResult) -> Split | None:

@@ -101,6 +101,8 @@ def _closed(view: RunView) -> list[Block]:
 def _finding(view: RunView, first: Row, result: MethodResult) -> str:
     """Returns how far the method that goes furthest goes; a way it is not clearly on is none."""
     name = capital(first.name)
+    if first.mean <= 0:
+        return "No personal method is on the way to it"
     if view.habit_decision(result) != "better":
         return f"No personal method is clearly on the way to it; {first.name} averages {first.mean:.0f} % of it"
     if first.mean > 100:

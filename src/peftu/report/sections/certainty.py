@@ -25,9 +25,9 @@ def _lead(view: RunView, found: Judgement) -> str:
     gain = view.findings.over(best, view.findings.bar) if best else None
     if best is not None and gain is not None and gain.detectable:
         text = (
-            f"With {plural(gain.users, 'user')} like these, a true gain of {view.short(best)} over "
-            f"{plain(view.findings.bar)} of {view.scale.number(gain.detectable)} {view.scale.unit} would be found four "
-            "times out of five; a smaller one is easily missed."
+            f"With {plural(gain.users, 'user')} like these, a true gain of {view.scale.number(gain.detectable)} "
+            f"{view.scale.unit} over {plain(view.findings.bar)} would be found four times out of five in "
+            f"{view.short(best)}; a smaller one is easily missed."
         )
     if found.one_item_users:
         text += f" {plural(found.one_item_users, 'user')} had a single test item; they count, and widen the intervals."
