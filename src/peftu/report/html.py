@@ -102,9 +102,7 @@ def _chapter(number: int, view: RunView) -> Chapter:
         sections=sections(view),
         leader=capital(join([view.short(result) for result in leaders])) if leaders else NOTHING,
         score=view.scale.number(leaders[0].mean if leaders else None),
-        gain=f"{capital(view.short(best))}: {view.scale.gain(gain.gain)} {view.scale.unit}"
-        if best and gain
-        else NOTHING,
+        gain=said,
     )
 
 
