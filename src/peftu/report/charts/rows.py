@@ -44,7 +44,7 @@ def method_rows(rows: Sequence[Row], title: str, line: float | None, *, narrow: 
 
 
 def panel_rows(rows: Sequence[Row], title: str, line: float | None, domain: tuple[float, float] | None = None) -> str:
-    """Returns dots with intervals as a small panel, short names at the left.
+    """Returns dots with intervals as a small panel, short names at the left; a comma ends a line.
 
     Args:
         rows: names with means and intervals.
@@ -52,11 +52,15 @@ def panel_rows(rows: Sequence[Row], title: str, line: float | None, domain: tupl
         line: a value to compare with.
         domain: of the values, where several panels share one.
     """
-    room = min(_PANEL_NAME_WIDTH, 20 + 7 * max((len(row.name) for row in rows), default=0))
+    rows = [row._replace(name=row.name.replace(", ", f",{BENEATH}")) for row in rows]
+    lines = [row.name.split(BENEATH) for row in rows]
+    room = min(_PANEL_NAME_WIDTH, 20 + 7 * max((len(part) for parts in lines for part in parts), default=0))
     names = alt.Axis(
-        title=None, labelLimit=room, ticks=False, domain=False, minExtent=room, maxExtent=room, labelColor=INK
-    )
-    return svg(_dots(rows, names, title, line, 4, domain), (_PANEL_WIDTH - room, 24 * max(len(rows), 2)))
+        title=None, labelLimit=room, ticks=False, domain=False, minExtent=room, maxExtent=room, labelColor=INK,
+        labelExpr=_LINES, labelLineHeight=13,
+    )  # fmt: skip
+    height = (24 if max(map(len, lines), default=1) == 1 else 34) * max(len(rows), 2)
+    return svg(_dots(rows, names, title, line, 4, domain), (_PANEL_WIDTH - room, height))
 
 
 def _dots(

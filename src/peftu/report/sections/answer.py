@@ -85,7 +85,8 @@ def _worst(view: RunView, label: str) -> str:
     few = " That is little to go by." if tail.items is not None and tail.items < _FEW_ITEMS else ""
     verb = "scores" if tail.users == 1 else "score"
     average = "" if tail.users == 1 else " on average"
-    return f" {who} it serves worst{rests} {verb} {own}{average}; as many who are served worst by habit, {habit}.{few}"
+    others = "the one" if tail.users == 1 else f"the {tail.users}"
+    return f" {who} it serves worst{rests} {verb} {own}{average}; {others} served worst by habit, {habit}.{few}"
 
 
 def _how_sure(view: RunView) -> str:
