@@ -102,4 +102,4 @@ def test_the_yardstick_is_one_model_for_all(written: Said, place: Path) -> None:
     many = tuple(gain.model_copy(update={"users": 40}) for gain in judgement.gains)
     answer = verdict(record, Findings(record.methods, many, record.task.kind))
     assert "user-majority" not in answer.text
-    assert "one model shared by all (global)" in answer.text
+    assert "one shared model (global" in answer.text

@@ -92,7 +92,7 @@ class _Words:
         gain = self.findings.over(best, bar) if best else None
         if best is None or gain is None:
             return f"{named(bar)} was not run beside every personal method, so nothing says what more than it is worth."
-        name, other = named(best.label), named(bar)
+        name, other = named(best.label), named(gain.against)
         if case == "too-few-users":
             few = f"{plural(gain.users, 'user')} {'are' if gain.users != 1 else 'is'} too few"
             return f"{few} to tell a gain from chance: {name} stands at {self._gain(gain)} over {other}."
@@ -114,7 +114,9 @@ class _Words:
         if doubt(gain.gain, gain.users, gain.p_holm) != "correction" or gain.p_holm is None:
             return ""
         among = f" among {asked} comparisons" if asked > 1 else ""
-        return f" The interval excludes 0, but a gain of this size may still be chance{among}, so it does not count."
+        return (
+            f" The interval excludes 0, but a difference of this size may still be chance{among}, so it does not count."
+        )
 
     def _others(self, best: MethodResult) -> str:
         """Returns a word on a personal method with a larger gain, where the answer speaks of another one."""
