@@ -249,9 +249,7 @@ def test_figures_belong_to_the_method_that_is_named(name: str) -> None:
 
 def test_what_only_some_runs_must_say() -> None:
     many = view_of("many methods").verdict
-    assert (
-        "The interval excludes 0, but so large a difference may still be chance among 13 comparisons" in many.text
-    )
+    assert "The interval excludes 0, but so large a difference may still be chance among 13 comparisons" in many.text
     tied = board(view_of("all tied")).picture
     assert tied is not None
     assert tied.title.startswith("4 methods share first place with ")

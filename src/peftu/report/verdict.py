@@ -114,9 +114,7 @@ class _Words:
         if doubt(gain.gain, gain.users, gain.p_holm) != "correction" or gain.p_holm is None:
             return ""
         among = f" among {asked} comparisons" if asked > 1 else ""
-        return (
-            f" The interval excludes 0, but a difference of this size may still be chance{among}, so it does not count."
-        )
+        return f" The interval excludes 0, but so large a difference may still be chance{among}, so it does not count."
 
     def _others(self, best: MethodResult) -> str:
         """Returns a word on a personal method with a larger gain, where the answer speaks of another one."""
@@ -137,7 +135,8 @@ class _Words:
             return " No shared model (global) was run beside it." if self.answer.case == "better-than-habit" else ""
         name = named(shared.against)
         if shared.decision == "better":
-            return f" It is also clearly better than {name}: {self._gain(shared)}."
+            also = "also " if self.findings.decision(best, self.findings.bar) == "better" else ""
+            return f" It is {also}clearly better than {name}: {self._gain(shared)}."
         if shared.decision == "worse":
             return f" It is clearly worse than {name}: {self._gain(shared)}."
         return f" Beside {name} it cannot be told which is better: {self._gain(shared)}."
