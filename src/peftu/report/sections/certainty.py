@@ -25,9 +25,10 @@ def _lead(view: RunView, found: Judgement) -> str:
     gain = view.findings.over(best, view.findings.bar) if best else None
     if best is not None and gain is not None and gain.detectable:
         text = (
-            f"With {plural(gain.users, 'user')} like these, a true gain of {view.scale.number(gain.detectable)} "
-            f"{view.scale.unit} over {plain(view.findings.bar)} would be found four times out of five in "
-            f"{view.short(best)}; a smaller one is easily missed."
+            f"With {plural(gain.users, 'user')} like these, a true gain of {view.short(best)} over "
+            f"{plain(view.findings.bar)} is easily missed below {view.scale.number(gain.detectable)} {view.scale.unit}: "
+            "a test of it alone would then miss it more than one time in five, and the more methods are tried, the more "
+            "it takes."
         )
     if found.one_item_users:
         text += f" {plural(found.one_item_users, 'user')} had a single test item; they count, and widen the intervals."
@@ -110,7 +111,8 @@ def _pairs(view: RunView, found: Judgement) -> list[Block]:
     caption = (
         "Every pair of methods on the same users. A pair with a reference method is corrected for the methods compared "
         "with that reference, all others for each other. Better or worse: ten users, an interval without 0, and a "
-        "corrected p below 0.05. Found from: the true gain that would be found four times out of five."
+        "corrected p below 0.05. Found from: the true gain that a test of the pair alone would find four times out of "
+        "five."
     )
     head = ("pair", f"gain, {view.scale.unit}", "95 % interval", "p", "p corrected", "found from", "decided")
     return [Table(caption, head, rows, summary=f"Tests of all {len(rows)} pairs")] if rows else []
