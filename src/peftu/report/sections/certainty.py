@@ -24,11 +24,11 @@ def _lead(view: RunView, found: Judgement) -> str:
     text, best = "", view.verdict.method
     gain = view.findings.over(best, view.findings.bar) if best else None
     if best is not None and gain is not None and gain.detectable:
+        least = f"{view.scale.number(gain.detectable)} {view.scale.unit}"
         text = (
             f"With {plural(gain.users, 'user')} like these, a true gain of {view.short(best)} over "
-            f"{plain(view.findings.bar)} is easily missed below {view.scale.number(gain.detectable)} {view.scale.unit}: "
-            "a test of it alone would then miss it more than one time in five, and the more methods are tried, the more "
-            "it takes."
+            f"{plain(view.findings.bar)} is easily missed below {least}: a test of it alone would then miss it more than "
+            "one time in five, and the more methods are tried, the more it takes."
         )
     if found.one_item_users:
         text += f" {plural(found.one_item_users, 'user')} had a single test item; they count, and widen the intervals."
