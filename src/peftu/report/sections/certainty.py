@@ -27,8 +27,8 @@ def _lead(view: RunView, found: Judgement) -> str:
         least = f"{view.scale.number(gain.detectable)} {view.scale.unit}"
         text = (
             f"With {plural(gain.users, 'user')} like these, a true gain of {view.short(best)} over "
-            f"{plain(view.findings.bar)} is easily missed below {least}: a test of it alone would then miss it more than "
-            "one time in five, and the more methods are tried, the more it takes."
+            f"{plain(view.findings.bar)} is easily missed below {least}: a test of it alone would then miss it more "
+            "than one time in five, and the more methods are tried, the more it takes."
         )
     if found.one_item_users:
         text += f" {plural(found.one_item_users, 'user')} had a single test item; they count, and widen the intervals."
