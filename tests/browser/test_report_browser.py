@@ -134,7 +134,7 @@ def test_columns_sort_both_ways(visit: Visit) -> None:
     assert numbers(page, 1) == sorted(found)
     assert column(page, 0) == first[::-1]
 
-    gain = head(page, "gain over user-majority")
+    gain = head(page, "gain over each user's habit")
     for way, turned in (("descending", True), ("ascending", False)):
         gain.get_by_role("button").click()
         assert gain.get_attribute("aria-sort") == way
@@ -142,7 +142,7 @@ def test_columns_sort_both_ways(visit: Visit) -> None:
         *gains, last = numbers(page, 2)
         assert last is None, "a line without a value stands last, whichever way"
         assert gains == sorted(gains, reverse=turned)
-    assert "Sorted by gain over user-majority, ascending" in page.get_by_role("status").inner_text()
+    assert "Sorted by gain over each user's habit, ascending" in page.get_by_role("status").inner_text()
 
     head(page, "method").get_by_role("button").click()
     assert column(page, 0) == sorted(first)
@@ -171,7 +171,7 @@ def test_filters_by_text_and_boxes(visit: Visit) -> None:
     status = page.get_by_role("status")
     find = page.get_by_role("searchbox", name="Find a method")
     find.fill("SMOLLM2 lora")
-    assert column(page, 0) == ["lora[r=4]"]
+    assert column(page, 0) == ["LoRA (r=4)"]
     assert status.inner_text() == "1 of 6 methods shown."
     find.fill("no such thing")
     assert status.inner_text() == "0 of 6 methods shown."
@@ -179,7 +179,7 @@ def test_filters_by_text_and_boxes(visit: Visit) -> None:
     assert status.inner_text() == "All 6 methods shown."
     page.get_by_role("checkbox", name="personal", exact=True).uncheck()
     page.get_by_role("checkbox", name="no parameters").uncheck()
-    assert sorted(column(page, 0)) == ["global", "mixed-head"]
+    assert sorted(column(page, 0)) == ["Mixed head", "One shared model"]
     page.get_by_role("checkbox", name="not trained").check()
     page.get_by_role("checkbox", name="trained", exact=True).uncheck()
     assert column(page, 0) == []

@@ -86,16 +86,20 @@ def test_what_has_no_labels_is_said(place: Path) -> None:
 
 
 def test_the_yardstick_is_one_model_for_all(written: Said, place: Path) -> None:
+    from peftu.judge import read_judgement
+    from peftu.judge.findings import Findings
     from peftu.report.terminal import leaderboard
     from peftu.report.verdict import verdict
     from peftu.results import RunRecord
 
-    record = RunRecord.read(place / "free")
-    assert "global" in leaderboard(record).plain.split("─")[0]
-    assert verdict(record).headline == "Too few users"  # four
-    alone = record.model_copy(update={"methods": tuple(m.model_copy(update={"gain": {}}) for m in record.methods)})
-    assert "global was not run" in verdict(alone).text
-    many = tuple(method.model_copy(update={"users": 40}) for method in record.methods)
-    answer = verdict(record.model_copy(update={"methods": many}))
+    record, judgement = RunRecord.read(place / "free"), read_judgement(place / "free")
+    assert judgement is not None
+    findings = Findings(record.methods, judgement.gains, record.task.kind)
+    assert "the shared model" in leaderboard(record, findings).plain.split("─")[0]
+    assert verdict(record, findings).headline == "Too few users"  # four
+    alone = Findings(record.methods, (), record.task.kind)
+    assert "(global) was not run" in verdict(record, alone).text
+    many = tuple(gain.model_copy(update={"users": 40}) for gain in judgement.gains)
+    answer = verdict(record, Findings(record.methods, many, record.task.kind))
     assert "user-majority" not in answer.text
-    assert "one model shared by all (global)" in answer.text
+    assert "one shared model (global" in answer.text

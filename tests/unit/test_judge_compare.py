@@ -78,6 +78,19 @@ def test_a_clear_board_has_sure_ranks() -> None:
     assert [place.label for place in errors] == ["m0", "m2", "m1"]
 
 
+def test_equal_means_share_a_rank_whatever_their_order() -> None:
+    rng = np.random.default_rng(8)
+    values = rng.integers(0, 5, (12, 1)) / 5
+    values = np.hstack([values, rng.permutation(values), values + 0.1, np.roll(values, 3), values])
+    places = standings(board(values))
+    assert [(place.label, place.rank) for place in places] == [("m2", 1), ("m0", 2), ("m1", 2), ("m3", 2), ("m4", 2)]
+    turned = standings(board(values[:, ::-1]))
+    assert {place.rank: place.first for place in places} == {place.rank: place.first for place in turned}
+    for place in places:
+        assert place.ci is not None
+        assert place.ci[0] <= place.rank <= place.ci[1]
+
+
 def result(name: str, mean: float, size: int | None) -> MethodResult:
     nothing = Score(mean=None, ci=None)
     return MethodResult(

@@ -11,13 +11,13 @@ import polars as pl
 import pytest
 
 from peftu.errors import PeftuError
-from peftu.report.example import CARD, example_run, example_view
+from peftu.report.example import CARD, example_view
 from peftu.report.html import render, render_folders
-from peftu.report.verdict import verdict
 from peftu.report.view import RunView
 from peftu.results import TaskSummary, finish_folder, start_folder, summarise
 
-RECORD, SCORES = example_run(14, seeds=2)
+VIEW = example_view(14, seeds=2)
+RECORD, SCORES = VIEW.record, VIEW.scores
 VOID = {"meta", "link", "br", "img", "hr", "wbr", "input"}
 
 
@@ -61,7 +61,7 @@ def few(names: tuple[str, ...] = ("user-majority", "mixed-head")) -> RunView:
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return render([example_view(14, seeds=2)], tmp_path_factory.mktemp("report")).read_text()
+    return render([VIEW], tmp_path_factory.mktemp("report")).read_text()
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +90,10 @@ def test_no_user_key_appears(raw: str) -> None:
 
 
 def test_page_says_what_the_record_says(page: Page) -> None:
-    answer = verdict(RECORD)
-    assert answer.headline in page.text
-    assert answer.text in page.text
-    assert answer.whom in page.text
+    answer = VIEW.verdict
+    for words in (answer.headline, answer.text, answer.whom, answer.advice):
+        assert words
+        assert words in page.text
     for result in RECORD.methods:
         assert result.label in page.text
         assert f"{100 * (result.mean or 0):.1f}" in page.text
@@ -165,7 +165,7 @@ def test_one_user_and_a_method_never_scored(tmp_path: Path) -> None:
     one = one.with_columns(n_scored=pl.when(silent).then(0).otherwise("n_scored"))
     record = RECORD.model_copy(update={"methods": tuple(summarise(one, CARD)), "users": 1})
     page = Page(render([RunView(record, one)], tmp_path / "r.html").read_text())
-    assert "1 users are too few" in page.text
+    assert "1 user is too few" in page.text
     assert "40 rows not scored" in page.text
 
 

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from peftu.judge.shapes import (
+    Comparison,
     Curve,
     CurvePoint,
     GapClosed,
@@ -22,6 +23,7 @@ from peftu.report.blocks import Block, Facts, Pictures, Section, Table
 from peftu.report.charts.gains import gain_domain
 from peftu.report.charts.places import Label, place
 from peftu.report.example import example_view
+from peftu.report.names import capital
 from peftu.report.sections import SECTIONS, sections
 from peftu.report.sections.answer import answer
 from peftu.report.sections.board import board
@@ -88,10 +90,12 @@ def test_answer_says_for_whom_and_how_sure() -> None:
     best = VIEW.verdict.method
     assert best is not None
     assert VIEW.verdict.whom in said["For whom?"]
-    assert "under habit the worst tenth scores" in said["For whom?"]
+    assert "The 3 users it serves worst (60 test items in all) score" in said["For whom?"]
+    assert "little to go by" not in said["For whom?"]
     assert "Judged on 30 users, each with about 20 test items, over 2 seeds" in said["How sure?"]
-    assert VIEW.judgement is not None
-    assert f"True gains below {VIEW.scale.number(VIEW.judgement.detectable)} points" in said["How sure?"]
+    gain = VIEW.findings.over(best, "user-majority")
+    assert gain is not None
+    assert f"A true gain of it below {VIEW.scale.number(gain.detectable)} points" in said["How sure?"]
     trend = Trend(
         label=best.label, against="user-majority", by="distance", title="distance", users=30, correlation=0.6, p=0.001,
         bins=(),
@@ -103,12 +107,13 @@ def test_answer_says_for_whom_and_how_sure() -> None:
 
 def test_the_board_orders_by_what_it_shows() -> None:
     lines = board(VIEW).lines
-    assert [f"{line.method}@{line.base}".rstrip("@") for line in lines] == [result.label for result in VIEW.ranked]
+    assert [line.label for line in lines] == [result.label for result in VIEW.ranked]
+    assert lines[0].name == capital(VIEW.short(VIEW.ranked[0])), "the plain name stands above the id"
     for line, result in zip(lines, VIEW.ranked, strict=True):
         assert line.cells[0] is not None
         assert line.cells[0].order == result.mean
     titles = [column.title for column in board(VIEW).columns]
-    assert titles[:2] == ["Accuracy, %", "gain over user-majority"]
+    assert titles[:2] == ["Accuracy, %", "gain over each user's habit"]
     assert {len(line.cells) for line in lines} == {len(titles)}
 
 
@@ -122,6 +127,9 @@ def test_methods_are_called_better_after_correction_only() -> None:
 
     assert title(gain=score(0.1), p_holm=0.01).endswith(
         "; 3 personal methods are clearly better than each user's habit"
+    )
+    assert title(gain=score(0.01), p_holm=0.01).endswith(
+        "; no personal method is clearly better than each user's habit"
     )
     assert title(gain=score(0.1), p_holm=0.2).endswith("; no personal method is clearly better than each user's habit")
     assert title(gain=score(-0.1), p_holm=0.01).endswith("no personal method is clearly better than each user's habit")
@@ -138,11 +146,11 @@ def test_what_nobody_measured_is_left_out() -> None:
     assert [column.title for column in board(alone).columns] == ["Accuracy, %"]
     picture = board(alone).picture
     assert picture is not None
-    assert picture.title.startswith("lora[r=4] reaches ")
+    assert picture.title.startswith("LoRA (r=4) reaches ")
     assert cost(alone) is None
     assert people(alone) is None
     said = dict(answer(alone).lines)
-    assert "user-majority was not run" in said["Worth it?"]
+    assert "(user-majority) was not run" in said["Worth it?"]
     assert "an average from" in said["How sure?"]
 
 
@@ -164,46 +172,65 @@ def test_trends_are_named_only_when_clear(rho: float | None, p: float | None, fi
         bins=bins(-0.05, 0.01, 0.08),
     )  # fmt: skip
     section = distance(view(trends=(trend,)))
-    assert list(pictures(section)) == [f"lora[r=4]: {finding}"]
+    assert list(pictures(section)) == [f"LoRA (r=4): {finding}"]
     numbers = found(section, Pictures).numbers
     assert numbers.rows[0][1:4] == ("0.0 % to 10.0 %", "6", "\N{MINUS SIGN}5.0")
     assert training(view(trends=(trend,))) is None
 
 
 def test_labels_and_groups_of_users() -> None:
-    def group(by: str, value: str, gain: float) -> Group:
+    def group(by: str, value: str, gain: float, p: float | None = 0.01) -> Group:
         return Group(
-            label=LORA, against="user-majority", by=by, value=value, users=9, rows=90, score=score(0.6),
-            gain=score(gain),
+            label=LORA, against="user-majority", by=by, value=value, users=12, rows=90, score=score(0.6),
+            gain=score(gain), p=p, p_holm=p,
         )  # fmt: skip
 
     groups = (group("label", "calm", -0.1), group("label", "glad", 0.3), group("age", "old", 0.01))
-    assert list(pictures(labels(view(groups=groups)))) == ["lora[r=4] gains for 'glad' and loses for 'calm'"]
+    assert list(pictures(labels(view(groups=groups)))) == [
+        "LoRA (r=4) clearly gains for 'glad' and clearly loses for 'calm'"
+    ]
     assert pictures(demographics(view(groups=groups))) == {
-        "lora[r=4] has no clear gain or loss": f"Gain over user-majority under {LORA} by age: old +1.0"
+        "LoRA (r=4) has no clear gain or loss": f"Gain over habit under {LORA} by age: old +1.0"
     }
+    chance = tuple(one.model_copy(update={"p": 0.03, "p_holm": 0.09}) for one in groups)
+    assert list(pictures(labels(view(groups=chance)))) == ["LoRA (r=4) has no clear gain or loss"]
+    untested = tuple(one.model_copy(update={"p": None, "p_holm": None}) for one in groups)
+    assert list(pictures(labels(view(groups=untested)))) == ["LoRA (r=4): gain by label"]
     assert labels(view(groups=groups[2:])) is None
     assert demographics(view(groups=groups[:2])) is None
 
 
 def test_cold_start_finds_where_it_pays() -> None:
-    def curve(label: str, *means: float) -> Curve:
+    def curve(label: str, *gains: float, tested: bool = True) -> Curve:
+        """Returns a curve that lies so far above habit; a gain of a hundredth is not clear."""
         points = [
-            CurvePoint(k=k, all=k == 80, users=30, score=score(mean))
-            for k, mean in zip((0, 5, 20, 80), means, strict=True)
-        ]
+            CurvePoint(
+                k=k, all=k == 80, users=30, score=score(0.5 + gain),
+                over_habit=Comparison(
+                    label=label, against="user-majority", gain=score(gain), users=30, p=0.01, p_holm=0.01,
+                    detectable=0.02,
+                ) if tested else None,
+            )
+            for k, gain in zip((0, 5, 20, 80), gains, strict=True)
+        ]  # fmt: skip
         return Curve(label=label, points=tuple(points))
 
-    habit = curve("user-majority", 0.3, 0.55, 0.6, 0.6)
-    curves = (habit, curve(LORA, 0.3, 0.5, 0.61, 0.7), curve(MIXED, 0.5, 0.6, 0.7, 0.8), curve(IA3, 0.3, 0.3, 0.3, 0.3))
+    habit = curve("user-majority", -0.2, 0.0, 0.0, 0.1, tested=False)
+    curves = (
+        habit,
+        curve(LORA, 0.0, 0.01, 0.1, 0.1),
+        curve(MIXED, 0.2, 0.1, 0.1, 0.2),
+        curve(IA3, 0.1, 0.1, 0.1, 0.01),
+    )
     section = cold(view(cold_start=curves))
     assert list(pictures(section)) == [
-        "lora[r=4]: better than habit from 20 items on",
-        "mixed-head: better than habit from the start",
-        "ia3: not better than habit, even with all items",
+        "LoRA (r=4): clearly better than habit from 20 items on",
+        "Mixed head: clearly better than habit from the start",
+        "(IA)³: not clearly better than habit, even with all items",
     ]
     assert [row[1] for row in found(section, Pictures).numbers.rows[:4]] == ["0", "5", "20", "all"]
-    assert list(pictures(cold(view(cold_start=curves[1:2])))) == ["lora[r=4]: from 30.0 to 70.0"]
+    untested = (curve(LORA, -0.2, 0.0, 0.1, 0.2, tested=False),)
+    assert list(pictures(cold(view(cold_start=untested)))) == ["LoRA (r=4): from 30.0 to 70.0"]
     assert cold(view(cold_start=())) is None
 
 
@@ -218,26 +245,27 @@ def test_ceilings_and_the_way_to_them() -> None:
         GapClosed(label=MIXED, ceiling=name, share=Score(mean=None, ci=None), users=0),
     )
     section = ceilings(view(closed=closed))
-    assert list(pictures(section)) == ["ia3 goes 50 % of the way to this ceiling"]
+    assert list(pictures(section)) == ["No personal method is clearly on the way to it; (IA)³ averages 50 % of it"]
+    clear = tuple(gain.model_copy(update={"gain": score(0.1), "p_holm": 0.01}) for gain in judgement.gains)
+    assert list(pictures(ceilings(view(closed=closed, gains=clear)))) == [
+        "(IA)³ goes 50 % of the way (95 % interval 48 to 52)"
+    ]
+    low = judgement.ceilings[0].model_copy(update={"score": score(0.4), "name": "others-majority"})
+    passed = ceilings(view(closed=(closed[0].model_copy(update={"share": score(1.2)}),), gains=clear, ceilings=(low,)))
+    assert list(pictures(passed)) == ["LoRA (r=4) passes it, with 120 % of the way"]
+    assert passed is not None
+    assert "what most others say is no limit for one who knows the user" in passed.lead, "a ceiling passed is explained"
     assert len(found(section, Table).rows) == len(judgement.ceilings)
     assert pictures(ceilings(view(closed=()))) == {}
     assert ceilings(view(ceilings=())) is None
 
 
-def test_ranks_that_cannot_be_told_apart_are_named() -> None:
+def test_ranks_claim_nothing_of_their_own() -> None:
     judgement = VIEW.judgement
     assert judgement is not None
     ranked = sorted(judgement.standings, key=lambda one: one.mean_rank or 0.0)
-    difference = judgement.critical_difference
-    alike = difference.model_copy(update={"groups": (tuple(one.label for one in ranked[:2]),)})
-    apart = difference.model_copy(update={"groups": ()})
-    first, second = (VIEW.name(one.label) for one in ranked[:2])
-    assert list(pictures(certainty(view(critical_difference=alike)))) == [
-        f"{first} ranks best, but {second} cannot be told from it"
-    ]
-    assert list(pictures(certainty(view(critical_difference=apart)))) == [
-        f"{first} ranks best, and apart from all others"
-    ]
+    first = capital(VIEW.name(ranked[0].label))
+    assert list(pictures(certainty(VIEW))) == [f"{first} has the best mean rank, {ranked[0].mean_rank:.2f} of 6"]
     assert certainty(view(standings=judgement.standings[:1])) is None
     pairs = [block for block in certainty(VIEW).blocks if isinstance(block, Table)]  # type: ignore[union-attr]
     assert [block.summary for block in pairs] == ["", "Intervals over users and over items", "Tests of all 15 pairs"]
@@ -254,7 +282,7 @@ def test_confidence_is_judged_by_its_error() -> None:
         (0.85, 0.83, "about as sure as it is right"),
     ):
         section = reliability(view(reliability=(believed(confidence, right),)))
-        assert list(pictures(section)) == [f"lora[r=4]: {finding}"]
+        assert list(pictures(section)) == [f"LoRA (r=4): {finding}"]
     assert found(reliability(VIEW), Pictures).numbers is not None
     assert reliability(view(reliability=())) is None
 
@@ -273,7 +301,7 @@ def test_shares_of_users_and_guards() -> None:
     tables = [block for block in section.blocks if isinstance(block, Table)]
     shares, guards, extremes = tables
     assert len(shares.rows) == 5
-    assert guards.rows == (("lora+guard@smollm2", "user-majority", "12 of 30"),)
+    assert guards.rows == (("LoRA, only where it pays\nlora+guard@smollm2", "each user's habit", "12 of 30"),)
     assert extremes.rows[0][0].startswith("user ")
 
 
@@ -291,7 +319,7 @@ def test_costs_that_were_not_measured_have_no_column_and_no_picture() -> None:
     unknown = {"ms_per_answer": None, "peak_rss_bytes": None}
     methods = tuple(method.model_copy(update=unknown) for method in VIEW.record.methods)
     table = found(cost(RunView(VIEW.record.model_copy(update={"methods": methods}), VIEW.scores)), Table)
-    assert table.head == ("method", "time", "users an hour", "parameters", "stored size")
+    assert table.head == ("method", "training and answering", "users an hour", "parameters", "stored size")
     assert {"time an answer", "peak memory"} <= set(found(cost(VIEW), Table).head)
     assert len(pictures(cost(VIEW))) == 3
 
@@ -299,7 +327,7 @@ def test_costs_that_were_not_measured_have_no_column_and_no_picture() -> None:
 def test_statistics_of_the_data() -> None:
     facts = dict(found(data(VIEW), Facts).rows)
     assert "30 users" in facts["Size"]
-    assert facts["Agreement"] == "Krippendorff's alpha 0.21 (nominal): users disagree a good deal"
+    assert facts["Agreement"] == "users disagree a good deal (alpha 0.21, nominal)"
     assert list(pictures(data(VIEW))) == ["'calm' is the commonest label, with 45 % of judgements"]
     spread = {"disagreement": {"p10": 0.1, "median": 0.25, "p90": 0.6}, "users": 4}
     facts = dict(found(data(RunView(VIEW.record.model_copy(update={"statistics": spread}), VIEW.scores)), Facts).rows)

@@ -7,13 +7,14 @@ import pytest
 from rich.console import Console
 
 from peftu.metrics import metrics
-from peftu.report.example import example_run
+from peftu.report.example import example_view
+from peftu.report.names import above, drawn, named, plain
 from peftu.report.terminal import ranked, summary
-from peftu.report.verdict import Verdict, verdict, widened
 from peftu.report.words import MINUS, NOTHING, Scale, count, data_size, seconds
-from peftu.results import MethodResult, RunRecord, Score
+from peftu.results import RunRecord, Score
 
-RECORD, _ = example_run(20, seeds=1)
+VIEW = example_view(20, seeds=1)
+RECORD = VIEW.record
 ACCURACY, MAE = Scale(metrics.get("accuracy")), Scale(metrics.get("mae"))
 
 
@@ -31,79 +32,29 @@ def test_numbers_for_people() -> None:
     assert [count(value) for value in (None, 12, 69120)] == [NOTHING, "12", "69\u202f120"]
     assert ACCURACY.gain(Score(mean=-0.0001, ci=(-0.05, 0.051))) == f"0.0 [{MINUS}5.0, +5.1]"
     assert MAE.score(Score(mean=0.5, ci=(0.25, 1))) == "0.500 [0.250, 1.000]"
-    assert ACCURACY.spoken_gain(Score(mean=-0.05, ci=(-0.07, -0.03))) == (
-        f"5.0 points (95 % interval {MINUS}7.0 to {MINUS}3.0)"
+    assert ACCURACY.whole_gain(Score(mean=-0.05, ci=(-0.07, -0.03))) == (
+        f"{MINUS}5.0 points (95 % interval {MINUS}7.0 to {MINUS}3.0)"
     )
+    assert MAE.whole_gain(Score(mean=0.05, ci=(0.03, 0.07))) == (
+        "+0.050 steps (95 % interval +0.030 to +0.070; + is better)"
+    )
+    assert MAE.whole_gain(Score(mean=0.05, ci=None)) == "+0.050 steps (no interval)"
 
 
-def result(
-    name: str, gain: tuple[float, float, float], shared: tuple[float, float, float] | None = None
-) -> MethodResult:
-    gains = {"user-majority": gain} | ({"global": shared} if shared else {})
-    return RECORD.methods[0].model_copy(
-        update={
-            "method": name, "base": None, "scope": "user", "users": 20, "mean": 0.6 + gain[0],
-            "gain": {other: Score(mean=mean, ci=(low, high)) for other, (mean, low, high) in gains.items()},
-            "helped": 12, "unchanged": 5, "hurt": 3,
-        }
-    )  # fmt: skip
-
-
-def judged(*results: MethodResult, **changes: object) -> Verdict:
-    return verdict(RECORD.model_copy(update={"methods": results, **changes}))
-
-
-WELL, SOME, NONE, ILL = (0.10, 0.06, 0.14), (0.03, 0.002, 0.058), (0.01, -0.03, 0.05), (-0.09, -0.13, -0.05)
-
-
-@pytest.mark.parametrize(
-    ("results", "tone", "headline", "said"),
-    [
-        ([result("lora", WELL, WELL)], "yes", "Personalising paid off", "It also beats one model shared by all"),
-        ([result("lora", WELL)], "yes", "Better than habit", "No shared model (global) was run"),
-        ([result("lora", WELL, NONE)], "open", "Better than habit, not shown", "not distinguishable from one model"),
-        ([result("lora", WELL, ILL)], "no", "One shared model does better", "better still, by 9.0 points"),
-        ([result("lora", NONE, WELL)], "open", "No gain shown", "is not distinguishable from always giving"),
-        ([result("lora", ILL)], "no", "Personalising did harm", "falls behind"),
-        ([result("lora", SOME)], "yes", "Better than habit", "lora beats"),
-    ],
-)  # fmt: skip
-def test_verdict_follows_the_intervals(results: list[MethodResult], tone: str, headline: str, said: str) -> None:
-    answer = judged(*results)
-    assert answer.tone == tone
-    assert answer.headline.startswith(headline)
-    assert said in answer.text
-    assert answer.whom == "12 of 20 users do better with it, 5 the same, 3 worse."
-
-
-def test_the_best_of_many_must_be_clearer() -> None:
-    alone = judged(result("a", SOME))
-    crowd = judged(result("a", SOME), *(result(name, NONE) for name in "bcdefgh"))
-    assert (alone.tone, crowd.tone) == ("yes", "open")
-    assert "the best of 8 personal methods" in crowd.text
-    assert widened(Score(mean=0.1, ci=(0.05, 0.2)), 1) == (pytest.approx(0.05), pytest.approx(0.2))
-
-
-@pytest.mark.parametrize(
-    ("results", "changes", "said"),
-    [
-        ([], {}, "No personal method was run"),
-        ([result("lora", WELL).model_copy(update={"gain": {}})], {}, "user-majority was not run"),
-        ([result("lora", WELL).model_copy(update={"users": 9})], {}, "9 users are too few"),
-        ([result("lora", WELL)], {"status": "failed"}, "This run failed"),
-        ([result("lora", WELL)], {"status": "interrupted"}, "This run was interrupted"),
-        ([result("global", WELL), result("user-majority", WELL)], {}, "No personal method was run"),
-    ],
-)
-def test_no_verdict_without_grounds(results: list[MethodResult], changes: dict[str, object], said: str) -> None:
-    answer = judged(*results, **changes)
-    assert answer.tone == "open"
-    assert said in answer.text
+def test_methods_have_plain_names_with_their_ids_beneath() -> None:
+    assert plain("user-majority") == "each user's habit"
+    assert plain("lora[r=4,warm_start=global]") == "LoRA, started from everyone's (r=4)"
+    assert plain("lora+guard") == "LoRA, only where it pays"
+    assert plain("somebody's[a=b]") == "somebody's (a=b)"
+    assert named("lora[r=4]@base") == "LoRA (lora[r=4]@base)"
+    assert named("unknown") == "unknown", "a name is not said twice"
+    assert above("global@base") == "One shared model\nglobal@base"
+    assert drawn("lora[r=4,warm_start=global]@base") == "LoRA, started from everyone's\nr=4 · base"
 
 
 def shown(record: RunRecord, width: int = 100) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(summary(record))
+    console.print(summary(record, VIEW.judgement))
     return console.export_text()
 
 
@@ -112,12 +63,23 @@ def test_leaderboard_in_the_terminal() -> None:
     lines = text.splitlines()
     assert "Invented judgements · within-user · 20 users" in lines[0]
     best, *_ = ranked(RECORD)
-    row, below = next(pair for pair in pairwise(lines) if pair[0].lstrip().startswith(f"{best.method} "))
-    assert str(best.base) in below
+    row, below = next(pair for pair in pairwise(lines) if pair[0].startswith(f"{plain(best.method)} "))
+    assert best.label in below, "the id that a command takes stands beneath"
     assert ACCURACY.give_or_take(Score(mean=best.mean, ci=best.ci)) in row
+    assert ACCURACY.gain(best.gain["user-majority"]) in row
     assert f"{best.helped}/{best.unchanged}/{best.hurt}" in row
     assert "lora[r=4]" in text, "knobs in brackets are no markup"
-    assert f"{verdict(RECORD).text} {verdict(RECORD).whom}" in " ".join(text.split())
+    said = VIEW.verdict
+    assert f"{said.headline}. {said.text} {said.whom} What to do: {said.advice}" in " ".join(text.split())
+    assert "time a user: training and answering" in text
+
+
+def test_without_a_judgement_nothing_is_called_clear() -> None:
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(summary(RECORD, None))
+    text = console.export_text()
+    assert "]*" not in text
+    assert "clearly" not in text
 
 
 def test_leaderboard_fits_a_narrow_terminal_and_tells_unscored_rows() -> None:
@@ -133,9 +95,9 @@ def test_a_long_name_stands_whole_above_its_numbers() -> None:
     methods = (*RECORD.methods[1:], RECORD.methods[0].model_copy(update={"method": name, "base": "a-base"}))
     lines = shown(RECORD.model_copy(update={"methods": methods}), width=80).splitlines()
     assert max(map(len, lines)) <= 80
-    beside = lines[lines.index(name) + 1]
-    assert beside.startswith("  a-base ")
-    assert "±" in beside
+    place = lines.index(plain(name))
+    assert lines[place + 1] == f"  {name}@a-base"
+    assert "±" in lines[place + 2]
 
 
 def test_columns_without_a_value_are_left_out_of_the_terminal() -> None:
@@ -145,7 +107,14 @@ def test_columns_without_a_value_are_left_out_of_the_terminal() -> None:
     assert not [word for word in ("gain over", "helped/", "time", "size") if word in text.splitlines()[2]]
 
 
+def test_equal_means_stand_in_the_order_of_their_names() -> None:
+    tied = [method.model_copy(update={"mean": 0.5}) for method in RECORD.methods]
+    names = [result.label for result in ranked(RECORD.model_copy(update={"methods": tuple(tied[::-1])}))]
+    assert names == sorted(names), "and not in the order that was asked for"
+
+
 def test_smaller_errors_rank_first() -> None:
     task = RECORD.task.model_copy(update={"main_metric": "mae"})
     ordered = ranked(RECORD.model_copy(update={"task": task}))
-    assert [result.mean for result in ordered] == sorted(result.mean for result in RECORD.methods)
+    means = [result.mean or 0.0 for result in ordered]
+    assert means == pytest.approx(sorted(means))

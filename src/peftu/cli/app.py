@@ -189,6 +189,7 @@ def _execute(flags: dict[str, Any]) -> None:
     _need_torch()
     from peftu.cli.spec import run_spec
     from peftu.execute.run import run as execute
+    from peftu.judge import read_judgement
     from peftu.report.terminal import summary
     from peftu.results import RECORD, REPORT
 
@@ -210,7 +211,8 @@ def _execute(flags: dict[str, Any]) -> None:
         sys.exit(130)
     drawn = (out / REPORT).is_file()  # what kept it from being drawn was said
     where = f"\nreport: {out / REPORT}" if drawn else f"\nrun: {out}"
-    emit(record.cli_json(out) | ({} if drawn else {"report": None}), flags["json"], summary(record), where)
+    table = summary(record, read_judgement(out))
+    emit(record.cli_json(out) | ({} if drawn else {"report": None}), flags["json"], table, where)
 
 
 @app.command()

@@ -119,4 +119,4 @@ def _show(record: "RunRecord", scores: "pl.DataFrame", judgement: "Judgement", f
         stderr.print(f"no report: {error}; the scores are kept: peftu report {folder}", soft_wrap=True)
     said = record.cli_json(folder) | ({} if drawn else {"report": None}) | {"warnings": list(record.warnings)}
     where = f"\nreport: {folder / 'report.html'}" if drawn else f"\nscores: {folder}"
-    emit(said, json, summary(record), *record.warnings, where)
+    emit(said, json, summary(record, judgement), *record.warnings, where)

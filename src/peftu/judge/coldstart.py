@@ -6,13 +6,14 @@ from pathlib import Path
 import polars as pl
 
 from peftu.errors import PeftuError
-from peftu.judge.board import label_of, score_of
+from peftu.judge.board import Board, label_of, score_of
+from peftu.judge.compare import gains_over_references
 from peftu.judge.judgement import write_judgement
 from peftu.judge.merge import card_of, merge, refuse_own_folder
 from peftu.judge.shapes import Curve, CurvePoint, Judgement
 from peftu.metrics import metrics, user_scores
-from peftu.results import Run, RunRecord, finish_folder, load_run
-from peftu.stats import bootstrap, user_matrix
+from peftu.results import USER_MAJORITY, Run, RunRecord, finish_folder, load_run, plain_name
+from peftu.stats import RESAMPLES
 
 UNSEEN_USER = "unseen-user"
 DEFAULT_K = 5
@@ -60,14 +61,15 @@ def curves(runs: Sequence[Run]) -> tuple[Curve, ...]:
     points: dict[str, list[CurvePoint]] = {}
     for run, frame in zip(runs, frames, strict=True):
         scores = user_scores(frame.join(common, on=_ROW, how="semi"), card)
-        matrix = user_matrix(scores, metric.name)
-        for system, estimate in zip(matrix.systems, bootstrap(matrix.values, bounds=metric.bounds), strict=True):
-            k = _k(run.record)
+        board, k = Board(scores, metric, RESAMPLES), _k(run.record)
+        gains = {gain.label: gain for gain in gains_over_references(board) if plain_name(gain.against) == USER_MAJORITY}
+        for system, estimate in zip(board.systems, board.estimates(board.matrix.values), strict=True):
             point = CurvePoint(
-                k=_median_items(run, matrix.users) if k is None else k,
+                k=_median_items(run, board.matrix.users) if k is None else k,
                 all=k is None,
                 users=estimate.users,
                 score=score_of(estimate),
+                over_habit=gains.get(label_of(system)),
             )
             points.setdefault(label_of(system), []).append(point)
     return tuple(Curve(label=label, points=tuple(own)) for label, own in points.items() if len(own) > 1)

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
+import polars as pl
 
 from peftu.judge.board import Board, label_of, score_of
+from peftu.judge.noise import ItemNoise
 from peftu.judge.shapes import Comparison
 from peftu.stats import Doubles, System
 
@@ -15,18 +17,44 @@ _CHUNK = 4_000_000
 POWER = 0.8
 
 
-def gains_over_references(board: Board) -> tuple[Comparison, ...]:
-    """Returns every method against each reference method; Holm's correction runs over the methods of a reference."""
-    result: list[Comparison] = []
-    for reference in board.references:
-        pairs = [(own, reference) for own in board.systems if own != reference]
-        result += _compared(board, pairs)
-    return tuple(result)
+def gains_over_references(board: Board, rows: pl.DataFrame | None = None) -> tuple[Comparison, ...]:
+    """Returns every method against each reference method, corrected (see ``corrected``).
+
+    Args:
+        board: the scores.
+        rows: what ``peftu.metrics.rows.scored_rows`` made of the predictions; without it nothing is said of test items.
+    """
+    pairs = [(own, reference) for reference in board.references for own in board.systems if own != reference]
+    return corrected(_compared(board, pairs, rows))
 
 
-def comparisons(board: Board) -> tuple[Comparison, ...]:
-    """Returns every pair of methods, the later-run one first; Holm's correction runs over all pairs."""
-    return tuple(_compared(board, [(own, other) for other, own in combinations(board.systems, 2)]))
+def comparisons(board: Board, gains: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """Returns every pair of methods, the later-run one first, corrected (see ``corrected``); gains are as above."""
+    pairs = [(own, other) for other, own in combinations(board.systems, 2)]
+    return corrected_pairs(_compared(board, pairs), gains)
+
+
+def corrected(gains: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """Returns gains over references with Holm's correction over the methods of a reference.
+
+    Two references meet twice, once from each side. That is one question: it is asked, corrected and counted with the
+    reference that stands first.
+    """
+    asked: dict[tuple[str, str], float | None] = {}
+    for reference in dict.fromkeys(gain.against for gain in gains):
+        new = [gain for gain in gains if gain.against == reference and (reference, gain.label) not in asked]
+        for gain, p in zip(new, holm([gain.p for gain in new]), strict=True):
+            asked[gain.label, reference] = p
+    return tuple(gain.model_copy(update={"p_holm": _of_pair(gain, asked)}) for gain in gains)
+
+
+def corrected_pairs(pairs: Sequence[Comparison], gains: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """Returns pairs of methods: those with a reference as their gain has it, Holm's correction over all others."""
+    asked = {(gain.label, gain.against): gain.p_holm for gain in gains}
+    others = [pair for pair in pairs if not {(pair.label, pair.against), (pair.against, pair.label)} & set(asked)]
+    for pair, p in zip(others, holm([pair.p for pair in others]), strict=True):
+        asked[pair.label, pair.against] = p
+    return tuple(pair.model_copy(update={"p_holm": _of_pair(pair, asked)}) for pair in pairs)
 
 
 def detectable(gains: Sequence[Comparison]) -> float | None:
@@ -95,12 +123,21 @@ def _as_extreme(signs: np.ndarray[tuple[int, ...], np.dtype[np.integer]], gains:
     return np.asarray((sums >= observed - 1e-9).sum(0), dtype=np.float64)
 
 
-def _compared(board: Board, pairs: Sequence[tuple[System, System]]) -> list[Comparison]:
+def _of_pair(pair: Comparison, asked: dict[tuple[str, str], float | None]) -> float | None:
+    """Returns the corrected p-value of a pair, whichever way round it was asked."""
+    own = (pair.label, pair.against)
+    return asked[own] if own in asked else asked[own[::-1]]
+
+
+def _compared(
+    board: Board, pairs: Sequence[tuple[System, System]], rows: pl.DataFrame | None = None
+) -> list[Comparison]:
+    """Returns the comparisons of these pairs, not corrected yet."""
     if not pairs:
         return []
     gains = np.stack([board.gains(*pair) for pair in pairs], axis=1)
-    p_values = sign_flip_test(gains)
-    corrected, estimates = holm(p_values), board.estimates(gains, gains=True)
+    p_values, estimates = sign_flip_test(gains), board.estimates(gains, gains=True)
+    noise = None if rows is None else ItemNoise.of(board, rows)
     return [
         Comparison(
             label=label_of(own),
@@ -108,8 +145,8 @@ def _compared(board: Board, pairs: Sequence[tuple[System, System]]) -> list[Comp
             gain=score_of(estimates[place]),
             users=estimates[place].users,
             p=p_values[place],
-            p_holm=corrected[place],
             detectable=smallest_detectable(gains[:, place]),
+            **({} if noise is None else noise.between(own, other, gains[:, place])),
         )
         for place, (own, other) in enumerate(pairs)
     ]

@@ -9,6 +9,7 @@ import polars as pl
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
 from peftu.judge.board import Board, label_of, score_of
+from peftu.judge.compare import holm, sign_flip_test
 from peftu.judge.shapes import Group
 from peftu.metrics import KEYS
 from peftu.outside import parse_json
@@ -38,7 +39,7 @@ def by_label(board: Board, rows: pl.DataFrame, card: TaskCard) -> tuple[Group, .
         own = recalls.filter(pl.col("gold") == place).sort(KEYS)
         if len(own):
             result += _groups(board, user_matrix(own, "recall"), "label", label, own)
-    return tuple(result)
+    return _corrected(result)
 
 
 def by_people(board: Board, meta: pl.DataFrame) -> tuple[Group, ...]:
@@ -67,7 +68,7 @@ def by_people(board: Board, meta: pl.DataFrame) -> tuple[Group, ...]:
             part = UserMatrix(users, board.systems, board.matrix.values[places])
             own = board.scores.filter(pl.col("user_id").is_in(users)).select(*KEYS, rows="n_scored")
             result += _groups(board, part, field, value, own, main=True)
-    return tuple(result)
+    return _corrected(result)
 
 
 def user_fields(meta: pl.DataFrame) -> dict[str, dict[str, str]]:
@@ -103,6 +104,18 @@ def _words(values: dict[str, Any]) -> dict[str, str]:
     return {user: names[int(value > low) + int(value > high)] for user, value in numbers.items()}
 
 
+def _corrected(groups: list[Group]) -> tuple[Group, ...]:
+    """Returns groups whose p-values are corrected for all methods and values by which users or rows are grouped."""
+    found: dict[tuple[str, str, str], float | None] = {}
+    for by in dict.fromkeys(group.by for group in groups):
+        asked = [group for group in groups if group.by == by and group.label != group.against]
+        for group, p in zip(asked, holm([group.p for group in asked]), strict=True):
+            found[by, group.value, group.label] = p
+    return tuple(
+        group.model_copy(update={"p_holm": found.get((group.by, group.value, group.label))}) for group in groups
+    )
+
+
 def _groups(
     board: Board, matrix: UserMatrix, by: str, value: str, rows: pl.DataFrame, *, main: bool = False
 ) -> list[Group]:
@@ -114,7 +127,7 @@ def _groups(
     scores = bootstrap(matrix.values, resamples=board.resamples, bounds=bounds)
     gains = sign * (matrix.values - matrix.column(reference)[:, None])
     reach = (bounds[0] - bounds[1], bounds[1] - bounds[0])
-    gained = bootstrap(gains, resamples=board.resamples, bounds=reach)
+    gained, p_values = bootstrap(gains, resamples=board.resamples, bounds=reach), sign_flip_test(gains)
     counts = {
         (method, base): number for method, base, number in rows.group_by("method", "base").agg(pl.sum("rows")).rows()
     }
@@ -124,7 +137,8 @@ def _groups(
             against=label_of(reference),
             by=by,
             value=value,
-            users=scores[place].users,
+            users=gained[place].users,
+            p=p_values[place],
             rows=int(counts.get((system.method, system.base), 0)),
             score=score_of(scores[place]),
             gain=score_of(gained[place]),

@@ -1,6 +1,7 @@
 """Who is helped and who is hurt, and what the worst served get."""
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from peftu.judge.board import Board, label_of, score_of
@@ -56,7 +57,8 @@ def worst_served(board: Board) -> tuple[WorstServed, ...]:
         for own in board.systems:
             if own == reference:
                 continue
-            tails = [_worst(board, board.matrix.column(system)) for system in (own, reference)]
+            places = [_worst(board, board.matrix.column(system)) for system in (own, reference)]
+            tails = [board.matrix.column(system)[place] for system, place in zip((own, reference), places, strict=True)]
             scores = [score_of(board.estimate(tail)) for tail in tails]
             result.append(
                 WorstServed(
@@ -65,6 +67,7 @@ def worst_served(board: Board) -> tuple[WorstServed, ...]:
                     users=len(tails[0]),
                     score=scores[0],
                     reference=scores[1],
+                    items=_items(board, own, places[0]),
                 )
             )
     return tuple(result)
@@ -83,10 +86,20 @@ def wilson(count: int, of: int) -> Score:
     return Score(mean=share, ci=(max(0.0, middle - reach), min(1.0, middle + reach)))
 
 
-def _worst(board: Board, values: Doubles) -> Doubles:
-    known = np.sort(values[~np.isnan(values)])
-    known = known if board.metric.higher_is_better else known[::-1]
+def _worst(board: Board, values: Doubles) -> npt.NDArray[np.int64]:
+    """Returns the places of the worst tenth, worst first."""
+    order = np.argsort(values if board.metric.higher_is_better else -values, kind="stable")
+    known = order[~np.isnan(values[order])]
     return np.asarray(known[: max(1, len(known) // _TENTH)])
+
+
+def _items(board: Board, system: System, places: npt.NDArray[np.int64]) -> float:
+    """Returns the scored test rows of these users together, averaged over seeds."""
+    users = [board.matrix.users[place] for place in places]
+    rows = board.scores.filter(
+        pl.col("method") == system.method, pl.col("base").eq_missing(system.base), pl.col("user_id").is_in(users)
+    )
+    return float(rows["n_scored"].sum()) / max(rows["seed"].n_unique(), 1)
 
 
 def _row_values(board: Board, rows: pl.DataFrame) -> pl.DataFrame:

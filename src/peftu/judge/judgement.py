@@ -11,11 +11,13 @@ import polars as pl
 
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
+from peftu.judge.answer import answer
 from peftu.judge.board import Board, label_of, score_of
 from peftu.judge.ceilings import ceilings
 from peftu.judge.clusters import intervals
-from peftu.judge.compare import comparisons, detectable, gains_over_references
+from peftu.judge.compare import comparisons, corrected, corrected_pairs, detectable, gains_over_references
 from peftu.judge.cost import pareto
+from peftu.judge.findings import Findings
 from peftu.judge.groups import by_label, by_people
 from peftu.judge.helped import helped, worst_served
 from peftu.judge.ranks import critical_difference, standings
@@ -66,7 +68,7 @@ def judge(evidence: Evidence) -> Judgement:
     rows = scored_rows(evidence.predictions, card)
     if card.kind == "text":
         rows = with_overlaps(rows)
-    gains = gains_over_references(board)
+    gains = gains_over_references(board, rows)
     items = items_of_rows(rows, card)
     known = [metric for metric in metrics_of(card.kind, "rows", "labels") if metric.name in scores.columns]
     of_items = [metric for metric in metrics_of(card.kind, "items") if metric.name in items.columns]
@@ -82,7 +84,7 @@ def judge(evidence: Evidence) -> Judgement:
         scores=_all_metrics(board, known, items, of_items),
         intervals=intervals(board, rows),
         gains=gains,
-        comparisons=comparisons(board),
+        comparisons=comparisons(board, gains),
         detectable=detectable(gains),
         standings=standings(board),
         critical_difference=critical_difference(board),
@@ -96,6 +98,7 @@ def judge(evidence: Evidence) -> Judgement:
         guards=tuple(map(_guarded, (result for result in evidence.results if "kept" in result.notes))),
         reliability=reliability(rows, card),
         pareto=pareto(evidence.results, higher_is_better=board.metric.higher_is_better),
+        answer=answer(Findings(evidence.results, gains, card.kind)),
     )
 
 
@@ -108,6 +111,8 @@ def write_judgement(judgement: Judgement, folder: Path) -> Path:
 def read_judgement(folder: Path) -> Judgement | None:
     """Returns the judgement kept in a run folder; None for a run made before there were any.
 
+    Tests are corrected as they are today, whatever wrote them: two methods are told apart everywhere or nowhere.
+
     Raises:
         PeftuError: the file is cut off or comes from a newer version.
     """
@@ -115,10 +120,12 @@ def read_judgement(folder: Path) -> Judgement | None:
     if not path.is_file():
         return None
     try:
-        return Judgement.model_validate(parse_json(path.read_bytes(), finite=True))
+        kept = Judgement.model_validate(parse_json(path.read_bytes(), finite=True))
     except ValueError:  # pydantic's is one
         again = f"peftu leaderboard {shlex.quote(str(folder))}"
         raise PeftuError(f"{path}: is damaged or of a newer peftu — judge again: {again}") from None
+    gains = corrected(kept.gains)
+    return kept.model_copy(update={"gains": gains, "comparisons": corrected_pairs(kept.comparisons, gains)})
 
 
 def judgement_schema() -> dict[str, Any]:

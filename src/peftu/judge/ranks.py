@@ -6,9 +6,11 @@ from peftu.judge.board import Board, label_of
 from peftu.judge.shapes import CriticalDifference, Standing
 from peftu.stats import Doubles, drawn_weights
 
+_SAME = 1e-12  # means nearer than this differ by rounding
+
 
 def standings(board: Board) -> tuple[Standing, ...]:
-    """Returns the methods, best first; those without a score are left out.
+    """Returns the methods, best first, equal means on one rank by name; those without a score are left out.
 
     Users are drawn with replacement; in each draw methods are ranked by their mean over the drawn users that all
     methods have scored.
@@ -16,21 +18,23 @@ def standings(board: Board) -> tuple[Standing, ...]:
     values, kept = _complete(board)
     if not kept:
         return ()
-    order = np.argsort(-values.mean(0), kind="stable")
+    own = values.mean(0)
+    places = 1 + (own > own[:, None] + _SAME).sum(1)
     means = np.concatenate([weights @ values for weights in drawn_weights(len(values), board.resamples, 0)])
-    ranks = 1 + (means[:, None, :] > means[:, :, None] + 1e-12).sum(2)
+    ranks = 1 + (means[:, None, :] > means[:, :, None] + _SAME * len(values)).sum(2)
     mean_ranks = user_ranks(values).mean(0)
     low, high = np.quantile(ranks, [0.025, 0.975], axis=0, method="nearest")
-    return tuple(
+    found = [
         Standing(
             label=label_of(board.systems[kept[place]]),
             rank=rank,
-            ci=(int(low[place]), int(high[place])) if len(values) > 1 else None,
+            ci=(min(int(low[place]), rank), max(int(high[place]), rank)) if len(values) > 1 else None,
             first=float((ranks[:, place] == 1).mean()),
             mean_rank=float(mean_ranks[place]),
         )
-        for rank, place in enumerate(order, 1)
-    )
+        for place, rank in enumerate(places.tolist())
+    ]
+    return tuple(sorted(found, key=lambda standing: (standing.rank, standing.label)))
 
 
 def critical_difference(board: Board) -> CriticalDifference:
@@ -64,8 +68,8 @@ def critical_difference(board: Board) -> CriticalDifference:
 
 def user_ranks(values: Doubles) -> Doubles:
     """Returns [users, methods] each user's ranks, 1 for the largest value; ties share the mean of their ranks."""
-    above = (values[:, None, :] > values[:, :, None] + 1e-12).sum(2)
-    level = (np.abs(values[:, None, :] - values[:, :, None]) <= 1e-12).sum(2)
+    above = (values[:, None, :] > values[:, :, None] + _SAME).sum(2)
+    level = (np.abs(values[:, None, :] - values[:, :, None]) <= _SAME).sum(2)
     return np.asarray(above + (level + 1) / 2, dtype=np.float64)
 
 

@@ -4,13 +4,27 @@ A method is named by its label, 'method@base', as ``MethodResult.label`` is; use
 their sorted keys. Scores are in the metric's own unit, gains are turned so that positive is better.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, computed_field
 
+from peftu.judge.decide import Decision, decide
 from peftu.results import Part, Score
 
 JUDGEMENT = "judgement.json"
+
+Case = Literal[
+    "nothing-personal",
+    "no-yardstick",
+    "too-few-users",
+    "pays",
+    "better-than-habit",
+    "shared-suffices",
+    "shared-better",
+    "no-gain",
+    "harm",
+]
+Action = Literal["ship", "ship-shared", "keep-habit", "collect"]
 
 
 class MetricInfo(Part):
@@ -45,29 +59,50 @@ class Intervals(Part):
     seed_sd: float | None = Field(description="Standard deviation of the means of single seeds; null for one seed.")
 
 
-class Comparison(Part):
+def _optional_decision(schema: dict[str, Any]) -> None:
+    """Lets files without a decision be whole: those written before there was one."""
+    schema["required"] = [name for name in schema["required"] if name != "decision"]
+
+
+class Tested(Part):
+    """A paired gain with its test; ``peftu.judge.decide`` holds the rule that decides."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", json_schema_extra=_optional_decision)
+
+    gain: Score
+    users: int
+    p: float | None = Field(None, description="Two-sided sign-flip permutation test over users.")
+    p_holm: float | None = Field(None, description="Corrected for all comparisons made beside it (Holm, 1979).")
+
+    @computed_field(description="Whether the gain is shown; every text, title and mark goes by this.")  # type: ignore[prop-decorator]
+    @property
+    def decision(self) -> Decision:
+        """Returns what the one rule makes of it; also for judgements written before there was this field."""
+        return decide(self.gain, self.users, self.p_holm)
+
+
+class Comparison(Tested):
     """Two methods on the same users: is the difference more than chance?"""
 
     label: str
     against: str
-    gain: Score
-    users: int
-    p: float | None = Field(description="Two-sided sign-flip permutation test over users.")
-    p_holm: float | None = Field(description="Corrected for all comparisons of its list (Holm, 1979).")
     detectable: float | None = Field(description="Smallest true gain found with 80 % chance at the 5 % level.")
-
-    @property
-    def shown(self) -> bool:
-        """Returns whether the difference stands after correction."""
-        return self.p_holm is not None and self.p_holm < 0.05
+    item_noise: float | None = Field(
+        None,
+        description="Share of the variance of users' gains that comes from having few test items; null where the "
+        "metric is no mean over rows.",
+    )
+    items: float | None = Field(None, description="Test items a user that both methods have a score for, on average.")
 
 
 class Standing(Part):
     """A method's place on the board."""
 
     label: str
-    rank: int = Field(description="1 is best; by the mean over users.")
-    ci: tuple[int, int] | None = Field(description="95 % of the bootstrap draws of users have it between these ranks.")
+    rank: int = Field(description="1 is best; by the mean over users; equal means share a rank.")
+    ci: tuple[int, int] | None = Field(
+        description="95 % of the bootstrap draws of users have it between these ranks; holds the rank itself."
+    )
     first: float = Field(description="Share of draws in which it is first.")
     mean_rank: float | None = Field(description="Its rank averaged over users, ties shared.")
 
@@ -125,6 +160,7 @@ class WorstServed(Part):
     users: int
     score: Score = Field(description="Mean over the method's own worst tenth.")
     reference: Score = Field(description="Mean of the reference method over its own worst tenth.")
+    items: float | None = Field(None, description="Scored test rows of these users together, averaged over seeds.")
 
 
 class TrendBin(Part):
@@ -147,20 +183,19 @@ class Trend(Part):
     users: int
     correlation: float | None = Field(description="Spearman's rho over users.")
     p: float | None
+    p_holm: float | None = Field(None, description="Corrected for the methods (Holm, 1979).")
     bins: tuple[TrendBin, ...]
 
 
-class Group(Part):
+class Group(Tested):
     """A method on the rows with one gold label, or on the users of one group."""
 
     label: str
     against: str
     by: str = Field(description="'label', or the name of a demographic field of the task.")
     value: str
-    users: int
     rows: int
     score: Score
-    gain: Score
 
 
 class ParetoPoint(Part):
@@ -201,6 +236,7 @@ class CurvePoint(Part):
     all: bool
     users: int
     score: Score
+    over_habit: Comparison | None = Field(None, description="Against user-majority after as many items.")
 
 
 class ReliabilityBin(Part):
@@ -231,6 +267,19 @@ class Guarded(Part):
     kept: int
 
 
+class Answer(Part):
+    """Was personalising worth it, and what to do; the rules stand in ``peftu.judge.answer`` and ``docs/judging.md``."""
+
+    case: Case
+    label: str | None = Field(description="The personal method that the answer speaks of.")
+    against: str | None = Field(description="What it is compared with first: habit; one model for all for free text.")
+    shared: str | None = Field(description="The model shared by all, where one was run beside it.")
+    action: Action | None = Field(description="What is recommended; null where nothing can be.")
+    target: str | None = Field(None, description="The method to ship, to keep, or whose gain more users would show.")
+    more_users: int | None = Field(None, description="'collect': so many more users, about.")
+    more_items: int | None = Field(None, description="'collect': or so many more test items from each, about.")
+
+
 class Judgement(Part):
     """Version 1 of the judgement of one run."""
 
@@ -258,3 +307,4 @@ class Judgement(Part):
     cold_start: tuple[Curve, ...] = ()
     guards: tuple[Guarded, ...] = ()
     reliability: tuple[Reliability, ...] = ()
+    answer: Answer | None = Field(None, description="Null in judgements from before there was one.")

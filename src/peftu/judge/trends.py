@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 
 from peftu.judge.board import Board, label_of, score_of
+from peftu.judge.compare import holm
 from peftu.judge.shapes import Trend, TrendBin
 from peftu.judge.votes import Votes
 from peftu.stats import Doubles
@@ -20,7 +21,8 @@ TITLES = {
 def trends(board: Board, votes: Votes | None, *, multi: bool) -> tuple[Trend, ...]:
     """Returns each method's gain over the first reference method against training items and distance from the crowd.
 
-    Users are put into up to five equally large groups; the correlation is Spearman's rho with its p-value.
+    Users are put into up to five equally large groups; the correlation is Spearman's rho with its p-value,
+    corrected for the methods.
     """
     if not board.references:
         return ()
@@ -95,7 +97,8 @@ def _trends(board: Board, by: str, values: Doubles) -> list[Trend]:
                 bins=tuple(bins),
             )
         )
-    return result
+    corrected = holm([trend.p for trend in result])
+    return [trend.model_copy(update={"p_holm": p}) for trend, p in zip(result, corrected, strict=True)]
 
 
 def _groups(values: Doubles) -> list[np.ndarray[tuple[int], np.dtype[np.int64]]]:

@@ -13,8 +13,9 @@ from peftu.errors import PeftuError
 from peftu.judge import read_judgement
 from peftu.outside import shown
 from peftu.report.blocks import DrawingError
+from peftu.report.names import capital
 from peftu.report.view import RunView
-from peftu.report.words import NOTHING
+from peftu.report.words import NOTHING, join
 from peftu.results import REPORT, RunRecord, load_run, write_atomic
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Chapter:
     answer: "Answer"
     board: "Board"
     sections: "list[Section]"
-    best: str
+    leader: str
     score: str
     gain: str
 
@@ -102,16 +103,18 @@ def _chapter(number: int, view: RunView) -> Chapter:
     from peftu.report.sections.answer import answer
     from peftu.report.sections.board import board
 
-    best = view.best
+    best, leaders = view.verdict.method, view.leaders
+    gain = view.findings.over(best, view.findings.bar) if best else None
+    said = f"{capital(view.short(best))}: {view.scale.gain(gain.gain)} {view.scale.unit}" if best and gain else NOTHING
     return Chapter(
         anchor=f"run-{number}",
         record=view.record,
         answer=answer(view),
         board=board(view),
         sections=sections(view),
-        best=best.label if best else NOTHING,
-        score=view.scale.number(best.mean if best else None),
-        gain=view.scale.gain(view.habit_gain(best) if best else None),
+        leader=capital(join([view.short(result) for result in leaders])) if leaders else NOTHING,
+        score=view.scale.number(leaders[0].mean if leaders else None),
+        gain=said,
     )
 
 

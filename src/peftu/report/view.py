@@ -6,12 +6,17 @@ from functools import cached_property
 import polars as pl
 
 from peftu.judge import Judgement
+from peftu.judge.board import Board
+from peftu.judge.compare import gains_over_references
+from peftu.judge.decide import Decision
+from peftu.judge.findings import Findings
 from peftu.metrics import metrics
+from peftu.report.names import named, plain
 from peftu.report.terminal import ranked
 from peftu.report.verdict import Verdict, verdict
 from peftu.report.words import Scale
 from peftu.results import USER_MAJORITY, MethodResult, RunRecord, Score, plain_name
-from peftu.stats import Doubles, System, UserMatrix, differences, user_matrix
+from peftu.stats import RESAMPLES, SAME, Doubles, System, UserMatrix, differences, user_matrix
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,21 @@ class RunView:
     @cached_property
     def verdict(self) -> Verdict:
         """Returns the answer."""
-        return verdict(self.record)
+        return verdict(self.record, self.findings)
+
+    @cached_property
+    def findings(self) -> Findings:
+        """Returns the gains over reference methods and what was decided of them.
+
+        A run from before there were judgements is tested now, from its user scores.
+        """
+        if self.judgement is not None:
+            gains = self.judgement.gains
+        elif self.scale.metric.name in self.scores.columns and len(self.scores):
+            gains = gains_over_references(Board(self.scores, self.scale.metric, RESAMPLES))
+        else:
+            gains = ()
+        return Findings(self.record.methods, gains, self.record.task.kind)
 
     @cached_property
     def ranked(self) -> list[MethodResult]:
@@ -45,9 +64,16 @@ class RunView:
 
     @cached_property
     def best(self) -> MethodResult | None:
-        """Returns the method that the answer speaks of, else the best personal one."""
-        personal = (result for result in self.ranked if result.personal and result.mean is not None)
-        return self.verdict.method or next(personal, None)
+        """Returns the method that the answer speaks of, else the best personal one, else the best."""
+        scored = [result for result in self.ranked if result.mean is not None]
+        personal = [result for result in scored if result.personal]
+        return self.verdict.method or next(iter([*personal, *scored]), None)
+
+    @cached_property
+    def leaders(self) -> list[MethodResult]:
+        """Returns the methods with the best mean, personal or not; several where they are equal."""
+        scored = [result for result in self.ranked if result.mean is not None]
+        return [result for result in scored if abs((result.mean or 0.0) - (scored[0].mean or 0.0)) <= SAME]
 
     @cached_property
     def matrix(self) -> UserMatrix:
@@ -74,9 +100,9 @@ class RunView:
         return sorted(found, key=lambda result: not result.personal)
 
     def short(self, result: MethodResult) -> str:
-        """Returns a method's name for titles: without its base where no other line has that name."""
+        """Returns a method's plain name for titles: with its base where another line has that name, too."""
         alone = sum(other.method == result.method for other in self.ranked) == 1
-        return result.method if alone else result.label
+        return plain(result.method) if alone else f"{plain(result.method)} on {result.base}"
 
     @cached_property
     def by_label(self) -> dict[str, MethodResult]:
@@ -84,12 +110,16 @@ class RunView:
         return {result.label: result for result in self.ranked}
 
     def name(self, label: str) -> str:
-        """Returns the short name of a label; the label itself where the record has no such line."""
-        return self.short(self.by_label[label]) if label in self.by_label else label
+        """Returns the short name of a label, or all that is known of it where the record has no such line."""
+        return self.short(self.by_label[label]) if label in self.by_label else named(label)
 
     def habit_gain(self, result: MethodResult) -> Score:
         """Returns a method's mean gain over user-majority."""
         return result.gain.get(USER_MAJORITY, Score(mean=None, ci=None))
+
+    def habit_decision(self, result: MethodResult) -> Decision:
+        """Returns whether a method is shown to be better than user-majority."""
+        return self.findings.decision(result, USER_MAJORITY) or "unclear"
 
     def column(self, result: MethodResult) -> Doubles:
         """Returns [users] a method's scores; NaN where a user has none."""

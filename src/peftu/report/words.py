@@ -10,7 +10,6 @@ from peftu.results import Score
 
 NOTHING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
-_PLAIN_NAMES = {"user-majority": "always giving a user's own commonest label", "global": "one model shared by all"}
 
 
 @dataclass(frozen=True)
@@ -53,35 +52,37 @@ class Scale:
         return f"{self.number(score.mean)} [{low}, {high}]"
 
     def gain(self, gain: Score | None) -> str:
-        """Returns '+7.4 [+1.8, +13.1]'."""
-        if gain is None or gain.ci is None:
+        """Returns '+7.4 [+1.8, +13.1]', without an interval '+7.4'."""
+        if gain is None or gain.mean is None:
             return NOTHING
+        if gain.ci is None:
+            return self.signed(gain.mean)
         low, high = map(self.signed, gain.ci)
         return f"{self.signed(gain.mean)} [{low}, {high}]"
 
-    def give_or_take(self, score: Score, *, gain: bool = False) -> str:
+    def give_or_take(self, score: Score) -> str:
         """Returns '68.3 ± 8.4': the mean with half the width of its interval."""
-        mean = self.signed(score.mean) if gain else self.number(score.mean)
+        mean = self.number(score.mean)
         return mean if score.ci is None else f"{mean} ± {self.number((score.ci[1] - score.ci[0]) / 2)}"
 
-    def spoken_gain(self, gain: Score) -> str:
-        """Returns '7.4 points (95 % interval +1.8 to +13.1)', without a sign: 'by' stands before it."""
-        low, high = map(self.signed, gain.ci or (None, None))
-        return f"{self.signed(gain.mean).lstrip('+' + MINUS)} {self.unit} (95 % interval {low} to {high})"
+    def whole_gain(self, gain: Score) -> str:
+        """Returns '+7.4 points (95 % interval +1.8 to +13.1)'."""
+        if gain.ci is None:
+            return f"{self.signed(gain.mean)} {self.unit} (no interval)"
+        low, high = map(self.signed, gain.ci)
+        turned = "" if self.metric.higher_is_better else "; + is better"
+        return f"{self.signed(gain.mean)} {self.unit} (95 % interval {low} to {high}{turned})"
 
     @property
     def unit(self) -> str:
         """Returns what a gain is counted in."""
-        return "points" if self.metric.percent else "steps" if self.metric.name == "mae" else self.metric.title
+        if self.metric.percent:
+            return "points"
+        return "steps" if self.metric.name == "mae" else self.metric.title.lower()
 
     @property
     def _digits(self) -> int:
         return 1 if self.metric.percent else 3
-
-
-def spoken(method: str) -> str:
-    """Returns a reference method in plain words with its name: "one model shared by all (global)"."""
-    return f"{_PLAIN_NAMES[method]} ({method})" if method in _PLAIN_NAMES else method
 
 
 def seconds(value: float | None) -> str:

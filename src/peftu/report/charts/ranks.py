@@ -7,6 +7,7 @@ import altair as alt
 import polars as pl
 
 from peftu.report.charts.theme import INK, MUTED, personal_colour, svg
+from peftu.report.names import BENEATH
 
 _NAME_WIDTH = 230
 _WIDTH, _NARROW_WIDTH = 640, 290
@@ -33,12 +34,12 @@ def rank_chart(
         narrow: names above the dots.
     """
     order = [rank.name for rank in ranks]
-    longest = max(len(part) for name in order for part in name.split("@"))
+    longest = max(len(part) for name in order for part in name.split(BENEATH))
     room = 0 if narrow else min(_NAME_WIDTH, 20 + 8 * longest)
     places = {"labelAlign": "left", "labelPadding": -4, "labelOffset": -26} if narrow else {}
     names = alt.Axis(
         title=None, labelLimit=room or 260, labelFontSize=12, ticks=False, domain=False, minExtent=room, maxExtent=room,
-        zindex=1, labelColor=INK, labelExpr="split(datum.label, '@')", labelLineHeight=14, **places,
+        zindex=1, labelColor=INK, labelExpr="split(datum.label, '\\n')", labelLineHeight=14, **places,
     )  # fmt: skip
     y = alt.Y("name:N", sort=None, scale=alt.Scale(domain=order), axis=names)
     width = (_NARROW_WIDTH if narrow else _WIDTH) - _BAR * len(groups)

@@ -7,12 +7,13 @@ import altair as alt
 import polars as pl
 
 from peftu.report.charts.theme import INK, MUTED, personal_colour, svg
+from peftu.report.names import BENEATH
 
 _NAME_WIDTH = 260  # pixels of a name beside its dot
 _WIDTH, _NARROW_WIDTH = 980, 310
 _PANEL_NAME_WIDTH, _PANEL_WIDTH = 180, 330
-# A base stands below its method: an axis label that is a list is drawn on several lines.
-_TWO_LINES = "split(datum.label, '@')"
+# An axis label that is a list is drawn on several lines.
+_LINES = "split(datum.label, '\\n')"
 
 
 class Row(NamedTuple):
@@ -30,12 +31,12 @@ def method_rows(rows: Sequence[Row], title: str, line: float | None, *, narrow: 
 
     ``line`` marks a value to compare with.
     """
-    longest = max((len(part) for row in rows for part in row.name.split("@")), default=0)
+    longest = max((len(part) for row in rows for part in row.name.split(BENEATH)), default=0)
     room = 0 if narrow else min(_NAME_WIDTH, 20 + 8 * longest)
     places: dict[str, Any] = {"labelAlign": "left", "labelPadding": -4, "labelOffset": -28} if narrow else {}
     names = alt.Axis(
         title=None, labelLimit=room or 300, labelFontSize=13, ticks=False, domain=False, minExtent=room, maxExtent=room,
-        zindex=1, labelColor=INK, labelExpr=_TWO_LINES, labelLineHeight=15, **places,
+        zindex=1, labelColor=INK, labelExpr=_LINES, labelLineHeight=15, **places,
     )  # fmt: skip
     width = _NARROW_WIDTH if narrow else _WIDTH - room
     height = (64 if narrow else 42) * max(len(rows), 1)
@@ -43,7 +44,7 @@ def method_rows(rows: Sequence[Row], title: str, line: float | None, *, narrow: 
 
 
 def panel_rows(rows: Sequence[Row], title: str, line: float | None, domain: tuple[float, float] | None = None) -> str:
-    """Returns dots with intervals as a small panel, short names at the left.
+    """Returns dots with intervals as a small panel, short names at the left; a comma ends a line.
 
     Args:
         rows: names with means and intervals.
@@ -51,11 +52,15 @@ def panel_rows(rows: Sequence[Row], title: str, line: float | None, domain: tupl
         line: a value to compare with.
         domain: of the values, where several panels share one.
     """
-    room = min(_PANEL_NAME_WIDTH, 20 + 7 * max((len(row.name) for row in rows), default=0))
+    rows = [row._replace(name=row.name.replace(", ", f",{BENEATH}")) for row in rows]
+    lines = [row.name.split(BENEATH) for row in rows]
+    room = min(_PANEL_NAME_WIDTH, 20 + 7 * max((len(part) for parts in lines for part in parts), default=0))
     names = alt.Axis(
-        title=None, labelLimit=room, ticks=False, domain=False, minExtent=room, maxExtent=room, labelColor=INK
-    )
-    return svg(_dots(rows, names, title, line, 4, domain), (_PANEL_WIDTH - room, 24 * max(len(rows), 2)))
+        title=None, labelLimit=room, ticks=False, domain=False, minExtent=room, maxExtent=room, labelColor=INK,
+        labelExpr=_LINES, labelLineHeight=13,
+    )  # fmt: skip
+    height = (24 if max(map(len, lines), default=1) == 1 else 34) * max(len(rows), 2)
+    return svg(_dots(rows, names, title, line, 4, domain), (_PANEL_WIDTH - room, height))
 
 
 def _dots(

@@ -3,15 +3,19 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from peftu.judge.decide import FEWEST
 from peftu.metrics import metrics
 from peftu.report.blocks import Picture
 from peftu.report.charts.rows import Row, method_rows
+from peftu.report.names import capital, drawn, plain
 from peftu.report.sections.tables import span
 from peftu.report.view import RunView
-from peftu.report.words import Scale, count, data_size, plural, seconds
-from peftu.results import GLOBAL, REFERENCES, USER_MAJORITY, MethodResult, Score, plain_name
+from peftu.report.words import Scale, count, data_size, join, seconds
+from peftu.results import USER_MAJORITY, MethodResult, Score, reference_names
 
 _FEWEST_TO_FILTER = 4
+_MOST_NAMED = 2
+_MARKS = {"better": "clear gain", "worse": "clear loss"}
 _SCOPES = {"none": "no parameters", "global": "shared", "user": "personal", "both": "shared + personal"}
 
 
@@ -25,11 +29,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a cell, small print below it, and the number that it is sorted by."""
+    """What stands in a cell, small print below it, the number that it is sorted by, and a mark on a last line."""
 
     text: str
     note: str
     order: float
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,8 @@ class Line:
     """A method's line.
 
     Attributes:
-        method: its label without the base.
-        base: the base it ran on.
+        name: its plain name.
+        label: its id with its base, where that is more than the name.
         tags: what a reader must weigh beside its numbers.
         personal: whether it must prove itself.
         scope: whose parameters it has, in words; empty where unknown.
@@ -67,8 +72,8 @@ class Line:
         cells: one for each column after the method's name; None where there is nothing to say, which sorts last.
     """
 
-    method: str
-    base: str
+    name: str
+    label: str
     tags: str
     personal: bool
     scope: str
@@ -101,10 +106,11 @@ class Board:
 
 def board(view: RunView) -> Board:
     """Returns the leaderboard of a run."""
-    references = [name for name in REFERENCES if any(name in result.gain for result in view.ranked)]
+    names = reference_names(view.record.task.kind)
+    references = [name for name in names if any(name in result.gain for result in view.ranked)]
     better: Literal["ascending", "descending"] = "descending" if view.scale.metric.higher_is_better else "ascending"
     columns = [Column(view.scale.title, better)]
-    columns += [Column(f"gain over {name}", "descending") for name in references]
+    columns += [Column(f"gain over {plain(name)}", "descending") for name in references]
     columns += [Column("users helped / same / hurt", "descending")] if USER_MAJORITY in references else []
     columns += [Column("macro-F1, %", "descending"), Column("time a user", "ascending")]
     columns += [Column("size a user", "ascending")]
@@ -128,11 +134,15 @@ def board(view: RunView) -> Board:
 
 def _lead(view: RunView) -> str:
     lower = "" if view.scale.metric.higher_is_better else "; lower is better"
-    line = "; the dashed line is user-majority" if view.majority is not None else ""
+    line = "; the dashed line is each user's habit" if view.majority is not None else ""
     colours = f" Blue: personal methods. Grey: what they are compared with{line}." if len(view.ranked) > 1 else ""
+    marks = (
+        f" A gain or loss is called clear from {FEWEST} users on, where its interval excludes 0 and a test agrees that "
+        "is corrected for the number of methods."
+    )
     return (
         f"{view.scale.title}, averaged over users{lower}. Bars show the 95 % interval: how far the average would move "
-        f"with other users of the same kind.{colours}"
+        f"with other users of the same kind.{colours}{marks if view.findings.gains else ''}"
     )
 
 
@@ -142,7 +152,8 @@ def _picture(view: RunView) -> Picture | None:
         return None
     factor = view.scale.factor
     rows = [
-        Row(result.label, *span(Score(mean=result.mean, ci=result.ci), factor), result.personal) for result in scored
+        Row(drawn(result.label), *span(Score(mean=result.mean, ci=result.ci), factor), result.personal)
+        for result in scored
     ]
     line = None if view.majority is None else view.majority * factor
     values = "; ".join(f"{result.label} {view.scale.score(Score(mean=result.mean, ci=result.ci))}" for result in scored)
@@ -155,32 +166,27 @@ def _picture(view: RunView) -> Picture | None:
 
 
 def _finding(view: RunView, scored: list[MethodResult]) -> str:
-    first = scored[0]
+    """Returns who leads, and which personal methods are shown to be better than the yardstick."""
+    names = [view.short(result) for result in view.leaders]
+    who = join(names) if len(names) <= _MOST_NAMED else f"{len(names)} methods"
+    verb = "share first place with" if len(names) > 1 else "comes first with" if len(scored) > 1 else "reaches"
     unit = " %" if view.scale.metric.percent else ""
-    verb = "comes first with" if len(scored) > 1 else "reaches"
-    lead = f"{view.short(first)} {verb} {view.scale.number(first.mean)}{unit}"
-    personal = [result for result in scored if result.personal]
-    for name, plain in ((USER_MAJORITY, "each user's habit"), (GLOBAL, "one shared model")):
-        compared = [result for result in personal if name in result.gain]
-        if compared:
-            better = sum(_better(view, result, name) for result in compared)
-            how_many = "no personal method is" if not better else f"{plural(better, 'personal method')} {_be(better)}"
-            return f"{lead}; {how_many} clearly better than {plain}"
-    return lead
+    return f"{capital(who)} {verb} {view.scale.number(scored[0].mean)}{unit}{_claim(view, names)}"
 
 
-def _better(view: RunView, result: MethodResult, name: str) -> bool:
-    """Returns whether a gain stands after correction for the number of methods; by its interval where untested."""
-    tests = view.judgement.gains if view.judgement else ()
-    test = next((one for one in tests if one.label == result.label and plain_name(one.against) == name), None)
-    if test is not None:
-        return test.shown and (test.gain.mean or 0.0) > 0
-    gain = result.gain[name]
-    return gain.ci is not None and gain.ci[0] > 0
-
-
-def _be(number: int) -> str:
-    return "is" if number == 1 else "are"
+def _claim(view: RunView, leaders: list[str]) -> str:
+    findings = view.findings
+    compared = [result for result in view.ranked if result.personal and findings.over(result, findings.bar)]
+    if not compared:
+        return ""
+    better = [view.short(result) for result in compared if findings.decision(result, findings.bar) == "better"]
+    who = join(better) if 0 < len(better) <= _MOST_NAMED else f"{len(better)} personal methods"
+    if not better:
+        who = "no personal method"
+    elif better == leaders:
+        who = "it" if len(better) == 1 else "they"
+    verb = "are" if len(better) > 1 else "is"
+    return f"; {who} {verb} clearly better than {plain(findings.bar)}"
 
 
 def _line(view: RunView, result: MethodResult, references: list[str]) -> Line:
@@ -188,23 +194,27 @@ def _line(view: RunView, result: MethodResult, references: list[str]) -> Line:
     nothing = Score(mean=None, ci=None)
     gains = [nothing if result.name == name else result.gain.get(name, nothing) for name in references]
     cells = [_cell(scale, Score(mean=result.mean, ci=result.ci))]
-    cells += [_cell(scale, gain, gain=True) for gain in gains]
+    marks = [_MARKS.get(view.findings.decision(result, name) or "unclear", "") for name in references]
+    cells += [_cell(scale, gain, gain=True, mark=mark) for gain, mark in zip(gains, marks, strict=True)]
     if USER_MAJORITY in references:
         cells.append(_split(result))
     cells.append(_cell(Scale(metrics.get("macro_f1")), result.macro_f1))
-    for value, write in ((result.seconds_per_user, seconds), (result.bytes_per_user, data_size)):
-        cells.append(None if value is None else Cell(write(value), "", value))
+    spent = "" if result.trained is None else "with training" if result.trained else "answering"
+    for value, write, note in ((result.seconds_per_user, seconds, spent), (result.bytes_per_user, data_size, "")):
+        cells.append(None if value is None else Cell(write(value), note, value))
     scope = _SCOPES[result.scope] if result.scope else ""
     trained = "" if result.trained is None else "trained" if result.trained else "not trained"
-    return Line(result.method, result.base or "", _tags(result, scope), result.personal, scope, trained, tuple(cells))
+    name = plain(result.method)
+    below = result.label if name != result.method else f"@{result.base}" if result.base else ""
+    return Line(capital(name), below, _tags(result, scope), result.personal, scope, trained, tuple(cells))
 
 
-def _cell(scale: Scale, score: Score, *, gain: bool = False) -> Cell | Split | None:
+def _cell(scale: Scale, score: Score, *, gain: bool = False, mark: str = "") -> Cell | Split | None:
     if score.mean is None:
         return None
     write = scale.signed if gain else scale.number
     bounds = "" if score.ci is None else f"{write(score.ci[0])} to {write(score.ci[1])}"
-    return Cell(write(score.mean), bounds, score.mean)
+    return Cell(write(score.mean), bounds, score.mean, mark)
 
 
 def _split(result: MethodResult) -> Split | None:

@@ -2,11 +2,19 @@
 
 from peftu.report.blocks import Block, Picture, Pictures, Section, Table
 from peftu.report.charts.rows import Row, panel_rows
+from peftu.report.names import above, capital
 from peftu.report.sections.tables import bounds, span
 from peftu.report.view import RunView
-from peftu.report.words import Scale, count
+from peftu.report.words import Scale, count, join
+from peftu.results import MethodResult
+from peftu.stats import SAME
 
 _SHARE = Scale.of_shares()
+_BEYOND = {
+    "others-majority": "what most others say is no limit for one who knows the user",
+    "others-threshold": "an oracle of others' votes knows nothing of the text itself",
+    "self-consistency": "only texts that a user judged twice count there, often the hard ones",
+}
 
 
 def ceilings(view: RunView) -> Section | None:
@@ -32,9 +40,25 @@ def ceilings(view: RunView) -> Section | None:
     blocks: list[Block] = [Table(caption, head, rows), *_closed(view)]
     lead = (
         "What people's judgements of the very same text could give: a yardstick for how much there is to know about a "
-        "user. No method has them."
+        f"user. No method has them.{_passed(view)}"
     )
     return Section("ceilings", "How far could one go?", "Ceilings", tuple(blocks), lead=lead)
+
+
+def _passed(view: RunView) -> str:
+    """Returns which methods have a better average than a ceiling, and why that can be."""
+    found, sign = view.judgement, 1 if view.scale.metric.higher_is_better else -1
+    scored = [result for result in view.ranked if result.mean is not None]
+    words = []
+    for ceiling in found.ceilings if found else ():
+        if ceiling.score.mean is None:
+            continue
+        passing = [r for r in scored if sign * ((r.mean or 0.0) - ceiling.score.mean) > SAME]
+        if passing:
+            names = join([view.short(result) for result in passing])
+            words.append(f" {capital(names)} {'average' if len(passing) > 1 else 'averages'} better than "
+                         f"'{ceiling.title}': {_BEYOND[ceiling.name]}.")  # fmt: skip
+    return "".join(words)
 
 
 def _closed(view: RunView) -> list[Block]:
@@ -45,17 +69,19 @@ def _closed(view: RunView) -> list[Block]:
     titles: dict[str, str] = {ceiling.name: ceiling.title for ceiling in found.ceilings}
     pictures, rows = [], []
     for name in dict.fromkeys(one.ceiling for one in found.closed):
-        drawn = []
+        drawn: list[Row] = []
+        best: dict[str, MethodResult] = {}
         for one in found.closed:
             if one.ceiling != name or one.share.mean is None:
                 continue
-            rows.append((one.label, titles.get(name, name), f"{_SHARE.number(one.share.mean)} %",
+            rows.append((above(one.label), titles.get(name, name), f"{_SHARE.number(one.share.mean)} %",
                          bounds(_SHARE, one.share), count(one.users)))  # fmt: skip
             if one.label in view.by_label and view.by_label[one.label].personal:
                 drawn.append(Row(view.name(one.label), *span(one.share, 100)))
+                best[view.name(one.label)] = view.by_label[one.label]
         if drawn:
             drawn.sort(key=lambda row: -row.mean)
-            title = f"{drawn[0].name} goes {drawn[0].mean:.0f} % of the way to this ceiling"
+            title = _finding(view, drawn[0], best[drawn[0].name])
             alt = "; ".join(f"{row.name} {row.mean:.0f} %" for row in drawn)
             pictures.append(
                 Picture(
@@ -67,6 +93,18 @@ def _closed(view: RunView) -> list[Block]:
             )
     if not pictures:
         return []
-    caption = "Share of the way from user-majority to a ceiling."
+    caption = "Share of the way from each user's habit to a ceiling; 100 % is the ceiling."
     numbers = Table(caption, ("method", "ceiling", "share closed", "95 % interval", "users"), tuple(rows), words=(1,))
     return [Pictures(tuple(pictures), numbers=numbers)]
+
+
+def _finding(view: RunView, first: Row, result: MethodResult) -> str:
+    """Returns how far the method that goes furthest goes; a way it is not clearly on is none."""
+    name = capital(first.name)
+    if first.mean <= 0:
+        return "No personal method is on the way to it"
+    if view.habit_decision(result) != "better":
+        return f"No personal method is clearly on the way to it; {first.name} averages {first.mean:.0f} % of it"
+    if first.mean > 100:
+        return f"{name} passes it, with {first.mean:.0f} % of the way"
+    return f"{name} goes {first.mean:.0f} % of the way (95 % interval {first.low:.0f} to {first.high:.0f})"

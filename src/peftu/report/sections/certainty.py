@@ -3,6 +3,7 @@
 from peftu.judge import Judgement
 from peftu.report.blocks import Block, Picture, Pictures, Section, Table
 from peftu.report.charts.ranks import Rank, rank_chart
+from peftu.report.names import above, capital, drawn, plain
 from peftu.report.sections.tables import bounds, chance
 from peftu.report.view import RunView
 from peftu.report.words import NOTHING, Scale, join, plural
@@ -20,11 +21,14 @@ def certainty(view: RunView) -> Section | None:
 
 
 def _lead(view: RunView, found: Judgement) -> str:
-    text = ""
-    if found.detectable is not None:
+    text, best = "", view.verdict.method
+    gain = view.findings.over(best, view.findings.bar) if best else None
+    if best is not None and gain is not None and gain.detectable:
+        least = f"{view.scale.number(gain.detectable)} {view.scale.unit}"
         text = (
-            f"With {plural(found.users, 'user')} like these, a true gain of {view.scale.number(found.detectable)} "
-            f"{view.scale.unit} would be found four times out of five; smaller ones are easily missed."
+            f"With {plural(gain.users, 'user')} like these, a true gain of {view.short(best)} over "
+            f"{plain(view.findings.bar)} is easily missed below {least}: a test of it alone would then miss it more "
+            "than one time in five, and the more methods are tried, the more it takes."
         )
     if found.one_item_users:
         text += f" {plural(found.one_item_users, 'user')} had a single test item; they count, and widen the intervals."
@@ -37,32 +41,32 @@ def _ranks(view: RunView, found: Judgement) -> list[Block]:
     standings.sort(key=lambda one: one.mean_rank or 0.0)
     if difference.distance is None or len(standings) < 2:
         return []
-    ranks = [Rank(one.label, one.mean_rank or 0.0, _personal(view, one.label)) for one in standings]
-    alike = next((group for group in difference.groups if group[0] == standings[0].label), ())
-    first = view.name(standings[0].label)
-    title = f"{first} ranks best, and apart from all others"
-    if alike:
-        title = f"{first} ranks best, but {join([view.name(label) for label in alike[1:]])} cannot be told from it"
+    ranks = [Rank(drawn(one.label), one.mean_rank or 0.0, _personal(view, one.label)) for one in standings]
+    best = [one for one in standings if one.mean_rank == standings[0].mean_rank]
+    first, rank = join([view.name(one.label) for one in best]), f"{standings[0].mean_rank:.2f}"
+    groups = [[drawn(label) for label in group] for group in difference.groups]
     picture = Picture(
-        title=title,
-        note=f"users each rank the methods; mean ranks nearer than {difference.distance:.2f} (grey band) may be chance",
-        svg=rank_chart(ranks, difference.groups, difference.distance),
-        narrow=rank_chart(ranks, difference.groups, difference.distance, narrow=True),
-        alt="Mean ranks: " + "; ".join(f"{one.name} {one.rank:.2f}" for one in ranks)
-        + ". Not told apart: " + "; ".join(join(group) for group in difference.groups),
+        title=f"{capital(first)} {'have' if len(best) > 1 else 'has'} the best mean rank, {rank} of {len(standings)}",
+        note=f"mean ranks nearer than {difference.distance:.2f} (grey band) may be chance",
+        svg=rank_chart(ranks, groups, difference.distance),
+        narrow=rank_chart(ranks, groups, difference.distance, narrow=True),
+        alt="Mean ranks: " + "; ".join(f"{view.name(one.label)} {one.mean_rank:.2f}" for one in standings)
+        + ". Joined: " + "; ".join(join([view.name(label) for label in group]) for group in difference.groups),
     )  # fmt: skip
     lead = (
-        f"A critical-difference picture: the methods a bar joins cannot be told apart by Nemenyi's test over "
-        f"{plural(difference.users, 'user')} (Friedman's test that all are alike: p {_p(difference.friedman_p)})."
+        f"A second, coarser look, at ranks alone: {plural(difference.users, 'user')} each rank the methods, and a bar "
+        f"joins those whose mean ranks may be alike (that all are: p {_p(difference.friedman_p)}). What is called "
+        "clear rests on the pairs below."
     )
     return [Pictures((picture,), lead=lead, columns=1)]
 
 
 def _standings(found: Judgement) -> Table:
+    ranks = [one.rank for one in found.standings]
     rows = tuple(
         (
-            one.label,
-            str(one.rank),
+            above(one.label),
+            f"{one.rank}{' (shared)' if ranks.count(one.rank) > 1 else ''}",
             NOTHING if one.ci is None else f"{one.ci[0]} to {one.ci[1]}",
             f"{_SHARE.number(one.first)} %",
             NOTHING if one.mean_rank is None else f"{one.mean_rank:.2f}",
@@ -82,7 +86,7 @@ def _intervals(view: RunView, found: Judgement) -> list[Block]:
             for span in (one.by_user, one.by_item, one.two_way)
         ]
         spread = NOTHING if one.seed_sd is None else view.scale.number(one.seed_sd)
-        rows.append((one.label, view.scale.number(one.mean), *spans, spread))
+        rows.append((above(one.label), view.scale.number(one.mean), *spans, spread))
     caption = (
         "95 % intervals if other users, other items, or both could have been drawn. Where all users judge the same few "
         "texts, the last one is the honest one."
@@ -94,17 +98,23 @@ def _intervals(view: RunView, found: Judgement) -> list[Block]:
 def _pairs(view: RunView, found: Judgement) -> list[Block]:
     rows = tuple(
         (
-            f"{one.label} over {one.against}",
+            f"{view.name(one.label)} over {view.name(one.against)}",
             view.scale.signed(one.gain.mean),
             bounds(view.scale, one.gain, gain=True),
             chance(one.p),
             chance(one.p_holm),
-            "yes" if one.shown else "no",
+            view.scale.number(one.detectable),
+            one.decision,
         )
         for one in found.comparisons
     )
-    caption = "Every pair of methods on the same users: sign-flip permutation test, corrected for all pairs (Holm)."
-    head = ("pair", f"gain, {view.scale.unit}", "95 % interval", "p", "p corrected", "told apart")
+    caption = (
+        "Every pair of methods on the same users. A pair with a reference method is corrected for the methods compared "
+        "with that reference, all others for each other. Better or worse: ten users, an interval without 0, and a "
+        "corrected p below 0.05. Found from: the true gain that a test of the pair alone would find four times out of "
+        "five."
+    )
+    head = ("pair", f"gain, {view.scale.unit}", "95 % interval", "p", "p corrected", "found from", "decided")
     return [Table(caption, head, rows, summary=f"Tests of all {len(rows)} pairs")] if rows else []
 
 

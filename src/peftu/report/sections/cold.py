@@ -3,6 +3,7 @@
 from peftu.judge.shapes import Curve
 from peftu.report.blocks import Picture, Pictures, Section, Table
 from peftu.report.charts.curves import CurvePoint, curve_panel
+from peftu.report.names import above, capital
 from peftu.report.sections.people import MOST_PANELS
 from peftu.report.sections.tables import bounds, span
 from peftu.report.view import RunView
@@ -26,12 +27,12 @@ def cold(view: RunView) -> Section | None:
         if curve is habit or not drawn[curve.label]:
             continue
         others = [points for label, points in drawn.items() if label != curve.label and points]
-        title = f"{view.name(curve.label)}: {_finding(view, curve, habit)}"
+        title = f"{capital(view.name(curve.label))}: {_finding(view, curve)}"
         alt = ", ".join(f"{point.items} items {point.score:.1f}" for point in drawn[curve.label])
         chart = curve_panel(drawn[curve.label], others, names, domain, view.scale.title)
         pictures.append(Picture(title, chart, f"{title}. {alt}"))
     rows = tuple(
-        (curve.label, _items(point.k, point.all), count(point.users), view.scale.number(point.score.mean),
+        (above(curve.label), _items(point.k, point.all), count(point.users), view.scale.number(point.score.mean),
          bounds(view.scale, point.score))
         for curve in found.cold_start
         for point in curve.points
@@ -58,22 +59,21 @@ def _items(k: float, everything: bool) -> str:
     return "all" if everything else f"{k:g}"
 
 
-def _finding(view: RunView, curve: Curve, habit: Curve | None) -> str:
-    """Returns from how many items on the method is better than user-majority given as many."""
-    sign = 1 if view.scale.metric.higher_is_better else -1
-    usual = {(point.all, point.k): point.score.mean for point in habit.points} if habit else {}
-    above = [
-        (point, sign * (point.score.mean - other) > 0)
-        for point in sorted(curve.points, key=lambda point: (point.all, point.k))
-        if point.score.mean is not None and (other := usual.get((point.all, point.k))) is not None
-    ]
-    if not above:
-        ends = [view.scale.number(point.score.mean) for point in curve.points]
+def _finding(view: RunView, curve: Curve) -> str:
+    """Returns from how many items on the method is shown to be better than user-majority given as many."""
+    points = sorted(curve.points, key=lambda point: (point.all, point.k))
+    tested = [point for point in points if point.over_habit is not None]
+    if not tested:
+        ends = [view.scale.number(point.score.mean) for point in points]
         return f"from {ends[0]} to {ends[-1]}"
-    start = next((place for place in range(len(above)) if all(better for _, better in above[place:])), None)
+    better = [point.over_habit is not None and point.over_habit.decision == "better" for point in tested]
+    start = next((place for place in range(len(better)) if all(better[place:])), None)
     if start is None:
-        return "not better than habit, even with all items"
-    first = above[start][0]
+        last = "with all items" if tested[-1].all else f"with {tested[-1].k:g} items"
+        return f"not clearly better than habit, even {last}"
+    first = tested[start]
     if start == 0:
-        return "better than habit from the start"
-    return "better than habit with all items only" if first.all else f"better than habit from {first.k:g} items on"
+        return "clearly better than habit from the start"
+    return "clearly better than habit with all items only" if first.all else (
+        f"clearly better than habit from {first.k:g} items on"
+    )  # fmt: skip

@@ -5,8 +5,10 @@ from typing import NamedTuple
 from peftu.judge.cost import pareto
 from peftu.report.blocks import Block, Picture, Pictures, Section, Table, Words
 from peftu.report.charts.pareto import Point, pareto_panel
+from peftu.report.names import above
 from peftu.report.view import RunView
-from peftu.report.words import count, data_size, plural, seconds
+from peftu.report.words import NOTHING, count, data_size, join, plural, seconds
+from peftu.results import MethodResult
 
 _BYTES = (
     "datum.value >= 1e9 ? datum.value / 1e9 + ' GB' : datum.value >= 1e6 ? datum.value / 1e6 + ' MB' : "
@@ -28,7 +30,7 @@ class _Price(NamedTuple):
 
 _PRICES = (
     _Price("bytes_per_user", "stored size", "stored bytes a user (log scale)", _BYTES, 1.0),
-    _Price("seconds_per_user", "time", "time to train a user (log scale)", _SECONDS, 0.001),
+    _Price("seconds_per_user", "time", "time to train and answer, a user (log scale)", _SECONDS, 0.001),
     _Price("ms_per_answer", "time an answer", "time to answer once (log scale)", _MILLISECONDS, 0.001),
 )
 
@@ -39,8 +41,8 @@ def cost(view: RunView) -> Section | None:
         return None
     pictures = tuple(picture for price in _PRICES if (picture := _picture(view, price)) is not None)
     lead = (
-        "Up and to the left is better. On the dashed line stand the methods that no other one beats: each of the rest "
-        "has one that scores at least as well and costs no more."
+        "Up and to the left is better. On the dashed line stand the methods for which no other one averages at least "
+        "as well and costs no more. Averages alone are looked at here; whether they differ clearly is said above."
     )
     blocks: list[Block] = [Pictures(pictures, lead=lead, columns=2)] if pictures else []
     table = _table(view)
@@ -71,26 +73,34 @@ def _picture(view: RunView, price: _Price) -> Picture | None:
         title=_finding(price, [view.short(result) for result in kept]),
         svg=pareto_panel(points, view.scale, price.title, price.label, price.smallest),
         narrow=pareto_panel(points, view.scale, price.title, price.label, price.smallest, narrow=True),
-        alt=f"{view.scale.title} against {price.name} a user. Not beaten: "
-        + "; ".join(f"{result.label}, {view.scale.number(result.mean)}" for result in kept),
-        note=f"{len(priced) - len(kept)} of {len(priced)} methods are beaten by one that is no dearer and no worse",
+        alt=f"{view.scale.title} against {price.name} a user. On the line: "
+        + "; ".join(f"{view.short(result)}, {view.scale.number(result.mean)}" for result in kept),
+        note=f"for {len(priced) - len(kept)} of {len(priced)} methods another one averages no worse and costs no more",
     )
 
 
 def _finding(price: _Price, names: list[str]) -> str:
     if len(names) == 1:
-        return f"By {price.name}, {names[0]} beats every other method"
-    return f"By {price.name}, worth a look: {', '.join(names[:-1])} and {names[-1]}"
+        return f"By {price.name}, {names[0]} averages best and costs least"
+    return f"By {price.name}, worth a look: {join(names)}"
 
 
 def _table(view: RunView) -> Table:
     where = view.record.environment
     machine = f" on {where.cpu}" if where.cpu else ""
-    head = ("method", "time", "users an hour", "time an answer", "parameters", "stored size", "peak memory")
+    head = (
+        "method",
+        "training and answering",
+        "users an hour",
+        "time an answer",
+        "parameters",
+        "stored size",
+        "peak memory",
+    )
     rows = tuple(
         (
-            result.label,
-            seconds(result.seconds_per_user),
+            above(result.label),
+            _time(result),
             count(result.users_per_hour),
             seconds(None if result.ms_per_answer is None else result.ms_per_answer / 1000),
             count(result.parameters_per_user),
@@ -100,6 +110,12 @@ def _table(view: RunView) -> Table:
         for result in view.ranked
     )
     return Table(f"Per user, as measured in this run{machine}, {plural(where.cores, 'core')}.", head, rows).known()
+
+
+def _time(result: MethodResult) -> str:
+    """Returns what training and answering took, or answering alone."""
+    shown = seconds(result.seconds_per_user)
+    return f"{shown} (answering)" if shown != NOTHING and result.trained is False else shown
 
 
 def _totals(view: RunView) -> str:

@@ -32,9 +32,7 @@ def data(view: RunView) -> Section | None:
         facts.append(("Users an item", f"{known['users_per_text']:.1f} on average"))
     if _number(known, "alpha"):
         metric = known.get("alpha_metric") or "nominal"
-        facts.append(
-            ("Agreement", f"Krippendorff's alpha {known['alpha']:.2f} ({metric}): {_agreement(known['alpha'])}")
-        )
+        facts.append(("Agreement", f"{_agreement(known['alpha'])} (alpha {known['alpha']:.2f}, {metric})"))
     facts += _spread(known)
     blocks: list[Block] = [Facts(tuple((name, words) for name, words in facts if words)), *_shares(known)]
     lead = "The whole user table, before users and items were drawn for this run."

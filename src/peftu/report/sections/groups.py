@@ -4,6 +4,7 @@ from peftu.judge import Judgement
 from peftu.judge.shapes import Group
 from peftu.report.blocks import Picture, Pictures, Section, Table
 from peftu.report.charts.rows import Row, panel_rows
+from peftu.report.names import above, capital
 from peftu.report.sections.people import panels
 from peftu.report.sections.tables import bounds, span
 from peftu.report.view import RunView
@@ -16,8 +17,8 @@ _LABEL = "label"
 def labels(view: RunView) -> Section | None:
     """Returns each method's gain over user-majority on the rows of each gold label."""
     lead = (
-        "Of the rows with a label, the share for which it is found; the gain of that over user-majority. A habit finds "
-        "all rows of a user's commonest label and none of the others."
+        "Of the rows with a label, the share for which it is found; the gain of that over each user's habit. A habit "
+        "finds all rows of a user's commonest label and none of the others."
     )
     return _section(view, _LABEL, "labels", "Which labels gain?", "Labels", lead)
 
@@ -52,7 +53,7 @@ def _pictures(view: RunView, by: str, lead: str = "") -> Pictures | None:
     scale = _scale(view, by)
     rows = tuple(
         (
-            group.label,
+            above(group.label),
             group.value,
             count(group.users),
             count(group.rows),
@@ -64,7 +65,7 @@ def _pictures(view: RunView, by: str, lead: str = "") -> Pictures | None:
     )
     named = "found, %" if by == _LABEL else scale.title
     head = ("method", by, "users", "rows", named, f"gain, {scale.unit}", "95 % interval")
-    return Pictures(shown, more, Table(f"Gain over user-majority by {by}.", head, rows, words=(1,)), lead=lead)
+    return Pictures(shown, more, Table(f"Gain over habit by {by}.", head, rows, words=(1,)), lead=lead)
 
 
 def _of(found: Judgement, by: str) -> list[Group]:
@@ -82,21 +83,30 @@ def _rows(view: RunView, found: Judgement, half: list[MethodResult], by: str) ->
     return rows
 
 
+def _finding(view: RunView, result: MethodResult, by: str) -> str:
+    """Returns for which groups a gain or loss is shown; a judgement from before they were tested shows none."""
+    groups = [group for group in _of(view.judgement, by) if group.label == result.label] if view.judgement else []
+    name = capital(view.short(result))
+    if all(group.p is None for group in groups):
+        return f"{name}: gain by {by}"
+    up = [group.value for group in groups if group.decision == "better"]
+    down = [group.value for group in groups if group.decision == "worse"]
+    words = [f"clearly gains for {_few(up)}"] if up else []
+    words += [f"clearly loses for {_few(down)}"] if down else []
+    return f"{name} {' and '.join(words) or 'has no clear gain or loss'}"
+
+
 def _picture(view: RunView, result: MethodResult, rows: dict[str, list[Row]], by: str) -> Picture | None:
     own = rows.get(result.label)
     if not own:
         return None
     everything = [bound for drawn in rows.values() for row in drawn for bound in (row.low, row.high, 0.0)]
-    up = [row.name for row in own if row.low > 0]
-    down = [row.name for row in own if row.high < 0]
-    words = [f"gains for {_few(up)}"] if up else []
-    words += [f"loses for {_few(down)}"] if down else []
     alt = "; ".join(f"{row.name} {row.mean:+.1f}" for row in own)
     unit = _scale(view, by).unit
     return Picture(
-        title=f"{view.short(result)} {' and '.join(words) or 'has no clear gain or loss'}",
+        title=_finding(view, result, by),
         svg=panel_rows(own, f"gain, {unit}", 0.0, (min(everything), max(everything))),
-        alt=f"Gain over user-majority under {result.label} by {by}: {alt}",
+        alt=f"Gain over habit under {result.label} by {by}: {alt}",
     )
 
 

@@ -4,8 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from peftu.judge.decide import Decision
+from peftu.judge.shapes import WorstServed
 from peftu.report.blocks import Block, Picture, Pictures, Section, Table
 from peftu.report.charts.gains import gain_domain, gain_panel
+from peftu.report.names import above, capital, named, plain
 from peftu.report.sections.tables import bounds
 from peftu.report.view import RunView
 from peftu.report.words import NOTHING, Scale, count, plural
@@ -15,6 +18,9 @@ from peftu.stats import System
 MOST_PANELS = 6
 _EXTREMES = 3
 _SHARE = Scale.of_shares()
+_DECIDED: dict[Decision, str] = {
+    "better": "a clear gain", "worse": "a clear loss", "unclear": "no clear gain or loss"
+}  # fmt: skip
 _QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 _QUANTILE_NAMES = ("worst", "10 %", "25 %", "median", "75 %", "90 %", "best")
 
@@ -54,30 +60,35 @@ def _lead(view: RunView) -> str:
     seeds = "averaged over seeds, " if view.seeds > 1 else ""
     typical = plural(float(np.nanmedian(view.testing)), "test item")
     return (
-        f"Each bar is {bar}: the gain over user-majority, {seeds}from worst to best. The grey band is the 95 % "
+        f"Each bar is {bar}: the gain over the user's habit, {seeds}from worst to best. The grey band is the 95 % "
         f"interval of the average gain. A user has about {typical} a seed, so look at the shape, not at single bars."
     )
 
 
 def _picture(view: RunView, result: MethodResult, domain: tuple[float, float]) -> Picture:
-    mean = view.habit_gain(result)
-    title = f"{view.short(result)} helps {result.helped} and hurts {result.hurt} of {plural(result.users, 'user')}"
-    note = f"on average {view.scale.gain(mean)} {view.scale.unit}"
+    mean, gains = view.habit_gain(result), view.gains(result)
+    users = int((~np.isnan(gains)).sum())
+    name = capital(view.short(result))
+    title = f"{name}: {result.helped} of {plural(users, 'user')} do better than with their habit, {result.hurt} worse"
+    note = f"on average {view.scale.gain(mean)} {view.scale.unit}, {_DECIDED[view.habit_decision(result)]}"
     return Picture(
         title=title,
         note=note,
-        svg=gain_panel(view.gains(result), mean, view.scale, domain),
-        alt=f"Gain of each user over user-majority under {result.label}: {result.helped} helped, "
+        svg=gain_panel(gains, mean, view.scale, domain),
+        alt=f"Gain of each user over their habit under {result.label}: {result.helped} helped, "
         f"{result.unchanged} unchanged, {result.hurt} hurt, {note}",
     )
 
 
 def _quantiles(view: RunView) -> Table:
     rows = [
-        (result.label, *(view.scale.signed(float(value)) for value in np.nanquantile(view.gains(result), _QUANTILES)))
+        (
+            above(result.label),
+            *(view.scale.signed(float(value)) for value in np.nanquantile(view.gains(result), _QUANTILES)),
+        )
         for result in view.compared
     ]
-    caption = f"Gain over user-majority, {view.scale.unit}: the user at each place, from worst to best."
+    caption = f"Gain over habit, {view.scale.unit}: the user at each place, from worst to best."
     return Table(caption, ("method", *_QUANTILE_NAMES), tuple(rows))
 
 
@@ -95,28 +106,36 @@ def _shares(view: RunView) -> list[Block]:
             continue
         rows.append(
             (
-                one.label,
+                above(one.label),
                 f"{_SHARE.number(one.helped_share.mean)} ({bounds(_SHARE, one.helped_share)})",
                 f"{_SHARE.number(one.hurt_share.mean)} ({bounds(_SHARE, one.hurt_share)})",
                 count(one.surely_helped),
                 count(one.surely_hurt),
-                NOTHING if tail is None else view.scale.number(tail.score.mean),
+                NOTHING if tail is None else f"{view.scale.number(tail.score.mean)}{_rests(tail)}",
                 NOTHING if tail is None else view.scale.number(tail.reference.mean),
             )
         )
     caption = (
-        "Shares of users helped and hurt against user-majority, with Wilson's 95 % intervals. Surely: the user's own "
-        "rows show it (sign test at 5 %, so one user in forty by chance). Worst tenth: the mean score of the tenth of "
-        "users that each method serves worst."
+        "Shares of users who do better and worse than with their habit, with 95 % intervals. Surely: the user's own "
+        "answers show it, as they would by chance for one user in forty. Worst tenth: the mean score of the tenth of "
+        "users that each method serves worst, and how many of them and of their test items that rests on."
     )
-    head = ("method", "helped, %", "hurt, %", "surely helped", "surely hurt", "its worst tenth", "user-majority's")
+    head = ("method", "helped, %", "hurt, %", "surely helped", "surely hurt", "its worst tenth", "habit's")
     return [Table(caption, head, tuple(rows))] if rows else []
+
+
+def _rests(tail: WorstServed) -> str:
+    items = "" if tail.items is None else f", {plural(round(tail.items), 'item')}"
+    return f" ({plural(tail.users, 'user')}{items})"
 
 
 def _guards(view: RunView) -> list[Block]:
     """Returns for how many users a guarded method kept the module."""
     guards = view.judgement.guards if view.judgement else ()
-    rows = tuple((one.label, one.fallback, f"{count(one.kept)} of {count(one.users)}") for one in guards)
+    rows = tuple(
+        (above(one.label), plain(one.fallback.partition("@")[0]), f"{count(one.kept)} of {count(one.users)}")
+        for one in guards
+    )
     caption = "When to personalise: guarded methods keep a module only where a user's validation rows support it."
     return [Table(caption, ("method", "falls back to", "users who keep the module"), rows)] if rows else []
 
@@ -141,9 +160,9 @@ def _extremes(view: RunView) -> tuple[Block, ...]:
         for place in chosen
     )
     caption = (
-        f"The users that {best.label} helps most and least. Users are numbered in a fixed order; their keys are in no "
-        "report."
+        f"The users that {named(best.label)} helps most and least. Users are numbered in a fixed order; their keys are "
+        "in no report."
     )
-    head = ("user", "training items", "test items", "user-majority", best.label, f"gain, {view.scale.unit}")
+    head = ("user", "training items", "test items", "habit", view.short(best), f"gain, {view.scale.unit}")
     summary = "The users helped most and least"
     return (replace(Table(caption, head, rows).known(), summary=summary),)

@@ -3,6 +3,7 @@
 from peftu.judge.shapes import Reliability
 from peftu.report.blocks import Picture, Pictures, Section, Table
 from peftu.report.charts.reliability import Believed, reliability_panel
+from peftu.report.names import above, capital
 from peftu.report.sections.people import MOST_PANELS
 from peftu.report.view import RunView
 from peftu.report.words import Scale, count
@@ -21,7 +22,7 @@ def reliability(view: RunView) -> Section | None:
     pictures = tuple(_picture(view, one, float(min(least, 90))) for one in ranked)
     rows = tuple(
         (
-            one.label,
+            above(one.label),
             f"{_SHARE.number(bin_.low)} to {_SHARE.number(bin_.high)}",
             _SHARE.number(bin_.confidence),
             _SHARE.number(bin_.right),
@@ -50,4 +51,6 @@ def _picture(view: RunView, one: Reliability, least: float) -> Picture:
     note = "calibration error {} points: {} % sure, {} % right".format(*shares)
     bins = [Believed(100 * bin_.confidence, 100 * bin_.right, bin_.rows) for bin_ in one.bins]
     alt = "; ".join(f"at {bin_.confidence:.0f} % confidence {bin_.right:.0f} % right" for bin_ in bins)
-    return Picture(f"{view.name(one.label)}: {finding}", reliability_panel(bins, least), f"{one.label}: {alt}", note)
+    return Picture(
+        f"{capital(view.name(one.label))}: {finding}", reliability_panel(bins, least), f"{one.label}: {alt}", note
+    )

@@ -4,6 +4,7 @@ from peftu.judge import Judgement
 from peftu.judge.shapes import MetricInfo
 from peftu.metrics import metrics
 from peftu.report.blocks import Section, Table
+from peftu.report.names import above
 from peftu.report.sections.tables import bounds
 from peftu.report.view import RunView
 from peftu.report.words import NOTHING, Scale
@@ -25,7 +26,7 @@ def scores(view: RunView) -> Section | None:
     rows = []
     for method in found.scores:
         cells = [_cell(metric, method.scores.get(metric.name, _NOTHING)) for metric in shown]
-        rows.append((method.label, *cells))
+        rows.append((above(method.label), *cells))
     lead = "↑ higher is better, ↓ lower is better; with 95 % intervals."
     of_items = [metric.title for metric in shown if metric.unit == "item"]
     if of_items:

@@ -7,6 +7,7 @@ import numpy as np
 from peftu.judge.shapes import Trend
 from peftu.report.blocks import Picture, Pictures, Section, Table
 from peftu.report.charts.gains import Bin, Dots, along_panel, gain_domain
+from peftu.report.names import above, capital
 from peftu.report.sections.people import panels
 from peftu.report.sections.tables import bounds, chance, span
 from peftu.report.view import RunView
@@ -29,13 +30,14 @@ def distance(view: RunView) -> Section | None:
 
 def training(view: RunView) -> Section | None:
     """Returns gains against the number of training items."""
-    lead = "Gain over user-majority against the number of training items of the user."
+    lead = "Gain over habit against the number of training items of the user."
     return _section(view, "n_train", "training", "Does more training data help?", "Training data", lead)
 
 
 def direction(trend: Trend) -> Literal["grows", "shrinks"] | None:
     """Returns whether the gain clearly grows or shrinks; None where it does neither."""
-    if trend.correlation is None or trend.p is None or trend.p >= _MOST_CHANCE:
+    p = trend.p if trend.p_holm is None else trend.p_holm
+    if trend.correlation is None or p is None or p >= _MOST_CHANCE:
         return None
     return "grows" if trend.correlation > 0 else "shrinks"
 
@@ -53,9 +55,7 @@ def _section(view: RunView, by: By, anchor: str, title: str, short: str, lead: s
     if by == "n_train":
         sample = " (a sample of 200)" if len(view.matrix.users) > 200 else ""
         lead += f" Grey dots are users{sample}."
-    lead += (
-        " Blue points are averages of groups of users with 95 % intervals; rho is Spearman's correlation over users."
-    )
+    lead += " Blue points are averages of groups of users with 95 % intervals."
     block = Pictures(drawn, folded, numbers=_numbers(view, found, by), lead=lead)
     return Section(anchor, title, short, (block,))
 
@@ -87,10 +87,10 @@ def _picture(view: RunView, result: MethodResult, trend: Trend, domain: tuple[fl
     axis = "texts on which the user differs, %" if trend.by == "distance" else "training items of the user"
     ends = [f"{view.scale.signed(bin_.gain.mean)} at {_at(trend, bin_.median)}" for bin_ in trend.bins]
     return Picture(
-        title=f"{view.short(result)}: {finding}",
+        title=f"{capital(view.short(result))}: {finding}",
         note=note,
         svg=along_panel(bins, dots, view.scale, domain, axis),
-        alt=f"Gain over user-majority under {result.label} against {trend.title}: {finding}. {', '.join(ends)}",
+        alt=f"Gain over habit under {result.label} against {trend.title}: {finding}. {', '.join(ends)}",
     )
 
 
@@ -101,7 +101,7 @@ def _at(trend: Trend, value: float) -> str:
 def _numbers(view: RunView, found: dict[str, Trend], by: By) -> Table | None:
     rows = tuple(
         (
-            trend.label,
+            above(trend.label),
             f"{_at(trend, bin_.low)} to {_at(trend, bin_.high)}",
             count(bin_.users),
             view.scale.signed(bin_.gain.mean),
@@ -114,7 +114,7 @@ def _numbers(view: RunView, found: dict[str, Trend], by: By) -> Table | None:
         return None
     what = "texts on which they differ" if by == "distance" else "training items"
     return Table(
-        f"Mean gain over user-majority of groups of users, by {what}.",
+        f"Mean gain over habit of groups of users, by {what}.",
         ("method", what, "users", f"gain, {view.scale.unit}", "95 % interval"),
         rows,
     )

@@ -1,0 +1,67 @@
+"""What was found between the methods of a run, looked up by the name of what they are compared with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from peftu.data.task import Kind
+from peftu.judge.decide import Decision
+from peftu.judge.shapes import Comparison
+from peftu.results import GLOBAL, USER_MAJORITY, ZERO_SHOT, MethodResult, plain_name
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Methods of one run and their gains over reference methods.
+
+    Attributes:
+        methods: the results.
+        gains: every method against each reference, corrected.
+        kind: of the task.
+    """
+
+    methods: Sequence[MethodResult]
+    gains: Sequence[Comparison]
+    kind: Kind
+
+    @property
+    def bar(self) -> str:
+        """Returns what a personal method must beat first: habit or, for free text, the model shared by all."""
+        return GLOBAL if self.kind == "text" else USER_MAJORITY
+
+    @property
+    def floor(self) -> str:
+        """Returns what costs nothing: habit or, for free text, the base as it is."""
+        return ZERO_SHOT if self.kind == "text" else USER_MAJORITY
+
+    @property
+    def personal(self) -> list[MethodResult]:
+        """Returns the scored personal methods, in the order of their labels."""
+        found = [method for method in self.methods if method.personal and method.mean is not None]
+        return sorted(found, key=lambda method: method.label)
+
+    @property
+    def shared(self) -> list[MethodResult]:
+        """Returns the scored models shared by all."""
+        return [method for method in self.methods if method.name == GLOBAL and method.mean is not None]
+
+    def over(self, method: MethodResult, name: str) -> Comparison | None:
+        """Returns a method's gain over the reference of this name.
+
+        Where that was run on several bases it is the one on the method's own base; where there is no such, None.
+        """
+        found = [gain for gain in self.gains if gain.label == method.label and plain_name(gain.against) == name]
+        bases = {gain.against: gain.against.partition("@")[2] or None for gain in found}
+        found = [gain for gain in found if bases[gain.against] == method.base] or found
+        return found[0] if len(found) == 1 else None
+
+    def decision(self, method: MethodResult, name: str) -> Decision | None:
+        """Returns whether a method is shown to be better than a reference; None where nobody compared them."""
+        found = self.over(method, name)
+        return found.decision if found else None
+
+    def asked(self, gain: Comparison) -> int:
+        """Returns for how many comparisons a gain's p-value was corrected."""
+        references = list(dict.fromkeys(one.against for one in self.gains))
+        before = references[: references.index(gain.against)]
+        own = [one for one in self.gains if one.against == gain.against and one.p is not None]
+        return sum(one.label not in before for one in own)
