@@ -1,8 +1,11 @@
 """What is read is what transformers reads when it renders the prompt and cuts it into tokens as one string."""
 
+import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import datetime
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -10,9 +13,11 @@ import transformers as hub
 from oracle import Oracle, body_of
 from test_bases import KNOWN, spans
 from torch import Tensor
-from variants import CHAT, DECODERS, byte_level, tokenizer_of
+from transformers.utils import chat_template_utils
+from variants import CHAT, DECODERS, REFUSES_SYSTEM, byte_level, tokenizer_of
 
 from peftu.base.answers import Answer
+from peftu.base.frame import _rendered as framed_once
 from peftu.base.model import FrozenBase, wrap
 from peftu.base.prompt import Prompt
 from peftu.config import RegionSpec
@@ -183,6 +188,29 @@ def test_a_template_that_breaks_or_loses_a_part_is_one_line(template: str, what:
         scores(base, Prompt(INSTRUCTION, ("no", "yes")), TEXTS, None)
     assert "\n" not in str(caught.value)
     assert "give its tokenizer a" in str(caught.value)
+
+
+def test_a_template_that_writes_the_date_reads_the_same_every_day() -> None:
+    _, base = sides("llama", *tokenizer_of("dated"))
+    prompt, days = Prompt(INSTRUCTION, ("no", "yes")), (datetime(2025, 1, 2), datetime(2026, 12, 31))
+    read = []
+    for day in days:
+        framed_once.cache_clear()
+        with mock.patch.object(chat_template_utils, "datetime", wraps=datetime, now=lambda day=day: day):
+            read.append(scores(base, prompt, TEXTS, None))
+    assert torch.equal(*read)
+
+
+def test_a_stored_prompt_is_read_as_it_was_recorded() -> None:
+    _, base = sides("llama", byte_level(CHAT))
+    prompt = Prompt(INSTRUCTION, ("no", "yes"))
+    before = scores(base, prompt, TEXTS, None)
+    stored = Prompt.of(json.loads(json.dumps(asdict(base.recorded(prompt)))))
+    base.family.tokenizer.chat_template = REFUSES_SYSTEM  # type: ignore[attr-defined]
+    assert torch.equal(scores(base, stored, TEXTS, None), before)
+    assert not torch.allclose(scores(base, prompt, TEXTS, None), before, atol=1e-3)
+    earlier = {name: value for name, value in asdict(prompt).items() if name not in ("frame", "about")}
+    assert Prompt.of(earlier) == prompt
 
 
 def test_an_answer_ends_where_generate_would_end_it() -> None:

@@ -68,6 +68,10 @@ def test_equal_weights_read_in_another_way_are_another_file(tmp_path: Path) -> N
         counting.base.family.model.config.update(change)
         counting.get()
         assert counting.made == 1
+    dated = Counting(tiny_base("llama"), tmp_path)
+    dated.base.family.tokenizer.chat_template = "{{ messages[0].content }}!{{ messages[1].content }}?"
+    dated.get()
+    assert dated.made == 1
     ended = Counting(tiny_base("llama"), tmp_path)
     ended.base.family.tokenizer.bos_token = "!"  # noqa: S105
     ended.get()

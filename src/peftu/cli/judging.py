@@ -40,7 +40,7 @@ def score(
     from peftu.judge.score import score_file
     from peftu.judge.submission import Reading
     from peftu.metrics import metrics
-    from peftu.results import command_line
+    from peftu.run_folder import command_line
 
     columns = {"user": user, "item": item, "target": target, "output": output}
     how = Reading(
@@ -70,7 +70,7 @@ def leaderboard(
     """Put the methods of many runs on one board; runs of different splits are refused."""
     from peftu.judge.coldstart import cold_start as over_k
     from peftu.judge.merge import merge
-    from peftu.results import command_line
+    from peftu.run_folder import command_line
 
     made = over_k if cold_start else merge
     folder = chosen_folder(out, Path("leaderboard"), replace)
@@ -80,7 +80,7 @@ def leaderboard(
 
 def chosen_folder(out: Path | None, default: Path, replace: bool) -> Path:
     """Returns the folder asked for; where none was, the default, or the next free one beside it."""
-    from peftu.results import free_folder
+    from peftu.run_folder import free_folder
 
     return out or (default if replace else free_folder(default))
 

@@ -48,12 +48,11 @@ from peftu.results import (
     RunRecord,
     SystemKey,
     TaskSummary,
-    command_line,
     finish_folder,
-    refuse_kept,
     start_folder,
     summarise,
 )
+from peftu.run_folder import command_line, refuse_kept
 from peftu.store import EVERYONE, AdapterStore, Collection, recipe
 
 TRAIN_LOG = "train_log.jsonl"

@@ -26,10 +26,10 @@ from peftu.results import (
     SystemKey,
     TaskSummary,
     finish_folder,
-    refuse_kept,
     start_folder,
     summarise,
 )
+from peftu.run_folder import refuse_kept
 
 FILES = (RECORD, REPORT, PREDICTIONS, USER_SCORES, JUDGEMENT)
 
