@@ -148,7 +148,7 @@ def test_a_drawing_that_breaks_off_takes_nothing_along(tmp_path: Path, monkeypat
     (tmp_path / "drawer.py").write_text("import os; os.abort()")
     monkeypatch.setattr(drawing, "_DRAWER", tmp_path / "drawer.py")
     monkeypatch.setattr(drawing, "_open", [])
-    said = peftu("score", path, "--out", tmp_path / "s", "--json")
+    said = peftu("score", path, "--out", tmp_path / "s", "--replace", "--json")
     assert said.code == 0
     assert (said.json["report"], said.json["users"]) == (None, 2)
     assert "broke off" in said.err

@@ -80,7 +80,8 @@ def _frozen(method: ModuleMethod) -> None:
     config = method.model_config if isinstance(method, BaseModel) else {}
     whole = config.get("frozen") and config.get("extra") == "forbid"
     _hold(bool(whole), f"{method.card.name}: is no frozen pydantic model with extra='forbid'")
-    ours = {*TrainSpec.model_fields, *RegionSpec.model_fields, "method"} & set(getattr(method, "model_fields", ()))
+    named = {"method"} if method.card.scope != "global" else set()  # everyone's module says which method it trains
+    ours = ({*TrainSpec.model_fields, *RegionSpec.model_fields} | named) & set(getattr(method, "model_fields", ()))
     _hold(not ours, f"{method.card.name}: its knob {min(ours, default='')} is a run's own — give it another name")
 
 
