@@ -25,14 +25,18 @@ def trust(view: RunView) -> Section:
     """Returns what a reader must know before trusting the numbers."""
     record = view.record
     excluded = "; ".join(f"{count(users)} {reason}" for reason, users in record.excluded_users.items())
-    cut = "; ".join(f"{count(texts)} by {base}" for base, texts in record.truncated_texts.items() if texts)
+    cut, shortened = (
+        "; ".join(f"{count(texts)} by {base}" for base, texts in counts.items() if texts)
+        for counts in (record.truncated_texts, record.shortened_texts)
+    )
     unscored = f"{count(record.unscored)} of {count(record.scored + record.unscored)} test rows, over all methods"
     facts = [
         ("Split", f"{record.regime} · {record.split}"),
         ("Seen in training", "; ".join(_leaks(record.leakage)) or "not reported"),
         ("Users left out", excluded or "none"),
         ("Rows not scored", unscored + ("; they are in no average" if record.unscored else "")),
-        ("Texts cut short", cut or "none"),
+        ("Judged texts cut short", cut or "none"),
+        ("What stands beside them cut short", shortened or "none"),
         ("Data", f"{record.task.title}, version {record.task.version}, licence {record.task.licence}"),
         ("Citation", record.task.citation),
     ]
