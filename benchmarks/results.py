@@ -317,7 +317,7 @@ def page() -> str:
     """Returns docs/results.md."""
     cells = read()
     dates = sorted({cell["date"] for cell in cells})
-    threads = {1: "one thread beside other work"}
+    threads = {1: "one thread beside other work", 2: "two threads beside much other work"}
     machines = Counter(
         f"{cell['cpu']}, {cell['dtype']}, {threads.get(cell['threads'], str(cell['threads']) + ' threads')}"
         for cell in cells

@@ -211,6 +211,12 @@ def test_predict_answers_as_the_run_did(compared: Said, place: Path) -> None:
     plain = peftu(*asked, "--text", text)
     assert first["labels"][0] in plain.out
     assert "lora[rank=2,targets=q+v]@./llama, seed 1" in plain.out
+    long = (*asked, "--context", "y" * 400, "--text", "No.", "--text", "x" * 400)
+    said = peftu(*long, "--json")
+    (note,) = said.json["notes"]
+    assert "2 lose part of their context, not of the text that is judged; 1 lose the end of the text" in note
+    assert note in said.err
+    assert first["text"] not in said.err
     shared = peftu("predict", "run", "--user", "whoever", "--method", "global[rank=1]", "--text", "x", "--json")
     assert shared.json["shared_module"] is True
 
