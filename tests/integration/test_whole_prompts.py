@@ -166,6 +166,15 @@ def test_a_control_token_s_name_in_a_text_is_characters() -> None:
         assert min(reader.answers(replace(prompt, words=()), [text])[0]) > 5
 
 
+@pytest.mark.parametrize("name", ["chat", "metaspace-instruct", "normalizer-instruct"])
+def test_a_text_is_read_alone_as_among_others(name: str) -> None:
+    _, base = sides("llama", *tokenizer_of(name))
+    prompt, region = Prompt(INSTRUCTION, ("no", "yes")), RegionSpec(depth=1, span="answer")
+    together = scores(base, prompt, TEXTS, region)
+    for place, text in enumerate(TEXTS):
+        assert torch.allclose(scores(base, prompt, [text], region)[0], together[place], atol=1e-5), text
+
+
 def test_an_instruction_that_a_template_loses_stands_in_the_first_turn() -> None:
     _, base = sides("llama", *tokenizer_of("system-lost"))
     one, other = (scores(base, Prompt(q, ("no", "yes")), TEXTS[:1], None) for q in ("Like it?", "Is it cold?"))

@@ -191,11 +191,13 @@ class Reader:
     def _read(  # ``trims``: nothing is left of the white space before a text that is empty
         self, before: str, after: str, texts: Sequence[Text], most: int, about: About, trims: bool = False
     ) -> Reading:
-        begin, lists, heads, judged, beside = len(before), [], [], 0, 0
+        lists, heads, judged, beside = [], [], 0, 0
         bodies = [Prompt.body(text) for text in texts]
-        prompts = [(before if body or not trims else before.rstrip()) + body + after for body in bodies]
-        for text, encoded in zip(texts, self._encoded(prompts, special=not self.continues), strict=True):
-            ids, offsets = encoded.ids, encoded.offsets
+        begins = [before if body or not trims else before.rstrip() for body in bodies]
+        prompts = [start + body + after for start, body in zip(begins, bodies, strict=True)]
+        encodings = self._encoded(prompts, special=not self.continues)
+        for text, start, encoded in zip(texts, begins, encodings, strict=True):
+            ids, offsets, begin = encoded.ids, encoded.offsets, len(start)
             places, cuts = kept(offsets, begin, text, most, about)
             lists.append([ids[place] for place in places] if any(cuts) else ids)
             heads.append(next((place for place, (_, end) in enumerate(offsets) if end > begin), len(ids)))
