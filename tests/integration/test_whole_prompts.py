@@ -14,10 +14,11 @@ from oracle import Oracle, body_of
 from test_bases import KNOWN, spans
 from torch import Tensor
 from transformers.utils import chat_template_utils
-from variants import CHAT, DECODERS, REFUSES_SYSTEM, byte_level, tokenizer_of
+from variants import CHAT, DECODERS, INSTRUCTS, REFUSES_SYSTEM, SYSTEM_LAST, byte_level, metaspace, tokenizer_of
 
 from peftu.base.answers import Answer
 from peftu.base.frame import _rendered as framed_once
+from peftu.base.frame import framed
 from peftu.base.model import FrozenBase, wrap
 from peftu.base.prompt import Prompt
 from peftu.config import RegionSpec
@@ -220,6 +221,25 @@ def test_a_stored_prompt_is_read_as_it_was_recorded() -> None:
     assert not torch.allclose(scores(base, prompt, TEXTS, None), before, atol=1e-3)
     earlier = {name: value for name, value in asdict(prompt).items() if name not in ("frame", "about")}
     assert Prompt.of(earlier) == prompt
+
+
+def test_an_answer_s_space_is_found_where_the_system_s_words_move() -> None:
+    frames = [framed(metaspace("first", SYSTEM_LAST), shown) for shown in (0, 1)]
+    assert [(frame.lead, frame.end) for frame in frames] == [(" ", "</s>")] * 2
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_an_instruction_loses_the_white_space_that_its_turn_loses(joined: bool) -> None:
+    template = INSTRUCTS if joined else CHAT.replace("m.content", "m.content | trim")
+    tokenizer = byte_level(template)
+    _, base = sides("llama", tokenizer)
+    instruction, text = "\n Like it? ", " soup "
+    turns = [{"role": "user", "content": f"{instruction}\n\n{text}"}]
+    if not joined:
+        turns = [{"role": "system", "content": instruction}, {"role": "user", "content": text}]
+    whole = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    wanted = tokenizer(whole, add_special_tokens=False)["input_ids"]
+    assert base.family.reader.read(Prompt(instruction, ("no", "yes")), [Text(text)]).lists == [wanted]
 
 
 def test_an_answer_ends_where_generate_would_end_it() -> None:

@@ -37,8 +37,10 @@ class Frame:
 
     def trimmed(self, parts: Sequence[str]) -> list[str]:
         """Returns a prompt's parts, but for the text, as the template writes them."""
-        first = 1 + self.joined  # nothing is taken off between the instruction and a text in its turn
-        return [part.strip() if place >= first else part.rstrip() for place, part in enumerate(parts)]
+        if not self.joined:
+            return [part.strip() for part in parts]
+        instruction, *rest = parts  # nothing is taken off between it and the text in its turn
+        return [instruction.lstrip(), *(part.strip() if place else part.rstrip() for place, part in enumerate(rest))]
 
 
 def framed(tokenizer: Any, shown: int) -> Frame:
@@ -130,7 +132,10 @@ def _rendered(template: _Template, _: str, __: str, shown: int) -> Frame:
 def _answer(template: _Template, marks: list[str], system: bool, tail: str) -> tuple[str, str]:
     """Returns what the template writes before an answer, behind what invites it, and what it writes after it."""
     spaces = tail[len(tail.rstrip(" ")) :]  # tokenizers join a space to the word that follows it
-    pieces = template.pieces([*marks, _mark(len(marks))], system, answered=True)
+    answered = [*marks, _mark(len(marks))]
+    pieces = template.pieces(answered, system, answered=True)
+    if isinstance(pieces, str):  # some write the system's words only before a turn that awaits its answer
+        pieces = template.pieces(answered, system=False, answered=True)
     if isinstance(pieces, str):
         return spaces, ""
     between, after = pieces[-2:]
