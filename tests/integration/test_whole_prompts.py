@@ -12,6 +12,7 @@ import torch
 import transformers as hub
 from oracle import Oracle, body_of
 from test_bases import KNOWN, spans
+from tokenizers import AddedToken
 from torch import Tensor
 from transformers.utils import chat_template_utils
 from variants import CHAT, DECODERS, INSTRUCTS, REFUSES_SYSTEM, SYSTEM_LAST, byte_level, metaspace, tokenizer_of
@@ -174,6 +175,29 @@ def test_a_text_is_read_alone_as_among_others(name: str) -> None:
     together = scores(base, prompt, TEXTS, region)
     for place, text in enumerate(TEXTS):
         assert torch.allclose(scores(base, prompt, [text], region)[0], together[place], atol=1e-5), text
+
+
+def test_a_turn_s_mark_that_takes_white_space_along_is_never_cut() -> None:
+    tokenizer = byte_level(
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    marks = ["<|system|>", "<|user|>", "<|end|>", "<|assistant|>"]
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": [AddedToken(mark, lstrip=True, rstrip=True, special=True) for mark in marks]}
+    )
+    _, base = sides("llama", tokenizer)
+    system, user, end, assistant = tokenizer.convert_tokens_to_ids(marks)
+    prompt = Prompt("Like it?", ("no", "yes"), max_tokens=12)
+    for text in (Text("No.\n", "\n  soup is cold " * 9), Text("\n soup is cold. " * 9), Text("No.")):
+        (ids,) = base.family.reader.read(prompt, [text]).lists
+        assert [token for token in ids if token in (system, user, end, assistant)] == [
+            system,
+            end,
+            user,
+            end,
+            assistant,
+        ]
 
 
 def test_an_instruction_that_a_template_loses_stands_in_the_first_turn() -> None:

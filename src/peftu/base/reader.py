@@ -263,8 +263,18 @@ def kept(
         most: tokens of the body at most.
         about: which of them the question is about; a text without a context is it in any case.
     """
-    end, places = begin + len(Prompt.body(text)), range(len(offsets))
-    inside = [place for place in places if offsets[place][0] < end and offsets[place][1] > begin]
+    body, places = Prompt.body(text), range(len(offsets))
+    end = begin + len(body)
+
+    def of_body(place: int) -> bool:
+        first, stop = offsets[place]
+        if first >= end or stop <= begin:
+            return False
+        # A token of the frame may take white space of the text along: a turn's mark, a joined line break.
+        across = first < begin or stop > end
+        return not (across and body[max(0, first - begin) : stop - begin].isspace())
+
+    inside = [place for place in places if of_body(place)]
     if len(inside) <= most:
         return list(places), Cuts()
     context_end, text_begin = begin + len(text.context or ""), end - len(text.text)
