@@ -200,6 +200,15 @@ def test_a_turn_s_mark_that_takes_white_space_along_is_never_cut() -> None:
         ]
 
 
+def test_a_template_s_marks_are_control_tokens_even_if_not_called_special() -> None:
+    tokenizer = byte_level(CHAT.replace("assistant\n{% endif", "assistant\n<think>\n\n</think>\n\n{% endif"))
+    tokenizer.add_tokens([AddedToken(mark, special=False) for mark in ("<think>", "</think>", "<b>")])
+    begin, stop, bold = tokenizer.convert_tokens_to_ids(["<think>", "</think>", "<b>"])
+    _, base = sides("llama", tokenizer)
+    (ids,) = base.family.reader.read(Prompt("Like it?", ("no", "yes")), [Text("<think>yes</think> <b>soup")]).lists
+    assert [token for token in ids if token in (begin, stop, bold)] == [bold, begin, stop]
+
+
 def test_an_instruction_that_a_template_loses_stands_in_the_first_turn() -> None:
     _, base = sides("llama", *tokenizer_of("system-lost"))
     one, other = (scores(base, Prompt(q, ("no", "yes")), TEXTS[:1], None) for q in ("Like it?", "Is it cold?"))

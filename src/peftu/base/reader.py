@@ -228,8 +228,10 @@ class Reader:
         """Returns a tokenizer whose control tokens have names that no text can hold, and these names by the usual."""
         state = json.loads(self.tokenizer.backend_tokenizer.to_str())
         nonce, names = secrets.token_hex(8), {}
+        template = str(getattr(self.tokenizer, "chat_template", None) or "")
         for token in state["added_tokens"]:
-            if token["special"]:
+            # Some bases' turn marks and thoughts are not marked special; their template names them.
+            if token["special"] or (token["content"].startswith(("<", "[")) and token["content"] in template):
                 names[token["content"]] = token["content"] = f"<|{nonce}{token['id']}|>"
         model = state["model"]
         if isinstance(model["vocab"], dict):
