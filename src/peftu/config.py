@@ -176,12 +176,20 @@ class RunSpec(Spec):
 
 def split_label(label: str) -> tuple[str, str | None]:
     """Returns the method and the base, if it has one, of a label 'name[key=value,…]@base'; a base may hold an '@'."""
-    depth = 0
-    for place, character in enumerate(label):
-        depth += (character == "[") - (character == "]")
-        if character == "@" and depth <= 0:
-            return label[:place], label[place + 1 :]
-    return label, None
+    method, *base = outside_brackets(label, "@")
+    return method, "@".join(base) if base else None
+
+
+def outside_brackets(text: str, sign: str) -> list[str]:
+    """Returns the pieces of a text between signs; those inside brackets do not divide."""
+    parts, depth = [""], 0
+    for character in text:
+        depth = max(0, depth + (character == "[") - (character == "]"))
+        if character == sign and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 def validated(cls: type[T], values: dict[str, Any], where: str) -> T:

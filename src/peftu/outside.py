@@ -33,19 +33,24 @@ def is_plain(name: str) -> bool:
     return not re.search("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", name)
 
 
+def is_endless(path: Path) -> bool:
+    """Returns whether a path is a pipe, a socket or a device: it may never end. One that is missing is not."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # a link to nothing, too
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 def plain_file(path: Path) -> Path:
     """Returns the path of a file that may be opened; one that is missing is left for whoever opens it.
 
     Raises:
         PeftuError: it is a pipe, a socket or a device: it may never end, and can be read once only.
     """
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return path
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-        return path
-    raise PeftuError(f"{path}: is a pipe or a device — write what it gives to a file, and pass that")
+    if is_endless(path):
+        raise PeftuError(f"{path}: is a pipe or a device — write what it gives to a file, and pass that")
+    return path
 
 
 def parse_json(text: str | bytes, *, finite: bool = False, halves: bool = False) -> Any:

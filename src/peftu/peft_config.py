@@ -144,13 +144,18 @@ def check_targets(path: Path, config: Settings, sites: Sequence[str]) -> None:
     wanted, left_out = config.get("target_modules"), config.get("exclude_modules")
     layers = config.get("layers_to_transform")
     for site in sites:
-        layer = next((int(part) for part in site.split(".") if part.isdigit()), None)
+        layer = layer_of(site)
         missed = isinstance(wanted, list) and not _names(wanted, site)
         excluded = isinstance(left_out, list) and _names(left_out, site)
         elsewhere = layers not in (None, []) and layer not in (layers if isinstance(layers, list) else [layers])
         known = isinstance(wanted, str | list) and isinstance(left_out, str | list | None)
         if missed or excluded or elsewhere or not known:
             raise PeftuError(f"{path}: does not target {site}, where this run's modules act — choose another run")
+
+
+def layer_of(site: str) -> int | None:
+    """Returns the number of the layer that a submodule is in, None outside the layers."""
+    return next((int(part) for part in site.split(".") if part.isdigit()), None)
 
 
 def _names(entries: Sequence[object], site: str) -> bool:

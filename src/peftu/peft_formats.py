@@ -28,6 +28,7 @@ from peftu.peft_config import (
     Keys,
     Settings,
     check_targets,
+    layer_of,
     quoted,
     whole_number,
 )
@@ -402,9 +403,9 @@ def targets(base: FrozenBase, sites: Sequence[str]) -> Settings:
     alike = [name for name in maps if name.rpartition(".")[2] in suffixes]
     if set(alike) == set(sites):
         return {"target_modules": suffixes}
-    layers = sorted({layer for site in sites if (layer := _layer(site)) is not None})
+    layers = sorted({layer for site in sites if (layer := layer_of(site)) is not None})
     pattern = {_stack(site) for site in sites}
-    chosen = {name for name in alike if _layer(name) in layers and _stack(name) in pattern}
+    chosen = {name for name in alike if layer_of(name) in layers and _stack(name) in pattern}
     if base.family.kind == "encoder_decoder" or len(pattern) > 1 or chosen != set(sites):
         return {"target_modules": list(sites)}
     return {"target_modules": suffixes, "layers_to_transform": layers, "layers_pattern": pattern.pop()}
@@ -418,10 +419,6 @@ def turned(model: nn.Module, sites: Sequence[str]) -> bool:
 def _is_map(module: nn.Module) -> bool:
     weight = getattr(module, "weight", None)
     return isinstance(weight, Tensor) and weight.ndim == 2 and not isinstance(module, nn.Embedding)
-
-
-def _layer(site: str) -> int | None:
-    return next((int(part) for part in site.split(".") if part.isdigit()), None)
 
 
 def _stack(site: str) -> str:

@@ -23,6 +23,7 @@ from peftu.base.region import Region
 from peftu.data.sources import writing_to
 from peftu.errors import PeftuError
 from peftu.methods.lora import Lora
+from peftu.outside import parse_json
 from peftu.peft_config import Settings, quoted
 from peftu.peft_formats import CONFIG, Made, Tensors, format_of
 from peftu.results import write_atomic
@@ -170,10 +171,10 @@ def _json(path: Path, mend: str) -> Settings:
     if not path.is_file():
         raise PeftuError(f"{path}: is not there — {mend}")
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
+        read = parse_json(path.read_text(encoding="utf-8"), halves=True)
     except OSError as error:
         raise PeftuError(f"{path}: cannot be read ({error.strerror}) — {mend}") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         read = None
     if not isinstance(read, dict):
         raise PeftuError(f"{path}: not a whole JSON object — export it again")

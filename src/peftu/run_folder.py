@@ -1,12 +1,15 @@
 """Which folder a run goes into, so that nothing an earlier run made is lost, and the command that made it."""
 
 import itertools
+import re
 import shlex
 import sys
 from pathlib import Path
 
 from peftu.errors import PeftuError
 from peftu.results import RECORD
+
+MODULES = "modules"  # the folder of a run's stored modules
 
 
 def command_line() -> str | None:
@@ -20,16 +23,27 @@ def command_line() -> str | None:
 
 def is_kept(folder: Path) -> bool:
     """Returns whether a folder holds a finished run, or the modules of one that did not finish."""
-    return (folder / RECORD).exists() or (folder / "modules" / "index.sqlite").exists()
+    return (folder / RECORD).exists() or (folder / MODULES / "index.sqlite").exists()
 
 
-def refuse_kept(folder: Path) -> None:
-    """Checks that nothing that a run made would be deleted without being asked.
+def check_folder(folder: Path, ours: re.Pattern[str], replace: bool) -> None:
+    """Checks that a folder may be filled, and emptied first: nothing in it is foreign, or a run that is to stay.
+
+    Args:
+        folder: may be missing.
+        ours: the paths within, and within its modules, that may go.
+        replace: a run may go, too.
 
     Raises:
-        PeftuError: the folder holds a run.
+        PeftuError: it is a file, or holds other things, or a run that is not to be replaced.
     """
-    if is_kept(folder):
+    if folder.exists() and not folder.is_dir():
+        raise PeftuError(f"{folder}: is a file — pass a folder with --out")
+    inside = [str(path.relative_to(folder)) for path in (*folder.glob("*"), *(folder / MODULES).glob("*"))]
+    foreign = sorted(name for name in inside if not ours.fullmatch(name))
+    if foreign:
+        raise PeftuError(f"{folder}: holds '{foreign[0]}', which no run made — pass a new or empty folder with --out")
+    if is_kept(folder) and not replace:
         held = "a finished run" if (folder / RECORD).exists() else "modules of a run that did not finish"
         raise PeftuError(f"{folder}: holds {held} — pass --replace to put this one in its place, or another --out")
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from peftu.data.sources import writing_to
 from peftu.errors import PeftuError
+from peftu.outside import parse_json
 
 EVERYONE = ""  # the key of a module that all users share; a user table allows no empty user id
 SCHEMA_VERSION = 1
@@ -68,8 +69,8 @@ class Collection:
             PeftuError: it is damaged.
         """
         try:
-            read = json.loads(self.recipe)
-        except (ValueError, RecursionError):
+            read = parse_json(self.recipe, halves=True)
+        except ValueError:
             read = None
         if not isinstance(read, dict) or not set(_RECIPE) <= set(read):
             raise PeftuError(f"modules of {self.label}: their recipe is damaged — restore the folder, or train again")

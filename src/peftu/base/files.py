@@ -1,11 +1,11 @@
 """The files of a base's folder, read as data: a file that is not whole, or not a file, is one line."""
 
 import json
-import stat
 from pathlib import Path
 from typing import Any
 
 from peftu.errors import PeftuError
+from peftu.outside import is_endless, parse_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -20,13 +20,8 @@ def check_plain(folder: Path) -> None:
         paths = sorted(folder.iterdir())
     except OSError as error:
         raise PeftuError(f"base {folder}: cannot be read ({error.strerror}) — pass another, or allow it") from None
-    for path in paths:
-        try:
-            mode = path.stat().st_mode
-        except OSError:  # a link to nothing: whoever needs the file finds it missing
-            continue
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise PeftuError(f"base {folder}: {path.name} is not a plain file — take it out")
+    for path in filter(is_endless, paths):
+        raise PeftuError(f"base {folder}: {path.name} is not a plain file — take it out")
 
 
 def read_json(path: Path) -> Any:
@@ -38,12 +33,14 @@ def read_json(path: Path) -> Any:
     if path.exists() and not path.is_file():
         raise PeftuError(f"base: {path} is not a plain file — get the folder again")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"), halves=True)
     except OSError as error:
         raise PeftuError(f"base: {path} cannot be read ({error.strerror}) — get the folder again") from None
-    except (ValueError, RecursionError) as error:
-        why = "it is nested too deep" if isinstance(error, RecursionError) else str(error).splitlines()[0]
-        raise PeftuError(f"base: {path} is not whole JSON ({why}) — get the folder again") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        why = str(error).splitlines()[0]
+    except ValueError:
+        why = "it is nested too deep, or a number in it is too long"
+    raise PeftuError(f"base: {path} is not whole JSON ({why}) — get the folder again")
 
 
 def read_object(path: Path) -> dict[str, Any]:

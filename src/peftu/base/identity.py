@@ -17,6 +17,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from peftu.base.pooling import SentenceConfig
+from peftu.base.reader import backend_state
 
 FORMER = "sha256:"  # begins fingerprints of earlier releases, which the number type was part of
 _PREFIX = "v2:sha256:"
@@ -113,12 +114,9 @@ def tensors_in_memory(model: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def tokenizer_state(tokenizer: Any) -> str:
-    """Returns all that decides how a text is cut into tokens, but for what the last call left switched on."""
+    """Returns all that decides how a text is cut into tokens, as JSON."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return json.dumps(tokenizer.get_vocab(), sort_keys=True)
-    state = json.loads(backend.to_str())
-    return json.dumps({**state, "truncation": None, "padding": None}, sort_keys=True)
+    return json.dumps(tokenizer.get_vocab() if backend is None else backend_state(backend), sort_keys=True)
 
 
 def _bytes(tensor: Tensor) -> Any:

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 from peftu.base.families.decoder import Decoder
 from peftu.base.families.encoder import Encoder
 from peftu.base.families.encoder_decoder import EncoderDecoder
+from peftu.base.families.family import written_stops
 from peftu.base.files import read_json, read_object, weight_files
 from peftu.base.identity import fingerprint, tensor_names, tensors_in_files
 from peftu.base.pooling import SentenceConfig, read_sentence_config
@@ -129,7 +130,7 @@ def read_folder(folder: Path, name: str, device: torch.device, dtype: torch.dtyp
         raise PeftuError(f"base {name}: its tokenizer knows {words} tokens, its embedding has {rows} — {mend}")
     sentence = read_sentence_config(folder) if family is Encoder else None
     published = read_object(folder / "config.json")
-    identity = fingerprint(tensors_in_files(files), published, tokenizer, _stops(model), sentence)
+    identity = fingerprint(tensors_in_files(files), published, tokenizer, written_stops(model), sentence)
     return Loaded(cast(nn.Module, model.to(device)), tokenizer, sentence, identity)
 
 
@@ -176,15 +177,11 @@ def _check_sizes(config: Any, tensors: int, name: str) -> None:
 
 def _check_ids(model: Any, name: str) -> None:
     """Checks the tokens that start and end what a model writes."""
-    start, ends = getattr(model.config, "decoder_start_token_id", None), _stops(model)
+    start, ends = getattr(model.config, "decoder_start_token_id", None), written_stops(model)
     if model.config.is_encoder_decoder and not (type(start) is int and 0 <= start < _rows(model)):
         raise PeftuError(f"base {name}: config.json says decoder_start_token_id {start!r} — get the folder again")
     if not (ends is None or all(type(end) is int for end in (ends if isinstance(ends, list) else [ends]))):
         raise PeftuError(f"base {name}: generation_config.json says eos_token_id {ends!r} — get the folder again")
-
-
-def _stops(model: Any) -> Any:
-    return getattr(getattr(model, "generation_config", None), "eos_token_id", None)
 
 
 def _check_complete(info: Any, name: str) -> None:

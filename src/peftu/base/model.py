@@ -17,7 +17,7 @@ from peftu.base.families.decoder_writer import DecoderWriter
 from peftu.base.families.encoder import Encoder
 from peftu.base.families.encoder_decoder import EncoderDecoder
 from peftu.base.families.encoder_decoder_writer import EncoderDecoderWriter
-from peftu.base.families.family import Context, Family, Progress, kv_width
+from peftu.base.families.family import Context, Family, Progress, kv_width, written_stops
 from peftu.base.families.primer import primer
 from peftu.base.identity import fingerprint, former_fingerprint, tensors_in_memory
 from peftu.base.loading import check_vocabulary, family_class, read_folder
@@ -92,8 +92,8 @@ class FrozenBase:
         if self._published is not None:
             return self._published
         model, tokenizer = cast(Any, self.family.model), cast(Any, self.family).tokenizer
-        stops = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-        return fingerprint(tensors_in_memory(model), model.config.to_diff_dict(), tokenizer, stops, self.sentence)
+        config, stops = model.config.to_diff_dict(), written_stops(model)
+        return fingerprint(tensors_in_memory(model), config, tokenizer, stops, self.sentence)
 
     @cached_property
     def former_fingerprint(self) -> str:

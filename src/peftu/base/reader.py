@@ -142,10 +142,9 @@ class Reader:
         """Returns the tokens of free answers behind a prompt."""
         frame = self.frame(prompt)
         whole, *answered = self._answered(frame, answers)
-        alone = self._encoded([frame.lead + answer for answer in answers]) if answers else []
-        return [
-            ids[len(whole) :] if ids[: len(whole)] == whole else apart.ids
-            for ids, apart in zip(answered, alone, strict=True)
+        return [  # one that is joined to the prompt's end is cut by itself
+            ids[len(whole) :] if ids[: len(whole)] == whole else self.alone([frame.lead + answer])[0]
+            for ids, answer in zip(answered, answers, strict=True)
         ]
 
     def opening(self, prompt: Prompt) -> list[int]:
@@ -217,16 +216,18 @@ class Reader:
 
     def _named(self, piece: str) -> str:
         """Returns a string of the frame, its control tokens called what only we call them."""
-        _, names = self._backend
-        if not names:
-            return piece
-        known = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
-        return re.sub(known, lambda found: names[found.group()], piece)
+        names = self._backend[1]
+        return self._control.sub(lambda match: names[match.group()], piece) if names else piece
+
+    @cached_property
+    def _control(self) -> re.Pattern[str]:
+        """Returns what finds control tokens by their usual names, the longest first."""
+        return re.compile("|".join(re.escape(name) for name in sorted(self._backend[1], key=len, reverse=True)))
 
     @cached_property
     def _backend(self) -> tuple[Tokenizer, dict[str, str]]:
         """Returns a tokenizer whose control tokens have names that no text can hold, and these names by the usual."""
-        state = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        state = backend_state(self.tokenizer.backend_tokenizer)
         nonce, names = secrets.token_hex(8), {}
         template = str(getattr(self.tokenizer, "chat_template", None) or "")
         for token in state["added_tokens"]:
@@ -240,7 +241,12 @@ class Reader:
             model["vocab"] = [[names.get(piece, piece), weight] for piece, weight in model["vocab"]]
         if model.get("unk_token") in names:
             model["unk_token"] = names[model["unk_token"]]
-        return Tokenizer.from_str(json.dumps({**state, "truncation": None, "padding": None})), names
+        return Tokenizer.from_str(json.dumps(state)), names
+
+
+def backend_state(backend: Tokenizer) -> dict[str, Any]:
+    """Returns all that decides how a text is cut into tokens, but for what the last call left switched on."""
+    return {**json.loads(backend.to_str()), "truncation": None, "padding": None}
 
 
 def _trimmed(text: Text, alone: bool) -> Text:

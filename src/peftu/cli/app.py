@@ -295,7 +295,7 @@ def predict(
 
     found = answer(run, user, [Text(one, context) for one in text], method, seed, temperature, base)
     for note in found["notes"]:
-        stderr.print(note, markup=False, soft_wrap=True)
+        stderr.print(note, soft_wrap=True)
     free = "answer" in found["answers"][0]
     grid = Table("text", "answer") if free else Table("label", "probability", "text")
     for one in found["answers"]:
@@ -344,5 +344,5 @@ def main() -> None:
             sys.exit(2)
         command = error.ctx.command_path if error.ctx else "peftu"
         said = f"{' '.join(error.format_message().split()).rstrip('.')} — see '{command} --help'"
-    stderr.print(f"error: {' '.join(said.split(chr(10)))}", style="red", soft_wrap=True)
+    stderr.print(f"error: {said.replace(chr(10), ' ')}", style="red", soft_wrap=True)
     sys.exit(2)

@@ -109,13 +109,14 @@ def _show(record: "RunRecord", scores: "pl.DataFrame", judgement: "Judgement", f
     from peftu.report.html import render
     from peftu.report.terminal import summary
     from peftu.report.view import RunView
+    from peftu.results import REPORT
 
     drawn = True
     try:
-        render([RunView(record, scores, judgement)], folder / "report.html")
+        render([RunView(record, scores, judgement)], folder / REPORT)
     except DrawingError as error:
         drawn = False
-        (folder / "report.html").unlink(missing_ok=True)  # an earlier one would say other things
+        (folder / REPORT).unlink(missing_ok=True)  # an earlier one would say other things
         stderr.print(f"no report: {error}; the scores are kept: peftu report {folder}", soft_wrap=True)
     said = record.cli_json(folder) | ({} if drawn else {"report": None}) | {"warnings": list(record.warnings)}
     where = f"\nreport: {folder / 'report.html'}" if drawn else f"\nscores: {folder}"

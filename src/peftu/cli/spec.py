@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from peftu.cli.data import assigned, task_options
-from peftu.config import MethodSpec, RegionSpec, RunSpec, validated
+from peftu.config import MethodSpec, RegionSpec, RunSpec, outside_brackets, validated
 from peftu.data.task import tasks
 from peftu.errors import PeftuError
 from peftu.execute.asked import plain, with_guarded
@@ -119,14 +119,7 @@ def with_baselines(methods: tuple[MethodSpec, ...]) -> tuple[MethodSpec, ...]:
 
 def method_list(text: str) -> list[str]:
     """Returns the methods of 'a,b[k=v,l=[w,x]]@base,c'; commas inside brackets do not divide."""
-    parts, depth = [""], 0
-    for sign in text:
-        depth = max(0, depth + (sign == "[") - (sign == "]"))
-        if sign == "," and not depth:
-            parts.append("")
-        else:
-            parts[-1] += sign
-    return [part for part in parts if part.strip()]
+    return [part for part in outside_brackets(text, ",") if part.strip()]
 
 
 def _methods(listed: Any) -> tuple[MethodSpec, ...]:

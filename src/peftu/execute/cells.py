@@ -163,13 +163,13 @@ class Workshop:
         """Returns the prefill of all texts on a base."""
 
         def make() -> Context:
-            self.tell_cuts(name)
             told = self.reporter.stage(f"reading texts with {name}", len(self.texts))
             every = range(len(self.answers or self.texts))
             base, items = self.base(name), [*self.texts, *self.answers]
             context = self.regions.get(
                 base, self.prompt, region, items, lambda: self.prefill(base, self.prompt, every, region, told)
             )
+            self.tell_cuts(name, Cuts(context.cut, context.beside_cut))
             self.answers_cut[name] = context.answers_cut
             return context
 
@@ -186,11 +186,11 @@ class Workshop:
         answers = [Answer(place[text], words) for text, words in answers]
         return base.prefill_answers(prompt, [self.texts[text] for text in place], answers, region, told)
 
-    def tell_cuts(self, name: str) -> None:
-        """Counts the texts that are too long for a base, and says so, the first time it is to read them."""
+    def tell_cuts(self, name: str, cuts: Cuts | None = None) -> None:
+        """Keeps how many texts are too long for a base, counted here where nobody has, and says so once."""
         if name in self.cuts:
             return
-        self.cuts[name] = cuts = self.base(name).cuts(self.prompt, self.texts)
+        self.cuts[name] = cuts = self.base(name).cuts(self.prompt, self.texts) if cuts is None else cuts
         if any(cuts):
             self.reporter.note(cuts_line(name, cuts, len(self.texts), self.prompt))
 

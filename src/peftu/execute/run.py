@@ -30,7 +30,7 @@ from peftu.execute.frames import predictions_frame
 from peftu.execute.guarded import find_guards, guarded_cells
 from peftu.execute.plan import Job, check_kind, plan, without_settings
 from peftu.execute.progress import Reporter, Silent
-from peftu.execute.stored import CODES, MODULES, SHARED, shared_label
+from peftu.execute.stored import CODES, SHARED, shared_label
 from peftu.judge import JUDGEMENT, Evidence, judge, write_judgement
 from peftu.metrics import metrics, metrics_of, user_scores
 from peftu.report.blocks import DrawingError
@@ -52,7 +52,7 @@ from peftu.results import (
     start_folder,
     summarise,
 )
-from peftu.run_folder import command_line, refuse_kept
+from peftu.run_folder import MODULES, check_folder, command_line
 from peftu.store import EVERYONE, AdapterStore, Collection, recipe
 
 TRAIN_LOG = "train_log.jsonl"
@@ -86,7 +86,7 @@ def run(
     reporter = reporter or Silent()
     jobs = plan(spec)
     guards = find_guards(jobs)
-    _check_folder(out, replace)
+    check_folder(out, OURS, replace)
     table = load_task(spec.task, raw, spec.task_options)
     check_kind(jobs, table.card)
     if table.card.kind in spec.metric:
@@ -211,22 +211,6 @@ def _duration(seconds: float) -> str:
     )
 
 
-def _check_folder(out: Path, replace: bool) -> None:
-    """Checks that a folder holds nothing, or what an earlier run left and nothing else: it will be emptied.
-
-    Raises:
-        PeftuError: the folder holds other things, or a run that is not to be replaced.
-    """
-    if out.exists() and not out.is_dir():
-        raise PeftuError(f"{out}: is a file — pass a folder with --out")
-    inside = [*out.glob("*"), *(out / MODULES).glob("*")]
-    foreign = sorted(str(path.relative_to(out)) for path in inside if not OURS.fullmatch(str(path.relative_to(out))))
-    if foreign:
-        raise PeftuError(f"{out}: holds '{foreign[0]}', which no run made — pass a new or empty folder with --out")
-    if not replace:
-        refuse_kept(out)
-
-
 def _try_writing(out: Path) -> None:
     """Makes the folder and writes to it, so that a long run does not end at a folder it cannot write to.
 
@@ -239,7 +223,7 @@ def _try_writing(out: Path) -> None:
 
 def _fresh(out: Path, replace: bool) -> Path:
     """Returns the folder, emptied of what an earlier run left and of nothing else."""
-    _check_folder(out, replace)
+    check_folder(out, OURS, replace)
     with writing_to(out):
         start_folder(out)
         for path in out.iterdir():
@@ -263,7 +247,7 @@ def _store_modules(
                     method=job.card.name,
                     knobs=job.method.model_dump(mode="json"),
                     region={"depth": modules.region.depth, "span": modules.region.span},
-                    prompt=dataclasses.asdict(workshop.base(job.base).recorded(workshop.prompt)),
+                    prompt=dataclasses.asdict(used[job.base].recorded(workshop.prompt)),
                     labels=list(workshop.problems[seed].card.labels),
                     dtype=dtype_name(used[job.base].dtype),
                 )

@@ -20,9 +20,9 @@ from peftu.errors import PeftuError
 from peftu.methods.everyone import method_class
 from peftu.registry import did_you_mean
 from peftu.results import load_run
+from peftu.run_folder import MODULES
 from peftu.store import EVERYONE, AdapterStore, Collection, recipe
 
-MODULES = "modules"
 SHARED, CODES = "shared", "codes"  # parts of a joint method: everybody's numbers, and a code for each user
 
 

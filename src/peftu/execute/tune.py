@@ -28,6 +28,7 @@ from peftu.execute.asked import SUFFIX, plain
 from peftu.execute.cells import Cell, Workshop
 from peftu.execute.plan import Job, is_joint, is_module, plan
 from peftu.execute.progress import Reporter, Silent
+from peftu.outside import parse_json
 from peftu.preset import ANY_BASE, WARM, Preset
 from peftu.results import write_atomic
 
@@ -68,7 +69,7 @@ class Trials:
         if path.exists():
             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
                 try:
-                    read = json.loads(line)
+                    read = parse_json(line, halves=True)
                     key = read.pop("key")
                     loss = read.pop("loss")
                     self._known[key] = Trial(loss=inf if loss is None else loss, **read)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from peftu.config import split_label
 from peftu.data.task import Kind
 from peftu.judge.decide import Decision
 from peftu.judge.shapes import Comparison
@@ -50,7 +51,7 @@ class Findings:
         Where that was run on several bases it is the one on the method's own base; where there is no such, None.
         """
         found = [gain for gain in self.gains if gain.label == method.label and plain_name(gain.against) == name]
-        bases = {gain.against: gain.against.partition("@")[2] or None for gain in found}
+        bases = {gain.against: split_label(gain.against)[1] for gain in found}
         found = [gain for gain in found if bases[gain.against] == method.base] or found
         return found[0] if len(found) == 1 else None
 

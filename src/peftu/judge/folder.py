@@ -1,6 +1,7 @@
 """Run folders made without a model: scored files and merged leaderboards."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,6 @@ import polars as pl
 
 from peftu.data.sources import writing_to
 from peftu.data.task import TaskCard
-from peftu.errors import PeftuError
 from peftu.judge.judgement import Evidence, judge, write_judgement
 from peftu.judge.shapes import JUDGEMENT, Judgement
 from peftu.metrics import user_scores
@@ -29,9 +29,9 @@ from peftu.results import (
     start_folder,
     summarise,
 )
-from peftu.run_folder import refuse_kept
+from peftu.run_folder import check_folder
 
-FILES = (RECORD, REPORT, PREDICTIONS, USER_SCORES, JUDGEMENT)
+OURS = re.compile("|".join(map(re.escape, (RECORD, REPORT, PREDICTIONS, USER_SCORES, JUDGEMENT))))
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def write_board(
     ]
     evidence = Evidence(board.predictions, board.card, scores, results, board.judgements)
     judgement = judge(evidence)
-    _check_folder(out, replace)
+    check_folder(out, OURS, replace)
     with writing_to(out):
         start_folder(out)
         board.predictions.write_parquet(out / PREDICTIONS)
@@ -123,15 +123,3 @@ def _record(
         methods=tuple(results),
         warnings=tuple(warnings),
     )
-
-
-def _check_folder(out: Path, replace: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise PeftuError(f"{out}: is a file — pass a folder with --out")
-    foreign = sorted(path.name for path in out.glob("*") if path.name not in FILES)
-    if foreign:
-        raise PeftuError(
-            f"{out}: holds '{foreign[0]}', which was not made here — pass a new or empty folder with --out"
-        )
-    if not replace:
-        refuse_kept(out)

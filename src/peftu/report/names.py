@@ -1,5 +1,6 @@
 """What methods are called where people read: a plain name first, the id that a command takes beneath or in brackets."""
 
+from peftu.config import split_label
 from peftu.results import plain_name
 
 _NAMES = {
@@ -58,19 +59,19 @@ def _words(method: str) -> tuple[str, list[str]]:
 
 def named(label: str) -> str:
     """Returns 'LoRA (lora[r=4]@a-base)': the plain name of a label with the label itself; once where they are one."""
-    name = _words(label.partition("@")[0])[0]
+    name = _words(split_label(label)[0])[0]
     return name if name == label else f"{name} ({label})"
 
 
 def above(label: str) -> str:
     """Returns the plain name with the label beneath it, for the first cell of a row."""
-    name = plain(label.partition("@")[0])
+    name = plain(split_label(label)[0])
     return name if name == label else f"{capital(name)}{BENEATH}{label}"
 
 
 def drawn(label: str) -> str:
     """Returns the names of a chart: the plain name, beneath it what tells it from others of that name and its base."""
-    method, _, base = label.partition("@")
+    method, base = split_label(label)
     name, knobs = _words(method)
     below = " · ".join(filter(None, (", ".join(knobs), base)))
     name = capital(name)

@@ -177,10 +177,14 @@ def label_logits(head: nn.Module, h_bd: Tensor, node: TrieNode) -> Tensor:
     return logits_bk if bias is None else logits_bk + bias[chosen].float()
 
 
+def written_stops(model: nn.Module) -> Any:
+    """Returns what a model's generation config says of where writing ends: a token, several, or nothing."""
+    return getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+
+
 def end_tokens(model: nn.Module, tokenizer: Any) -> frozenset[int]:
     """Returns the tokens that end what a model writes, as its ``generate`` has them, and its tokenizer's."""
-    generation = getattr(model, "generation_config", None)
-    ends = getattr(generation, "eos_token_id", None)
+    ends = written_stops(model)
     listed = [ends] if isinstance(ends, int) else list(ends or [])
     return frozenset(int(token) for token in (*listed, tokenizer.eos_token_id) if token is not None)
 

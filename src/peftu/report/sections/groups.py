@@ -1,5 +1,6 @@
 """Gains for rows with one label, and for groups of users."""
 
+from peftu.config import split_label
 from peftu.judge import Judgement
 from peftu.judge.shapes import Group
 from peftu.report.blocks import Picture, Pictures, Section, Table
@@ -69,7 +70,7 @@ def _pictures(view: RunView, by: str, lead: str = "") -> Pictures | None:
 
 
 def _of(found: Judgement, by: str) -> list[Group]:
-    return [group for group in found.groups if group.by == by and group.against.partition("@")[0] == USER_MAJORITY]
+    return [group for group in found.groups if group.by == by and split_label(group.against)[0] == USER_MAJORITY]
 
 
 def _rows(view: RunView, found: Judgement, half: list[MethodResult], by: str) -> dict[str, list[Row]]:

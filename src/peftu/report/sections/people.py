@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from peftu.config import split_label
 from peftu.judge.decide import Decision
 from peftu.judge.shapes import WorstServed
 from peftu.report.blocks import Block, Picture, Pictures, Section, Table
@@ -133,7 +134,7 @@ def _guards(view: RunView) -> list[Block]:
     """Returns for how many users a guarded method kept the module."""
     guards = view.judgement.guards if view.judgement else ()
     rows = tuple(
-        (above(one.label), plain(one.fallback.partition("@")[0]), f"{count(one.kept)} of {count(one.users)}")
+        (above(one.label), plain(split_label(one.fallback)[0]), f"{count(one.kept)} of {count(one.users)}")
         for one in guards
     )
     caption = "When to personalise: guarded methods keep a module only where a user's validation rows support it."
