@@ -123,8 +123,8 @@ def test_a_pair_of_references_is_asked_once() -> None:
     by_pair = {(gain.label, gain.against): gain for gain in gains}
     assert by_pair[G, H].p_holm == by_pair[H, G].p_holm
     assert by_pair[G, H].decision != by_pair[H, G].decision or by_pair[G, H].decision == "unclear"
-    assert Findings([], gains, "single").asked(by_pair["lora", H]) == 3
-    assert Findings([], gains, "single").asked(by_pair["lora", G]) == 2
+    assert Findings([], gains, "single").corrected_for(by_pair["lora", H]) == 3
+    assert Findings([], gains, "single").corrected_for(by_pair["lora", G]) == 2
     pairs = {(pair.label, pair.against): pair for pair in comparisons(scores, gains)}
     assert pairs["lora", H].p_holm == by_pair["lora", H].p_holm
     assert pairs["ia3", "lora"].p_holm == pairs["ia3", "lora"].p, "the one pair without a reference"

@@ -30,17 +30,17 @@ def answer(findings: Findings) -> Answer:
     if better:
         return _better(findings, better)
     best = compared[0]
-    told = _told(findings, best)
+    subject = _subject(findings, best)
     gain = findings.over(best, bar)
     if gain is not None and gain.users < FEWEST:
-        return Answer(case="too-few-users", **told, **_collect(findings, best, gain))
+        return Answer(case="too-few-users", **subject, **_collect(findings, best, gain))
     shared = _shown_shared(findings)
     beside = findings.decision(best, GLOBAL)
     if shared is not None and bar != GLOBAL and beside != "better":
         worse = beside == "worse"
-        return Answer(case="shared-better" if worse else "shared-suffices", **told, **_ship_shared(shared))
+        return Answer(case="shared-better" if worse else "shared-suffices", **subject, **_ship_shared(shared))
     harm = findings.decision(best, bar) == "worse"
-    return Answer(case="harm" if harm else "no-gain", **told, **_without_a_gain(findings, compared))
+    return Answer(case="harm" if harm else "no-gain", **subject, **_without_a_gain(findings, compared))
 
 
 def needed(gain: float, users: int, detectable: float, comparisons: int) -> int | None:
@@ -62,18 +62,24 @@ def needed(gain: float, users: int, detectable: float, comparisons: int) -> int 
     return None
 
 
-def needed_items(found: Comparison, comparisons: int) -> int | None:
+def needed_items(comparison: Comparison, comparisons: int) -> int | None:
     """Returns how many test items a user would do instead of more users; None where four times as many would not.
 
     More items shrink only that part of the variance of users' gains that comes from having few.
     """
-    gain = found.gain.mean or 0.0
-    if found.item_noise is None or not found.items or not found.detectable or gain <= 0 or found.users < FEWEST:
+    gain = comparison.gain.mean or 0.0
+    if (
+        comparison.item_noise is None
+        or not comparison.items
+        or not comparison.detectable
+        or gain <= 0
+        or comparison.users < FEWEST
+    ):
         return None
-    variance = (found.detectable / _quantiles(found.users, 1)) ** 2
-    room = (gain / _quantiles(found.users, comparisons)) ** 2 - variance * (1 - found.item_noise)
-    times = variance * found.item_noise / room if room > 0 else float("inf")
-    return int(times * found.items) + 1 if times <= MOST else None
+    variance = (comparison.detectable / _quantiles(comparison.users, 1)) ** 2
+    room = (gain / _quantiles(comparison.users, comparisons)) ** 2 - variance * (1 - comparison.item_noise)
+    times = variance * comparison.item_noise / room if room > 0 else float("inf")
+    return int(times * comparison.items) + 1 if times <= MOST else None
 
 
 def rounded(number: int) -> int:
@@ -83,11 +89,11 @@ def rounded(number: int) -> int:
 
 
 def _gain(findings: Findings, method: MethodResult, name: str) -> float:
-    found = findings.over(method, name)
-    return found.gain.mean or 0.0 if found else 0.0
+    comparison = findings.over(method, name)
+    return comparison.gain.mean or 0.0 if comparison else 0.0
 
 
-def _told(findings: Findings, method: MethodResult) -> dict[str, Any]:
+def _subject(findings: Findings, method: MethodResult) -> dict[str, Any]:
     gain = findings.over(method, findings.bar)
     shared = findings.over(method, GLOBAL) if findings.bar != GLOBAL else None
     return {
@@ -100,20 +106,20 @@ def _told(findings: Findings, method: MethodResult) -> dict[str, Any]:
 def _better(findings: Findings, better: Sequence[MethodResult]) -> Answer:
     """Returns the answer where personal methods, best first, are shown to be better than the bar."""
     if findings.bar == GLOBAL:
-        own = _cheapest(findings, better)
-        return Answer(case="pays", **_told(findings, own), action="ship", target=own.label)
+        chosen = _cheapest(findings, better)
+        return Answer(case="pays", **_subject(findings, chosen), action="ship", target=chosen.label)
     beyond = [method for method in better if findings.decision(method, GLOBAL) == "better"]
     if beyond:
-        own = _cheapest(findings, beyond)
-        return Answer(case="pays", **_told(findings, own), action="ship", target=own.label)
-    own = _cheapest(findings, better)
-    told, shared = _told(findings, own), findings.over(own, GLOBAL)
+        chosen = _cheapest(findings, beyond)
+        return Answer(case="pays", **_subject(findings, chosen), action="ship", target=chosen.label)
+    chosen = _cheapest(findings, better)
+    subject, shared = _subject(findings, chosen), findings.over(chosen, GLOBAL)
     if shared is not None and shared.decision == "worse":
-        return Answer(case="shared-better", **told, action="ship-shared", target=shared.against)
+        return Answer(case="shared-better", **subject, action="ship-shared", target=shared.against)
     known = _shown_shared(findings)
     if shared is not None and known is not None:
-        return Answer(case="shared-suffices", **told, **_ship_shared(known))
-    return Answer(case="better-than-habit", **told, action="ship", target=own.label)
+        return Answer(case="shared-suffices", **subject, **_ship_shared(known))
+    return Answer(case="better-than-habit", **subject, action="ship", target=chosen.label)
 
 
 def _cheapest(findings: Findings, shown: Sequence[MethodResult]) -> MethodResult:
@@ -125,8 +131,8 @@ def _cheapest(findings: Findings, shown: Sequence[MethodResult]) -> MethodResult
 
 def _shown_shared(findings: Findings) -> MethodResult | None:
     """Returns the best model shared by all that is shown to be better than what costs nothing."""
-    found = [method for method in findings.shared if findings.decision(method, findings.floor) == "better"]
-    return max(found, key=lambda method: _gain(findings, method, findings.floor), default=None)
+    better = [method for method in findings.shared if findings.decision(method, findings.floor) == "better"]
+    return max(better, key=lambda method: _gain(findings, method, findings.floor), default=None)
 
 
 def _ship_shared(shared: MethodResult) -> dict[str, Any]:
@@ -143,11 +149,11 @@ def _keep(findings: Findings) -> dict[str, Any]:
 
 
 def _nothing_personal(findings: Findings) -> Answer:
-    told: dict[str, Any] = {"case": "nothing-personal", "label": None, "against": findings.bar, "shared": None}
+    subject: dict[str, Any] = {"case": "nothing-personal", "label": None, "against": findings.bar, "shared": None}
     tried = [method for method in findings.shared if findings.over(method, findings.floor)]
     if not tried:
-        return Answer(**told, action=None)
-    return Answer(**told, **(_keep(findings) if _shown_shared(findings) else _without_a_gain(findings, tried)))
+        return Answer(**subject, action=None)
+    return Answer(**subject, **(_keep(findings) if _shown_shared(findings) else _without_a_gain(findings, tried)))
 
 
 def _without_a_gain(findings: Findings, tried: Sequence[MethodResult]) -> dict[str, Any]:
@@ -160,16 +166,16 @@ def _without_a_gain(findings: Findings, tried: Sequence[MethodResult]) -> dict[s
         return _keep(findings)
     open_ones.sort(key=lambda pair: -(pair[1].gain.mean or 0.0))
     advice = [_collect(findings, method, gain) for method, gain in open_ones]
-    soonest = min(advice, key=lambda one: one["more_users"] or float("inf"))
+    soonest = min(advice, key=lambda action: action["more_users"] or float("inf"))
     return soonest if soonest["more_users"] else _keep(findings)
 
 
 def _collect(findings: Findings, method: MethodResult, gain: Comparison) -> dict[str, Any]:
-    asked, mean = max(findings.asked(gain), 1), gain.gain.mean or 0.0
-    size = needed(mean, gain.users, gain.detectable, asked) if gain.detectable else None
+    comparisons, mean = max(findings.corrected_for(gain), 1), gain.gain.mean or 0.0
+    size = needed(mean, gain.users, gain.detectable, comparisons) if gain.detectable else None
     if size is None and gain.users < FEWEST:
         size = FEWEST
-    items = needed_items(gain, asked)
+    items = needed_items(gain, comparisons)
     more_items = max(items - round(gain.items or 0), 1) if items else None
     return {
         "action": "collect",

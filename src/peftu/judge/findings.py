@@ -37,8 +37,8 @@ class Findings:
     @property
     def personal(self) -> list[MethodResult]:
         """Returns the scored personal methods, in the order of their labels."""
-        found = [method for method in self.methods if method.personal and method.mean is not None]
-        return sorted(found, key=lambda method: method.label)
+        results = [method for method in self.methods if method.personal and method.mean is not None]
+        return sorted(results, key=lambda method: method.label)
 
     @property
     def shared(self) -> list[MethodResult]:
@@ -50,19 +50,19 @@ class Findings:
 
         Where that was run on several bases it is the one on the method's own base; where there is no such, None.
         """
-        found = [gain for gain in self.gains if gain.label == method.label and plain_name(gain.against) == name]
-        bases = {gain.against: split_label(gain.against)[1] for gain in found}
-        found = [gain for gain in found if bases[gain.against] == method.base] or found
-        return found[0] if len(found) == 1 else None
+        gains = [gain for gain in self.gains if gain.label == method.label and plain_name(gain.against) == name]
+        bases = {gain.against: split_label(gain.against)[1] for gain in gains}
+        gains = [gain for gain in gains if bases[gain.against] == method.base] or gains
+        return gains[0] if len(gains) == 1 else None
 
     def decision(self, method: MethodResult, name: str) -> Decision | None:
         """Returns whether a method is shown to be better than a reference; None where nobody compared them."""
-        found = self.over(method, name)
-        return found.decision if found else None
+        gain = self.over(method, name)
+        return gain.decision if gain else None
 
-    def asked(self, gain: Comparison) -> int:
+    def corrected_for(self, gain: Comparison) -> int:
         """Returns for how many comparisons a gain's p-value was corrected."""
-        references = list(dict.fromkeys(one.against for one in self.gains))
+        references = list(dict.fromkeys(other.against for other in self.gains))
         before = references[: references.index(gain.against)]
-        own = [one for one in self.gains if one.against == gain.against and one.p is not None]
-        return sum(one.label not in before for one in own)
+        tested = [other for other in self.gains if other.against == gain.against and other.p is not None]
+        return sum(other.label not in before for other in tested)

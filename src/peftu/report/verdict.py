@@ -110,10 +110,10 @@ class _Words:
 
     def _why(self, gain: Comparison) -> str:
         """Returns why a gain is not clear where its interval alone would say that it is."""
-        asked = self.findings.asked(gain)
+        comparisons = self.findings.corrected_for(gain)
         if doubt(gain.gain, gain.users, gain.p_holm) != "correction" or gain.p_holm is None:
             return ""
-        among = f" among {asked} comparisons" if asked > 1 else ""
+        among = f" among {comparisons} comparisons" if comparisons > 1 else ""
         return f" The interval excludes 0, but so large a difference may still be chance{among}, so it does not count."
 
     def _others(self, best: MethodResult) -> str:
