@@ -16,9 +16,9 @@ import numpy as np
 from peftu.config import MethodSpec, RunSpec, SplitSpec
 from peftu.data.load import load_task
 from peftu.data.splits import make_problem, make_split
-from peftu.execute.cells import Workshop
-from peftu.execute.plan import plan
-from peftu.execute.progress import Silent
+from peftu.execute.cells import Fits
+from peftu.lab.progress import Silent
+from peftu.plan import plan
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 METHODS = {  # from the first to the last rate worth trying
@@ -53,13 +53,13 @@ def main() -> None:
     table = load_task("tweeteval", asked.raw and asked.raw / "tweeteval", {})
     split = SplitSpec(users=asked.users, max_items=asked.items, fractions=(0.5, 0.4, 0.1))
     problems = {seed: make_problem(table, table.card, make_split(table, split, seed)) for seed in asked.seeds}
-    workshop = Workshop(table.card, problems, 256, Silent())
+    fits = Fits(table.card, problems, 256, Silent())
     for name in asked.methods:
         low, high = METHODS[name]
         for rate in asked.rates or [rate for rate in RATES if low <= rate <= high]:
             method = MethodSpec.parse(name)
             (job,) = plan(RunSpec(task="tweeteval", methods=(method,), train={"lr": rate}))
-            cells = [workshop.run(job, seed) for seed in asked.seeds]
+            cells = [fits.run(job, seed) for seed in asked.seeds]
             logs = [log for cell in cells for log in cell.logs]
             told = {
                 "method": name,

@@ -24,7 +24,7 @@ from peftu.data.problem import Floats, Problem, Text
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_card
 from peftu.environment import current_environment
-from peftu.methods.method import Fitted, ReferenceMethod
+from peftu.methods.method import FittedReference, ReferenceMethod
 from peftu.methods.mixed import MixedHead
 from peftu.methods.reference import GlobalMajority, UserMajority
 from peftu.stats import interval
@@ -56,10 +56,13 @@ class Vectors:
         return np.array([self.vectors[text] for text in texts])
 
 
-def by_user(fitted: Fitted, problem: Problem, part: str) -> npt.NDArray[np.float64]:
+def by_user(fitted: FittedReference, problem: Problem, part: str) -> npt.NDArray[np.float64]:
     """Returns the accuracy of each user with rows in the part, in user order; NaN for the others."""
     rows = problem.rows(part)
-    right = fitted.scores(problem.user[rows], problem.text[rows]).argmax(1) == problem.label[rows]
+    right = (
+        fitted.scores(problem.user[rows], [problem.texts[text] for text in problem.text[rows]]).argmax(1)
+        == problem.label[rows]
+    )
     users = len(problem.users)
     hits, seen = (np.bincount(problem.user[rows], weights, users) for weights in (right.astype(float), None))
     return np.divide(hits, seen, out=np.full(users, np.nan), where=seen > 0)

@@ -26,7 +26,7 @@ from peftu.data.load import load_task
 from peftu.data.problem import Floats, Problem
 from peftu.data.splits import make_problem, make_split
 from peftu.environment import current_environment
-from peftu.methods.method import Fitted, ReferenceMethod
+from peftu.methods.method import FittedReference, ReferenceMethod
 from peftu.methods.mixed import MixedHead
 from peftu.methods.reference import UserMajority
 
@@ -84,10 +84,10 @@ def error_rate(problem: Problem, rows: npt.NDArray[np.int64], label: npt.NDArray
     return float((wrong / np.bincount(item)).mean())
 
 
-def judged(fitted: Fitted, problem: Problem, part: str) -> dict[str, float]:
+def judged(fitted: FittedReference, problem: Problem, part: str) -> dict[str, float]:
     """Returns error rate and accuracy on a part."""
     rows = problem.rows(part)
-    label = fitted.scores(problem.user[rows], problem.text[rows]).argmax(1)
+    label = fitted.scores(problem.user[rows], [problem.texts[text] for text in problem.text[rows]]).argmax(1)
     return {
         "items": len({problem.item_ids[row] for row in rows}),
         "rows": len(rows),
@@ -96,7 +96,9 @@ def judged(fitted: Fitted, problem: Problem, part: str) -> dict[str, float]:
     }
 
 
-def fitted_on_train(method: ReferenceMethod, problem: Problem, vectors: Vectors) -> tuple[Fitted, dict[str, Any]]:
+def fitted_on_train(
+    method: ReferenceMethod, problem: Problem, vectors: Vectors
+) -> tuple[FittedReference, dict[str, Any]]:
     """Returns a fitted candidate, and what it is and took."""
     start, busy = time.perf_counter(), time.process_time()
     fitted = method.fit(problem, vectors, SEED)

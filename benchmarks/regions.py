@@ -24,7 +24,7 @@ from peftu.config import RegionSpec, SplitSpec, TrainSpec
 from peftu.data.load import load_task
 from peftu.data.splits import make_problem, make_split
 from peftu.environment import current_environment
-from peftu.execute.cells import prompt_of
+from peftu.lab.lab import prompt_of
 from peftu.methods.lora import Lora
 from peftu.predict import score
 from peftu.train import Examples, Unit, train

@@ -79,20 +79,20 @@ def key(cell: Cell) -> tuple[str, int, str]:
 
 
 class Room:
-    """One task at one seed: its split, and a workshop whose contexts and shared modules all methods use."""
+    """One task at one seed: its split, and fits whose contexts and shared modules all methods use."""
 
     def __init__(self, task: str, seed: int, raw: Path | None) -> None:
         from peftu.data.load import load_task
         from peftu.data.splits import make_problem, make_split
-        from peftu.execute.cells import Workshop
-        from peftu.execute.progress import Silent
+        from peftu.execute.cells import Fits
+        from peftu.lab.progress import Silent
 
         self.spec = spec_of(task, seed, REFERENCES[0])
         folder = raw / task.partition("-")[0] if raw else None
         table = load_task(task, folder if folder and folder.exists() else None, {})
         self.card = table.card
         self.problem = make_problem(table, table.card, make_split(table, self.spec.split, seed))
-        self.workshop = Workshop(table.card, {seed: self.problem}, self.spec.max_tokens, Silent())
+        self.fits = Fits(table.card, {seed: self.problem}, self.spec.max_tokens, Silent())
 
     def run(self, task: str, seed: int, asked: str) -> Cell:
         """Returns one cell."""
@@ -101,11 +101,11 @@ class Room:
 
         from peftu.environment import current_environment
         from peftu.execute.frames import predictions_frame
-        from peftu.execute.plan import plan
         from peftu.metrics import user_scores
+        from peftu.plan import plan
 
         (job,) = plan(spec_of(task, seed, asked))
-        cell = self.workshop.run(job, seed)
+        cell = self.fits.run(job, seed)
         scores = user_scores(predictions_frame(job, seed, self.problem, cell), self.card)
         number = {user: place for place, user in enumerate(self.problem.users)}
         kept = list(dict.fromkeys(["accuracy", "macro_f1", self.card.main_metric]))
@@ -130,7 +130,7 @@ class Room:
             "cpu": environment.cpu,
             "cores": environment.cores,
             "threads": torch.get_num_threads(),
-            "dtype": str(self.workshop.base(job.base).dtype).removeprefix("torch.") if job.base else None,
+            "dtype": str(self.fits.lab.base(job.base).dtype).removeprefix("torch.") if job.base else None,
             "git": environment.git,
         }
 
@@ -192,7 +192,7 @@ def board(cells: list[Cell]) -> list[Any]:
     import polars as pl
 
     from peftu.data.task import tasks
-    from peftu.execute.plan import plan
+    from peftu.plan import plan
     from peftu.results import MethodCost, summarise
 
     frames, costs, cards = [], {}, {}

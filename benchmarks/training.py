@@ -42,9 +42,9 @@ from peftu.config import RegionSpec, SplitSpec, TrainSpec
 from peftu.data.load import load_task
 from peftu.data.splits import make_problem, make_split
 from peftu.environment import current_environment
-from peftu.execute.cells import prompt_of
-from peftu.execute.cost import measured
 from peftu.execute.estimate import matmul_rate
+from peftu.lab.cost import measured
+from peftu.lab.lab import prompt_of
 from peftu.methods.lora import Lora
 from peftu.train import Examples, Unit, cohort_size, train
 

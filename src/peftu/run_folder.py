@@ -10,6 +10,7 @@ from peftu.errors import PeftuError
 from peftu.results import RECORD
 
 MODULES = "modules"  # the folder of a run's stored modules
+FITTED = "fitted"  # the folder of what a run fitted, a folder each
 
 
 def command_line() -> str | None:

@@ -167,11 +167,13 @@ class AdapterStore:
                     (number, key, shard, row, checksum(rows[row]), int(seen), now, number, key),
                 )
 
-    def delete(self, user: str) -> int:
-        """Hides every module of a user at once; `gc` removes the bytes. Returns how many were hidden."""
+    def delete(self, user: str, collection: Collection | None = None) -> int:
+        """Hides a user's modules, all or a collection's; `gc` removes the bytes. Returns how many were hidden."""
         with self._transaction():
             query = "UPDATE modules SET deleted = ? WHERE user = ? AND deleted IS NULL"
-            return self._sql(query, (time.time(), user)).rowcount
+            if collection is None:
+                return self._sql(query, (time.time(), user)).rowcount
+            return self._sql(f"{query} AND collection = ?", (time.time(), user, self._number(collection))).rowcount
 
     def gc(self) -> int:
         """Rewrites shards without deleted modules, so that their bytes are gone; returns how many modules went."""

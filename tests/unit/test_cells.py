@@ -12,29 +12,32 @@ from peftu.config import MethodSpec, RunSpec, SplitSpec
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
 from peftu.errors import DivergedError
-from peftu.execute import cells
-from peftu.execute.cells import Workshop
-from peftu.execute.plan import Job, plan
-from peftu.execute.progress import Silent
+from peftu.execute.cells import Fits
+from peftu.fitted import training
+from peftu.fitted.training import everyone_of, examples_of, rows_of, units_of
+from peftu.lab import lab
+from peftu.lab.progress import Silent
+from peftu.plan import Job, plan
+from peftu.predict import score
 from peftu.store import EVERYONE
 from peftu.testing import load_tiny
 from peftu.train import Examples, Unit, row_loss, train
 
 torch.set_num_threads(1)
 
-Shop = Callable[..., Workshop]
+Shop = Callable[..., Fits]
 
 
 @pytest.fixture
 def shop(monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(cells, "load_base", load_tiny)
+    monkeypatch.setattr(lab, "load_base", load_tiny)
 
-    def make(seeds: int = 1, kind: Any = "single") -> Workshop:
+    def make(seeds: int = 1, kind: Any = "single") -> Fits:
         table = synthetic_table(users=4, items=20, kind=kind)
         problems = {
             seed: make_problem(table, table.card, make_split(table, SplitSpec(), seed)) for seed in range(seeds)
         }
-        return Workshop(table.card, problems, 64, Silent())
+        return Fits(table.card, problems, 64, Silent())
 
     return make
 
@@ -47,11 +50,11 @@ def jobs_of(methods: str, **train: Any) -> list[Job]:
 @pytest.mark.parametrize("kind", ["single", "multi"])
 def test_everyone_s_shares_are_everyone_s_judgements(shop: Shop, kind: str) -> None:
     """A text once, with its labels' shares and its count, has the loss of its single judgements."""
-    workshop = shop(kind=kind)
-    problem, everyone = workshop.problems[0], workshop._everyone(0)
+    fits = shop(kind=kind)
+    problem, everyone = fits.problems[0], everyone_of(fits.problems[0], rows_of(fits.problems[0], fits.lab))
     assert everyone.key == EVERYONE
-    base = workshop.base("llama")
-    context = workshop.context("llama", base.region(None))
+    base = fits.lab.base("llama")
+    context = fits.lab.context("llama", fits.prompt, base.region(None))
 
     def loss(examples: Examples) -> tuple[float, float]:
         scores = base.readout(context, torch.from_numpy(examples.text))
@@ -59,22 +62,22 @@ def test_everyone_s_shares_are_everyone_s_judgements(shop: Shop, kind: str) -> N
         return float((losses * examples.weight).sum()), float(examples.weight.sum())
 
     for part, shares in (("train", everyone.train), ("val", everyone.val)):
-        single = workshop._examples(0, problem.rows(part))
+        single = examples_of(problem, rows_of(problem, fits.lab), problem.rows(part))
         assert len(np.unique(shares.text)) == len(shares) <= len(single)
         assert loss(shares) == pytest.approx(loss(single), rel=1e-5)
 
 
 @pytest.mark.parametrize("method", ["lora", "ia3"])
 def test_what_methods_share_is_made_once(shop: Shop, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    workshop, trained = shop(), []
+    fits, trained = shop(), []
 
     def counted(base: Any, context: Any, layout: Any, units: list[Unit], *rest: Any) -> Any:
         trained.append([unit.key for unit in units])
         return train(base, context, layout, units, *rest)
 
-    monkeypatch.setattr(cells, "train", counted)
-    first, second = (workshop.run(job, 0) for job in jobs_of(f"global[method={method}],global+{method}"))
-    users = list(workshop.problems[0].users)
+    monkeypatch.setattr(training, "train", counted)
+    first, second = (fits.run(job, 0) for job in jobs_of(f"global[method={method}],global+{method}"))
+    users = list(fits.problems[0].users)
     assert trained == [[EVERYONE], users]
     assert second.seconds > 0
     assert (first.parameters, second.parameters) == (0, second.modules.layout.width if second.modules else -1)
@@ -84,10 +87,10 @@ def test_what_methods_share_is_made_once(shop: Shop, monkeypatch: pytest.MonkeyP
 
 
 def test_rows_are_the_validation_and_test_rows_of_each_user(shop: Shop) -> None:
-    workshop = shop(seeds=2)
+    fits = shop(seeds=2)
     for job in jobs_of("user-majority,zero-shot,mixed-head,lora[rank=1]"):
-        for seed, problem in workshop.problems.items():
-            cell = workshop.run(job, seed)
+        for seed, problem in fits.problems.items():
+            cell = fits.run(job, seed)
             assert cell.rows.tolist() == np.flatnonzero(problem.part > 0).tolist()
             assert cell.scores.shape == (len(cell.rows), 2)
             assert np.allclose(np.exp(cell.scores).sum(1), 1, atol=1e-4)
@@ -95,17 +98,17 @@ def test_rows_are_the_validation_and_test_rows_of_each_user(shop: Shop) -> None:
 
 def test_a_module_s_scores_are_its_own_user_s(shop: Shop) -> None:
     """Each row is read with the module of the user who judged it, whatever order the rows stand in."""
-    workshop = shop()
-    cell = workshop.run(jobs_of("lora[rank=2]", lr=0.05)[0], 0)
-    problem, modules = workshop.problems[0], cell.modules
+    fits = shop()
+    cell = fits.run(jobs_of("lora[rank=2]", lr=0.05)[0], 0)
+    problem, modules = fits.problems[0], cell.modules
     assert modules is not None
     assert modules.keys == problem.users
-    base = workshop.base("llama")
-    context = workshop.context("llama", modules.region)
+    base = fits.lab.base("llama")
+    context = fits.lab.context("llama", fits.prompt, modules.region)
     for place, row in enumerate(cell.rows):
         own = modules.trained.rows[problem.user[row]][None]
-        text = workshop.items[0][[row]]
-        expected = cells.score(base, context, text, modules.layout, own)[0]
+        text = rows_of(problem, fits.lab)[[row]]
+        expected = score(base, context, text, modules.layout, own)[0]
         assert np.allclose(cell.scores[place], expected, atol=1e-5)
 
 
@@ -120,14 +123,14 @@ def test_bytes_of_a_user_are_those_in_the_store(shop: Shop, method: str) -> None
 def test_a_diverged_user_is_scored_by_what_the_notes_say_and_has_no_module(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workshop = shop()
-    users = workshop._users(0)
+    fits = shop()
+    users = units_of(fits.problems[0], rows_of(fits.problems[0], fits.lab))
     users[1].train.target[0] = np.nan
-    monkeypatch.setattr(workshop, "_users", lambda _: users)
-    plain, own, warm = (workshop.run(job, 0) for job in jobs_of("zero-shot,lora,global+lora"))
+    monkeypatch.setattr(training, "units_of", lambda *_: users)
+    plain, own, warm = (fits.run(job, 0) for job in jobs_of("zero-shot,lora,global+lora"))
     assert own.notes["diverged"] == "1 users, scored by the base and not stored"
     assert warm.notes["diverged"] == "1 users, scored by everyone's module and not stored"
-    theirs = workshop.problems[0].user[own.rows] == 1
+    theirs = fits.problems[0].user[own.rows] == 1
     assert np.allclose(own.scores[theirs], plain.scores[theirs], atol=1e-5)
     assert not np.allclose(own.scores[~theirs], plain.scores[~theirs], atol=1e-5)
     for cell in (own, warm):

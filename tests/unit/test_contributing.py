@@ -14,14 +14,13 @@ from peftu.data.problem import Text
 from peftu.data.synthetic import SyntheticTask, synthetic_rows
 from peftu.data.task import Task, tasks
 from peftu.errors import PeftuError
-from peftu.execute import cells, stored
 from peftu.execute.answer import answer
-from peftu.execute.plan import plan
 from peftu.execute.run import run
 from peftu.execute.tune import tune
 from peftu.methods.describe import describe_method
 from peftu.methods.method import MethodCard, TensorSpec, methods
 from peftu.methods.module import Module
+from peftu.plan import plan
 from peftu.preset import load_preset
 from peftu.results import load_run
 from peftu.testing import check_method, load_tiny
@@ -78,8 +77,8 @@ def plugged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
     for method in (shift, Fixed, Headed):
         methods.add(method.card.name, method)
-    for room in (cells, stored):
-        monkeypatch.setattr(room, "load_base", load_tiny)
+    for room in ("peftu.lab.lab", "peftu.fitted.folder"):
+        monkeypatch.setattr(f"{room}.load_base", load_tiny)
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "none.txt").write_text("")
     return tmp_path / "raw"

@@ -11,12 +11,11 @@ from peftu.data.problem import Problem
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
 from peftu.errors import PeftuError
-from peftu.execute import cells
 from peftu.execute import estimate as estimating
-from peftu.execute.cells import Workshop
+from peftu.execute.cells import Fits
 from peftu.execute.estimate import Estimate, estimate, layer_flops, matmul_rate
-from peftu.execute.plan import plan
-from peftu.execute.progress import Silent
+from peftu.lab.progress import Silent
+from peftu.plan import plan
 from peftu.testing import FAMILIES, load_tiny, tiny_base
 
 torch.set_num_threads(1)
@@ -26,21 +25,21 @@ TABLE = synthetic_table(users=4, items=20)
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cells, "load_base", load_tiny)
+    monkeypatch.setattr("peftu.lab.lab.load_base", load_tiny)
     monkeypatch.setattr(estimating, "matmul_rate", lambda _: 1e9)
 
 
-def shop(seeds: int = 1, users: int = 4) -> Workshop:
+def shop(seeds: int = 1, users: int = 4) -> Fits:
     problems: dict[int, Problem] = {
         seed: make_problem(TABLE, TABLE.card, make_split(TABLE, SplitSpec(users=users), seed)) for seed in range(seeds)
     }
-    return Workshop(TABLE.card, problems, 64, Silent())
+    return Fits(TABLE.card, problems, 64, Silent())
 
 
 def guess(methods: str, seeds: int = 1, users: int = 4, **spec: Any) -> Estimate:
     asked = tuple(MethodSpec.parse(part) for part in method_list(methods))
-    workshop = shop(seeds, users)
-    return estimate(plan(RunSpec(task="any", methods=asked, base="llama", **spec)), workshop, workshop.problems)
+    fits = shop(seeds, users)
+    return estimate(plan(RunSpec(task="any", methods=asked, base="llama", **spec)), fits, fits.problems)
 
 
 def test_methods_without_modules_keep_no_bytes() -> None:
@@ -54,15 +53,15 @@ def test_methods_without_modules_keep_no_bytes() -> None:
 @pytest.mark.parametrize("methods", ["lora[rank=2]", "global", "lora,global", "lora[warm_start=global,rank=1]"])
 def test_bytes_are_those_that_will_be_stored(methods: str) -> None:
     asked = tuple(MethodSpec.parse(part) for part in method_list(methods))
-    workshop = shop(seeds=2)
+    fits = shop(seeds=2)
     jobs = plan(RunSpec(task="any", methods=asked, base="llama", train={"epochs": 1}))
     stored = 0
     for job in jobs:
-        for seed in workshop.problems:
-            modules = workshop.run(job, seed).modules
+        for seed in fits.problems:
+            modules = fits.run(job, seed).modules
             assert modules is not None
             stored += modules.trained.rows.numel() * 4
-    assert estimate(jobs, workshop, workshop.problems).module_bytes == stored
+    assert estimate(jobs, fits, fits.problems).module_bytes == stored
 
 
 def test_seconds_grow_with_the_work() -> None:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pytest
 from hypothesis import given
@@ -14,10 +15,11 @@ from peftu.data.problem import PARTS, Problem
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
 from peftu.data.task import Kind
+from peftu.decision import named, threshold, thresholds_of
 from peftu.execute.cells import Cell
-from peftu.execute.frames import decide, predictions_frame, threshold
-from peftu.execute.plan import Job
+from peftu.execute.frames import predictions_frame
 from peftu.methods.zero_shot import ZeroShot
+from peftu.plan import Job
 
 SCHEMA = {
     "method": pl.String(),
@@ -41,6 +43,10 @@ def cell_of(made: Problem, seed: int = 0) -> Cell:
     rows = np.flatnonzero(made.part > 0)
     scores = np.random.default_rng(seed).normal(size=(len(rows), len(made.card.labels)))
     return Cell(rows, scores.astype(np.float32))
+
+
+def decide(made: Problem, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    return named(scores, thresholds_of(made, rows, scores))
 
 
 def job(base: str | None = "b") -> Job:

@@ -11,22 +11,22 @@ import torch
 from peftu.base.model import FrozenBase
 from peftu.codes import CodeLayout, SharedLayout
 from peftu.config import MethodSpec, RunSpec, SplitSpec, TrainSpec
+from peftu.data.problem import Text
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import SyntheticTask, synthetic_table
 from peftu.data.task import tasks
 from peftu.errors import DivergedError, PeftuError
-from peftu.execute import cells, stored
 from peftu.execute.answer import answer
-from peftu.execute.cells import Workshop
+from peftu.execute.cells import Fits
 from peftu.execute.exchange import exported
-from peftu.execute.plan import plan
-from peftu.execute.progress import Silent
 from peftu.execute.run import run
 from peftu.joint import GROUP, JointTrained, _Loop, encoded, train_jointly
+from peftu.lab.progress import Silent
 from peftu.methods.hypernet import Hypernet
 from peftu.methods.joint import EncodingMethod
 from peftu.methods.user_embedding import UserEmbedding
 from peftu.methods.user_token import UserToken
+from peftu.plan import plan
 from peftu.predict import score
 from peftu.testing import load_tiny, tiny_base, tiny_prompt, tiny_texts
 from peftu.train import Examples, Unit, train
@@ -130,7 +130,7 @@ def test_training_that_diverges_is_told() -> None:
     asked = MethodSpec(name="user-embedding", params={"lr": 1e30, "epochs": 3})
     (job,) = plan(RunSpec(task="any", methods=(asked,), base="llama"))
     with pytest.raises(DivergedError, match=r"training on everyone diverged at lr=1e\+30 — lower lr"):
-        Workshop(table.card, {0: problem}, 64, Silent()).run(job, 0)
+        Fits(table.card, {0: problem}, 64, Silent()).run(job, 0)
 
 
 def test_every_row_is_seen_once_an_epoch_in_groups_of_one_user() -> None:
@@ -202,8 +202,8 @@ Loader = Callable[..., FrozenBase]
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cells, "load_base", load_tiny)
-    monkeypatch.setattr(stored, "load_base", load_tiny)
+    monkeypatch.setattr("peftu.lab.lab.load_base", load_tiny)
+    monkeypatch.setattr("peftu.fitted.folder.load_base", load_tiny)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -212,11 +212,11 @@ def test_unseen_users_without_items_are_read_with_the_shared_module(family: str)
     table = synthetic_table(users=4, items=12)
     spec = SplitSpec(regime="unseen-user", k=0, unseen=0.5)
     problem = make_problem(table, table.card, make_split(table, spec, 0))
-    workshop = Workshop(table.card, {0: problem}, 64, Silent())
+    fits = Fits(table.card, {0: problem}, 64, Silent())
     for method in METHODS:
         asked = MethodSpec(name=method.card.name, params={"rank": 2, "epochs": 1})
         (job,) = plan(RunSpec(task="any", methods=(asked,), base=family))
-        cell = workshop.run(job, 0)
+        cell = fits.run(job, 0)
         assert cell.modules is not None
         unseen = np.setdiff1d(np.arange(4), problem.user[problem.rows("train")])
         assert len(unseen) == 2
@@ -228,16 +228,16 @@ def test_unseen_users_without_items_are_read_with_the_shared_module(family: str)
 def test_answers_may_be_free_text() -> None:
     table = synthetic_table(users=3, items=12, kind="text")
     problem = make_problem(table, table.card, make_split(table, SplitSpec(), 0))
-    workshop = Workshop(table.card, {0: problem}, 64, Silent(), answer_tokens=8)
+    fits = Fits(table.card, {0: problem}, 64, Silent(), answer_tokens=8)
     asked = [MethodSpec(name=name, params={"rank": 2, "epochs": 2, "lr": 0.01}) for name in NAMES]
     embedding, token, hypernet = plan(RunSpec(task="any", methods=tuple(asked), base="llama"))
     for job in (embedding, token):
-        log = workshop.run(job, 0).logs[0]
+        log = fits.run(job, 0).logs[0]
         assert log.start_loss is not None
         assert log.best_loss is not None
         assert log.best_loss < log.start_loss
     with pytest.raises(PeftuError, match="hypernet: reads labels, and answers here are free text"):
-        workshop.run(hypernet, 0)
+        fits.run(hypernet, 0)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -261,11 +261,11 @@ def test_a_stored_user_answers_with_code_and_shared_module(tmp_path: Any, monkey
         assert result.uses_others_labels
         assert result.parameters_per_user == (32 if "token" in name else 16)
         for row in predictions.filter(method=name, part="test").iter_rows(named=True):
-            text = cells.Text(table[row["item_id"], row["user_id"]])
+            text = Text(table[row["item_id"], row["user_id"]])
             (said,) = answer(folder, row["user_id"], [text], name)["answers"]
             assert list(said["probabilities"].values()) == pytest.approx(np.exp(row["scores"]), abs=1e-4)
         with pytest.raises(PeftuError, match="the asked user has no module"):
-            answer(folder, "stranger", [cells.Text("a")], name)
+            answer(folder, "stranger", [Text("a")], name)
         with pytest.raises(PeftuError, match="peft"):
             exported(folder, "user-0", tmp_path / "out", name)
 

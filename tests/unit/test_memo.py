@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import pytest
 
 from peftu.execute import memo as memos
-from peftu.execute.cost import Measured
-from peftu.execute.memo import Memo
+from peftu.lab.cost import Measured
+from peftu.lab.memo import Memo
 
 
 class Clock:

@@ -3,7 +3,7 @@ import pytest
 
 from peftu.data.problem import Text
 from peftu.methods import mixed_features
-from peftu.methods.mixed_features import text_features
+from peftu.methods.mixed_features import fit_features
 
 WORDS = ["rain", "moss", "kites", "salt", "soup", "trains", "cats", "chess", "wind", "bread"]
 
@@ -16,7 +16,7 @@ def notes(number: int, seed: int = 0, context: bool = False) -> list[Text]:
 
 def features(texts, seen=None, embedding=None, ngrams=True, rank=100, width=100):
     seen = np.arange(len(texts)) if seen is None else seen
-    return text_features(texts, seen, embedding, ngrams, rank, width, seed=0)
+    return fit_features(texts, seen, embedding, ngrams, rank, width, seed=0).features(texts, embedding)
 
 
 def test_blocks_have_unit_length_on_average() -> None:
@@ -74,13 +74,18 @@ def test_what_texts_look_like_needs_no_shared_word() -> None:
     loud = [Text(f"W{number}X! Q{number}Z!", "Why?") for number in range(10)]
     calm = [Text(f"w{number}x q{number}z", "Why?") for number in range(10)]
     seen = np.arange(0, 20, 2)
-    made = text_features(loud + calm, seen, None, ngrams=False, rank=9, width=4, seed=0, form=True)
+    fitted = fit_features(loud + calm, seen, None, ngrams=False, rank=9, width=4, seed=0, form=True)
+    made = fitted.features(loud + calm, None)
     assert np.square(made.embedding[seen]).sum(1).mean() == pytest.approx(1)
     np.testing.assert_allclose(made.embedding[seen].mean(0), 0, atol=1e-12)
     between = np.linalg.norm(made.embedding[:10].mean(0) - made.embedding[10:].mean(0))
     assert between > 5 * made.embedding[:10].std(0).max()
     assert made.personal.shape == (20, 4)
-    words = text_features(loud + calm, seen, None, ngrams=True, rank=0, width=4, seed=0)
-    letters = text_features(loud + calm, seen, None, ngrams=True, rank=0, width=4, seed=0, form=True)
+    words, letters = (
+        fit_features(loud + calm, seen, None, ngrams=True, rank=0, width=4, seed=0, form=form).features(
+            loud + calm, None
+        )
+        for form in (False, True)
+    )
     assert letters.tfidf.shape[1] > words.tfidf.shape[1]
     assert words.embedding.shape[1] == 0

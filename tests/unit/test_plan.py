@@ -7,10 +7,10 @@ import pytest
 from peftu.cli.spec import method_list, run_spec
 from peftu.config import MethodSpec, RegionSpec, RunSpec
 from peftu.errors import PeftuError
-from peftu.execute.plan import Job, plan
 from peftu.methods.everyone import Global
 from peftu.methods.ia3 import Ia3
 from peftu.methods.lora import Lora
+from peftu.plan import Job, plan
 
 FLAGS = (
     "task base methods seeds regime users min_items max_items epochs lr warm_start shrink option region setting config"

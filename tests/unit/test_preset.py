@@ -9,7 +9,7 @@ import pytest
 from peftu.cli.spec import run_spec
 from peftu.config import MethodSpec, RunSpec
 from peftu.errors import PeftuError
-from peftu.execute.plan import plan, without_settings
+from peftu.plan import plan, without_settings
 from peftu.preset import Preset, load_preset, shipped
 
 FLAGS = (

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from peftu.cli.console import Bars, bars, emit
-from peftu.execute.progress import Reporter, Silent
+from peftu.lab.progress import Reporter, Silent
 
 
 def test_nobody_need_listen() -> None:

@@ -19,22 +19,21 @@ from peftu.data.problem import PARTS, Floats, Text
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
 from peftu.errors import PeftuError
-from peftu.execute import cells
-from peftu.execute.cells import Workshop
-from peftu.execute.plan import Job, plan
-from peftu.execute.progress import Silent
-from peftu.execute.prompted import fitted, past_of
+from peftu.execute.cells import Fits
+from peftu.fitted.prompted import fitting, past_of
 from peftu.generate import generate
+from peftu.lab.progress import Silent
 from peftu.methods.composing import Answered, Composed, Past
 from peftu.methods.profile import Profile, shares
 from peftu.methods.prompting import FewShot, Retrieval, balanced
 from peftu.methods.similar import Bm25
+from peftu.plan import Job, plan
 from peftu.testing import tiny_base, tiny_model, tiny_prompt
 
 torch.set_num_threads(1)
 
 WORDS = ("no", "yes")
-Shop = Callable[..., Workshop]
+Shop = Callable[..., Fits]
 
 
 def item(text: str, *labels: int) -> Answered:
@@ -184,7 +183,7 @@ def test_in_a_chat_demonstrations_are_turns(system: bool) -> None:
 def test_the_least_valuable_items_go_until_the_prompt_fits() -> None:
     base = tiny_base("gpt2")  # 512 places, a token a character
     items = tuple(item(f"{n}" + "x" * 49, 0) for n in range(9))
-    prompt, dropped = fitted(base, tiny_prompt(max_tokens=60), Composed(shown=items))
+    prompt, dropped = fitting(base, tiny_prompt(max_tokens=60), Composed(shown=items))
     assert 0 < dropped < 9
     assert [body[0] for body, _ in prompt.shown] == [str(n) for n in range(dropped, 9)]
     base.prefill(prompt, [Text("y" * 60)], Region(1, "answer"))
@@ -194,7 +193,7 @@ def test_the_least_valuable_items_go_until_the_prompt_fits() -> None:
 
 
 def test_shown_texts_are_cut_like_judged_ones() -> None:
-    prompt, _ = fitted(tiny_base("llama"), tiny_prompt(max_tokens=5), Composed("A bore.", (item("y" * 9, 1),)))
+    prompt, _ = fitting(tiny_base("llama"), tiny_prompt(max_tokens=5), Composed("A bore.", (item("y" * 9, 1),)))
     assert prompt.shown == (("yyyyy", "yes"),)
     assert prompt.instruction == "Like it?\n\nA bore."
 
@@ -209,12 +208,12 @@ def shop(monkeypatch: pytest.MonkeyPatch) -> Shop:
         base.name = name
         return base
 
-    monkeypatch.setattr(cells, "load_base", load)
+    monkeypatch.setattr("peftu.lab.lab.load_base", load)
 
-    def make(kind: Any = "single", spec: SplitSpec | None = None) -> Workshop:
+    def make(kind: Any = "single", spec: SplitSpec | None = None) -> Fits:
         table = synthetic_table(users=4, items=12, kind=kind)
         problem = make_problem(table, table.card, make_split(table, spec or SplitSpec(), 0))
-        return Workshop(table.card, {0: problem}, 64, Silent())
+        return Fits(table.card, {0: problem}, 64, Silent())
 
     return make
 
@@ -227,17 +226,17 @@ def jobs_of(methods: str, base: str = "llama") -> list[Job]:
 @pytest.mark.parametrize("family", ["llama", "t5"])
 @pytest.mark.parametrize("kind", ["single", "multi"])
 def test_a_run_reads_each_row_s_own_prompt(shop: Shop, family: str, kind: str) -> None:
-    workshop = shop(kind)
-    problem, base = workshop.problems[0], workshop.base(family)
+    fits = shop(kind)
+    problem, base = fits.problems[0], fits.lab.base(family)
     for job in jobs_of("few-shot[k=2],retrieval[k=2],retrieval[k=2,by=dense]", family):
-        cell = workshop.run(job, 0)
+        cell = fits.run(job, 0)
         assert cell.rows.tolist() == np.flatnonzero(problem.part > 0).tolist()
         assert cell.notes["tokens_per_answer"] > 0
         if job.method.card.name == "few-shot":
             compose = job.method.composer(past_of(problem), Spy(), 0)
             for place, row in list(enumerate(cell.rows))[:4]:
                 text = problem.texts[problem.text[row]]
-                prompt, _ = fitted(base, workshop.prompt, compose(int(problem.user[row]), text))
+                prompt, _ = fitting(base, fits.prompt, compose(int(problem.user[row]), text))
                 alone = base.readout(base.prefill(prompt, [text], Region(3, "answer")), torch.tensor([0]))
                 assert np.allclose(cell.scores[place], alone[0], atol=1e-4)
 
@@ -245,25 +244,25 @@ def test_a_run_reads_each_row_s_own_prompt(shop: Shop, family: str, kind: str) -
 @pytest.mark.parametrize("family", ["llama", "t5"])
 def test_free_answers_are_written_to_each_row_s_own_prompt(shop: Shop, family: str) -> None:
     """Each test row has the answer that the base writes to its prompt alone; validation rows have none."""
-    workshop = shop("text")
-    workshop.writes = True
-    problem, base = workshop.problems[0], workshop.base(family)
+    fits = shop("text")
+    fits.writes = True
+    problem, base = fits.problems[0], fits.lab.base(family)
     for job in jobs_of("few-shot[k=2],retrieval[k=2]", family):
-        cell = workshop.run(job, 0)
+        cell = fits.run(job, 0)
         assert sorted(cell.written) == np.flatnonzero(problem.part == PARTS.index("test")).tolist()
         compose = job.method.composer(past_of(problem), Spy(), 0)
         for row in sorted(cell.written)[:4]:
             text = problem.texts[problem.text[row]]
-            prompt, _ = fitted(base, workshop.prompt, compose(int(problem.user[row]), text))
+            prompt, _ = fitting(base, fits.prompt, compose(int(problem.user[row]), text))
             assert [cell.written[row]] == generate(base, prompt, [text], base.region(None))
     assert len(set(cell.written.values())) > 1
 
 
 def test_users_without_train_rows_are_read_zero_shot_and_counted(shop: Shop) -> None:
-    workshop = shop(spec=SplitSpec(regime="unseen-user", k=0, unseen=0.5))
+    fits = shop(spec=SplitSpec(regime="unseen-user", k=0, unseen=0.5))
     jobs = jobs_of("zero-shot,few-shot,retrieval,profile[by=shares]")
-    zero, *prompted = [workshop.run(job, 0) for job in jobs]
-    unseen = np.isin(workshop.problems[0].part[zero.rows], 2)
+    zero, *prompted = [fits.run(job, 0) for job in jobs]
+    unseen = np.isin(fits.problems[0].part[zero.rows], 2)
     for cell in prompted:
         assert cell.notes["users_without_train_rows"] == 2
         assert np.allclose(cell.scores[unseen], zero.scores[unseen], atol=1e-5)
@@ -272,9 +271,9 @@ def test_users_without_train_rows_are_read_zero_shot_and_counted(shop: Shop) -> 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "t5"])
 def test_the_base_writes_a_profile(shop: Shop, family: str) -> None:
-    workshop = shop()
+    fits = shop()
     (job,) = jobs_of("profile[k=2,tokens=4]", family)
-    first, second = workshop.run(job, 0), shop().run(job, 0)
+    first, second = fits.run(job, 0), shop().run(job, 0)
     assert np.array_equal(first.scores, second.scores)
     assert 1 < first.notes["prompts"] <= 4
 

@@ -29,7 +29,7 @@ def problem(rows: list[tuple[str, str, str]], kind: str = "single") -> Problem:
 
 def commonest(fitted, labels) -> list[str]:
     users = np.arange(len(USERS))
-    return [labels[place] for place in fitted.scores(users, np.zeros_like(users)).argmax(1)]
+    return [labels[place] for place in fitted.scores(users, [Text("a")] * len(users)).argmax(1)]
 
 
 ORDINAL = [
@@ -56,7 +56,7 @@ def test_everyone_gets_the_commonest_label_of_all() -> None:
 
 @pytest.mark.parametrize("method", [GlobalMajority, UserMajority])
 def test_scores_are_log_probabilities(method) -> None:
-    scores = method().fit(problem(ORDINAL, "ordinal"), None, 0).scores(np.arange(4), np.zeros(4, int))
+    scores = method().fit(problem(ORDINAL, "ordinal"), None, 0).scores(np.arange(4), [Text("a")] * 4)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(np.exp(scores).sum(1), 1, rtol=1e-6)
     assert np.isfinite(scores).all()
@@ -69,7 +69,7 @@ def test_one_more_row_never_outvotes_a_lead_of_one() -> None:
 
 def test_scores_are_smoothed_frequencies() -> None:
     rows = [("ann", "train", "likes"), ("ann", "train", "likes"), ("bob", "train", "dislikes")]
-    scores = UserMajority().fit(problem(rows), None, 0).scores(np.array([0]), np.array([2]))
+    scores = UserMajority().fit(problem(rows), None, 0).scores(np.array([0]), [Text("a")])
     likes = (2 + 0.5) / 4
     np.testing.assert_allclose(np.exp(scores[0]), [(1 - likes) / 3, (2 + likes) / 3], rtol=1e-6)
 
@@ -81,7 +81,7 @@ def test_multi_predicts_the_commonest_set() -> None:
         *[("bob", "train", given) for given in ("sad+upset", "sad+upset", "glad")],
     ]
     fitted = UserMajority().fit(problem(rows, "multi"), None, 0)
-    scores = fitted.scores(np.arange(4), np.zeros(4, int))
+    scores = fitted.scores(np.arange(4), [Text("a")] * 4)
     said = [{LABELS["multi"][place] for place in np.flatnonzero(row > np.log(0.5))} for row in scores]
     assert said == [{"glad"}, {"sad", "upset"}, {"glad"}, {"glad"}]
     assert fitted.parameters_per_user == 4
@@ -90,7 +90,7 @@ def test_multi_predicts_the_commonest_set() -> None:
 
 def test_multi_keeps_the_frequencies_where_they_agree_with_the_set() -> None:
     rows = [*[("ann", "train", "glad")] * 3, ("ann", "train", "glad+sad")]
-    scores = GlobalMajority().fit(problem(rows, "multi"), None, 0).scores(np.array([1]), np.array([0]))
+    scores = GlobalMajority().fit(problem(rows, "multi"), None, 0).scores(np.array([1]), [Text("a")])
     overall = (np.array([0, 4, 1, 0]) + 0.25) / 5
     np.testing.assert_allclose(np.exp(scores[0]), (np.array([0, 4, 1, 0]) + overall) / 5, rtol=1e-6)
 
@@ -98,9 +98,9 @@ def test_multi_keeps_the_frequencies_where_they_agree_with_the_set() -> None:
 @pytest.mark.parametrize("method", [GlobalMajority, UserMajority])
 def test_val_and_test_rows_stay_unread(method) -> None:
     trained = [row for row in ORDINAL if row[1] == "train"]
-    users = np.arange(4)
+    users, texts = np.arange(4), [Text("a")] * 4
     one, other = (method().fit(problem(rows, "ordinal"), None, 0) for rows in (ORDINAL, trained))
-    np.testing.assert_array_equal(one.scores(users, users), other.scores(users, users))
+    np.testing.assert_array_equal(one.scores(users, texts), other.scores(users, texts))
 
 
 def test_no_rows_or_no_labels_is_said() -> None:

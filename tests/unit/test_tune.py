@@ -17,9 +17,9 @@ from peftu.errors import DivergedError, PeftuError
 from peftu.execute import cells
 from peftu.execute import tune as module
 from peftu.execute.cells import Cell
-from peftu.execute.plan import plan
-from peftu.execute.progress import Silent
 from peftu.execute.tune import tune, validation_loss
+from peftu.lab.progress import Silent
+from peftu.plan import plan
 from peftu.preset import load_preset
 from peftu.testing import load_tiny
 
@@ -30,7 +30,7 @@ torch.set_num_threads(1)
 def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Settings of every trial that was really made, on a synthetic task and a tiny base."""
 
-    monkeypatch.setattr(cells, "load_base", load_tiny)
+    monkeypatch.setattr("peftu.lab.lab.load_base", load_tiny)
     monkeypatch.setattr(module, "load_task", lambda *_: synthetic_table(users=3, items=20))
     real, seen = module._Search._make, []
 
@@ -141,14 +141,14 @@ def test_a_value_that_the_base_cannot_host_is_no_trial(made: list[dict[str, Any]
 def test_a_trial_that_diverges_ends_nothing(
     made: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = cells.Workshop.run
+    run = cells.Fits.run
 
     def diverging(shop: Any, job: Any, seed: int) -> Cell:
         if job.train.lr >= 1e-3:
             raise DivergedError("training on everyone diverged")
         return run(shop, job, seed)
 
-    monkeypatch.setattr(cells.Workshop, "run", diverging)
+    monkeypatch.setattr(cells.Fits, "run", diverging)
     out = tmp_path / "mine.json"
     with pytest.raises(PeftuError, match=r"global\[.*\] diverged with every choice tried — write a lower lr"):
         tune(spec_of("global[rank=1,lr=0.01]"), out, trials=2)

@@ -80,9 +80,9 @@ def tasks(
 @app.command()
 def methods(name: Annotated[str | None, typer.Argument(help="Show one method.")] = None, json: Json = False) -> None:
     """List the ways to personalise, or show one with its knobs."""
+    from peftu.asked import plain
     from peftu.config import MethodSpec
     from peftu.data.commands import tables
-    from peftu.execute.asked import plain
     from peftu.methods.describe import describe_method, describe_methods
 
     result: Any = describe_method(plain(MethodSpec.parse(name)).name) if name else describe_methods()

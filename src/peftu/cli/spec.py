@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from peftu.asked import plain, with_guarded
 from peftu.cli.data import assigned, task_options
 from peftu.config import MethodSpec, RegionSpec, RunSpec, outside_brackets, validated
 from peftu.data.task import tasks
 from peftu.errors import PeftuError
-from peftu.execute.asked import plain, with_guarded
 from peftu.methods.everyone import is_personal, method_class
 from peftu.outside import parse_yaml, plain_file
 from peftu.preset import Preset, load_preset

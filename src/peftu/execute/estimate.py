@@ -9,8 +9,9 @@ import torch
 from peftu.base.model import FrozenBase
 from peftu.codes import SharedLayout
 from peftu.data.problem import Problem
-from peftu.execute.cells import BYTES_PER_NUMBER, Workshop
-from peftu.execute.plan import Job, is_module, is_prompting
+from peftu.execute.cells import Fits
+from peftu.fitted.training import BYTES_PER_NUMBER, layout_of
+from peftu.plan import Job, is_module, is_prompting
 
 CHARACTERS_PER_TOKEN = 4.0
 FRAME_TOKENS = 12  # end of turn and assistant marker round a text
@@ -41,38 +42,38 @@ def matmul_rate(base: FrozenBase) -> float:
     return 2 * 512**3 * rounds / best
 
 
-def estimate(jobs: Sequence[Job], workshop: Workshop, problems: Mapping[int, Problem]) -> Estimate:
+def estimate(jobs: Sequence[Job], fits: Fits, problems: Mapping[int, Problem]) -> Estimate:
     """Returns an estimate from token counts, depths and the measured matmul rate."""
     seconds, module_bytes = 0.0, 0
     prefilled: set[object] = set()
     shared: set[object] = set()
-    text_tokens = sum(len(t.text) + len(t.context or "") for t in workshop.texts) / CHARACTERS_PER_TOKEN
-    text_tokens += FRAME_TOKENS * len(workshop.texts)
+    text_tokens = sum(len(t.text) + len(t.context or "") for t in fits.lab.texts) / CHARACTERS_PER_TOKEN
+    text_tokens += FRAME_TOKENS * len(fits.lab.texts)
     for job in jobs:
         if job.base is None:
             continue
-        base = workshop.base(job.base)
+        base = fits.lab.base(job.base)
         rate = matmul_rate(base) * EFFICIENCY
         layer = layer_flops(base)
         if is_prompting(job.method):
             job.region_on(base)  # an encoder reads no prompt
             shown = 1 + job.method.most_shown
             read = sum(int((problem.part > 0).sum()) for problem in problems.values())
-            seconds += read * shown * text_tokens / max(1, len(workshop.texts)) * layer * base.family.layers / rate
+            seconds += read * shown * text_tokens / max(1, len(fits.lab.texts)) * layer * base.family.layers / rate
             continue
         region = job.region_on(base)
         if (job.base, region) not in prefilled:
             prefilled.add((job.base, region))
             seconds += text_tokens * layer * base.family.layers / rate
-        words = _answer_tokens(workshop)
+        words = _answer_tokens(fits)
         logits = words * head_flops(base) if words else 0.0  # free answers read the output matrix whole
         read = sum(int((problem.part > 0).sum()) for problem in problems.values())
         seconds += read * (words * layer * base.family.layers + logits) / rate
         if not is_module(job.method):
             continue
-        text = text_tokens / max(1, len(workshop.texts))
+        text = text_tokens / max(1, len(fits.lab.texts))
         span = {"all": text, "answer": FRAME_TOKENS / 2, "last": 1.0}[region.span]
-        span += words + workshop.layout(job).added_tokens
+        span += words + layout_of(job, fits.lab, fits.prompt, fits.users).added_tokens
         work = span * region.depth * layer + logits
         for seed, problem in problems.items():
             for trained in (job, job.start) if job.start else (job,):
@@ -84,16 +85,16 @@ def estimate(jobs: Sequence[Job], workshop: Workshop, problems: Mapping[int, Pro
                 rows = len(set(problem.text[problem.rows("train")])) if once else len(problem.rows("train"))
                 steps = rows * trained.train.epochs * EPOCHS_RUN
                 seconds += 2 * steps * work / rate
-            module_bytes += BYTES_PER_NUMBER * stored_numbers(workshop, job, len(problem.users))
+            module_bytes += BYTES_PER_NUMBER * stored_numbers(fits, job, len(problem.users))
     return Estimate(seconds, module_bytes)
 
 
-def _answer_tokens(workshop: Workshop) -> float:
+def _answer_tokens(fits: Fits) -> float:
     """Returns the tokens of a free answer, on average; 0 where answers are labels."""
-    if not workshop.answers:
+    if not fits.prompt.free:
         return 0.0
-    most = workshop.prompt.answer_tokens
-    lengths = [min(most, len(answer.words) / CHARACTERS_PER_TOKEN) for answer in workshop.answers]
+    most = fits.prompt.answer_tokens
+    lengths = [min(most, len(words or "") / CHARACTERS_PER_TOKEN) for _, words in fits.lab.items]
     return sum(lengths) / len(lengths)
 
 
@@ -102,9 +103,9 @@ def head_flops(base: FrozenBase) -> float:
     return 2.0 * base.writer.vocabulary * base.family.width
 
 
-def stored_numbers(workshop: Workshop, job: Job, users: int) -> int:
+def stored_numbers(fits: Fits, job: Job, users: int) -> int:
     """Returns how many numbers a job's modules have, for so many users."""
-    layout = workshop.layout(job)
+    layout = layout_of(job, fits.lab, fits.prompt, fits.users)
     if isinstance(layout, SharedLayout):
         return layout.width + users * layout.code_width
     return layout.width * (1 if job.card.scope == "global" else users)

@@ -5,8 +5,8 @@ from typing import Any
 
 from peftu.config import split_label
 from peftu.errors import PeftuError
-from peftu.execute.cells import BYTES_PER_NUMBER
-from peftu.execute.stored import opened, opened_store
+from peftu.execute.stored import opened_modules, opened_store
+from peftu.fitted.training import BYTES_PER_NUMBER
 from peftu.peft_io import export_module, import_module, loaders
 from peftu.store import EVERYONE
 
@@ -66,13 +66,13 @@ def exported(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PeftuError(f"{out}: is not empty — pass a new or empty folder")
-    with opened(run, method, seed, base) as stored:
-        row, layout = stored.rows(user)[0], stored.layout
+    fitted, stored = opened_modules(run, method, seed, base)
+    row, made = stored.get([user if fitted.personal else EVERYONE])[0], stored.collection.made
     told = ("method", "knobs", "prompt", "labels", "dtype")  # an earlier release kept no number type
-    about: dict[str, Any] = {key: stored.made[key] for key in told if key in stored.made}
-    export_module(out, stored.base, stored.prompt, stored.region, layout, row, about)
-    loads, notes = loaders(stored.base, stored.region, layout)
-    return {"folder": str(out), "method": stored.collection.label, "loads": loads, "notes": notes}
+    about: dict[str, Any] = {key: made[key] for key in told if key in made}
+    export_module(out, fitted.base, fitted.prompt, fitted.region, fitted.layout, row, about)
+    loads, notes = loaders(fitted.base, fitted.region, fitted.layout)
+    return {"folder": str(out), "method": fitted.label, "loads": loads, "notes": notes}
 
 
 def imported(
@@ -84,12 +84,12 @@ def imported(
         PeftuError: no such run, method or seed, or a folder whose module is of another kind, shape or base.
     """
     _check_user(user)
-    with opened(run, method, seed, base) as stored:
-        if stored.shared:
-            raise PeftuError(f"{run}: {stored.collection.label} is one module for everyone — choose with --method")
-        row = import_module(folder, stored.base, stored.prompt, stored.region, stored.layout)
-        stored.store.add(stored.collection, [user], row[None], [0])
-    return {"method": stored.collection.label, "seed": stored.collection.seed, "parameters": len(row)}
+    fitted, stored = opened_modules(run, method, seed, base)
+    if not fitted.personal:
+        raise PeftuError(f"{run}: {fitted.label} is one module for everyone — choose with --method")
+    row = import_module(folder, fitted.base, fitted.prompt, fitted.region, fitted.layout)
+    stored.put(user, row, 0)
+    return {"method": fitted.label, "seed": fitted.seed, "parameters": len(row)}
 
 
 def _check_user(user: str) -> None:

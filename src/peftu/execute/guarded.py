@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
+from peftu.asked import SUFFIX, plain
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
-from peftu.execute.asked import SUFFIX, plain
 from peftu.execute.cells import Cell
-from peftu.execute.plan import Job
+from peftu.fitted.fitted import Fitted
+from peftu.fitted.guarded import GuardedFitted
 from peftu.judge.guard import guard
+from peftu.plan import Job
 from peftu.results import REFERENCES
 
 Place = tuple[int, int]  # number of the job, seed
@@ -59,9 +61,21 @@ def guarded_cells(
             names = {jobs[other].full_label: other for other in one.fallbacks}
             fallbacks = {name: frames[other, seed] for name, other in names.items()}
             own = frames[one.inner, seed]
-            frames[place, seed], said = guard(own, fallbacks, card, jobs[place].label)
+            frames[place, seed], said, kept = guard(own, fallbacks, card, jobs[place].label)
             inner, fallback = cells[one.inner, seed], cells[names[said.fallback], seed]
             notes = {**inner.notes, "fallback": said.fallback, "users": said.users, "kept": said.kept}
             cells[place, seed] = replace(
-                inner, seconds=inner.seconds + fallback.seconds, notes=notes, modules=None, logs=[]
+                inner,
+                seconds=inner.seconds + fallback.seconds,
+                notes=notes,
+                modules=None,
+                logs=[],
+                fitted=_guarded(jobs[place], inner.fitted, fallback.fitted, kept),
             )
+
+
+def _guarded(job: Job, inner: Fitted | None, fallback: Fitted | None, kept: Sequence[str]) -> GuardedFitted | None:
+    """Returns the guard around two fitted methods."""
+    if inner is None or fallback is None:
+        return None
+    return GuardedFitted(job, inner.answers, inner.seed, inner.lab, inner.prompt, inner, fallback, kept)

@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 
 from peftu.base.model import dtype_name
-from peftu.base.weights import lasting_name
 from peftu.config import RunSpec
 from peftu.data.agreement import statistics
 from peftu.data.load import load_task
@@ -23,16 +22,19 @@ from peftu.data.splits import Split, make_problem, make_split
 from peftu.data.table import UserTable
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
-from peftu.execute.cells import Cell, Workshop
-from peftu.execute.cost import measured
+from peftu.execute.cells import Cell, Fits
 from peftu.execute.estimate import Estimate, estimate
 from peftu.execute.frames import predictions_frame
 from peftu.execute.guarded import find_guards, guarded_cells
-from peftu.execute.plan import Job, check_kind, plan, without_settings
-from peftu.execute.progress import Reporter, Silent
-from peftu.execute.stored import CODES, SHARED, shared_label
+from peftu.execute.stored import SHARED, shared_label
+from peftu.fitted.folder import collection_of, folder_name, save
+from peftu.fitted.guarded import GuardedFitted
+from peftu.fitted.modules import ModuleFitted
 from peftu.judge import JUDGEMENT, Evidence, judge, write_judgement
+from peftu.lab.cost import measured
+from peftu.lab.progress import Reporter, Silent
 from peftu.metrics import metrics, metrics_of, user_scores
+from peftu.plan import Job, check_kind, plan, without_settings
 from peftu.report.blocks import DrawingError
 from peftu.report.html import render
 from peftu.report.view import RunView
@@ -52,11 +54,11 @@ from peftu.results import (
     start_folder,
     summarise,
 )
-from peftu.run_folder import MODULES, check_folder, command_line
-from peftu.store import EVERYONE, AdapterStore, Collection, recipe
+from peftu.run_folder import FITTED, MODULES, check_folder, command_line
+from peftu.store import EVERYONE, AdapterStore, recipe
 
 TRAIN_LOG = "train_log.jsonl"
-_FILES = "|".join(map(re.escape, (RECORD, REPORT, PREDICTIONS, USER_SCORES, JUDGEMENT, TRAIN_LOG, MODULES)))
+_FILES = "|".join(map(re.escape, (RECORD, REPORT, PREDICTIONS, USER_SCORES, JUDGEMENT, TRAIN_LOG, MODULES, FITTED)))
 # What a run leaves in its folder; of a run that was killed, half-written files too.
 OURS = re.compile(rf"{_FILES}|\.[\w.-]+\.tmp|{MODULES}/(shards|index\.sqlite(-wal|-shm|-journal)?)")
 
@@ -93,8 +95,8 @@ def run(
         table = dataclasses.replace(table, card=_judged_by(table.card, spec.metric[table.card.kind]))
     splits = {seed: make_split(table, spec.split, seed) for seed in spec.seeds}
     problems = {seed: make_problem(table, table.card, split) for seed, split in splits.items()}
-    workshop = Workshop(table.card, problems, spec.max_tokens, reporter, spec.max_answer_tokens, spec.generate)
-    _announce(jobs, splits[spec.seeds[0]], table, workshop, problems, reporter)
+    fits = Fits(table.card, problems, spec.max_tokens, reporter, spec.max_answer_tokens, spec.generate)
+    _announce(jobs, splits[spec.seeds[0]], table, fits, problems, reporter)
     kept = _defaults_kept(spec, jobs)
     for line in kept:
         reporter.note(line)
@@ -104,7 +106,7 @@ def run(
         frames = {}
         for number, job in enumerate(jobs):
             for seed in spec.seeds if number not in guards else ():
-                cells[number, seed] = cell = workshop.run(job, seed)
+                cells[number, seed] = cell = fits.run(job, seed)
                 frames[number, seed] = predictions_frame(job, seed, problems[seed], cell)
         guarded_cells(guards, jobs, frames, cells, table.card)
         predictions = pl.concat(frames[place] for place in sorted(frames))
@@ -113,7 +115,8 @@ def run(
         judgement = judge(Evidence(predictions, table.card, scores, results, table.frame))
         folder = _fresh(out, replace)  # not before there is something to put in an earlier run's place
         with writing_to(folder):
-            bases = _store_modules(folder / MODULES, jobs, cells, workshop)
+            bases = _store_modules(folder / MODULES, jobs, cells, fits)
+            _keep_fitted(folder, jobs, cells)
             predictions.write_parquet(folder / PREDICTIONS)
             scores.write_parquet(folder / USER_SCORES)
             write_judgement(judgement, folder)
@@ -127,11 +130,11 @@ def run(
         task=TaskSummary.of(table.card),
         regime=spec.split.regime,
         hashes=Hashes(data=table.hash, splits={str(s): split.hash for s, split in splits.items()}, bases=bases),
-        dtypes={name: dtype_name(workshop.base(name).dtype) for name in bases},
+        dtypes={name: dtype_name(fits.lab.base(name).dtype) for name in bases},
         users=len(first.tested),
         excluded_users=first.excluded,
-        truncated_texts={base: cuts.judged for base, cuts in workshop.cuts.items() if cuts.judged},
-        shortened_texts={base: cuts.beside for base, cuts in workshop.cuts.items() if cuts.beside},
+        truncated_texts={base: cuts.judged for base, cuts in fits.lab.cuts.items() if cuts.judged},
+        shortened_texts={base: cuts.beside for base, cuts in fits.lab.cuts.items() if cuts.beside},
         statistics=statistics(table),
         leakage=dict(first.leakage),
         methods=results,
@@ -141,8 +144,8 @@ def run(
         warnings=(
             *(f"{rule}: {users} users" for rule, users in first.notes.items()),
             *(
-                f"answers cut to {spec.max_answer_tokens} tokens of {base}: {cut} of {len(workshop.answers)}"
-                for base, cut in workshop.answers_cut.items()
+                f"answers cut to {spec.max_answer_tokens} tokens of {base}: {cut} of {len(fits.lab.items)}"
+                for base, cut in fits.lab.answers_cut.items()
                 if cut
             ),
             *_diverged(jobs, cells),
@@ -186,15 +189,15 @@ def _announce(
     jobs: Sequence[Job],
     split: Split,
     table: UserTable,
-    workshop: Workshop,
+    fits: Fits,
     problems: dict[int, Problem],
     reporter: Reporter,
 ) -> None:
     trained = [job for place, job in enumerate(jobs) if place not in find_guards(jobs)]
-    guess: Estimate = estimate(trained, workshop, problems)  # before a word is said: it finds wrong bases and regions
+    guess: Estimate = estimate(trained, fits, problems)  # before a word is said: it finds wrong bases and regions
     counts = split.counts()
     rows = " / ".join(f"{counts[part]:,} {part}" for part in counts)
-    reporter.note(f"{table.card.title}: {len(split.users)} users, {len(workshop.texts):,} texts, {rows} rows")
+    reporter.note(f"{table.card.title}: {len(split.users)} users, {len(fits.lab.texts):,} texts, {rows} rows")
     for reason, users in split.excluded.items():
         reporter.note(f"left out: {users} users ({reason})")
     if guess.seconds >= 1:
@@ -231,35 +234,44 @@ def _fresh(out: Path, replace: bool) -> Path:
     return out
 
 
-def _store_modules(
-    folder: Path, jobs: Sequence[Job], cells: dict[tuple[int, int], Cell], workshop: Workshop
-) -> dict[str, str]:
+def _store_modules(folder: Path, jobs: Sequence[Job], cells: dict[tuple[int, int], Cell], fits: Fits) -> dict[str, str]:
     """Commits every trained module to the run's store; returns base -> fingerprint for every base that was used."""
-    used = {job.base: workshop.base(job.base) for job in jobs if job.base}
+    used = {job.base: fits.lab.base(job.base) for job in jobs if job.base}
     fingerprints = {name: base.fingerprint for name, base in used.items()}
     if any(cell.modules for cell in cells.values()):
         with AdapterStore(folder, create=True) as store:
-            for (number, seed), cell in cells.items():
+            for (number, _), cell in cells.items():
                 job = jobs[number]
                 if cell.modules is None or job.base is None or not (modules := cell.modules.learned).keys:
                     continue
-                made: dict[str, Any] = dict(
-                    method=job.card.name,
-                    knobs=job.method.model_dump(mode="json"),
-                    region={"depth": modules.region.depth, "span": modules.region.span},
-                    prompt=dataclasses.asdict(used[job.base].recorded(workshop.prompt)),
-                    labels=list(workshop.problems[seed].card.labels),
-                    dtype=dtype_name(used[job.base].dtype),
-                )
-                label = job.full_label
-                fits = (seed, lasting_name(job.base), fingerprints[job.base])
+                assert isinstance(cell.fitted, ModuleFitted)  # noqa: S101  (nothing else has modules)
+                kind = collection_of(cell.fitted)
                 if modules.shared is not None:
-                    kind = Collection(shared_label(label), *fits, len(modules.shared), recipe(**made, part=SHARED))
-                    store.add(kind, (EVERYONE,), modules.shared[None], (sum(modules.train_rows),))
-                    made["part"] = CODES
-                kind = Collection(label, *fits, modules.layout.width, recipe(**made))
+                    everybody = dataclasses.replace(
+                        kind,
+                        label=shared_label(kind.label),
+                        width=len(modules.shared),
+                        recipe=recipe(**{**kind.made, "part": SHARED}),
+                    )
+                    store.add(everybody, (EVERYONE,), modules.shared[None], (sum(modules.train_rows),))
                 store.add(kind, modules.keys, modules.trained.rows, modules.train_rows)
     return fingerprints
+
+
+def _keep_fitted(folder: Path, jobs: Sequence[Job], cells: dict[tuple[int, int], Cell]) -> None:
+    """Keeps whatever was fitted, a folder each; module rows are in the run's store."""
+    for (number, seed), cell in cells.items():
+        fitted = cell.fitted
+        if fitted is None or (cell.modules is not None and not cell.modules.learned.keys):
+            continue
+        beside = None
+        if isinstance(fitted, GuardedFitted):
+            beside = {
+                role: folder_name(part.label, seed)
+                for role, part in (("inner", fitted.inner), ("fallback", fitted.fallback))
+            }
+        where = folder / FITTED / folder_name(jobs[number].full_label, seed)
+        save(fitted, where, folder / MODULES, beside, number)
 
 
 def _diverged(jobs: Sequence[Job], cells: dict[tuple[int, int], Cell]) -> list[str]:

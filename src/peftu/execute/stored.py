@@ -1,80 +1,36 @@
-"""The modules that a run stored, opened with the base, region, prompt and layout that they fit."""
+"""The methods that a run fitted, opened with the base, prompt and thresholds that they were fitted with."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
+import polars as pl
 from torch import Tensor
 
-from peftu.bank import Layout
-from peftu.base.identity import FORMER
-from peftu.base.model import DTYPES, FrozenBase, dtype_name, load_base
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
-from peftu.codes import CodeLayout, SharedLayout
-from peftu.config import split_label, validated
+from peftu.config import MethodSpec, TrainSpec, split_label, validated
+from peftu.data.problem import Floats
+from peftu.decision import thresholds
 from peftu.errors import PeftuError
+from peftu.fitted.fitted import Answers, Fitted
+from peftu.fitted.folder import ABOUT, CODES, load, open_base, read_about
+from peftu.fitted.modules import JointFitted, ModuleFitted
+from peftu.fitted.rows import StoredRows
+from peftu.lab.lab import Lab
 from peftu.methods.everyone import method_class
+from peftu.plan import Job
 from peftu.registry import did_you_mean
-from peftu.results import load_run
-from peftu.run_folder import MODULES
+from peftu.results import Run, load_run
+from peftu.run_folder import FITTED, MODULES
 from peftu.store import EVERYONE, AdapterStore, Collection, recipe
 
-SHARED, CODES = "shared", "codes"  # parts of a joint method: everybody's numbers, and a code for each user
+SHARED = "shared"  # the part of a joint method that is everybody's, kept beside users' codes
+TRAINED = (ModuleFitted.kind, JointFitted.kind)
 
-
-@dataclass(frozen=True)
-class Stored:
-    """One method's modules at one seed.
-
-    Attributes:
-        store: where they are.
-        collection: which they are.
-        base: the base they were trained on, the same to the bit and in the same number type.
-        made: the recipe: method, knobs, region, prompt, labels, and of a joint method the part.
-        everybody: [numbers] what the users of a joint method share.
-    """
-
-    store: AdapterStore
-    collection: Collection
-    base: FrozenBase
-    made: dict[str, Any]
-    everybody: Tensor | None = None
-
-    @property
-    def region(self) -> Region:
-        """Returns where the modules act."""
-        return Region(**self.made["region"])
-
-    @property
-    def prompt(self) -> Prompt:
-        """Returns what the base was told."""
-        return Prompt.of(self.made["prompt"])
-
-    @property
-    def layout(self) -> Layout:
-        """Returns the layout of the modules."""
-        method = validated(method_class(self.made["method"], self.made["knobs"]), self.made["knobs"], "store")
-        sites = self.base.sites(self.region, len(self.prompt.words))
-        if self.everybody is None:
-            return Layout(method, sites)
-        return CodeLayout(SharedLayout(method, sites), self.everybody)
-
-    @property
-    def shared(self) -> bool:
-        """Returns whether there is one module, everyone's."""
-        return self.store.keys(self.collection) == [EVERYONE]
-
-    def rows(self, user: str) -> Tensor:
-        """Returns [1, width] the user's module, or everyone's where that is all there is.
-
-        Raises:
-            PeftuError: the user has none: the base never answers in their place.
-        """
-        return self.store.get(self.collection, [EVERYONE if self.shared else user])
+System = dict[str, Any]  # label, seed, kind, personal; and its folder, or its collection in an earlier release's run
 
 
 def shared_label(label: str) -> str:
@@ -94,72 +50,133 @@ def opened_store(run: Path) -> Iterator[AdapterStore]:
         yield store
 
 
-@contextmanager
-def opened(run: Path, method: str | None = None, seed: int | None = None, base: str | None = None) -> Iterator[Stored]:
-    """Opens one method's modules.
+def systems(run: Path) -> list[System]:
+    """Returns every method and seed that a finished run kept.
+
+    Raises:
+        PeftuError: the run did not finish, was altered, or kept nothing.
+    """
+    load_run(run)
+    if (Path(run) / FITTED).is_dir():
+        abouts = [(path.parent, read_about(path.parent)) for path in (Path(run) / FITTED).glob(f"*/{ABOUT}")]
+        kept = [
+            {"folder": folder, **{key: about[key] for key in ("label", "seed", "kind", "personal", "place")}}
+            for folder, about in abouts
+        ]
+        return sorted(kept, key=lambda system: system["place"])
+    with AdapterStore(Path(run) / MODULES) as store:
+        return [
+            {
+                "collection": collection,
+                "label": collection.label,
+                "seed": collection.seed,
+                "kind": JointFitted.kind if collection.made.get("part") == CODES else ModuleFitted.kind,
+                "personal": store.keys(collection) != [EVERYONE],
+            }
+            for collection in store.collections()
+            if collection.made.get("part") != SHARED
+        ]
+
+
+def opened(run: Path, method: str | None = None, seed: int | None = None, base: str | None = None) -> Fitted:
+    """Returns one method that a run fitted; what is enrolled or forgotten in it is kept in the run at once.
 
     Args:
         run: a finished run folder.
-        method: as in the run's table; needed when the run trained several personal ones.
+        method: as in the run's table, with or without its base; needed when the run trained several personal ones.
         seed: the first by default.
         base: where the base is now; None: where it was at training.
 
     Raises:
-        PeftuError: no such run, method or seed, or another base than the modules were trained on.
+        PeftuError: no such run, method or seed, or another base than it was fitted on.
     """
-    with opened_store(run) as store:
-        collection = _chosen(store, method, seed)
-        made = collection.made
-        yield Stored(store, collection, _trained_on(run, collection, base), made, _everybody(store, collection, made))
+    system = _chosen(systems(run), method, seed)
+    if "folder" in system:
+        return load(system["folder"], base=base, where=str(run))
+    return _of_collection(Path(run), system["collection"], base)
 
 
-def _trained_on(run: Path, collection: Collection, moved: str | None) -> FrozenBase:
-    """Returns the base that modules were trained on, in the number type that it had then, under the name it had."""
-    where = moved or collection.base
-    if moved is None and where.startswith(("/", ".", "~")) and not Path(where).expanduser().is_dir():
-        raise PeftuError(f"{run}: its base was in {where}, where no folder is — say with --base where it is now")
-    for dtype in _dtypes(collection):
-        base = load_base(where, dtype=dtype)
-        former = collection.fingerprint.startswith(FORMER)
-        if collection.fingerprint == (base.former_fingerprint if former else base.fingerprint):
-            base.name = split_label(collection.label)[1] or base.name
-            return base
-    if moved is not None:
-        raise PeftuError(f"--base {moved}: is not the base that {run} was trained on — pass that one")
-    raise PeftuError(f"{run}: base {where} has changed since training — restore it, or run again")
+def opened_modules(
+    run: Path, method: str | None = None, seed: int | None = None, base: str | None = None
+) -> tuple[ModuleFitted, StoredRows]:
+    """Returns one method that a run trained modules of, and where they are; see `opened`.
+
+    Raises:
+        PeftuError: as `opened`, or the method has no modules.
+    """
+    system = _chosen([system for system in systems(run) if system["kind"] in TRAINED], method, seed)
+    fitted = opened(run, system["label"], system["seed"], base)
+    if not isinstance(fitted, ModuleFitted) or not isinstance(fitted.rows, StoredRows):
+        raise PeftuError(f"the run has no modules of '{fitted.label}' — choose a method that trains some")
+    return fitted, fitted.rows
 
 
-def _dtypes(collection: Collection) -> Iterable[torch.dtype]:
-    """Returns the number type that modules were trained in; those it can be, where an earlier release stored them."""
-    named = collection.made.get("dtype")
-    if named is None:
-        return DTYPES
-    known = [dtype for dtype in DTYPES if dtype_name(dtype) == named]
-    if not known:
-        raise PeftuError(f"{collection.label}: was trained in '{named}', which peftu does not read — run again")
-    return known
+def _chosen(kept: list[System], method: str | None, seed: int | None) -> System:
+    labels = {system["label"] for system in kept}
+    if method is None:
+        trained = [system for system in kept if system["kind"] in TRAINED] or kept
+        personal = {s["label"] for s in trained if s["personal"]} or {s["label"] for s in trained}
+        if len(personal) > 1:
+            raise PeftuError(f"the run has several methods — choose with --method: {', '.join(sorted(personal))}")
+        if not personal:
+            raise PeftuError("the run kept no method — run it again")
+        method = personal.pop()
+    named = [system for system in kept if method in (system["label"], split_label(system["label"])[0])]
+    if not named:
+        raise PeftuError(f"the run has no modules of '{method}'{did_you_mean(method, labels)}")
+    for system in named:
+        if seed is None or system["seed"] == seed:
+            return system
+    raise PeftuError(f"the run has no modules for seed {seed} — there are {', '.join(str(s['seed']) for s in named)}")
 
 
-def _everybody(store: AdapterStore, codes: Collection, made: dict[str, Any]) -> Tensor | None:
+# --- runs of earlier releases, which kept modules alone ---------------------------------------------------------------
+
+
+def _of_collection(folder: Path, collection: Collection, moved: str | None) -> ModuleFitted:
+    made, run, lab = collection.made, load_run(folder), Lab()
+    label, base = split_label(collection.label)
+    name = base or collection.base
+    about = {"place": collection.base, "fingerprint": collection.fingerprint, "dtype": made.get("dtype")}
+    open_base(lab, name, about, str(folder), moved)
+    method = validated(method_class(made["method"], made["knobs"]), made["knobs"], "store")
+    job = Job(MethodSpec.parse(label), method, name, None, _train_of(run, made, name))
+    prompt = Prompt.of(made["prompt"])
+    answers = Answers(run.record.task.name, run.record.task.kind, tuple(made["labels"]), prompt.words)
+    rows, region = StoredRows(folder / MODULES, collection), Region(**made["region"])
+    where = (job, answers, collection.seed, lab, prompt, region, rows)
+    shared = _shared(folder, collection)
+    fitted = ModuleFitted(*where) if shared is None else JointFitted(*where, shared)
+    if answers.kind == "multi":
+        fitted.thresholds = _thresholds(run, collection, answers)
+    return fitted
+
+
+def _train_of(run: Run, made: dict[str, Any], base: str) -> TrainSpec:
+    """Returns the settings that a method was trained with, as the run's record has them."""
+    for job in run.record.spec.get("jobs", ()):
+        if (job["method"], job["knobs"], job["base"]) == (made["method"], made["knobs"], base) and job["train"]:
+            return validated(TrainSpec, job["train"], "run.json")
+    return TrainSpec()
+
+
+def _shared(folder: Path, codes: Collection) -> Tensor | None:
     """Returns [numbers] what the users of a joint method share; None for other methods."""
+    made = codes.made
     if made.get("part") != CODES:
         return None
     label, needed = shared_label(codes.label), recipe(**{**made, "part": SHARED})
-    (kind,) = (k for k in store.collections() if (k.label, k.seed, k.recipe) == (label, codes.seed, needed))
-    return store.get(kind, [EVERYONE])[0]
+    with AdapterStore(folder / MODULES) as store:
+        (kind,) = (k for k in store.collections() if (k.label, k.seed, k.recipe) == (label, codes.seed, needed))
+        return store.get(kind, [EVERYONE])[0]
 
 
-def _chosen(store: AdapterStore, method: str | None, seed: int | None) -> Collection:
-    found = [kind for kind in store.collections() if kind.made.get("part") != SHARED]
-    if method is None:
-        personal = {c.label for c in found if store.keys(c) != [EVERYONE]} or {c.label for c in found}
-        if len(personal) > 1:
-            raise PeftuError(f"the run has several methods — choose with --method: {', '.join(sorted(personal))}")
-        method = personal.pop()
-    named = [c for c in found if method in (c.label, split_label(c.label)[0])]
-    if not named:
-        raise PeftuError(f"the run has no modules of '{method}'{did_you_mean(method, {c.label for c in found})}")
-    for collection in named:
-        if seed is None or collection.seed == seed:
-            return collection
-    raise PeftuError(f"the run has no modules for seed {seed} — there are {', '.join(str(c.seed) for c in named)}")
+def _thresholds(run: Run, collection: Collection, answers: Answers) -> Floats:
+    """Returns [labels] what the run decided by: chosen on its validation rows of the same method and seed."""
+    lines = run.predictions().filter(
+        (pl.col("method") + "@" + pl.col("base") == collection.label)
+        & (pl.col("seed") == collection.seed) & (pl.col("part") == "val") & pl.col("scores").is_not_null()
+    )  # fmt: skip
+    gold = [[label in given for label in answers.labels] for given in lines["target"]]
+    scores = np.array(lines["scores"].to_list(), dtype=np.float32).reshape(-1, len(answers.labels))
+    return thresholds(scores, np.array(gold, dtype=bool).reshape(scores.shape))

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from peftu.asked import SUFFIX, plain
 from peftu.bank import Layout
 from peftu.config import MethodSpec, RunSpec
 from peftu.data.load import load_task
@@ -24,11 +25,11 @@ from peftu.data.sources import writing_to
 from peftu.data.splits import make_problem, make_split
 from peftu.environment import current_environment
 from peftu.errors import DivergedError, PeftuError
-from peftu.execute.asked import SUFFIX, plain
-from peftu.execute.cells import Cell, Workshop
-from peftu.execute.plan import Job, is_joint, is_module, plan
-from peftu.execute.progress import Reporter, Silent
+from peftu.execute.cells import Cell, Fits
+from peftu.fitted.training import layout_of
+from peftu.lab.progress import Reporter, Silent
 from peftu.outside import parse_json
+from peftu.plan import Job, is_joint, is_module, plan
 from peftu.preset import ANY_BASE, WARM, Preset
 from peftu.results import write_atomic
 
@@ -121,13 +122,13 @@ def tune(
     problems = {seed: make_problem(table, table.card, make_split(table, spec.split, seed)) for seed in spec.seeds}
     if not all(len(problem.rows("val")) for problem in problems.values()):
         raise PeftuError("tune: the split has no validation rows — choose a larger validation share")
-    workshop = Workshop(table.card, problems, spec.max_tokens, reporter, spec.max_answer_tokens)
+    fits = Fits(table.card, problems, spec.max_tokens, reporter, spec.max_answer_tokens)
     with writing_to(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
     known = Trials(out.with_suffix(".trials.jsonl"))
     preset = _earlier(out, spec.task)
     for asked in spec.methods:
-        search = _Search(spec, asked, workshop, known, trials, parameters, reporter)
+        search = _Search(spec, asked, fits, known, trials, parameters, reporter)
         best = search.climb()
         reporter.note(f"{asked}: validation loss {best.loss:.4f} with {best.settings or 'the defaults'}")
         methods = {base: dict(of) for base, of in preset.methods.items()}
@@ -169,13 +170,13 @@ class _Search:
         self,
         spec: RunSpec,
         asked: MethodSpec,
-        workshop: Workshop,
+        fits: Fits,
         known: Trials,
         trials: int,
         parameters: int | None,
         reporter: Reporter,
     ) -> None:
-        self.spec, self.asked, self.workshop, self.known = spec, asked, workshop, known
+        self.spec, self.asked, self.fits, self.known = spec, asked, fits, known
         self.left, self.parameters, self.reporter = trials, parameters, reporter
         if not (is_module(self.job({}).method) or is_joint(self.job({}).method)):
             raise PeftuError(f"tune: {asked.name} trains no module, it chooses as it is fitted — leave it out")
@@ -266,7 +267,7 @@ class _Search:
         return most is None or width <= most
 
     def _layout(self, settings: Settings) -> Layout:
-        return self.workshop.layout(self.job(settings))
+        return layout_of(self.job(settings), self.fits.lab, self.fits.prompt, self.fits.users)
 
     def _moves(self, settings: Settings) -> Iterator[Settings]:
         """Yields the settings with one of them moved to a neighbouring value."""
@@ -276,7 +277,7 @@ class _Search:
     def _axes(self, settings: Settings) -> Iterator[tuple[str, list[Any]]]:
         """Yields a setting and its neighbouring values."""
         job = self.job(settings)
-        base = self.workshop.base(job.base or "")
+        base = self.fits.lab.base(job.base or "")
         now = {**vars(job.method), **job.train.model_dump(), "depth": job.region_on(base).depth}
         rates = (round_to(now["lr"] * factor) for factor in (STEP, 1, 1 / STEP))
         ladders: dict[str, Sequence[Any]] = {
@@ -302,13 +303,13 @@ class _Search:
     def region(self, settings: Settings) -> str:
         """Returns the region that modules with these settings act in, the base's default spelt out."""
         job = self.job(settings)
-        return str(job.region_on(self.workshop.base(job.base or "")))
+        return str(job.region_on(self.fits.lab.base(job.base or "")))
 
     def _try(self, settings: Settings) -> Trial:
         mark = self._mark(settings)
         self.seen.add(mark)
         self.left -= 1
-        split = {seed: problem.split_hash for seed, problem in self.workshop.problems.items()}
+        split = {seed: problem.split_hash for seed, problem in self.fits.problems.items()}
         key = hashlib.sha256(json.dumps([mark, split, self.parameters]).encode()).hexdigest()[:16]
         return self.known.get(key, lambda: self._make(settings))
 
@@ -316,10 +317,10 @@ class _Search:
         job = self.job(settings)
         width = self._layout(settings).parameters
         try:
-            cells = {seed: self.workshop.run(job, seed) for seed in self.workshop.problems}
+            cells = {seed: self.fits.run(job, seed) for seed in self.fits.problems}
         except DivergedError:
             return Trial(settings, inf, 0.0, width)
-        losses = [validation_loss(self.workshop.problems[seed], cell) for seed, cell in cells.items()]
+        losses = [validation_loss(self.fits.problems[seed], cell) for seed, cell in cells.items()]
         seconds = sum(cell.seconds for cell in cells.values())
         return Trial(settings, float(np.mean(losses)), seconds, width)
 

@@ -17,8 +17,8 @@ _FEWEST_ROWS = 2
 
 def guard(
     own: pl.DataFrame, fallbacks: Mapping[str, pl.DataFrame], card: TaskCard, label: str
-) -> tuple[pl.DataFrame, Guarded]:
-    """Returns the predictions of a module for users it is kept for, and of a fallback for the others.
+) -> tuple[pl.DataFrame, Guarded, tuple[str, ...]]:
+    """Returns the predictions of a module for users it is kept for, and of a fallback for the others; and the former.
 
     The fallback is the one with the best validation score, averaged over users. With d_u a user's mean gain of the
     module over it on validation rows, v_u = σ² / rows its variance (σ² pooled over users), and τ² the spread of true
@@ -46,9 +46,8 @@ def guard(
     keep = pl.col("user_id").is_in(kept)
     fallback = fallbacks[chosen].filter(~keep).with_columns(base=pl.lit(own["base"].first(), pl.String))
     frame = pl.concat([own.filter(keep), fallback]).with_columns(method=pl.lit(label))
-    return frame.sort("user_id", "item_id"), Guarded(
-        label=label, fallback=chosen, users=own["user_id"].n_unique(), kept=len(kept)
-    )
+    guarded = Guarded(label=label, fallback=chosen, users=own["user_id"].n_unique(), kept=len(kept))
+    return frame.sort("user_id", "item_id"), guarded, tuple(kept)
 
 
 def shrunken_gains(gains: Doubles, rows: Doubles, variance: float) -> Doubles:

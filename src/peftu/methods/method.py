@@ -51,14 +51,30 @@ class Features(Protocol):
         ...
 
 
-class Fitted(Protocol):
-    """A fitted reference method."""
+class FittedReference(Protocol):
+    """A fitted reference method. Users are numbers: first those of the problem, then each new one."""
 
-    parameters_per_user: int
     notes: dict[str, object]  # choices made on validation data, counts worth reporting
 
-    def scores(self, users: Numbers, texts: Numbers) -> Floats:
-        """Returns [rows, labels] log-probabilities for pairs of user and text numbers of the problem."""
+    @property
+    def parameters_per_user(self) -> int:
+        """Returns how many numbers belong to one user."""
+        ...
+
+    def scores(self, users: Numbers, texts: Sequence[Text]) -> Floats:
+        """Returns [pairs, labels] log-probabilities for pairs of user number and text, any text."""
+        ...
+
+    def enrol(self, user: int | None, texts: Sequence[Text], target: Floats) -> int:
+        """Returns the number of the user (None: a new one) fitted to [texts, labels]; all others stay as they are."""
+        ...
+
+    def forget(self, user: int) -> None:
+        """Drops what belongs to a user; the numbers of later users fall by one."""
+        ...
+
+    def state(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """Returns named tensors and JSON values that the method's ``restore`` makes the same of."""
         ...
 
 
@@ -67,8 +83,14 @@ class ReferenceMethod(Protocol):
 
     card: ClassVar[MethodCard]
 
-    def fit(self, problem: Problem, features: Features | None, seed: int) -> Fitted:
+    def fit(self, problem: Problem, features: Features | None, seed: int) -> FittedReference:
         """Returns the method fitted on the train rows; choices are made on the val rows, test rows stay unread."""
+        ...
+
+    def restore(
+        self, tensors: Mapping[str, npt.NDArray[Any]], about: dict[str, Any], features: Features | None
+    ) -> FittedReference:
+        """Returns the fitted method that `FittedReference.state` gave this of."""
         ...
 
 

@@ -1,38 +1,19 @@
 """`mixed-head`: a logistic mixed model on frozen text features; fits in seconds, and any dearer module must beat it."""
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from peftu.data.problem import Floats, Problem, Text
 from peftu.errors import PeftuError
-from peftu.methods.method import Features, MethodCard, Numbers
-from peftu.methods.mixed_features import text_features
+from peftu.methods.method import Features, MethodCard
+from peftu.methods.mixed_features import fit_features
 from peftu.methods.mixed_fit import fit_mixed
-from peftu.methods.mixed_model import Data, MixedModel, Priors
+from peftu.methods.mixed_fitted import FittedMixedHead
+from peftu.methods.mixed_model import Data, Priors, Reals
 from peftu.methods.mixed_search import likeliest_priors
-
-
-class FittedMixedHead:
-    """A fitted `mixed-head`."""
-
-    def __init__(self, model: MixedModel, notes: dict[str, object]) -> None:
-        self.model = model
-        self.notes = notes
-        self.parameters_per_user = model.parameters_per_user
-
-    def scores(self, users: Numbers, texts: Numbers) -> Floats:
-        """Returns [rows, labels] log-probabilities for pairs of user and text numbers of the problem.
-
-        For kind 'multi' each label's is its own: given or not, whatever the others.
-
-        Raises:
-            IndexError: a number is not of the problem.
-        """
-        if len(users) and (users.min() < 0 or texts.min() < 0):  # numpy would take them from the end
-            raise IndexError("user and text numbers start at 0")
-        return self.model.log_probabilities(users, texts).astype(np.float32)
 
 
 class MixedHead(BaseModel):
@@ -86,7 +67,30 @@ class MixedHead(BaseModel):
         Raises:
             PeftuError: the task has no label set, there are no train rows, or embeddings are asked for without a base.
         """
-        train, val = self._data(problem, features, seed)
+        self._check(problem)
+        embedding = self.embedded(problem.texts, features)
+        made = fit_features(
+            problem.texts,
+            seen=np.unique(problem.text[problem.rows("train")]),
+            embedding=embedding,
+            ngrams=self._features(features) != "embedding",
+            rank=self.rank,
+            width=self.width,
+            form=self.form,
+            seed=seed,
+        )
+        text = made.features(problem.texts, embedding)
+        train, val = (
+            Data(
+                features=text,
+                users=len(problem.users),
+                user=problem.user[rows],
+                text=problem.text[rows],
+                target=problem.target[rows].astype(np.float64),
+                link="sigmoid" if problem.card.kind == "multi" else "softmax",
+            )
+            for rows in map(problem.rows, ("train", "val"))
+        )
         fixed = {name: value for name in Priors.model_fields if (value := getattr(self, name)) is not None}
         priors, tried = likeliest_priors(train, val, fixed)
         model = fit_mixed(train, priors)
@@ -100,7 +104,20 @@ class MixedHead(BaseModel):
         if len(val.user):
             notes["val_log_likelihood"] = model.log_likelihood(val) / len(val.user)
             notes["val_accuracy"] = model.accuracy(val)
-        return FittedMixedHead(model, notes)
+        texts = {text: number for number, text in enumerate(problem.texts)}
+        return FittedMixedHead(self, made, priors, model, texts, features, notes)
+
+    def restore(
+        self, tensors: Mapping[str, Reals], about: dict[str, Any], features: Features | None
+    ) -> FittedMixedHead:
+        """Returns the fitted method that `FittedMixedHead.state` made this of."""
+        return FittedMixedHead.of(self, tensors, about, features)
+
+    def embedded(self, texts: Sequence[Text], features: Features | None) -> Floats | None:
+        """Returns [texts, width] the sentence vectors that the features are made of; None: they are made without."""
+        if self._features(features) == "tfidf" or features is None:
+            return None
+        return features.embed(list(texts) if self.context else [Text(text.text) for text in texts])
 
     @property
     def reads_base(self) -> bool:
@@ -113,35 +130,8 @@ class MixedHead(BaseModel):
             raise PeftuError(f"mixed-head: features={chosen} needs a base — name one, or use features=tfidf")
         return chosen
 
-    def _data(self, problem: Problem, features: Features | None, seed: int) -> tuple[Data, Data]:
-        """Returns the train and the val rows over the same text features."""
+    def _check(self, problem: Problem) -> None:
         if problem.card.kind == "text":
             raise PeftuError(f"mixed-head: task {problem.card.name} has no label set — use a task with labels")
-        rows = {part: problem.rows(part) for part in ("train", "val")}
-        if not len(rows["train"]):
+        if not len(problem.rows("train")):
             raise PeftuError(f"mixed-head: task {problem.card.name} has no training rows — use a larger train share")
-        chosen = self._features(features)
-        embedded = problem.texts if self.context else [Text(text.text) for text in problem.texts]
-        text = text_features(
-            problem.texts,
-            seen=np.unique(problem.text[rows["train"]]),
-            embedding=features.embed(embedded) if features is not None and chosen != "tfidf" else None,
-            ngrams=chosen != "embedding",
-            rank=self.rank,
-            width=self.width,
-            form=self.form,
-            seed=seed,
-        )
-        link: Literal["softmax", "sigmoid"] = "sigmoid" if problem.card.kind == "multi" else "softmax"
-        train, val = (
-            Data(
-                features=text,
-                users=len(problem.users),
-                user=problem.user[chosen_rows],
-                text=problem.text[chosen_rows],
-                target=problem.target[chosen_rows].astype(np.float64),
-                link=link,
-            )
-            for chosen_rows in rows.values()
-        )
-        return train, val

@@ -1,4 +1,7 @@
-"""Frozen text features for the mixed head: sentence embeddings, TF-IDF of words and characters, their projection."""
+"""Frozen text features for the mixed head: sentence embeddings, TF-IDF of words and characters, their projection.
+
+They are fitted on the texts with training rows, and made of any text, one that came later included.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +40,64 @@ class TextFeatures:
     personal: Reals
 
 
-def text_features(
+@dataclass(frozen=True)
+class Featurizer:
+    """What the features of texts are made with: everything in it comes from the texts with training rows.
+
+    Attributes:
+        tensors: centres, directions, scales and inverse document frequencies, by name.
+        blocks: of the n-grams: which text they are of, how they are cut, and their vocabulary in column order.
+        form: whether what texts look like joins the embedding, and the characters of contexts join the n-grams.
+        whole: whether the shared part reads the n-grams themselves, and not their projection.
+    """
+
+    tensors: dict[str, Reals]
+    blocks: tuple[dict[str, Any], ...]
+    form: bool
+    whole: bool
+
+    def features(self, texts: Sequence[Text], embedding: npt.NDArray[np.floating] | None) -> TextFeatures:
+        """Returns the features of any texts.
+
+        Args:
+            texts: the texts.
+            embedding: [texts, width] sentence embeddings where these features were fitted with them.
+        """
+        with threadpool_limits(1):  # the same numbers on every machine, and no threads in each other's way
+            surface = np.zeros((len(texts), 0))
+            whole: Reals | sparse.csr_array = surface
+            dense = self._dense(texts, embedding)
+            if "ngrams.scale" in self.tensors or "surface.scale" in self.tensors:
+                terms = self._terms(texts)
+                if "surface.scale" in self.tensors:
+                    surface = self._coordinates("surface", terms)
+                whole = sparse.csr_array(terms / self.tensors["ngrams.scale"]) if self.whole else surface
+            both = np.hstack([dense, surface])
+            return TextFeatures(dense, whole, self._coordinates("personal", both))
+
+    def _coordinates(self, name: str, matrix: Any) -> Reals:
+        return np.asarray(matrix @ self.tensors[f"{name}.directions"] / self.tensors[f"{name}.scale"])
+
+    def _dense(self, texts: Sequence[Text], embedding: npt.NDArray[np.floating] | None) -> Reals:
+        dense = np.zeros((len(texts), 0))
+        if "embedding.centre" in self.tensors:
+            centred = np.asarray(embedding, np.float64) - self.tensors["embedding.centre"]
+            dense = self._coordinates("embedding", centred)
+        if self.form:
+            looks = (_form(texts) - self.tensors["form.mean"]) / self.tensors["form.spread"]
+            dense = np.hstack([dense, looks / self.tensors["form.scale"]])
+        return dense
+
+    def _terms(self, texts: Sequence[Text]) -> sparse.csr_array:
+        parts = []
+        for number, block in enumerate(self.blocks):
+            vectorizer = _vectorizer(block, vocabulary={term: place for place, term in enumerate(block["terms"])})
+            vectorizer.idf_ = self.tensors[f"idf.{number}"]
+            parts.append(sparse.csr_array(vectorizer.transform(_strings(texts, block["of"]))))
+        return sparse.csr_array(sparse.hstack(parts)) if parts else sparse.csr_array((len(texts), 0))
+
+
+def fit_features(
     texts: Sequence[Text],
     seen: Numbers,
     embedding: npt.NDArray[np.floating] | None,
@@ -46,8 +106,8 @@ def text_features(
     width: int,
     seed: int,
     form: bool = False,
-) -> TextFeatures:
-    """Returns the features of all texts; vocabulary, centre, scale and directions come from the seen texts only.
+) -> Featurizer:
+    """Returns what makes features; vocabulary, centre, scale and directions come from the seen texts only.
 
     Args:
         texts: the distinct texts.
@@ -60,30 +120,45 @@ def text_features(
         seed: of the randomised projections.
         form: whether what texts look like joins the embedding, and the characters of contexts join the n-grams.
     """
-    dense = surface = np.zeros((len(texts), 0))
-    whole: Reals | sparse.csr_array = surface
-    with threadpool_limits(1):  # the same directions on every machine, and no threads in each other's way
+    known = [texts[number] for number in seen]
+    tensors: dict[str, Reals] = {}
+    blocks: tuple[dict[str, Any], ...] = ()
+
+    def project(name: str, matrix: Any, most: int) -> None:
+        tensors[f"{name}.directions"] = _directions(matrix, most, seed)
+        tensors[f"{name}.scale"] = _scale(matrix @ tensors[f"{name}.directions"])
+
+    with threadpool_limits(1):
         if embedding is not None:
-            centred = np.asarray(embedding, np.float64) - np.asarray(embedding, np.float64)[seen].mean(0)
-            dense = _scaled(_projected(centred, seen, centred.shape[1], seed), seen)
+            vectors = np.asarray(embedding, np.float64)[seen]
+            tensors["embedding.centre"] = vectors.mean(0)
+            project("embedding", vectors - tensors["embedding.centre"], vectors.shape[1])
         if form:
-            dense = np.hstack([dense, _scaled(_form(texts, seen), seen)])
+            looks = _form(known)
+            spread = looks.std(0)
+            tensors |= {"form.mean": looks.mean(0), "form.spread": np.where(spread > 1e-9, spread, 1)}
+            tensors["form.scale"] = _scale((looks - tensors["form.mean"]) / tensors["form.spread"])
         if ngrams:
-            terms = _ngrams(texts, seen, context_characters=form)
+            contexts = any(text.context for text in texts)
+            blocks, frequencies = _vocabularies(known, contexts, context_characters=form)
+            tensors |= {f"idf.{number}": idf for number, idf in enumerate(frequencies)}
+            terms = Featurizer(tensors, blocks, form, whole=False)._terms(known)
             if rank or width:
-                surface = _scaled(_projected(terms, seen, rank or PERSONAL_RANK, seed), seen)
-            whole = surface if rank else _scaled(terms, seen)
-        both = np.hstack([dense, surface])
-        return TextFeatures(dense, whole, _scaled(_projected(both, seen, width, seed), seen))
+                project("surface", terms, rank or PERSONAL_RANK)
+            tensors["ngrams.scale"] = _scale(terms)
+        made = Featurizer(tensors, blocks, form, whole=not rank)
+        both = [made._dense(known, None if embedding is None else np.asarray(embedding)[seen])]
+        if "surface.scale" in tensors:
+            both.append(made._coordinates("surface", terms))
+        project("personal", np.hstack(both), width)
+    return made
 
 
-def _form(texts: Sequence[Text], seen: Numbers) -> Reals:
-    """Returns [texts, 2 * counts] what texts look like in any language: standardised logarithms of counts, squares."""
+def _form(texts: Sequence[Text]) -> Reals:
+    """Returns [texts, 2 * counts] what texts look like in any language: logarithms of counts, and their squares."""
     counts = np.array([[*_looks(text.text), *_looks(text.context or "")] for text in texts], np.float64)
     logs = np.log1p(counts)
-    both = np.hstack([logs, np.square(logs)])
-    spread = both[seen].std(0)
-    return np.asarray((both - both[seen].mean(0)) / np.where(spread > 1e-9, spread, 1))
+    return np.asarray(np.hstack([logs, np.square(logs)]))
 
 
 def _looks(text: str) -> list[float]:
@@ -93,51 +168,66 @@ def _looks(text: str) -> list[float]:
     return [len(text), len(text.split()), *marks, capitals, sum(letter >= EMOJI for letter in text)]
 
 
-def _ngrams(texts: Sequence[Text], seen: Numbers, context_characters: bool) -> sparse.csr_array:
-    """Returns [texts, terms]: words 1–2 and characters 2–5 of the text, words 1–2 of the context where there is one.
+def _vocabularies(
+    known: Sequence[Text], contexts: bool, context_characters: bool
+) -> tuple[tuple[dict[str, Any], ...], list[Reals]]:
+    """Returns the n-grams that occur twice: words 1–2 and characters 2–5 of the text, words 1–2 of the context.
 
-    With ``context_characters`` characters 2–4 of the context, too.
+    With ``context_characters`` characters 2–4 of the context, too. The second are their inverse document frequencies.
     """
-    bodies = [text.text for text in texts]
-    contexts = [text.context or "" for text in texts]
-    words = {"ngram_range": (1, 2), "token_pattern": r"(?u)\w+"}
-    plan = [(bodies, words), (bodies, {"ngram_range": (2, 5), "analyzer": "char_wb"})]
-    if any(contexts):
-        plan.append((contexts, words))
+    plan: list[dict[str, Any]] = [
+        {"of": "text", "analyzer": "word", "ngram_range": [1, 2]},
+        {"of": "text", "analyzer": "char_wb", "ngram_range": [2, 5]},
+    ]
+    if contexts:
+        plan.append({"of": "context", "analyzer": "word", "ngram_range": [1, 2]})
         if context_characters:
-            plan.append((contexts, {"ngram_range": (2, 4), "analyzer": "char_wb"}))
-    blocks = []
-    for strings, options in plan:
-        known = [strings[number] for number in seen]
-        vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float64, min_df=min(2, len(known)), **options)
+            plan.append({"of": "context", "analyzer": "char_wb", "ngram_range": [2, 4]})
+    blocks, frequencies = [], []
+    for block in plan:
+        vectorizer = _vectorizer(block, min_df=min(2, len(known)))
         try:
-            vectorizer.fit(known)
+            vectorizer.fit(_strings(known, block["of"]))
         except ValueError:  # no term occurs twice: this block says nothing
             continue
-        blocks.append(sparse.csr_array(vectorizer.transform(strings)))
-    return sparse.csr_array(sparse.hstack(blocks)) if blocks else sparse.csr_array((len(texts), 0))
+        blocks.append({**block, "terms": vectorizer.get_feature_names_out().tolist()})
+        frequencies.append(np.asarray(vectorizer.idf_, np.float64))
+    return tuple(blocks), frequencies
 
 
-def _projected(matrix: Reals | sparse.csr_array, seen: Numbers, width: int, seed: int) -> Reals:
-    """Returns [rows, ≤ width] coordinates along the leading directions of the seen rows."""
-    rows = matrix[seen]
+def _vectorizer(block: dict[str, Any], **options: Any) -> TfidfVectorizer:
+    return TfidfVectorizer(
+        sublinear_tf=True,
+        dtype=np.float64,
+        analyzer=block["analyzer"],
+        ngram_range=tuple(block["ngram_range"]),
+        token_pattern=r"(?u)\w+" if block["analyzer"] == "word" else None,
+        **options,
+    )
+
+
+def _strings(texts: Sequence[Text], of: str) -> list[str]:
+    return [text.text if of == "text" else text.context or "" for text in texts]
+
+
+def _directions(rows: Any, width: int, seed: int) -> Reals:
+    """Returns [columns, ≤ width] the leading directions of these rows."""
     width = min(width, *rows.shape)
     if width == 0:
-        return np.zeros((matrix.shape[0], 0))
-    if not sparse.issparse(rows):
-        directions = np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :width]
-    elif rows.shape[0] <= EXACT_ROWS:
+        return np.zeros((rows.shape[1], 0))
+    if isinstance(rows, np.ndarray):
+        return np.asarray(np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :width])
+    if rows.shape[0] <= EXACT_ROWS:
         strength, coordinates = np.linalg.eigh((rows @ rows.T).toarray())
         kept = (strength > 1e-9 * strength[-1]) & (np.arange(len(strength)) >= len(strength) - width)
-        directions = rows.T @ (coordinates[:, kept] / np.sqrt(strength[kept]))
-    else:
-        directions = TruncatedSVD(width, n_iter=2, random_state=seed).fit(rows).components_.T
-    return np.asarray(matrix @ directions)
+        return np.asarray(rows.T @ (coordinates[:, kept] / np.sqrt(strength[kept])))
+    return np.asarray(TruncatedSVD(width, n_iter=2, random_state=seed).fit(rows).components_.T)
 
 
-def _scaled(matrix: Any, seen: Numbers) -> Any:
-    size = np.sqrt(squared(matrix[seen]).sum() / max(1, len(seen)))
-    return matrix / size if size > 0 else matrix
+def _scale(rows: Any) -> Reals:
+    """Returns the root mean squared length of these rows, as a number; 1 where they are all zero."""
+    size = np.sqrt(squared(rows).sum() / max(1, rows.shape[0]))
+    return np.asarray(size if size > 0 else 1.0, np.float64)
 
 
 def squared(matrix: Any) -> Any:

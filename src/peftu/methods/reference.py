@@ -1,38 +1,18 @@
 """Majorities: what any method that looks at the text must beat."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from peftu.data.problem import Floats, Problem
+from peftu.data.problem import Problem
 from peftu.errors import PeftuError
+from peftu.methods.majority import FittedMajority, Overall
 from peftu.methods.method import Features, MethodCard, Numbers
 
 Reals = npt.NDArray[np.float64]
-EDGE = 0.001  # how far beside one half a label of the commonest set is put at least
-
-
-class FittedMajority:
-    """Label frequencies of each user, whatever the text.
-
-    Attributes:
-        table: [users, labels] log-probabilities.
-    """
-
-    def __init__(self, table: Floats, parameters_per_user: int, notes: dict[str, object]) -> None:
-        self.table = table
-        self.parameters_per_user = parameters_per_user
-        self.notes = notes
-
-    def scores(self, users: Numbers, texts: Numbers) -> Floats:
-        """Returns [rows, labels] log-probabilities for pairs of user and text numbers of the problem.
-
-        For kinds 'single' and 'ordinal' they are those of one label among all, and the largest is the commonest label.
-        For kind 'multi' each label's is its own, and those above log ½ are the commonest set of labels.
-        """
-        return self.table[users]
 
 
 class _Majority(BaseModel):
@@ -52,6 +32,13 @@ class _Majority(BaseModel):
         if not len(rows):
             raise PeftuError(f"task {problem.card.name}: no training rows — use a larger train share")
         return problem.user[rows], problem.target[rows].astype(np.float64)
+
+    def restore(
+        self, tensors: Mapping[str, npt.NDArray[Any]], about: dict[str, Any], features: Features | None
+    ) -> FittedMajority:
+        """Returns the fitted method that `FittedMajority.state` made this of."""
+        overall = Overall(tensors["shares"], tensors["sets"], tensors["of_sets"])
+        return FittedMajority(tensors["table"], overall, about["parameters_per_user"], {})
 
 
 class GlobalMajority(_Majority):
@@ -74,8 +61,8 @@ class GlobalMajority(_Majority):
             PeftuError: there are no train rows, or the task has no label set.
         """
         _, target = self._rows(problem)
-        table = _log_frequencies(np.zeros(len(target), np.int64), 1, target, multi=problem.card.kind == "multi")
-        return FittedMajority(np.repeat(table, len(problem.users), axis=0), 0, {})
+        overall = Overall.of(target, multi=problem.card.kind == "multi")
+        return FittedMajority(overall.log_frequencies(np.zeros(len(target), np.int64), 1, target), overall, 0, {})
 
 
 class UserMajority(_Majority):
@@ -100,32 +87,10 @@ class UserMajority(_Majority):
         user, target = self._rows(problem)
         multi = problem.card.kind == "multi"
         without = int((np.bincount(user, minlength=len(problem.users)) == 0).sum())
+        overall = Overall.of(target, multi)
         return FittedMajority(
-            table=_log_frequencies(user, len(problem.users), target, multi),
+            table=overall.log_frequencies(user, len(problem.users), target),
+            overall=overall,
             parameters_per_user=len(problem.card.labels) - (not multi),
             notes={"users_without_train_rows": without},
         )
-
-
-def _log_frequencies(group: Numbers, groups: int, target: Reals, multi: bool) -> Floats:
-    """Returns [groups, labels] log-frequencies, with the commonest label, or set of labels, on top.
-
-    Every group is given one row more, shared out among the labels as all rows are. One row never outvotes a lead of
-    one, so the commonest label stays it, ties go to the label that is commoner overall, and an empty group has the
-    frequencies of all.
-    """
-    frequencies = _smoothed(group, groups, target)
-    if multi:
-        sets, which = np.unique(target, axis=0, return_inverse=True)
-        chosen = sets[_smoothed(group, groups, np.eye(len(sets))[which.ravel()]).argmax(1)] > 0
-        frequencies = np.where(chosen, np.maximum(frequencies, 0.5 + EDGE), np.minimum(frequencies, 0.5 - EDGE))
-    return np.log(frequencies).astype(np.float32)
-
-
-def _smoothed(group: Numbers, groups: int, target: Reals) -> Reals:
-    """Returns [groups, labels] the share of rows with each label, over a group's rows and one that is like all."""
-    overall = (target.sum(0) + 1 / target.shape[1]) / (len(target) + 1)
-    counts = np.zeros((groups, target.shape[1]))
-    np.add.at(counts, group, target)
-    rows = np.bincount(group, minlength=groups)[:, None]
-    return np.asarray((counts + overall) / (rows + 1))

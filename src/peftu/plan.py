@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from peftu.asked import SUFFIX, plain, with_guarded
 from peftu.base.cards import bases
 from peftu.config import MethodSpec, RegionSpec, RunSpec, TrainSpec, validated
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
-from peftu.execute.asked import SUFFIX, plain, with_guarded
 from peftu.methods.everyone import for_everyone, method_class
 from peftu.methods.method import MethodCard, methods, region_of
 

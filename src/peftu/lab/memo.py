@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
-from peftu.execute.cost import Measured, measured
+from peftu.lab.cost import Measured, measured
 
 T = TypeVar("T")
 Bill = dict[Hashable, float]

@@ -1,0 +1,317 @@
+"""A fitted method in a folder: JSON, tensors, and module rows in a store; nothing is ever unpickled.
+
+``fitted.json`` is written last, by rename. A folder of a run refers to the run's own store of modules, and a guard to
+the folders of the two methods that it is around.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from peftu.base.identity import FORMER
+from peftu.base.model import DTYPES, FrozenBase, dtype_name, load_base
+from peftu.base.prompt import Prompt
+from peftu.base.region import Region
+from peftu.base.weights import lasting_name
+from peftu.config import MethodSpec, RegionSpec, TrainSpec, validated
+from peftu.data.sources import writing_to
+from peftu.errors import PeftuError
+from peftu.fitted.fitted import Answers, Fitted, State
+from peftu.fitted.guarded import GuardedFitted
+from peftu.fitted.modules import JointFitted, ModuleFitted
+from peftu.fitted.prompted import PromptedFitted
+from peftu.fitted.reference import ReferenceFitted
+from peftu.fitted.rows import StoredRows
+from peftu.lab.lab import Lab
+from peftu.methods.everyone import method_class
+from peftu.outside import parse_json
+from peftu.plan import Job
+from peftu.results import write_atomic
+from peftu.store import AdapterStore, Collection, recipe
+
+ABOUT, ROWS = "fitted.json", "modules"
+CODES = "codes"  # the part of a joint method that is each user's own
+FORMAT = 1
+KINDS: dict[str, type[Fitted]] = {
+    kind.kind: kind for kind in (ReferenceFitted, ModuleFitted, JointFitted, PromptedFitted, GuardedFitted)
+}
+
+
+def folder_name(label: str, seed: int) -> str:
+    """Returns the name of a system's folder in a run: a hash, since a label may hold any sign."""
+    return hashlib.sha256(f"{label}\x1f{seed}".encode()).hexdigest()[:16]
+
+
+def save(
+    fitted: Fitted, folder: Path, rows: Path | None = None, beside: Mapping[str, str] | None = None, place: int = 0
+) -> Path:
+    """Returns the folder that now holds a fitted method.
+
+    Args:
+        fitted: what is kept.
+        folder: new, or an earlier state of the same.
+        rows: a store of modules that holds its rows already; None: they are put into one in the folder.
+        beside: of a guard, names of the folders beside this one of the methods 'inner' and 'fallback'; None: both are
+            kept within.
+        place: among the systems of a run.
+
+    Raises:
+        PeftuError: the folder cannot be written to, or the method gives no state.
+    """
+    folder = Path(folder)
+    state = fitted.state()
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        about = _about(fitted, place) | {"state": state.about}
+        if isinstance(fitted, ModuleFitted) and fitted.rows is not None:
+            about["rows"] = os.path.relpath(rows or folder / ROWS, folder)
+            state.tensors.pop("rows", None), state.about.pop("users", None), state.about.pop("train_rows", None)
+            if rows is None:
+                _store_rows(fitted, folder / ROWS)
+        if isinstance(fitted, GuardedFitted):
+            names = beside or {"inner": "inner", "fallback": "fallback"}
+            about["around"] = {role: name if beside is None else f"../{name}" for role, name in names.items()}
+            if beside is None:
+                save(fitted.inner, folder / "inner"), save(fitted.fallback, folder / "fallback")
+        _write(folder, about, state)
+    return folder
+
+
+def keep(fitted: Fitted) -> None:
+    """Writes the present state over that in the fitted method's own folder."""
+    assert fitted.folder is not None  # noqa: S101  (the caller has looked)
+    about, state = read_about(fitted.folder), fitted.state()
+    if isinstance(fitted, GuardedFitted):
+        for part in (fitted.inner, fitted.fallback):
+            if part.folder is not None:
+                keep(part)
+    with writing_to(fitted.folder):
+        _write(fitted.folder, about | {"state": state.about}, state)
+
+
+def load(folder: Path, lab: Lab | None = None, base: str | None = None, where: str | None = None) -> Fitted:
+    """Returns the fitted method that a folder holds; what is enrolled or forgotten in it is kept there at once.
+
+    Args:
+        folder: as `save` made it.
+        lab: bases, contexts and embeddings; None: one of its own.
+        base: where the base is now, if it has moved; it must be the same.
+        where: what it is part of, for messages; None: the folder.
+
+    Raises:
+        PeftuError: no fitted method there, a damaged or newer one, or another base than it was fitted on.
+    """
+    folder, lab = Path(folder), lab or Lab()
+    about = read_about(folder)
+    job, prompt = _job(about), Prompt.of(about["prompt"])
+    answers = Answers(**{**about["answers"], **{key: tuple(about["answers"][key]) for key in ("labels", "words")}})
+    if job.base is not None:
+        open_base(lab, job.base, about["base"], where or str(folder), base)
+    parts = (job, answers, about["seed"], lab, prompt)
+    kind, state = KINDS[about["kind"]], State(about["state"], _read_tensors(folder, about["tensors"]))
+    fitted: Fitted
+    if kind is GuardedFitted:
+        around = {role: load(folder / name, lab, base) for role, name in about["around"].items()}
+        fitted = GuardedFitted(*parts, around["inner"], around["fallback"], state.about["kept"])
+    elif "rows" in about:
+        fitted = _with_rows(about, state, folder / about["rows"], parts)
+    else:
+        fitted = kind.of(state, *parts)
+    fitted.notes = about["notes"]
+    fitted.thresholds = None if about["thresholds"] is None else _floats(about["thresholds"])
+    fitted.folder = folder
+    return fitted
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """Returns what a folder says of its fitted method.
+
+    Raises:
+        PeftuError: there is none, it is damaged, or of a newer version.
+    """
+    path = folder / ABOUT
+    try:
+        about = parse_json(path.read_bytes(), halves=True)
+    except FileNotFoundError:
+        raise PeftuError(f"{folder}: holds no fitted method — pass a folder that 'save' made, or a run's") from None
+    except (OSError, ValueError):
+        raise PeftuError(f"{path}: is damaged — restore it, or fit again") from None
+    if not isinstance(about, dict) or not isinstance(about.get("format"), int):
+        raise PeftuError(f"{path}: is damaged — restore it, or fit again")
+    if about["format"] > FORMAT:
+        raise PeftuError(f"{path}: format {about['format']} is newer than this peftu's {FORMAT} — upgrade peftu")
+    return about
+
+
+def open_base(lab: Lab, name: str, about: Mapping[str, Any], where: str, moved: str | None = None) -> FrozenBase:
+    """Returns the base that something was fitted on, the same and in the same number type, known to the lab by name.
+
+    Args:
+        lab: is told of it.
+        name: what it was called.
+        about: ``place`` (where it was), ``fingerprint`` and ``dtype`` (None: an earlier release did not say).
+        where: what was fitted, for messages.
+        moved: where it is now, if elsewhere.
+
+    Raises:
+        PeftuError: it is not there, or another one.
+    """
+    place = moved or about["place"]
+    if moved is None and place.startswith(("/", ".", "~")) and not Path(place).expanduser().is_dir():
+        raise PeftuError(f"{where}: its base was in {place}, where no folder is — say with --base where it is now")
+    for dtype in _dtypes(about["dtype"], where):
+        base = load_base(place, dtype=dtype)
+        former = about["fingerprint"].startswith(FORMER)
+        if about["fingerprint"] == (base.former_fingerprint if former else base.fingerprint):
+            base.name = name
+            lab.add(name, base)
+            return base
+    if moved is not None:
+        raise PeftuError(f"--base {moved}: is not the base that {where} was trained on — pass that one")
+    raise PeftuError(f"{where}: base {place} has changed since training — restore it, or run again")
+
+
+def collection_of(fitted: ModuleFitted) -> Collection:
+    """Returns what the rows of a fitted method are kept as in a store."""
+    base = fitted.base
+    made = {
+        "method": fitted.job.card.name,
+        "knobs": fitted.job.method.model_dump(mode="json"),
+        "region": {"depth": fitted.region.depth, "span": fitted.region.span},
+        "prompt": dataclasses.asdict(base.recorded(fitted.prompt)),
+        "labels": list(fitted.answers.labels),
+        "dtype": dtype_name(base.dtype),
+    }
+    if isinstance(fitted, JointFitted):
+        made["part"] = CODES
+    place = (fitted.seed, lasting_name(cast(str, fitted.job.base)), base.fingerprint)
+    return Collection(fitted.label, *place, fitted.layout.width, recipe(**made))
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _about(fitted: Fitted, place: int) -> dict[str, Any]:
+    base, job = None, fitted.job
+    prompt = fitted.prompt
+    if job.base is not None:
+        frozen = fitted.lab.base(job.base)
+        if isinstance(fitted, ModuleFitted):  # what prompting methods show changes the frame
+            prompt = frozen.recorded(prompt)
+        base = {
+            "place": lasting_name(job.base),
+            "fingerprint": frozen.fingerprint,
+            "dtype": dtype_name(frozen.dtype),
+        }
+    return {
+        "format": FORMAT,
+        "kind": fitted.kind,
+        "personal": fitted.personal,
+        "place": place,
+        "label": fitted.label,
+        "seed": fitted.seed,
+        "job": job_json(job),
+        "answers": fitted.answers._asdict(),
+        "prompt": dataclasses.asdict(prompt),
+        "base": base,
+        "thresholds": None if fitted.thresholds is None else [_bound(value) for value in fitted.thresholds],
+        "notes": fitted.notes,
+    }
+
+
+def job_json(job: Job) -> dict[str, Any]:
+    """Returns a job as JSON values that `_job` reads: all that a newcomer is enrolled with."""
+    return {
+        "spec": job.spec.model_dump(mode="json"),
+        "knobs": job.method.model_dump(mode="json"),
+        "base": job.base,
+        "region": job.region.model_dump(mode="json") if job.region else None,
+        "train": job.train.model_dump(mode="json"),
+        "start": job_json(job.start) if job.start else None,
+    }
+
+
+def _job(about: Mapping[str, Any]) -> Job:
+    return _job_of(about["job"], str(about["label"]))
+
+
+def _job_of(values: Mapping[str, Any], where: str) -> Job:
+    spec = MethodSpec(**values["spec"])
+    name = spec.name.removesuffix("+guard")
+    method = validated(method_class(name, values["knobs"]), values["knobs"], where)
+    region = validated(RegionSpec, values["region"], where) if values["region"] else None
+    train, start = validated(TrainSpec, values["train"], where), values["start"]
+    return Job(spec, method, values["base"], region, train, _job_of(start, where) if start else None)
+
+
+def _with_rows(
+    about: Mapping[str, Any], state: State, store: Path, where: tuple[Job, Answers, int, Lab, Prompt]
+) -> Fitted:
+    """Returns a fitted method whose rows stay in a store."""
+    with AdapterStore(store) as opened:
+        matching = [kind for kind in opened.collections() if (kind.label, kind.seed) == (about["label"], about["seed"])]
+    if not matching:
+        raise PeftuError(f"{store}: has no modules of {about['label']} — restore the folder, or fit again")
+    rows, region = StoredRows(store, matching[0]), Region(**state.about["region"])
+    tensors = {name: torch.from_numpy(tensor) for name, tensor in state.tensors.items()}
+    if about["kind"] == JointFitted.kind:
+        return JointFitted(*where, region, rows, tensors["shared"])
+    return ModuleFitted(*where, region, rows, tensors.get("start"))
+
+
+def _store_rows(fitted: ModuleFitted, folder: Path) -> None:
+    rows = fitted.rows
+    assert rows is not None  # noqa: S101  (the caller has looked)
+    keys = rows.keys()
+    with AdapterStore(folder, create=True) as store:
+        counts = dict(zip(getattr(rows, "order", keys), getattr(rows, "train_rows", [0] * len(keys)), strict=True))
+        if keys:
+            store.add(collection_of(fitted), keys, rows.get(keys), [counts[key] for key in keys])
+
+
+def _write(folder: Path, about: dict[str, Any], state: State) -> None:
+    """Writes tensors under a name of their own, then the JSON that names them, then lets go of earlier ones."""
+    tensors = {name: torch.from_numpy(np.array(tensor)).contiguous() for name, tensor in state.tensors.items()}
+    name = f"{uuid.uuid4().hex}.safetensors"
+    partial = folder / f".{name}.tmp"
+    save_file(tensors, partial)
+    partial.replace(folder / name)
+    write_atomic(folder / ABOUT, json.dumps(about | {"tensors": name}, ensure_ascii=False) + "\n")
+    for other in folder.glob("*.safetensors"):
+        if other.name != name:
+            other.unlink()
+
+
+def _read_tensors(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        return {key: tensor.numpy() for key, tensor in load_file(folder / Path(name).name).items()}
+    except (OSError, SafetensorError):
+        raise PeftuError(f"{folder}: its tensors are missing or damaged — restore it, or fit again") from None
+
+
+def _dtypes(named: str | None, where: str) -> Sequence[torch.dtype]:
+    if named is None:
+        return DTYPES
+    known = [dtype for dtype in DTYPES if dtype_name(dtype) == named]
+    if not known:
+        raise PeftuError(f"{where}: was trained in '{named}', which peftu does not read — run again")
+    return known
+
+
+def _bound(value: float) -> float | str:
+    """Returns a threshold as JSON, which has no infinity."""
+    return float(value) if abs(float(value)) != float("inf") else ("inf" if value > 0 else "-inf")
+
+
+def _floats(values: Sequence[float | str]) -> Any:
+    return np.array([float(value) for value in values], dtype=np.float64)

@@ -1,0 +1,227 @@
+"""Methods that train modules on a base: one for each user, one for everyone, or none at all (the base as it is)."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from peftu.bank import Layout
+from peftu.base.model import FrozenBase
+from peftu.base.prompt import Prompt
+from peftu.base.region import Region
+from peftu.data.problem import Floats, Text
+from peftu.errors import PeftuError
+from peftu.fitted.fitted import Answers, Examples, Fitted, State
+from peftu.fitted.rows import MemoryRows, ModuleRows
+from peftu.generate import generate
+from peftu.joint import encoded
+from peftu.lab.lab import Item, Lab
+from peftu.methods.joint import EncodingMethod
+from peftu.plan import Job
+from peftu.predict import score
+from peftu.store import EVERYONE
+from peftu.train import Examples as TrainRows
+from peftu.train import Unit, train
+
+
+class ModuleFitted(Fitted):
+    """Modules of users on a base.
+
+    Args:
+        region: where the modules act.
+        rows: module rows, of users or of everyone; None: the base answers as it is.
+        start: [width] the row that users' training starts from, if it is not a fresh one.
+    """
+
+    kind = "module"
+
+    def __init__(
+        self,
+        job: Job,
+        answers: Answers,
+        seed: int,
+        lab: Lab,
+        prompt: Prompt,
+        region: Region,
+        rows: ModuleRows | None = None,
+        start: Tensor | None = None,
+        notes: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(job, answers, seed, lab, prompt, notes)
+        self.region, self.rows, self.start = region, rows, start
+
+    @property
+    def base(self) -> FrozenBase:
+        """Returns the base."""
+        return self.lab.base(cast(str, self.job.base))
+
+    @property
+    def personal(self) -> bool:
+        """Returns whether users have modules of their own."""
+        return self.rows is not None and self.job.card.scope != "global"
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """Returns the keys of all users with a module, sorted; none where there is one module for everyone."""
+        return tuple(self.rows.keys()) if self.rows is not None and self.personal else ()
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Returns the layout of the rows."""
+        return Layout(self.job.method, self.base.sites(self.region, len(self.prompt.words)))
+
+    @property
+    def parameters(self) -> int:
+        """Returns how many numbers a user has of their own."""
+        return self.layout.parameters if self.personal else 0
+
+    def _modules(self, users: Sequence[str]) -> tuple[Tensor | None, npt.NDArray[np.int64]]:
+        """Returns the rows [modules, width] that read pairs of these users, and which one reads each pair."""
+        if self.rows is None:
+            return None, np.zeros(len(users), dtype=np.int64)
+        keys = list(dict.fromkeys(users)) if self.personal else [EVERYONE]
+        place = {key: number for number, key in enumerate(keys)}
+        units = np.array([place[user] if self.personal else 0 for user in users], dtype=np.int64)
+        return self.rows.get(keys), units
+
+    def read(self, users: Sequence[str], items: Sequence[Item]) -> Floats:
+        """Returns [pairs, columns] readings of each text with its user's module."""
+        if not items:
+            return np.zeros((0, self.prompt.columns), dtype=np.float32)
+        modules, units = self._modules(users)
+        context, rows = self.lab.read(self.base.name, self.prompt, self.region, items)
+        if modules is None:
+            return score(self.base, context, rows)
+        return score(self.base, context, rows, self.layout, modules, units)
+
+    def write(
+        self, users: Sequence[str], texts: Sequence[Text], temperature: float = 0.0, seeds: Sequence[int] = ()
+    ) -> list[str]:
+        """Returns a free answer to each text, written by the user's module."""
+        self.check_users(users)
+        progress = self.lab.reporter.stage(f"writing answers with {self.base.name}", len(texts))
+        drawn: dict[str, Any] = {"temperature": temperature, "seeds": seeds, "progress": progress}
+        modules, units = self._modules(users)
+        if modules is None:
+            return generate(self.base, self.prompt, texts, self.base.region(None), **drawn)
+        return generate(self.base, self.prompt, texts, self.region, self.layout, modules, units, **drawn)
+
+    def _unit(self, user: str, train: Examples, val: Examples) -> tuple[Any, Unit]:
+        """Returns a context of these examples, and the user to train on it."""
+        context, rows = self.lab.read(self.base.name, self.prompt, self.region, [*train.items, *val.items])
+        parts = (
+            TrainRows(places, examples.target, np.ones(len(examples), dtype=np.float32))
+            for places, examples in ((rows[: len(train)], train), (rows[len(train) :], val))
+        )
+        return context, Unit(user, *parts)
+
+    def _enrol(self, user: str, train_examples: Examples, val: Examples) -> None:
+        if self.rows is None:
+            raise PeftuError(f"enrol: {self.label} has no modules — enrol in a personal method")
+        if self.job.start is not None and self.start is None:  # of an earlier release
+            raise PeftuError(f"enrol: {self.label} starts from everyone's module, which was not kept — run it again")
+        context, unit = self._unit(user, train_examples, val)
+        trained = train(self.base, context, self.layout, [unit], self.job.train, self.seed, self.start)
+        if trained.logs[0].diverged:
+            raise PeftuError(f"enrol: {self.label}: training diverged, nothing is changed — lower lr")
+        self.rows.put(user, trained.rows[0], len(train_examples))
+
+    def _forget(self, user: str) -> None:
+        cast(ModuleRows, self.rows).drop(user)
+
+    def state(self) -> State:
+        """Returns the region, whose rows there are, and the rows that are in memory."""
+        about: dict[str, Any] = {"region": {"depth": self.region.depth, "span": self.region.span}}
+        tensors = {} if self.start is None else {"start": self.start.numpy()}
+        if isinstance(self.rows, MemoryRows):
+            about |= {"users": self.rows.order, "train_rows": self.rows.train_rows}
+            tensors["rows"] = self.rows.rows.numpy()
+        return State(about, tensors)
+
+    @classmethod
+    def of(cls, state: State, job: Job, answers: Answers, seed: int, lab: Lab, prompt: Prompt) -> "ModuleFitted":
+        """Returns the fitted method that `state` was taken of."""
+        rows, start = memory_rows(state), state.tensors.get("start")
+        region = Region(**state.about["region"])
+        return cls(
+            job, answers, seed, lab, prompt, region, rows, None if start is None else torch.from_numpy(start.copy())
+        )
+
+
+def memory_rows(state: State) -> MemoryRows | None:
+    """Returns the rows that a state holds, if it does."""
+    if "rows" not in state.tensors:
+        return None
+    return MemoryRows(state.about["users"], torch.from_numpy(state.tensors["rows"].copy()), state.about["train_rows"])
+
+
+class JointFitted(ModuleFitted):
+    """Modules composed of what all share and of a code for each user: the rows are codes.
+
+    Args:
+        shared: [width] what all share.
+    """
+
+    kind = "joint"
+
+    def __init__(
+        self,
+        job: Job,
+        answers: Answers,
+        seed: int,
+        lab: Lab,
+        prompt: Prompt,
+        region: Region,
+        rows: ModuleRows,
+        shared: Tensor,
+        notes: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(job, answers, seed, lab, prompt, region, rows, notes=notes)
+        self.shared = shared
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Returns the layout of the codes."""
+        from peftu.codes import CodeLayout, SharedLayout
+
+        sites = self.base.sites(self.region, len(self.prompt.words))
+        return CodeLayout(SharedLayout(self.job.method, sites), self.shared)
+
+    @property
+    def parameters(self) -> int:
+        """Returns how many numbers a user's code has."""
+        return self.layout.width
+
+    def _enrol(self, user: str, train_examples: Examples, val: Examples) -> None:
+        from peftu.codes import CodeLayout
+
+        layout, rows = cast(CodeLayout, self.layout), cast(ModuleRows, self.rows)
+        if isinstance(self.job.method, EncodingMethod):
+            vectors = torch.from_numpy(self.lab.embed(self.base.name, self.prompt, train_examples.texts))
+            places = np.arange(len(train_examples))
+            read = TrainRows(places, train_examples.target, np.ones(len(places), dtype=np.float32))
+            code = encoded(layout.shared_layout, self.shared, [read], vectors)[0]
+        else:  # what is shared stays as it is, and the code learns as it did beside everybody's
+            method = self.job.method
+            spec = self.job.train.model_copy(
+                update={"lr": self.job.train.lr * method.code_lr, "weight_decay": method.code_decay, "batch": 4}
+            )
+            context, unit = self._unit(user, train_examples, val)
+            code = train(self.base, context, layout, [unit], spec, self.seed).rows[0]
+        rows.put(user, code, len(train_examples))
+
+    def state(self) -> State:
+        """Returns the region, the codes and what all share."""
+        state = super().state()
+        state.tensors["shared"] = self.shared.numpy()
+        return state
+
+    @classmethod
+    def of(cls, state: State, job: Job, answers: Answers, seed: int, lab: Lab, prompt: Prompt) -> "JointFitted":
+        """Returns the fitted method that `state` was taken of."""
+        region, shared = Region(**state.about["region"]), torch.from_numpy(state.tensors["shared"].copy())
+        return cls(job, answers, seed, lab, prompt, region, cast(MemoryRows, memory_rows(state)), shared)

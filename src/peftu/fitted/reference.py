@@ -1,0 +1,89 @@
+"""Methods fitted on labels and frozen features: majorities, mixed head."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from peftu.base.prompt import Prompt
+from peftu.data.problem import Floats, Problem
+from peftu.errors import PeftuError
+from peftu.fitted.fitted import Answers, Examples, Fitted, State
+from peftu.lab.lab import Item, Lab
+from peftu.plan import Job
+
+
+class ReferenceFitted(Fitted):
+    """A reference method: numbers for each user, and what all share.
+
+    Args:
+        model: the fitted method (`peftu.methods.method.FittedReference`).
+        users: keys, in the order of its numbers.
+    """
+
+    kind = "reference"
+    logits = False
+
+    def __init__(
+        self, job: Job, answers: Answers, seed: int, lab: Lab, prompt: Prompt, model: Any, users: Sequence[str]
+    ) -> None:
+        super().__init__(job, answers, seed, lab, prompt, dict(model.notes))
+        self.model, self._users = model, list(users)
+        self._number = {user: number for number, user in enumerate(users)}
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """Returns the keys of all users it knows, sorted."""
+        return tuple(sorted(self._users))
+
+    @property
+    def personal(self) -> bool:
+        """Returns whether users have numbers of their own."""
+        return self.job.card.scope in ("user", "both")
+
+    @property
+    def parameters(self) -> int:
+        """Returns how many numbers a user has of their own."""
+        return int(self.model.parameters_per_user)
+
+    def read(self, users: Sequence[str], items: Sequence[Item]) -> Floats:
+        """Returns [pairs, labels] log-probabilities."""
+        numbers = np.array([self._number.get(user, 0) for user in users], dtype=np.int64)
+        scores: Floats = self.model.scores(numbers, [text for text, _ in items])
+        return scores
+
+    def _enrol(self, user: str, train: Examples, val: Examples) -> None:
+        texts, target = [*train.texts, *val.texts], np.concatenate([train.target, val.target])
+        if self.job.card.trained or not len(val):  # nothing is chosen on held-out rows for one user
+            texts, target = train.texts, train.target
+        number = self.model.enrol(self._number.get(user), texts, target)
+        if user not in self._number:
+            self._users.append(user)
+            self._number[user] = number
+
+    def _forget(self, user: str) -> None:
+        number = self._number[user]
+        self.model.forget(number)
+        del self._users[number]
+        self._number = {key: place for place, key in enumerate(self._users)}
+
+    def state(self) -> State:
+        """Returns the method's own state, and whose its numbers are."""
+        if not hasattr(self.model, "state"):
+            raise PeftuError(f"method {self.job.card.name}: gives no state, so it cannot be kept")
+        tensors, about = self.model.state()
+        return State({"users": self._users, "model": about}, tensors)
+
+    @classmethod
+    def of(cls, state: State, job: Job, answers: Answers, seed: int, lab: Lab, prompt: Prompt) -> "ReferenceFitted":
+        """Returns the fitted method that `state` was taken of."""
+        features = None if job.base is None else lab.features(job.base, prompt)
+        model = job.method.restore(state.tensors, state.about["model"], features)
+        return cls(job, answers, seed, lab, prompt, model, state.about["users"])
+
+
+def fit_reference(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt) -> ReferenceFitted:
+    """Returns a reference method fitted on a problem's train rows."""
+    features = None if job.base is None else lab.features(job.base, prompt)
+    model = job.method.fit(problem, features, seed)
+    return ReferenceFitted(job, Answers.of(problem.card), seed, lab, prompt, model, problem.users)

@@ -1,0 +1,112 @@
+"""Where the module rows of a fitted method are: in memory, or in a store that is read a user at a time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from peftu.errors import PeftuError
+from peftu.store import AdapterStore, Collection
+
+
+class ModuleRows(Protocol):
+    """Module rows by user key."""
+
+    def keys(self) -> list[str]:
+        """Returns whose rows there are, sorted."""
+        ...
+
+    def get(self, keys: Sequence[str]) -> Tensor:
+        """Returns [keys, width] rows; a key without one is an error."""
+        ...
+
+    def put(self, key: str, row: Tensor, train_rows: int) -> None:
+        """Takes [width] as a key's row."""
+        ...
+
+    def drop(self, key: str) -> None:
+        """Lets go of a key's row."""
+        ...
+
+
+class MemoryRows:
+    """Rows in memory.
+
+    Args:
+        keys: whose each row is.
+        rows: [keys, width].
+        train_rows: how many rows each was trained on.
+    """
+
+    def __init__(self, keys: Sequence[str], rows: Tensor, train_rows: Sequence[int]) -> None:
+        self.rows, self.train_rows = rows, list(train_rows)
+        self.order = list(keys)
+        self._place = {key: place for place, key in enumerate(keys)}
+
+    def keys(self) -> list[str]:
+        """Returns whose rows there are, sorted."""
+        return sorted(self.order)
+
+    def get(self, keys: Sequence[str]) -> Tensor:
+        """Returns [keys, width] rows.
+
+        Raises:
+            PeftuError: a key has none.
+        """
+        if missing := sum(key not in self._place for key in keys):
+            raise PeftuError(f"{missing} of {len(keys)} asked users have no module — enrol them first")
+        return self.rows[[self._place[key] for key in keys]]
+
+    def put(self, key: str, row: Tensor, train_rows: int) -> None:
+        """Takes [width] as a key's row."""
+        if key in self._place:
+            self.rows = self.rows.clone()
+            self.rows[self._place[key]], self.train_rows[self._place[key]] = row, train_rows
+            return
+        self._place[key] = len(self.order)
+        self.order.append(key)
+        self.train_rows.append(train_rows)
+        self.rows = torch.cat([self.rows, row[None].to(self.rows)])
+
+    def drop(self, key: str) -> None:
+        """Lets go of a key's row."""
+        place = self._place[key]
+        kept = [other for other in range(len(self.order)) if other != place]
+        self.rows = self.rows[kept]
+        del self.order[place], self.train_rows[place]
+        self._place = {other: number for number, other in enumerate(self.order)}
+
+
+class StoredRows:
+    """Rows of one collection of a module store; what is changed is committed at once.
+
+    Args:
+        folder: of the store.
+        collection: which rows.
+    """
+
+    def __init__(self, folder: Path, collection: Collection) -> None:
+        self.folder, self.collection = folder, collection
+
+    def keys(self) -> list[str]:
+        """Returns whose rows there are, sorted."""
+        with AdapterStore(self.folder) as store:
+            return store.keys(self.collection)
+
+    def get(self, keys: Sequence[str]) -> Tensor:
+        """Returns [keys, width] rows; raises where a key has none."""
+        with AdapterStore(self.folder) as store:
+            return store.get(self.collection, keys)
+
+    def put(self, key: str, row: Tensor, train_rows: int) -> None:
+        """Commits [width] as a key's newest row."""
+        with AdapterStore(self.folder) as store:
+            store.add(self.collection, [key], row[None], [train_rows])
+
+    def drop(self, key: str) -> None:
+        """Deletes every version of a key's row, and their bytes."""
+        with AdapterStore(self.folder) as store:
+            store.delete(key, self.collection)
+            store.gc()

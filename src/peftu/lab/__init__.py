@@ -1,0 +1,1 @@
+"""What methods need and share: bases, contexts and embeddings, and what they cost."""
