@@ -1,6 +1,6 @@
 """Comparisons whose numbers are committed in ``tests/golden/predictions``, one JSON file each.
 
-``python tests/integration/comparisons.py [NAME …]`` writes them again, to be done only where numbers are meant to change.
+``python tests/integration/comparisons.py [NAME …]`` writes them again: only for numbers that are meant to change.
 """
 
 import json
@@ -21,10 +21,11 @@ import torch
 
 from peftu.cli.spec import method_list
 from peftu.config import MethodSpec, RegionSpec, RunSpec
+from peftu.data.sources import cache_dir
 from peftu.data.synthetic import synthetic_card, synthetic_rows
 from peftu.data.task import Kind, tasks
 from peftu.execute.run import run
-from peftu.results import load_run
+from peftu.results import RunRecord, load_run
 from peftu.testing import tiny_model
 
 FOLDER = Path(__file__).resolve().parents[1] / "golden" / "predictions"
@@ -38,6 +39,7 @@ LABELLED = (
     "user-majority,mixed-head[features=tfidf],mixed-head@./bert,zero-shot,retrieval,lora[rank=2],user-embedding,"
     "personal-head"
 )
+REAL_SETTINGS: dict[str, Any] = {"region": None, "train": {"epochs": 2, "lr": 0.003}, "max_tokens": 64}
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class Comparison:
         """Returns the run's spec."""
         asked = tuple(MethodSpec.parse(part) for part in method_list(self.methods))
         region = RegionSpec(depth=2, span="answer")
-        common: dict[str, Any] = {"region": region, "train": {"epochs": 2, "lr": 0.01}, "split": PARTS, **self.settings}
+        common: dict[str, Any] = {"region": region, "train": {"epochs": 2, "lr": 0.03}, "split": PARTS, **self.settings}
+        common["task_options"] = {"users": self.users}
         return RunSpec(task=task_name(self.kind), methods=asked, base=self.base, **common)
 
 
@@ -92,6 +95,11 @@ COMPARISONS = {
     ),
 }
 
+REAL = {
+    "real-decoder": Comparison("single", "zero-shot,few-shot,lora[rank=2]", "smollm2-135m-instruct", REAL_SETTINGS, 3),
+    "real-encoder": Comparison("single", "mixed-head,lora[rank=2]", "all-minilm-l6-v2", REAL_SETTINGS, 3),
+}
+
 
 def task_name(kind: Kind) -> str:
     """Returns the name under which the made-up task of a kind is registered."""
@@ -110,7 +118,10 @@ def _task(task_kind: Kind) -> type[Any]:
 
 @contextmanager
 def place(home: Path) -> Iterator[None]:
-    """Makes a folder the working one, with tiny float32 bases, the tasks' raw file and their registration."""
+    """Makes a folder the working one, with tiny bases, the tasks' raw file and their registration.
+
+    Bases are read as float32, whatever the processor can do; real ones come from the cache that was in use.
+    """
     for family in FAMILIES:
         model, tokenizer = tiny_model(family)
         model.save_pretrained(home / family)
@@ -122,20 +133,25 @@ def place(home: Path) -> Iterator[None]:
         patch.setattr(tasks, "_loaded", {})
         for kind in KINDS:
             tasks.add(task_name(kind), _task(kind))
+        (home / "cache").mkdir()
+        (home / "cache" / "bases").symlink_to(cache_dir() / "bases")
         patch.setenv("PEFTU_CACHE", str(home / "cache"))
         patch.setattr("peftu.base.model.best_dtype", lambda device: torch.float32)
-        patch.setitem(sys.modules, "peftu.report.charts.drawing", None)  # no report: it takes longer than the run
         patch.chdir(home)
         yield
     logging.getLogger("transformers").setLevel(level)
 
 
-def measured(comparison: Comparison, out: Path, raw: Path | None = None) -> dict[str, Any]:
+def run_without_report(spec: RunSpec, out: Path) -> RunRecord:
+    """Returns the record of a run; its report would take longer than all the rest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "peftu.report.charts.drawing", None)  # as where the report extra is not installed
+        return run(spec, out, Path("raw"))
+
+
+def measured(comparison: Comparison, out: Path) -> dict[str, Any]:
     """Returns what a comparison comes to: its rows once and, of each method, costs, notes, predictions and scores."""
-    spec = comparison.spec()
-    if comparison.users != USERS:
-        spec = spec.model_copy(update={"task_options": {"users": comparison.users}})
-    record = run(spec, out, raw or Path("raw"))
+    record = run_without_report(comparison.spec(), out)
     frame = load_run(out).predictions()
     methods = {}
     rows: list[Any] | None = None
@@ -190,8 +206,8 @@ def main(names: list[str]) -> None:
     torch.set_num_threads(1)
     here = Path.cwd()
     with tempfile.TemporaryDirectory() as home, place(Path(home)):
-        for name in names or COMPARISONS:
-            write(name, measured(COMPARISONS[name], Path(home) / "runs" / name))
+        for name in names or (*COMPARISONS, *REAL):
+            write(name, measured((COMPARISONS | REAL)[name], Path(home) / "runs" / name))
         os.chdir(here)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from comparisons import COMPARISONS, FOLDER, arithmetic, measured, place
+from comparisons import COMPARISONS, FOLDER, REAL, arithmetic, measured, place
 
+from peftu.base.cards import bases, weights_at_hand
 from peftu.methods.method import methods
 
 torch.set_num_threads(1)
@@ -60,6 +61,14 @@ def differing(now: Any, was: Any, within: dict[str, float], where: tuple[Any, ..
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_predictions_are_what_they_were(home: Path, name: str) -> None:
     check(name, measured(COMPARISONS[name], home / "runs" / name))
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("name", REAL)
+def test_predictions_on_real_bases_are_what_they_were(home: Path, name: str) -> None:
+    if weights_at_hand(bases.get(REAL[name].base)) is None:
+        pytest.skip(f"{REAL[name].base} is not in the cache — make setup puts it there")
+    check(name, measured(REAL[name], home / "runs" / name))
 
 
 def test_every_method_is_among_them() -> None:
