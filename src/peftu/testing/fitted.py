@@ -90,8 +90,8 @@ def _newcomers(
     gone = problem.users[0]
     fitted.forget(gone)
     rest = [place for place, user in enumerate(users) if user != gone]
-    chosen = [[values[place] for place in rest] for values in (users, texts)]
-    after = fitted.scores(*chosen, [answers[place] for place in rest] if answers else ())
+    theirs_too = [answers[place] for place in rest] if answers else ()
+    after = fitted.scores([users[place] for place in rest], [texts[place] for place in rest], theirs_too)
     _same(after, before[rest], "forgetting a user changes somebody else's scores")
     _hold(gone not in str(fitted.state().about), "a user who is forgotten stands in the state")
     _hold(gone not in fitted.users, "a user who is forgotten is known")
