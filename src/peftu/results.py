@@ -16,7 +16,8 @@ from typing import Any, Literal, Protocol
 import polars as pl
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from peftu.data.task import Kind, TaskCard
+from peftu.answers import Kind
+from peftu.data.task import TaskCard
 from peftu.environment import Environment, current_environment
 from peftu.errors import PeftuError
 from peftu.metrics import metrics

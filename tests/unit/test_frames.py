@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_expit
 
+from peftu.answers import Kind
 from peftu.config import MethodSpec, SplitSpec, TrainSpec
 from peftu.data.problem import PARTS, Problem
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
-from peftu.data.task import Kind
 from peftu.execute.cells import Cell
 from peftu.execute.frames import decide, predictions_frame, threshold
 from peftu.execute.plan import Job

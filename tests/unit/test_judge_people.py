@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 from boards import predictions
 
-from peftu.data.task import Kind, TaskCard
+from peftu.answers import Kind
+from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
 from peftu.judge import Evidence, Judgement, judge
 from peftu.judge.ceilings import best_thresholds

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from peftu.answers import Kind
 from peftu.config import split_label
-from peftu.data.task import Kind
 from peftu.judge.decide import Decision
 from peftu.judge.shapes import Comparison
 from peftu.results import GLOBAL, USER_MAJORITY, ZERO_SHOT, MethodResult, plain_name

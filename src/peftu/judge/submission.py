@@ -7,7 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from peftu.data.task import Kind, TaskCard
+from peftu.answers import Kind
+from peftu.data.task import TaskCard
 from peftu.data.texts import with_controls
 from peftu.errors import PeftuError
 from peftu.metrics import PREDICTIONS
