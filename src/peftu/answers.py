@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 Kind = Literal["single", "multi", "ordinal", "text"]
 Reals = npt.NDArray[np.floating[Any]]
+Doubles = npt.NDArray[np.float64]
 Marks = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
 
@@ -29,6 +30,7 @@ class Answers:
     exclusive: ClassVar[bool] = True
     takes: ClassVar[str] = "exactly one"
     metric: ClassVar[str] = "accuracy"
+    # mixed-head costs seconds to fit: a dearer module must beat it or say that it does not.
     references: ClassVar[tuple[str, ...]] = ("user-majority", "global", "mixed-head")
     floor: ClassVar[str] = "user-majority"
 
@@ -53,17 +55,17 @@ class Answers:
         """Returns [rows, labels] which labels are predicted: the best one."""
         return named(scores)
 
-    def probabilities(self, log_probabilities: Reals) -> Reals:
+    def probabilities(self, log_probabilities: Doubles) -> Doubles:
         """Returns [rows, labels] probabilities that add up to 1, which float32 does not quite; NaN stays NaN."""
         with np.errstate(invalid="ignore"):
             table = np.exp(log_probabilities - log_probabilities.max(1, keepdims=True, initial=-np.inf))
         return np.asarray(table / table.sum(1, keepdims=True))
 
-    def log_loss(self, probabilities: Reals, gold: Marks) -> Reals:
+    def log_loss(self, probabilities: Doubles, gold: Marks) -> Doubles:
         """Returns [rows] -log p of the gold label."""
         return np.asarray(np.where(gold, -np.log(probabilities), 0.0).sum(1))
 
-    def distance(self, gap: Reals) -> Reals:
+    def distance(self, gap: Doubles) -> Doubles:
         """Returns [rows] half the sum of [rows, labels] gaps of probability: moving it from a label to another is 1."""
         return np.asarray(gap.sum(1) / 2)
 
@@ -107,15 +109,15 @@ class AnyOf(Answers):
         """Returns [rows, labels] those above their thresholds; the best one where none is, since every row has one."""
         return named(scores, least)
 
-    def probabilities(self, log_probabilities: Reals) -> Reals:
+    def probabilities(self, log_probabilities: Doubles) -> Doubles:
         """Returns [rows, labels] each label's own probability; NaN stays NaN."""
         return np.asarray(np.minimum(np.exp(log_probabilities), 1.0))
 
-    def log_loss(self, probabilities: Reals, gold: Marks) -> Reals:
+    def log_loss(self, probabilities: Doubles, gold: Marks) -> Doubles:
         """Returns [rows] the mean over labels of -y log p - (1-y) log(1-p)."""
         return np.asarray(-np.where(gold, np.log(probabilities), np.log1p(-probabilities)).mean(1))
 
-    def distance(self, gap: Reals) -> Reals:
+    def distance(self, gap: Doubles) -> Doubles:
         """Returns [rows] the mean of [rows, labels] gaps of probability."""
         return np.asarray(gap.mean(1))
 
@@ -139,7 +141,7 @@ class FreeText(Answers):
         return [[0]] * len(target)
 
 
-KINDS: dict[Kind, Answers] = {
+KINDS: dict[str, Answers] = {
     "single": OneOf(),
     "ordinal": OneOf(ordered=True),
     "multi": AnyOf(),
@@ -147,7 +149,7 @@ KINDS: dict[Kind, Answers] = {
 }
 
 
-def answers_of(kind: Kind) -> Answers:
+def answers_of(kind: str) -> Answers:
     """Returns the kind of answer that cards, records and the command line write so."""
     return KINDS[kind]
 
@@ -161,7 +163,7 @@ def named(scores: Reals, least: Reals | float | None = None) -> Marks:
     return np.asarray(np.where(above.any(1, keepdims=True), above, best), dtype=np.bool_)
 
 
-def thresholds(scores: Reals, gold: Marks) -> npt.NDArray[np.float64]:
+def thresholds(scores: Reals, gold: Marks) -> Doubles:
     """Returns [labels] each label's `threshold`, given [rows, labels] of both."""
     return np.array([threshold(own, given) for own, given in zip(scores.T, gold.T, strict=True)])
 
