@@ -11,7 +11,7 @@ Kind = Literal["single", "multi", "ordinal", "text"]
 Reals = npt.NDArray[np.floating[Any]]
 Doubles = npt.NDArray[np.float64]
 Marks = npt.NDArray[np.bool_]
-Places = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.integer[Any]]
 
 
 class Answers:
@@ -36,8 +36,8 @@ class Answers:
 
     @property
     def level(self) -> str | None:
-        """Returns the level of measurement at which users agree; None where no two answers can be the same."""
-        return "nominal"
+        """Returns the level of measurement at which users agree ('masi': of sets); None where nobody can."""
+        return None
 
     def strata(self, target: Sequence[Sequence[str]], place: Mapping[str, int]) -> list[list[int]]:
         """Returns what each row is spread over the parts of a split by: the places of its labels."""
@@ -131,11 +131,6 @@ class FreeText(Answers):
     references: ClassVar[tuple[str, ...]] = ("global", "zero-shot")
     floor: ClassVar[str] = "zero-shot"
 
-    @property
-    def level(self) -> str | None:
-        """Returns None."""
-        return None
-
     def strata(self, target: Sequence[Sequence[str]], place: Mapping[str, int]) -> list[list[int]]:
         """Returns one stratum for all rows."""
         return [[0]] * len(target)
@@ -163,7 +158,7 @@ def named(scores: Reals, least: Reals | float | None = None) -> Marks:
     return np.asarray(np.where(above.any(1, keepdims=True), above, best), dtype=np.bool_)
 
 
-def thresholds(scores: Reals, gold: Marks) -> Doubles:
+def thresholds(scores: Reals, gold: Marks) -> npt.NDArray[Any]:
     """Returns [labels] each label's `threshold`, given [rows, labels] of both."""
     return np.array([threshold(own, given) for own, given in zip(scores.T, gold.T, strict=True)])
 
@@ -181,7 +176,7 @@ def threshold(scores: Reals, gold: Marks) -> float:
     return float((ranked[place] + ranked[place + 1]) / 2) if place + 1 < len(ranked) else -float("inf")
 
 
-def commonest(group: Places, groups: int, answer: Places) -> Places:
+def commonest(group: Numbers, groups: int, answer: Numbers) -> Numbers:
     """Returns [groups] each group's commonest answer, the commoner of all in a tie, then the smaller number.
 
     Args:

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_expit
 
-from peftu.answers import Kind
+from peftu.answers import Kind, threshold
 from peftu.config import MethodSpec, SplitSpec, TrainSpec
 from peftu.data.problem import PARTS, Problem
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
 from peftu.execute.cells import Cell
-from peftu.execute.frames import decide, predictions_frame, threshold
+from peftu.execute.frames import decide, predictions_frame
 from peftu.execute.plan import Job
 from peftu.methods.zero_shot import ZeroShot
 

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from scipy.special import log_expit
 
+from peftu.answers import named, thresholds
 from peftu.data.problem import PARTS, Floats, Problem
 from peftu.execute.cells import Cell
 from peftu.execute.plan import Job, is_reference
+
+__all__ = ["decide", "named", "predictions_frame", "thresholds"]
 
 
 def predictions_frame(job: Job, seed: int, problem: Problem, cell: Cell) -> pl.DataFrame:
@@ -17,9 +19,9 @@ def predictions_frame(job: Job, seed: int, problem: Problem, cell: Cell) -> pl.D
     rows = cell.rows
     scored = [bool(np.isfinite(row).all()) for row in cell.scores]
     # Modules and prompts have a logit for each label where several may hold; majorities and the like a log-probability.
-    logits = problem.card.kind == "multi" and not is_reference(job.method)
-    written = log_expit(cell.scores) if logits else cell.scores
-    target, predicted = _free(problem, cell) if problem.card.kind == "text" else _labels(problem, cell.rows, written)
+    answers = problem.card.answers
+    written = cell.scores if is_reference(job.method) else answers.written(cell.scores)
+    target, predicted = _labels(problem, cell.rows, written) if answers.labelled else _free(problem, cell)
     return pl.DataFrame(
         {
             "method": pl.repeat(job.label, len(rows), eager=True),
@@ -46,37 +48,9 @@ def decide(problem: Problem, rows: npt.NDArray[np.int64], scores: Floats) -> npt
     One label: the best score. Several: those above a threshold for each label, chosen on the scored validation rows
     of all users as the one with the best F1; a row with none gets its best label, since every row has one.
     """
-    if problem.card.kind != "multi":
-        return named(scores)
     validation = np.isfinite(scores).all(1) & (problem.part[rows] == PARTS.index("val"))
-    return named(scores, thresholds(scores[validation], problem.target[rows[validation]] > 0))
-
-
-def named(scores: Floats, least: Floats | None = None) -> npt.NDArray[np.bool_]:
-    """Returns [rows, labels] the labels above their thresholds; the best alone where none is, or without thresholds."""
-    best = np.arange(scores.shape[1])[None] == scores.argmax(1)[:, None]
-    if least is None:
-        return np.asarray(best)
-    above = scores > least
-    return np.asarray(np.where(above.any(1, keepdims=True), above, best), dtype=np.bool_)
-
-
-def thresholds(scores: Floats, gold: npt.NDArray[np.bool_]) -> Floats:
-    """Returns [labels] each label's `threshold`, given [rows, labels] of both."""
-    return np.array([threshold(own, given) for own, given in zip(scores.T, gold.T, strict=True)])
-
-
-def threshold(scores: Floats, gold: npt.NDArray[np.bool_]) -> float:
-    """Returns the threshold, half-way between two scores, above which naming the label gives the best F1."""
-    order = np.argsort(-scores, kind="stable")
-    ranked = scores[order].astype(np.float64)
-    if not gold.any():
-        return float("inf")
-    hits = gold[order].cumsum()
-    f1 = 2 * hits / (np.arange(1, len(order) + 1) + gold.sum())
-    last_of_ties = np.append(ranked[1:] < ranked[:-1], True)
-    place = int(np.where(last_of_ties, f1, -1.0).argmax())
-    return float((ranked[place] + ranked[place + 1]) / 2) if place + 1 < len(ranked) else -float("inf")
+    answers, gold = problem.card.answers, problem.target[rows[validation]] > 0
+    return answers.decide(scores, answers.thresholds(scores[validation], gold))
 
 
 Column = Sequence[list[str] | None]

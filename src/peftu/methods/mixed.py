@@ -115,7 +115,7 @@ class MixedHead(BaseModel):
 
     def _data(self, problem: Problem, features: Features | None, seed: int) -> tuple[Data, Data]:
         """Returns the train and the val rows over the same text features."""
-        if problem.card.kind == "text":
+        if not problem.card.answers.labelled:
             raise PeftuError(f"mixed-head: task {problem.card.name} has no label set — use a task with labels")
         rows = {part: problem.rows(part) for part in ("train", "val")}
         if not len(rows["train"]):
@@ -132,7 +132,7 @@ class MixedHead(BaseModel):
             form=self.form,
             seed=seed,
         )
-        link: Literal["softmax", "sigmoid"] = "sigmoid" if problem.card.kind == "multi" else "softmax"
+        link: Literal["softmax", "sigmoid"] = "softmax" if problem.card.answers.exclusive else "sigmoid"
         train, val = (
             Data(
                 features=text,

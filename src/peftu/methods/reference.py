@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from peftu.answers import Answers, commonest
 from peftu.data.problem import Floats, Problem
 from peftu.errors import PeftuError
 from peftu.methods.method import Features, MethodCard, Numbers
@@ -46,7 +47,7 @@ class _Majority(BaseModel):
         Raises:
             PeftuError: there are none, or the task has no label set.
         """
-        if problem.card.kind == "text":
+        if not problem.card.answers.labelled:
             raise PeftuError(f"task {problem.card.name}: has no label set, so no majority — choose another method")
         rows = problem.rows("train")
         if not len(rows):
@@ -74,7 +75,7 @@ class GlobalMajority(_Majority):
             PeftuError: there are no train rows, or the task has no label set.
         """
         _, target = self._rows(problem)
-        table = _log_frequencies(np.zeros(len(target), np.int64), 1, target, multi=problem.card.kind == "multi")
+        table = _log_frequencies(np.zeros(len(target), np.int64), 1, target, problem.card.answers)
         return FittedMajority(np.repeat(table, len(problem.users), axis=0), 0, {})
 
 
@@ -98,16 +99,16 @@ class UserMajority(_Majority):
             PeftuError: there are no train rows, or the task has no label set.
         """
         user, target = self._rows(problem)
-        multi = problem.card.kind == "multi"
+        answers = problem.card.answers
         without = int((np.bincount(user, minlength=len(problem.users)) == 0).sum())
         return FittedMajority(
-            table=_log_frequencies(user, len(problem.users), target, multi),
-            parameters_per_user=len(problem.card.labels) - (not multi),
+            table=_log_frequencies(user, len(problem.users), target, answers),
+            parameters_per_user=len(problem.card.labels) - answers.exclusive,
             notes={"users_without_train_rows": without},
         )
 
 
-def _log_frequencies(group: Numbers, groups: int, target: Reals, multi: bool) -> Floats:
+def _log_frequencies(group: Numbers, groups: int, target: Reals, answers: Answers) -> Floats:
     """Returns [groups, labels] log-frequencies, with the commonest label, or set of labels, on top.
 
     Every group is given one row more, shared out among the labels as all rows are. One row never outvotes a lead of
@@ -115,9 +116,9 @@ def _log_frequencies(group: Numbers, groups: int, target: Reals, multi: bool) ->
     frequencies of all.
     """
     frequencies = _smoothed(group, groups, target)
-    if multi:
+    if not answers.exclusive:
         sets, which = np.unique(target, axis=0, return_inverse=True)
-        chosen = sets[_smoothed(group, groups, np.eye(len(sets))[which.ravel()]).argmax(1)] > 0
+        chosen = sets[commonest(group, groups, which.ravel())] > 0
         frequencies = np.where(chosen, np.maximum(frequencies, 0.5 + EDGE), np.minimum(frequencies, 0.5 - EDGE))
     return np.log(frequencies).astype(np.float32)
 
