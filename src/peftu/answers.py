@@ -51,9 +51,9 @@ class Answers:
         """Returns [labels] what `decide` goes by, best on these [rows, labels]; None: nothing but the scores."""
         return None
 
-    def decide(self, scores: Reals, least: Reals | float | None) -> Marks:
+    def decide(self, scores: Reals, least: Reals | float | None = None) -> Marks:
         """Returns [rows, labels] which labels are predicted: the best one."""
-        return named(scores)
+        return np.asarray(np.arange(scores.shape[1]) == scores.argmax(1)[:, None])
 
     def probabilities(self, log_probabilities: Doubles) -> Doubles:
         """Returns [rows, labels] probabilities that add up to 1, which float32 does not quite; NaN stays NaN."""
@@ -101,13 +101,14 @@ class AnyOf(Answers):
 
         return np.asarray(log_expit(scores))
 
-    def thresholds(self, scores: Reals, gold: Marks) -> Reals:
+    def thresholds(self, scores: Reals, gold: Marks) -> npt.NDArray[Any]:
         """Returns [labels] each label's `threshold`."""
-        return thresholds(scores, gold)
+        return np.array([threshold(own, given) for own, given in zip(scores.T, gold.T, strict=True)])
 
-    def decide(self, scores: Reals, least: Reals | float | None) -> Marks:
-        """Returns [rows, labels] those above their thresholds; the best one where none is, since every row has one."""
-        return named(scores, least)
+    def decide(self, scores: Reals, least: Reals | float | None = None) -> Marks:
+        """Returns [rows, labels] those above their thresholds; the best alone where none is, or without thresholds."""
+        above = scores > (np.inf if least is None else least)
+        return np.where(above.any(1, keepdims=True), above, super().decide(scores))
 
     def probabilities(self, log_probabilities: Doubles) -> Doubles:
         """Returns [rows, labels] each label's own probability; NaN stays NaN."""
@@ -147,20 +148,6 @@ KINDS: dict[str, Answers] = {
 def answers_of(kind: str) -> Answers:
     """Returns the kind of answer that cards, records and the command line write so."""
     return KINDS[kind]
-
-
-def named(scores: Reals, least: Reals | float | None = None) -> Marks:
-    """Returns [rows, labels] the labels above their thresholds; the best alone where none is, or without thresholds."""
-    best = np.arange(scores.shape[1])[None] == scores.argmax(1)[:, None]
-    if least is None:
-        return np.asarray(best)
-    above = scores > least
-    return np.asarray(np.where(above.any(1, keepdims=True), above, best), dtype=np.bool_)
-
-
-def thresholds(scores: Reals, gold: Marks) -> npt.NDArray[Any]:
-    """Returns [labels] each label's `threshold`, given [rows, labels] of both."""
-    return np.array([threshold(own, given) for own, given in zip(scores.T, gold.T, strict=True)])
 
 
 def threshold(scores: Reals, gold: Marks) -> float:
