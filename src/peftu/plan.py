@@ -130,13 +130,13 @@ def check_kind(jobs: Sequence[Job], card: TaskCard) -> None:
     Raises:
         PeftuError: the task asks for free text and a method chooses among labels.
     """
-    for asked in (job.spec for job in jobs if card.kind == "text" and job.spec.name.endswith(SUFFIX)):
+    for asked in (job.spec for job in jobs if not card.answers.labelled and job.spec.name.endswith(SUFFIX)):
         raise PeftuError(
             f"method {asked.name}: keeps modules by the rows they get right, and task {card.name} has free text — "
             f"use {plain(asked)}"
         )
     for job in jobs:
-        if card.kind == "text" and is_reference(job.method):
+        if not card.answers.labelled and is_reference(job.method):
             able = ", ".join(name for name in methods.names() if not is_reference(methods.get(name)))
             raise PeftuError(f"method {job.card.name}: needs labels, and task {card.name} has free text — use {able}")
 

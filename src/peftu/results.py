@@ -16,7 +16,8 @@ from typing import Any, Literal, Protocol
 import polars as pl
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from peftu.data.task import Kind, TaskCard
+from peftu.answers import FreeText, Kind, OneOf
+from peftu.data.task import TaskCard
 from peftu.environment import Environment, current_environment
 from peftu.errors import PeftuError
 from peftu.metrics import metrics
@@ -27,12 +28,9 @@ RECORD = "run.json"
 REPORT = "report.html"
 PREDICTIONS = "predictions.parquet"
 USER_SCORES = "user_scores.parquet"
-USER_MAJORITY = "user-majority"
-GLOBAL = "global"
-MIXED_HEAD = "mixed-head"  # costs seconds to fit: a dearer module must beat it or say that it does not
-ZERO_SHOT = "zero-shot"
-REFERENCES = (USER_MAJORITY, GLOBAL, MIXED_HEAD)
-FREE_REFERENCES = (GLOBAL, ZERO_SHOT)  # where answers are free text
+REFERENCES = OneOf().references
+USER_MAJORITY, GLOBAL, MIXED_HEAD = REFERENCES
+ZERO_SHOT = FreeText().floor
 
 SystemKey = tuple[str, str | None]
 Scope = Literal["none", "global", "user", "both"]
@@ -286,7 +284,7 @@ def summarise(
 ) -> list[MethodResult]:
     """Returns one result per method and base, in the order of the frame.
 
-    Gains are taken over the `reference_names` of the card's kind where these were run. Where one of them was run on
+    Gains are taken over the references of the card's kind where these were run. Where one of them was run on
     several bases, a method is compared with the one on its own base, and with none when there is no such one.
 
     Args:
@@ -304,14 +302,14 @@ def summarise(
     gains = {
         reference: paired_gains(matrix, reference, higher_is_better=main.higher_is_better, bounds=main.bounds)
         for reference in matrix.systems
-        if plain_name(reference.method) in reference_names(card.kind)
+        if plain_name(reference.method) in card.answers.references
     }
     costs = {(method.removesuffix(f"@{base}"), base): cost for (method, base), cost in (costs or {}).items()}
     rows = user_scores.group_by("method", "base").agg(pl.col("n_test", "n_scored").sum()).rows()
     tested = {System(method, base): (n_test, n_scored) for method, base, n_test, n_scored in rows}
     results = []
     for place, system in enumerate(matrix.systems):
-        references = _references(matrix, system, reference_names(card.kind))
+        references = _references(matrix, system, card.answers.references)
         majority = gains[references[USER_MAJORITY]][place] if USER_MAJORITY in references else None
         tags = (cards or {}).get(plain_name(system.method))
         n_test, n_scored = tested[system]
@@ -343,11 +341,6 @@ def _macro_f1(user_scores: pl.DataFrame, systems: int) -> tuple[Estimate, ...]:
     if "macro_f1" not in user_scores.columns:
         return (Estimate(None, None, None, 0),) * systems
     return bootstrap(user_matrix(user_scores, "macro_f1").values, bounds=(0.0, 1.0))
-
-
-def reference_names(kind: Kind) -> tuple[str, ...]:
-    """Returns the methods that others are compared with, where they were run, the most telling first."""
-    return FREE_REFERENCES if kind == "text" else REFERENCES
 
 
 def plain_name(label: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from peftu.data.task import Kind
+from peftu.answers import Kind
 from peftu.judge import Evidence, judge
 from peftu.metrics import PREDICTIONS, user_scores
 from peftu.report.example import CARD, example_run

@@ -6,10 +6,11 @@ import krippendorff
 import numpy as np
 import pytest
 
+from peftu.answers import Kind
 from peftu.data.agreement import alpha, masi_distance, statistics
 from peftu.data.synthetic import synthetic_card, synthetic_table
 from peftu.data.table import UserTable
-from peftu.data.task import Kind, Row
+from peftu.data.task import Row
 
 
 def loop_alpha(table: UserTable) -> float:

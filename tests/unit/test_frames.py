@@ -10,13 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_expit
 
+from peftu.answers import Kind, threshold
 from peftu.config import MethodSpec, SplitSpec, TrainSpec
 from peftu.data.problem import PARTS, Problem
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
-from peftu.data.task import Kind
-from peftu.decision import named, threshold, thresholds_of
-from peftu.execute.cells import Cell
+from peftu.execute.cells import Cell, thresholds_of
 from peftu.execute.frames import predictions_frame
 from peftu.methods.zero_shot import ZeroShot
 from peftu.plan import Job
@@ -46,7 +45,7 @@ def cell_of(made: Problem, seed: int = 0) -> Cell:
 
 
 def decide(made: Problem, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    return named(scores, thresholds_of(made, rows, scores))
+    return made.card.answers.decide(scores, thresholds_of(made, rows, scores))
 
 
 def job(base: str | None = "b") -> Job:

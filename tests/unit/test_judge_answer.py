@@ -10,7 +10,7 @@ import pytest
 from boards import board
 from scipy import stats as oracle
 
-from peftu.data.task import Kind
+from peftu.answers import Kind
 from peftu.judge import read_judgement
 from peftu.judge.answer import answer, needed, needed_items, rounded
 from peftu.judge.compare import comparisons, corrected, gains_over_references

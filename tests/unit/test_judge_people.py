@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 from boards import predictions
 
-from peftu.data.task import Kind, TaskCard
+from peftu.answers import Kind
+from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
 from peftu.judge import Evidence, Judgement, judge
 from peftu.judge.ceilings import best_thresholds
@@ -54,7 +55,7 @@ def test_votes_are_those_of_a_loop(multi: bool) -> None:
         assert found.voters[place] == len(others)
         assert found.others[place].tolist() == [given[label] for label in LABELS]
         if others and not multi:
-            chosen = LABELS[found.majority(multi=False)[place].argmax()]
+            chosen = LABELS[found.majority[place].argmax()]
             assert given[chosen] == max(given.values())
 
 
@@ -68,7 +69,7 @@ def test_the_oracle_threshold_is_the_best_of_all_thresholds() -> None:
         frame = judgements(rng, users=4, texts=9)
         found = votes(frame, card())
         unit = found.rows["user_id"].rank("dense").to_numpy().astype(np.int64) - 1
-        answer = best_thresholds(found, np.arange(len(found.rows)), unit, multi=False)
+        answer = best_thresholds(found, np.arange(len(found.rows)), unit)
         shares = np.nan_to_num(found.shares) + 1e-9 * found.common
         for user in range(4):
             mine = unit == user
@@ -85,7 +86,7 @@ def test_the_oracle_of_label_sets_is_the_best_for_each_label() -> None:
     frame = judgements(np.random.default_rng(2), multi=True)
     found = votes(frame, card("multi"))
     unit = found.rows["user_id"].rank("dense").to_numpy().astype(np.int64) - 1
-    answer = best_thresholds(found, np.arange(len(found.rows)), unit, multi=True)
+    answer = best_thresholds(found, np.arange(len(found.rows)), unit)
     shares = np.nan_to_num(found.shares) + 1e-9 * found.common
     for user in range(8):
         mine = unit == user
@@ -174,7 +175,7 @@ def test_fields_of_people_are_those_that_stay_the_same() -> None:
 def test_votes_of_nobody_else() -> None:
     alone = judgements(np.random.default_rng(5), users=1)
     found: Votes = votes(alone, card())
-    assert not found.majority(multi=False).any()
+    assert not found.majority.any()
     assert np.isnan(found.shares).all()
 
 

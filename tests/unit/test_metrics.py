@@ -6,7 +6,8 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score, mean_absolute_error
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from peftu.data.task import Kind, TaskCard
+from peftu.answers import Kind
+from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
 from peftu.metrics import PREDICTIONS, Metric, metrics, user_scores
 

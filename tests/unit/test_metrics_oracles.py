@@ -12,7 +12,8 @@ from sacrebleu.metrics.chrf import CHRF
 from scipy.stats import wasserstein_distance
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss, cohen_kappa_score, log_loss
 
-from peftu.data.task import Kind, TaskCard
+from peftu.answers import Kind
+from peftu.data.task import TaskCard
 from peftu.metrics import PREDICTIONS, item_scores, user_scores
 from peftu.metrics.overlap import chrf, rouge_1, rouge_l, words
 

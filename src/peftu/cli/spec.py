@@ -37,12 +37,12 @@ def run_spec(flags: dict[str, Any]) -> RunSpec:
     preset = load_preset(str(name)) if name is not None else None
     values = _merged(_beneath(preset, flags["task"]), written) if preset else written
     values |= {key: flags[key] for key in ("task", "base") if flags[key] is not None}
-    free = flags["task"] in tasks and tasks.get(flags["task"]).card.kind == "text"
-    default = DEFAULT_METHODS["text" if free else "labels"]
+    labelled = flags["task"] not in tasks or tasks.get(flags["task"]).card.answers.labelled
+    default = DEFAULT_METHODS["labels" if labelled else "text"]
     values["methods"] = _methods(
         _first(settings.pop("methods", None), flags["methods"], values.get("methods"), default)
     )
-    if flags.get("baselines") and not free:
+    if flags.get("baselines") and labelled:
         values["methods"] = with_baselines(values["methods"])
     if flags["seeds"] is not None:
         values["seeds"] = tuple(range(flags["seeds"]))

@@ -13,7 +13,6 @@ from peftu.data.table import UserTable
 
 Counts = npt.NDArray[np.int64]
 SEPARATOR = "\x1f"
-LEVELS = {"single": "nominal", "ordinal": "ordinal", "multi": "masi"}
 
 
 def statistics(table: UserTable) -> dict[str, Any]:
@@ -29,7 +28,7 @@ def statistics(table: UserTable) -> dict[str, Any]:
     items = frame["item_id"].n_unique()
     given = frame["target"].explode().drop_nulls()
     found = {str(label): int(number) for label, number in given.value_counts().iter_rows()}
-    level = LEVELS.get(card.kind)
+    level = card.answers.level
     return {
         "users": len(examples),
         "texts": items,

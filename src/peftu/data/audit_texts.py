@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import polars as pl
 
+from peftu.answers import OneOf
 from peftu.data.near import LEAST, near_duplicates
 from peftu.data.table import UserTable
 from peftu.data.texts import normalise
@@ -70,7 +71,7 @@ def labels_in_texts(table: UserTable, frame: pl.DataFrame) -> Finding:
     )
     count = int(names.max_horizontal().sum()) if labels else 0
     message = "distinct texts that hold the name of a label as a word"
-    if not count or table.card.kind == "multi":
+    if not count or not table.card.answers.exclusive:
         return finding("label-in-text", "note", count, len(texts), message)
     one = names.select(pl.when(pl.sum_horizontal(pl.all()) == 1).then(pl.concat_list(pl.all()).list.arg_max()))
     named = pl.DataFrame(
@@ -92,7 +93,7 @@ def telltale_words(table: UserTable, frame: pl.DataFrame) -> Finding:
         "telltale-words",
         "rows with a word that one label alone goes with; is the label written in the text?",
     )
-    if table.card.kind in ("multi", "text"):
+    if not isinstance(table.card.answers, OneOf):
         return finding(check, "note", 0, frame.height, message)
     rows = frame.select("text", answer=pl.col("target").list.first())
     share = rows["answer"].value_counts(normalize=True, name="share")

@@ -49,7 +49,7 @@ def check_task(cls: type[Task], raw: Path | None, options: dict[str, Any] | None
         raise PeftuError(f"task '{card.name}': two readings give different rows — draw nothing at random in rows()")
     _check_meta(table)
     unused = set(card.labels) - set(table.frame["target"].explode().drop_nulls())
-    if unused and card.kind != "text":
+    if unused and card.answers.labelled:
         raise PeftuError(f"task '{card.name}': no row has label '{min(unused)}' — take it out of the card, or read it")
     return table
 

@@ -24,7 +24,7 @@ class _Answers(NamedTuple):
         row: [answers] row of each label that was given, in order.
         label: [answers] its number.
         labels: size of the label set.
-        several: whether a row may have several.
+        exclusive: whether a row has exactly one.
     """
 
     user: Counts
@@ -32,7 +32,7 @@ class _Answers(NamedTuple):
     row: Counts
     label: Counts
     labels: int
-    several: bool
+    exclusive: bool
 
 
 def differences(table: UserTable) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def differences(table: UserTable) -> dict[str, Any]:
     Keys: disagreement and label_distance (see ``user_differences``), each with users (that it can be said of), mean,
     the quantiles of QUANTILES, and histogram: how many users lie in each of BINS equal steps from 0 to 1.
     """
-    if table.card.kind == "text":
+    if not table.card.answers.labelled:
         return {}
     disagreement, _, distance = _measured(table)
     return {"disagreement": _summary(disagreement), "label_distance": _summary(distance)}
@@ -58,7 +58,7 @@ def user_differences(table: UserTable) -> list[dict[str, Any]]:
 
     Either is None where nothing can be compared; there is no object for free text.
     """
-    if table.card.kind == "text":
+    if not table.card.answers.labelled:
         return []
     examples = table.frame.group_by("user_id").len().sort("user_id")["len"]
     return [
@@ -77,7 +77,7 @@ def _measured(table: UserTable) -> tuple[Reals, Counts, Reals]:
     place = {label: number for number, label in enumerate(card.labels)}
     given = frame.select("target").with_row_index("row").explode("target")
     row, label = given["row"].to_numpy().astype(np.int64), given["target"].replace_strict(place, return_dtype=pl.Int64)
-    answers = _Answers(user, item, row, label.to_numpy(), len(card.labels), card.kind == "multi")
+    answers = _Answers(user, item, row, label.to_numpy(), len(card.labels), card.answers.exclusive)
     wrong, compared = _against_the_others(answers)
     disagreement = np.divide(wrong, compared, out=np.full(len(wrong), np.nan), where=compared > 0)
     shares = _counted(user[row], answers.label, (len(wrong), answers.labels))
@@ -98,13 +98,13 @@ def _against_the_others(given: _Answers) -> tuple[Counts, Counts]:
         own = np.zeros((rows.stop - rows.start, given.labels), bool)
         own[row[answers] - first, given.label[answers]] = True
         others, number = votes[item[rows]] - own, judges[item[rows], None] - 1
-        if given.several:
-            decided = 2 * others != number
-            differs = decided & (own != (2 * others > number))
-        else:
+        if given.exclusive:
             top = others.max(1, keepdims=True)
             decided = ((others == top).sum(1, keepdims=True) == 1) & (number > 0)
             differs = decided & ~(own & (others == top)).any(1, keepdims=True)
+        else:
+            decided = 2 * others != number
+            differs = decided & (own != (2 * others > number))
         np.add.at(wrong, user[rows], differs.sum(1))
         np.add.at(compared, user[rows], decided.sum(1))
     return wrong, compared

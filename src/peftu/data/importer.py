@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from peftu.answers import KINDS, answers_of
 from peftu.config import SplitSpec
 from peftu.data.download import sha256_of
 from peftu.data.imported import LONGEST_NAME, check_name, keep
@@ -25,8 +26,6 @@ from peftu.errors import PeftuError
 from peftu.outside import is_plain, plain_file
 from peftu.registry import did_you_mean
 
-KINDS = ("single", "ordinal", "multi", "text")
-METRICS = {"single": "accuracy", "ordinal": "accuracy", "multi": "jaccard", "text": "perplexity"}
 PLAIN = ("label", "labels", "annotation", "annotations", "answer", "category", "class", "target", "vote", "y")
 FIRST_ROWS = 3
 SHORT = 60
@@ -162,7 +161,7 @@ def _card(name: str, labels: Labels, roles: Roles, asked: Asked, base: TaskCard 
         title=f"{name} (imported)",
         description=f"Imported by peftu data import; '{column}' is what a user says of a text.",
         user=f"Whoever the column '{roles.column['user']}' names.",
-        main_metric=METRICS[labels.kind],
+        main_metric=answers_of(labels.kind).metric,
         language="und",
         licence="not stated",
         citation="not stated",
@@ -184,11 +183,11 @@ def _words(labels: Labels, words: Sequence[str]) -> tuple[str, ...]:
 
 
 def _instruction(labels: Labels, words: Sequence[str], column: str) -> str:
-    if labels.kind == "text":
+    if not answers_of(labels.kind).labelled:
         return "What does this person write about the text?"
     said = list(words or labels.labels)
     listed = ", ".join(said[:-1]) + f" or {said[-1]}" if len(said) <= LISTED_LABELS else "one label"
-    if labels.kind == "multi":
+    if not answers_of(labels.kind).exclusive:
         return f"Which of these does this person give the text: {', '.join(said)}?"
     if column in PLAIN:
         return f"Which label does this person give the text? Answer {listed}."

@@ -8,8 +8,8 @@ from typing import Any
 
 import polars as pl
 
+from peftu.answers import Kind, answers_of
 from peftu.data.importer_source import RowProblem, control_rows
-from peftu.data.task import Kind
 from peftu.errors import PeftuError
 from peftu.outside import is_plain, parse_json
 from peftu.registry import did_you_mean
@@ -56,7 +56,7 @@ def read_labels(
         PeftuError: the columns cannot hold labels of that kind, or there are too few or too many labels.
     """
     found = _read_labels(frame, columns, kind, labels)
-    if found.kind != "text":
+    if answers_of(found.kind).labelled:
         if not all(map(is_plain, (*labels, *(columns if len(columns) > 1 else ())))):
             raise PeftuError("--labels: a label holds a control character — take it out")
         found.problems += control_rows(found.target.list.join("|"), "label")

@@ -52,7 +52,7 @@ def export(table: UserTable, form: str, out: Path) -> dict[str, Any]:
 
 def flat(table: UserTable) -> pl.DataFrame:
     """Returns the table with one plain ``label`` column (lists for kind 'multi') and without columns that are empty."""
-    label = pl.col("target") if table.card.kind == "multi" else pl.col("target").list.first()
+    label = pl.col("target").list.first() if table.card.answers.exclusive else pl.col("target")
     frame = table.frame.with_columns(label.alias("label"))
     names = ["user_id", "item_id", "text", "label", "context", "time", "meta"]
     return frame.select(name for name in names if frame[name].count())
@@ -139,13 +139,14 @@ def _dataset(datasets: Any, frame: pl.DataFrame, card: TaskCard) -> Any:
     features = {
         name: datasets.Value("float64" if dtype.is_float() else "string") for name, dtype in frame.schema.items()
     }
-    if card.kind != "text":
+    if card.answers.labelled:
         numbers = {label: number for number, label in enumerate(card.labels)}
-        places = pl.element() if card.kind == "multi" else pl.col("label")
+        exclusive = card.answers.exclusive
+        places = pl.col("label") if exclusive else pl.element()
         places = places.replace_strict(numbers, return_dtype=pl.Int64)
-        frame = frame.with_columns(pl.col("label").list.eval(places) if card.kind == "multi" else places)
+        frame = frame.with_columns(places if exclusive else pl.col("label").list.eval(places))
         label = datasets.ClassLabel(names=list(card.labels))
-        features["label"] = datasets.List(label) if card.kind == "multi" else label
+        features["label"] = label if exclusive else datasets.List(label)
     about = datasets.DatasetInfo(
         description=card.description,
         citation=card.citation,

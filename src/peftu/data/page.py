@@ -40,7 +40,7 @@ def tasks_page() -> str:
 
 def _line(card: TaskCard) -> str:
     section = "stackexchange" if card.name.startswith("stackexchange") else card.name
-    target = "free text" if card.kind == "text" else f"{card.kind}, {len(card.labels)} labels"
+    target = f"{card.kind}, {len(card.labels)} labels" if card.answers.labelled else "free text"
     source = "fetched" if all(file.url or file.package for file in card.files) else "--raw"
     checked = "real files" if card.verified == "data" else "its format"
     cells = (f"[`{card.name}`](#{section})", card.title, target, card.language, card.licence, source, checked)

@@ -202,13 +202,11 @@ def dealt_parts(card: TaskCard, frame: pl.DataFrame, fractions: Sequence[Fractio
         sizes = part_sizes(rows.height, fractions)
         filled += sizes != rounded_sizes(rows.height, fractions)
         ranks = [hashed(seed, user, item) for item in rows["item_id"]]
-        if card.kind == "text":
-            dealt = deal([0] * rows.height, ranks, sizes, hashed(seed, user))
-        elif card.kind == "multi":
-            dealt = deal_multi([[places[label] for label in labels] for labels in rows["target"]], ranks, sizes)
+        strata = card.answers.strata(rows["target"].to_list(), places)
+        if card.answers.exclusive:
+            dealt = deal([first for first, *_ in strata], ranks, sizes, hashed(seed, user))
         else:
-            strata = [places[labels[0]] for labels in rows["target"]]
-            dealt = deal(strata, ranks, sizes, hashed(seed, user))
+            dealt = deal_multi(strata, ranks, sizes)
         parts += [PARTS[part] for part in dealt]
     return parts, filled
 

@@ -97,7 +97,7 @@ def make_problem(table: UserTable, card: TaskCard, split: Split) -> Problem:
     texts = frame.select("text", "context").unique(maintain_order=True).with_row_index("text_number")
     frame = frame.join(texts, on=["text", "context"], how="left", nulls_equal=True, maintain_order="left")
     target = np.zeros((frame.height, len(card.labels)), np.float32)
-    if card.kind != "text":
+    if card.answers.labelled:
         given = frame.select(pl.int_range(pl.len()).alias("row"), "target").explode("target")
         target[given["row"].to_numpy(), _numbers(given["target"], card.labels)] = 1
     return Problem(
@@ -110,7 +110,7 @@ def make_problem(table: UserTable, card: TaskCard, split: Split) -> Problem:
         part=_numbers(frame["part"], PARTS).astype(np.int8),
         target=target,
         split_hash=split.hash,
-        answers=tuple(frame["target"].list.first()) if card.kind == "text" else (),
+        answers=() if card.answers.labelled else tuple(frame["target"].list.first()),
     )
 
 

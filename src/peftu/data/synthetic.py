@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
+from peftu.answers import Kind, answers_of
 from peftu.data.splits import hashed
 from peftu.data.table import UserTable
-from peftu.data.task import Kind, Row, SourceFile, TaskCard
+from peftu.data.task import Row, SourceFile, TaskCard
 
 TOPICS = ("cats", "rain", "trains", "soup", "chess", "moss", "kites", "salt")
 LABELS: dict[str, tuple[str, ...]] = {
@@ -29,7 +30,7 @@ def synthetic_card(kind: Kind = "single") -> TaskCard:
         labels=LABELS[kind],
         words=("no", "yes") if kind == "single" else (),
         instruction="Does this person like this note? Answer yes or no." if kind == "single" else "What is said of it?",
-        main_metric="perplexity" if kind == "text" else "accuracy",
+        main_metric="accuracy" if answers_of(kind).labelled else "perplexity",
         language="en",
         licence="Apache-2.0",
         citation="None: made up by peftu.",
@@ -82,8 +83,8 @@ class SyntheticTask:
 
 def _target(kind: Kind, tastes: list[float]) -> tuple[str, ...]:
     labels, mean = LABELS[kind], sum(tastes) / len(tastes)
-    if kind == "multi":
+    if not answers_of(kind).exclusive:
         return tuple(dict.fromkeys(labels[int(taste * len(labels))] for taste in tastes))
-    if kind == "text":
+    if not answers_of(kind).labelled:
         return (f"I give it {mean:.1f}.",)
     return (labels[int(mean * len(labels))],)

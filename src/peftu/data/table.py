@@ -233,14 +233,14 @@ def _problems(card: TaskCard, frame: pl.DataFrame) -> Problems:
 
 
 def _label_problems(card: TaskCard, frame: pl.DataFrame) -> Problems:
-    number = pl.col("target").list.len()
-    wrong = frame.filter((number == 0) | number.is_null() if card.kind == "multi" else number.fill_null(0) != 1)
-    asked = "at least one label" if card.kind == "multi" else "exactly one"
+    number = pl.col("target").list.len().fill_null(0)
+    wrong = frame.filter(number != 1 if card.answers.exclusive else number == 0)
     found: Problems = [
-        (row, f"target has no or several labels — kind '{card.kind}' takes {asked}") for row in wrong["row"]
+        (row, f"target has no or several labels — kind '{card.kind}' takes {card.answers.takes}")
+        for row in wrong["row"]
     ]
     given = frame.select("row", "target").explode("target").drop_nulls()
-    if card.kind == "text":
+    if not card.answers.labelled:
         empty = given.filter(pl.col("target").str.strip_chars() == "")
         return found + [(row, "target is empty — fill it in or leave the row out") for row in empty["row"]]
     broken = given["row"].gather(with_controls(given["target"])).unique()
@@ -296,7 +296,7 @@ def _message(card: TaskCard, problems: Problems) -> str:
 
 def _canonical(card: TaskCard, frame: pl.DataFrame) -> pl.DataFrame:
     """Returns the rows in key order, each target in label order."""
-    if card.kind == "multi":
+    if not card.answers.exclusive:
         order = pl.Enum(card.labels)
         frame = frame.with_columns(
             pl.col("target").cast(pl.List(order)).list.sort().cast(pl.List(pl.String)).alias("target")

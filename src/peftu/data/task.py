@@ -6,9 +6,8 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from peftu.answers import Answers, Kind, answers_of
 from peftu.registry import Registry
-
-Kind = Literal["single", "multi", "ordinal", "text"]
 
 
 class Row(NamedTuple):
@@ -79,13 +78,18 @@ class TaskCard(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "TaskCard":
-        if self.kind != "text" and len(self.labels) < 2:
+        if self.answers.labelled and len(self.labels) < 2:
             raise ValueError(f"task {self.name}: a label set needs at least two labels")
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"task {self.name}: a label stands twice")
         if self.words and len(self.words) != len(self.labels):
             raise ValueError(f"task {self.name}: {len(self.words)} words for {len(self.labels)} labels")
         return self
+
+    @property
+    def answers(self) -> Answers:
+        """Returns the kind of answer."""
+        return answers_of(self.kind)
 
     @property
     def verbalisations(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Answers from what a run fitted."""
+"""TaskAnswers from what a run fitted."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +41,7 @@ def answer(
         frozen = fitted.lab.base(fitted.job.base)
         cuts = frozen.cuts(fitted.prompt, texts)
         notes = [cuts_line(frozen.name, cuts, len(texts), fitted.prompt)] if any(cuts) else []
-    labels = fitted.answers.labels
+    labels = fitted.task.labels
     answers = [
         {"text": row["text"], "answer": row["answer"]}
         if fitted.prompt.free

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from peftu.base.prompt import Prompt
 from peftu.data.problem import PARTS, Floats, Problem
 from peftu.data.task import TaskCard
-from peftu.decision import thresholds_of
 from peftu.fitted.fitted import Fitted
 from peftu.fitted.modules import ModuleFitted
 from peftu.fitted.prompted import PromptedFitted, fit_prompted
@@ -159,3 +158,17 @@ class Fits:
         texts = [problem.texts[text] for text in problem.text[rows[tested]]]
         written = fitted.write([users[place] for place in tested], texts)
         return dict(zip(rows[tested].tolist(), written, strict=True))
+
+
+def thresholds_of(problem: Problem, rows: npt.NDArray[np.int64], scores: Floats) -> Floats | None:
+    """Returns [labels] what labels are named by, chosen on the scored validation rows; None: the scores say.
+
+    Args:
+        problem: a task after its split.
+        rows: [rows] numbers of its rows.
+        scores: [rows, labels] log-probabilities.
+    """
+    if not problem.card.answers.labelled:
+        return None
+    validation = np.isfinite(scores).all(1) & (problem.part[rows] == PARTS.index("val"))
+    return problem.card.answers.thresholds(scores[validation], problem.target[rows[validation]] > 0)

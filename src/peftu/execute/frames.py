@@ -5,11 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from scipy.special import log_expit
 
 from peftu.data.problem import PARTS, Floats, Problem
-from peftu.decision import named, thresholds_of
-from peftu.execute.cells import Cell
+from peftu.execute.cells import Cell, thresholds_of
 from peftu.plan import Job
 
 
@@ -17,9 +15,9 @@ def predictions_frame(job: Job, seed: int, problem: Problem, cell: Cell) -> pl.D
     """Returns one cell's predictions in the schema of ``predictions.parquet``; a row without finite scores is null."""
     rows = cell.rows
     scored = [bool(np.isfinite(row).all()) for row in cell.scores]
-    logits = problem.card.kind == "multi" and cell.logits
-    written = log_expit(cell.scores) if logits else cell.scores
-    target, predicted = _free(problem, cell) if problem.card.kind == "text" else _labels(problem, cell, written)
+    answers = problem.card.answers
+    written = answers.written(cell.scores) if cell.logits else cell.scores
+    target, predicted = _labels(problem, cell, written) if answers.labelled else _free(problem, cell)
     return pl.DataFrame(
         {
             "method": pl.repeat(job.label, len(rows), eager=True),
@@ -51,7 +49,7 @@ def _free(problem: Problem, cell: Cell) -> tuple[Column, Column]:
 
 def _labels(problem: Problem, cell: Cell, scores: Floats) -> tuple[Column, Column]:
     """Returns the labels that the user gave in each row, and those predicted."""
-    chosen = named(scores, thresholds_of(problem, cell.rows, scores))
+    chosen = problem.card.answers.decide(scores, thresholds_of(problem, cell.rows, scores))
     labels = np.array(problem.card.labels, dtype=object)
     return _names(labels, problem.target[cell.rows] > 0), _names(labels, chosen)
 

@@ -78,4 +78,4 @@ def _guarded(job: Job, inner: Fitted | None, fallback: Fitted | None, kept: Sequ
     """Returns the guard around two fitted methods."""
     if inner is None or fallback is None:
         return None
-    return GuardedFitted(job, inner.answers, inner.seed, inner.lab, inner.prompt, inner, fallback, kept)
+    return GuardedFitted(job, inner.task, inner.seed, inner.lab, inner.prompt, inner, fallback, kept)

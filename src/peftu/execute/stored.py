@@ -13,9 +13,8 @@ from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.config import MethodSpec, TrainSpec, split_label, validated
 from peftu.data.problem import Floats
-from peftu.decision import thresholds
 from peftu.errors import PeftuError
-from peftu.fitted.fitted import Answers, Fitted
+from peftu.fitted.fitted import Fitted, TaskAnswers
 from peftu.fitted.folder import ABOUT, CODES, load, open_base, read_about
 from peftu.fitted.modules import JointFitted, ModuleFitted
 from peftu.fitted.rows import StoredRows
@@ -142,13 +141,13 @@ def _of_collection(folder: Path, collection: Collection, moved: str | None) -> M
     method = validated(method_class(made["method"], made["knobs"]), made["knobs"], "store")
     job = Job(MethodSpec.parse(label), method, name, None, _train_of(run, made, name))
     prompt = Prompt.of(made["prompt"])
-    answers = Answers(run.record.task.name, run.record.task.kind, tuple(made["labels"]), prompt.words)
+    task = TaskAnswers(run.record.task.name, run.record.task.kind, tuple(made["labels"]), prompt.words)
     rows, region = StoredRows(folder / MODULES, collection), Region(**made["region"])
-    where = (job, answers, collection.seed, lab, prompt, region, rows)
+    where = (job, task, collection.seed, lab, prompt, region, rows)
     shared = _shared(folder, collection)
     fitted = ModuleFitted(*where) if shared is None else JointFitted(*where, shared)
-    if answers.kind == "multi":
-        fitted.thresholds = _thresholds(run, collection, answers)
+    if task.answers.labelled:
+        fitted.thresholds = _thresholds(run, collection, task)
     return fitted
 
 
@@ -171,12 +170,12 @@ def _shared(folder: Path, codes: Collection) -> Tensor | None:
         return store.get(kind, [EVERYONE])[0]
 
 
-def _thresholds(run: Run, collection: Collection, answers: Answers) -> Floats:
+def _thresholds(run: Run, collection: Collection, task: TaskAnswers) -> Floats | None:
     """Returns [labels] what the run decided by: chosen on its validation rows of the same method and seed."""
     lines = run.predictions().filter(
         (pl.col("method") + "@" + pl.col("base") == collection.label)
         & (pl.col("seed") == collection.seed) & (pl.col("part") == "val") & pl.col("scores").is_not_null()
     )  # fmt: skip
-    gold = [[label in given for label in answers.labels] for given in lines["target"]]
-    scores = np.array(lines["scores"].to_list(), dtype=np.float32).reshape(-1, len(answers.labels))
-    return thresholds(scores, np.array(gold, dtype=bool).reshape(scores.shape))
+    gold = [[label in given for label in task.labels] for given in lines["target"]]
+    scores = np.array(lines["scores"].to_list(), dtype=np.float32).reshape(-1, len(task.labels))
+    return task.answers.thresholds(scores, np.array(gold, dtype=bool).reshape(scores.shape))

@@ -334,9 +334,9 @@ def validation_loss(problem: Problem, cell: Cell) -> float:
     rows = cell.rows[validation]
     scores, target = cell.scores[validation].astype(np.float64), problem.target[rows]
     size = np.ones(len(rows))
-    if problem.card.kind == "text":
+    if not problem.card.answers.labelled:
         loss, size = -scores[:, 0], scores[:, 1]
-    elif problem.card.kind == "multi":
+    elif not problem.card.answers.exclusive:
         loss = (np.logaddexp(0, scores) - scores * target).mean(1)
     else:
         loss = -(scores * target).sum(1)

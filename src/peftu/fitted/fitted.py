@@ -10,14 +10,13 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from scipy.special import log_expit
 
+from peftu.answers import Answers, Kind, answers_of
 from peftu.bank import derived_seed
 from peftu.base.prompt import Prompt
 from peftu.data.problem import Floats, Text
 from peftu.data.stratify import hashed
-from peftu.data.task import Kind, TaskCard
-from peftu.decision import named
+from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
 from peftu.lab.lab import Item, Lab
 from peftu.plan import Job
@@ -30,16 +29,21 @@ Labels = tuple[str, ...]
 Example = tuple[Text | str, str | Sequence[str]]  # a text, and the label, the labels or the free answer it was given
 
 
-class Answers(NamedTuple):
+class TaskAnswers(NamedTuple):
     """What the answers of a task are."""
 
-    task: str
+    name: str
     kind: Kind
     labels: Labels
     words: Labels
 
+    @property
+    def answers(self) -> Answers:
+        """Returns the kind of answer."""
+        return answers_of(self.kind)
+
     @classmethod
-    def of(cls, card: TaskCard) -> "Answers":
+    def of(cls, card: TaskCard) -> "TaskAnswers":
         """Returns the answers of a task."""
         return cls(card.name, card.kind, card.labels, card.verbalisations if card.labels else ())
 
@@ -83,7 +87,7 @@ class Fitted(ABC):
 
     Args:
         job: the method with its knobs, base, region and train settings.
-        answers: of the task.
+        task: its answers.
         seed: of the fit.
         lab: bases, contexts and embeddings.
         prompt: what a base is told.
@@ -94,9 +98,9 @@ class Fitted(ABC):
     logits: ClassVar[bool] = True  # where several labels may hold, a read gives logits and not log-probabilities
 
     def __init__(
-        self, job: Job, answers: Answers, seed: int, lab: Lab, prompt: Prompt, notes: dict[str, Any] | None = None
+        self, job: Job, task: TaskAnswers, seed: int, lab: Lab, prompt: Prompt, notes: dict[str, Any] | None = None
     ) -> None:
-        self.job, self.answers, self.seed, self.lab, self.prompt = job, answers, seed, lab, prompt
+        self.job, self.task, self.seed, self.lab, self.prompt = job, task, seed, lab, prompt
         self.notes: dict[str, Any] = notes or {}
         self.folder: Path | None = None  # where it lies, if it does: what is changed is kept there
         self.thresholds: Floats | None = None  # [labels], where several may hold; else the best label is named
@@ -186,17 +190,17 @@ class Fitted(ABC):
             )
 
     def _examples(self, examples: Sequence[Example]) -> Examples:
-        labels = {label: place for place, label in enumerate(self.answers.labels)}
+        labels = {label: place for place, label in enumerate(self.task.labels)}
         target = np.zeros((len(examples), len(labels)), dtype=np.float32)
         items: list[Item] = []
         for row, (text, given) in enumerate(examples):
             words = [given] if isinstance(given, str) else list(given)
             text = Text(text) if isinstance(text, str) else text
-            if self.answers.kind == "text":
+            if not self.task.answers.labelled:
                 items.append((text, words[0]))
                 continue
             items.append((text, None))
-            if not words or (self.answers.kind != "multi" and len(words) > 1):
+            if not words or (self.task.answers.exclusive and len(words) > 1):
                 raise PeftuError(f"enrol: example {row + 1} has {len(words)} labels — give one")
             for label in words:
                 if label not in labels:
@@ -231,7 +235,7 @@ class Fitted(ABC):
 
     def written(self, read: Floats) -> Floats:
         """Returns scores as they are written down, given them as they are read."""
-        return log_expit(read) if self.logits and self.answers.kind == "multi" else read
+        return np.asarray(self.task.answers.written(read), np.float32) if self.logits else read
 
     def write(
         self, users: Sequence[str], texts: Sequence[Text], temperature: float = 0.0, seeds: Sequence[int] = ()
@@ -245,7 +249,7 @@ class Fitted(ABC):
 
     def decide(self, scores: Floats) -> npt.NDArray[np.bool_]:
         """Returns [pairs, labels] which labels are named, given `scores`."""
-        return named(scores, self.thresholds)
+        return self.task.answers.decide(scores, self.thresholds)
 
     def predict(self, user: str, texts: Sequence[Text | str]) -> pl.DataFrame:
         """Returns a row a text: ``text``, ``label`` (``labels`` where several may hold) and ``p_LABEL`` for each label.
@@ -279,7 +283,7 @@ class Fitted(ABC):
     def answered(self, users: Sequence[str], texts: Sequence[Text], temperature: float = 0.0) -> pl.DataFrame:
         """Returns a row a pair; see `predict`."""
         frame = pl.DataFrame({"text": pl.Series([text.text for text in texts], dtype=pl.String)})
-        if self.answers.kind == "text":
+        if not self.task.answers.labelled:
             self.check_users(users)
             seeds = [derived_seed(self.seed, "draw", str(place)) for place in range(len(texts))]
             return frame.with_columns(answer=pl.Series(self.write(users, texts, temperature, seeds), dtype=pl.String))
@@ -288,11 +292,11 @@ class Fitted(ABC):
         scores = self.scores(users, texts)
         if not np.isfinite(scores).all():
             raise PeftuError(f"{self.label}: the module's numbers are too large to answer with — train or import again")
-        labels = np.array(self.answers.labels, dtype=object)
+        labels = np.array(self.task.labels, dtype=object)
         named = [labels[row].tolist() for row in self.decide(scores)]
         chosen = (
             pl.Series("labels", named, pl.List(pl.String))
-            if self.answers.kind == "multi"
+            if not self.task.answers.exclusive
             else pl.Series("label", [row[0] for row in named], pl.String)
         )
         chances = [
@@ -313,5 +317,5 @@ class Fitted(ABC):
 
     @classmethod
     @abstractmethod
-    def of(cls, state: State, job: Job, answers: Answers, seed: int, lab: Lab, prompt: Prompt) -> "Fitted":
+    def of(cls, state: State, job: Job, task: TaskAnswers, seed: int, lab: Lab, prompt: Prompt) -> "Fitted":
         """Returns the fitted method that `state` was taken of."""

@@ -26,7 +26,7 @@ from peftu.base.weights import lasting_name
 from peftu.config import MethodSpec, RegionSpec, TrainSpec, validated
 from peftu.data.sources import writing_to
 from peftu.errors import PeftuError
-from peftu.fitted.fitted import Answers, Fitted, State
+from peftu.fitted.fitted import Fitted, State, TaskAnswers
 from peftu.fitted.guarded import GuardedFitted
 from peftu.fitted.modules import JointFitted, ModuleFitted
 from peftu.fitted.prompted import PromptedFitted
@@ -114,10 +114,10 @@ def load(folder: Path, lab: Lab | None = None, base: str | None = None, where: s
     folder, lab = Path(folder), lab or Lab()
     about = read_about(folder)
     job, prompt = _job(about), Prompt.of(about["prompt"])
-    answers = Answers(**{**about["answers"], **{key: tuple(about["answers"][key]) for key in ("labels", "words")}})
+    task = TaskAnswers(**{**about["task"], **{key: tuple(about["task"][key]) for key in ("labels", "words")}})
     if job.base is not None:
         open_base(lab, job.base, about["base"], where or str(folder), base)
-    parts = (job, answers, about["seed"], lab, prompt)
+    parts = (job, task, about["seed"], lab, prompt)
     kind, state = KINDS[about["kind"]], State(about["state"], _read_tensors(folder, about["tensors"]))
     fitted: Fitted
     if kind is GuardedFitted:
@@ -189,7 +189,7 @@ def collection_of(fitted: ModuleFitted) -> Collection:
         "knobs": fitted.job.method.model_dump(mode="json"),
         "region": {"depth": fitted.region.depth, "span": fitted.region.span},
         "prompt": dataclasses.asdict(base.recorded(fitted.prompt)),
-        "labels": list(fitted.answers.labels),
+        "labels": list(fitted.task.labels),
         "dtype": dtype_name(base.dtype),
     }
     if isinstance(fitted, JointFitted):
@@ -221,7 +221,7 @@ def _about(fitted: Fitted, place: int) -> dict[str, Any]:
         "label": fitted.label,
         "seed": fitted.seed,
         "job": job_json(job),
-        "answers": fitted.answers._asdict(),
+        "task": fitted.task._asdict(),
         "prompt": dataclasses.asdict(prompt),
         "base": base,
         "thresholds": None if fitted.thresholds is None else [_bound(value) for value in fitted.thresholds],
@@ -255,7 +255,7 @@ def _job_of(values: Mapping[str, Any], where: str) -> Job:
 
 
 def _with_rows(
-    about: Mapping[str, Any], state: State, store: Path, where: tuple[Job, Answers, int, Lab, Prompt]
+    about: Mapping[str, Any], state: State, store: Path, where: tuple[Job, TaskAnswers, int, Lab, Prompt]
 ) -> Fitted:
     """Returns a fitted method whose rows stay in a store."""
     with AdapterStore(store) as opened:

@@ -7,7 +7,7 @@ import numpy as np
 
 from peftu.base.prompt import Prompt
 from peftu.data.problem import Floats, Text
-from peftu.fitted.fitted import Answers, Examples, Fitted, State
+from peftu.fitted.fitted import Examples, Fitted, State, TaskAnswers
 from peftu.lab.lab import Item, Lab
 from peftu.plan import Job
 
@@ -25,10 +25,10 @@ class GuardedFitted(Fitted):
     logits = False
 
     def __init__(
-        self, job: Job, answers: Answers, seed: int, lab: Lab, prompt: Prompt,
+        self, job: Job, task: TaskAnswers, seed: int, lab: Lab, prompt: Prompt,
         inner: Fitted, fallback: Fitted, kept: Sequence[str],
     ) -> None:  # fmt: skip
-        super().__init__(job, answers, seed, lab, prompt)
+        super().__init__(job, task, seed, lab, prompt)
         self.inner, self.fallback, self.kept = inner, fallback, set(kept)
 
     @property
@@ -98,6 +98,6 @@ class GuardedFitted(Fitted):
         return State({"kept": sorted(self.kept)})
 
     @classmethod
-    def of(cls, state: State, job: Job, answers: Answers, seed: int, lab: Lab, prompt: Prompt) -> "GuardedFitted":
+    def of(cls, state: State, job: Job, task: TaskAnswers, seed: int, lab: Lab, prompt: Prompt) -> "GuardedFitted":
         """Raises: `peftu.fitted.folder` opens both methods first, and makes it of them."""
         raise NotImplementedError

@@ -15,7 +15,7 @@ from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.data.problem import Floats, Text
 from peftu.errors import PeftuError
-from peftu.fitted.fitted import Answers, Examples, Fitted, State
+from peftu.fitted.fitted import Examples, Fitted, State, TaskAnswers
 from peftu.fitted.rows import MemoryRows, ModuleRows
 from peftu.generate import generate
 from peftu.joint import encoded
@@ -42,7 +42,7 @@ class ModuleFitted(Fitted):
     def __init__(
         self,
         job: Job,
-        answers: Answers,
+        task: TaskAnswers,
         seed: int,
         lab: Lab,
         prompt: Prompt,
@@ -51,7 +51,7 @@ class ModuleFitted(Fitted):
         start: Tensor | None = None,
         notes: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(job, answers, seed, lab, prompt, notes)
+        super().__init__(job, task, seed, lab, prompt, notes)
         self.region, self.rows, self.start = region, rows, start
 
     @property
@@ -143,12 +143,12 @@ class ModuleFitted(Fitted):
         return State(about, tensors)
 
     @classmethod
-    def of(cls, state: State, job: Job, answers: Answers, seed: int, lab: Lab, prompt: Prompt) -> "ModuleFitted":
+    def of(cls, state: State, job: Job, task: TaskAnswers, seed: int, lab: Lab, prompt: Prompt) -> "ModuleFitted":
         """Returns the fitted method that `state` was taken of."""
         rows, start = memory_rows(state), state.tensors.get("start")
         region = Region(**state.about["region"])
         return cls(
-            job, answers, seed, lab, prompt, region, rows, None if start is None else torch.from_numpy(start.copy())
+            job, task, seed, lab, prompt, region, rows, None if start is None else torch.from_numpy(start.copy())
         )
 
 
@@ -171,7 +171,7 @@ class JointFitted(ModuleFitted):
     def __init__(
         self,
         job: Job,
-        answers: Answers,
+        task: TaskAnswers,
         seed: int,
         lab: Lab,
         prompt: Prompt,
@@ -180,7 +180,7 @@ class JointFitted(ModuleFitted):
         shared: Tensor,
         notes: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(job, answers, seed, lab, prompt, region, rows, notes=notes)
+        super().__init__(job, task, seed, lab, prompt, region, rows, notes=notes)
         self.shared = shared
 
     @cached_property
@@ -221,7 +221,7 @@ class JointFitted(ModuleFitted):
         return state
 
     @classmethod
-    def of(cls, state: State, job: Job, answers: Answers, seed: int, lab: Lab, prompt: Prompt) -> "JointFitted":
+    def of(cls, state: State, job: Job, task: TaskAnswers, seed: int, lab: Lab, prompt: Prompt) -> "JointFitted":
         """Returns the fitted method that `state` was taken of."""
         region, shared = Region(**state.about["region"]), torch.from_numpy(state.tensors["shared"].copy())
-        return cls(job, answers, seed, lab, prompt, region, cast(MemoryRows, memory_rows(state)), shared)
+        return cls(job, task, seed, lab, prompt, region, cast(MemoryRows, memory_rows(state)), shared)

@@ -12,7 +12,7 @@ from peftu.base.reading import clipped, prompt_tokens, reading_limit
 from peftu.base.region import Region
 from peftu.base.writing import write
 from peftu.data.problem import Floats, Problem, Text
-from peftu.fitted.fitted import Answers, Examples, Fitted, State
+from peftu.fitted.fitted import Examples, Fitted, State, TaskAnswers
 from peftu.generate import generate
 from peftu.lab.lab import Item, Lab, prefill
 from peftu.methods.composing import Answered, Composed, Composer, Past
@@ -55,8 +55,8 @@ class PromptedFitted(Fitted):
 
     kind = "prompted"
 
-    def __init__(self, job: Job, answers: Answers, seed: int, lab: Lab, prompt: Prompt, past: Past) -> None:
-        super().__init__(job, answers, seed, lab, prompt)
+    def __init__(self, job: Job, task: TaskAnswers, seed: int, lab: Lab, prompt: Prompt, past: Past) -> None:
+        super().__init__(job, task, seed, lab, prompt)
         reading_limit(self.base)
         self.past = dict(zip(past.users, past.items, strict=True))
         self._compose()
@@ -78,7 +78,7 @@ class PromptedFitted(Fitted):
 
     def _compose(self) -> None:
         self._number = {user: number for number, user in enumerate(self.past)}
-        past = Past(tuple(self.past), tuple(self.past.values()), self.answers.words)
+        past = Past(tuple(self.past), tuple(self.past.values()), self.task.words)
         self._composer: Composer = self.job.method.composer(past, LabTools(self.lab, self.base, self.prompt), self.seed)
 
     def groups(self, users: Sequence[str], items: Sequence[Item]) -> tuple[Groups, int]:
@@ -141,7 +141,7 @@ class PromptedFitted(Fitted):
         return out
 
     def _enrol(self, user: str, train: Examples, val: Examples) -> None:
-        words = self.answers.words
+        words = self.task.words
         shown = []
         for text, free, target in [
             (*item, target) for part in (train, val) for item, target in zip(part.items, part.target, strict=True)
@@ -161,19 +161,19 @@ class PromptedFitted(Fitted):
         return State({"users": list(self.past), "past": items})
 
     @classmethod
-    def of(cls, state: State, job: Job, answers: Answers, seed: int, lab: Lab, prompt: Prompt) -> "PromptedFitted":
+    def of(cls, state: State, job: Job, task: TaskAnswers, seed: int, lab: Lab, prompt: Prompt) -> "PromptedFitted":
         """Returns the fitted method that `state` was taken of."""
         items = tuple(
             tuple(Answered(Text(text, context), answer, tuple(labels)) for text, context, answer, labels in judged)
             for judged in state.about["past"]
         )
-        return cls(job, answers, seed, lab, prompt, Past(tuple(state.about["users"]), items, answers.words))
+        return cls(job, task, seed, lab, prompt, Past(tuple(state.about["users"]), items, task.words))
 
 
 def fit_prompted(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt) -> PromptedFitted:
     """Returns a prompting method over a problem's train rows."""
     lab.tell_cuts(lab.base(cast(str, job.base)).name, prompt)
-    return PromptedFitted(job, Answers.of(problem.card), seed, lab, prompt, past_of(problem))
+    return PromptedFitted(job, TaskAnswers.of(problem.card), seed, lab, prompt, past_of(problem))
 
 
 def past_of(problem: Problem) -> Past:

@@ -8,7 +8,7 @@ import numpy as np
 from peftu.base.prompt import Prompt
 from peftu.data.problem import Floats, Problem
 from peftu.errors import PeftuError
-from peftu.fitted.fitted import Answers, Examples, Fitted, State
+from peftu.fitted.fitted import Examples, Fitted, State, TaskAnswers
 from peftu.lab.lab import Item, Lab
 from peftu.plan import Job
 
@@ -25,9 +25,9 @@ class ReferenceFitted(Fitted):
     logits = False
 
     def __init__(
-        self, job: Job, answers: Answers, seed: int, lab: Lab, prompt: Prompt, model: Any, users: Sequence[str]
+        self, job: Job, task: TaskAnswers, seed: int, lab: Lab, prompt: Prompt, model: Any, users: Sequence[str]
     ) -> None:
-        super().__init__(job, answers, seed, lab, prompt, dict(model.notes))
+        super().__init__(job, task, seed, lab, prompt, dict(model.notes))
         self.model, self._users = model, list(users)
         self._number = {user: number for number, user in enumerate(users)}
 
@@ -75,15 +75,15 @@ class ReferenceFitted(Fitted):
         return State({"users": self._users, "model": about}, tensors)
 
     @classmethod
-    def of(cls, state: State, job: Job, answers: Answers, seed: int, lab: Lab, prompt: Prompt) -> "ReferenceFitted":
+    def of(cls, state: State, job: Job, task: TaskAnswers, seed: int, lab: Lab, prompt: Prompt) -> "ReferenceFitted":
         """Returns the fitted method that `state` was taken of."""
         features = None if job.base is None else lab.features(job.base, prompt)
         model = job.method.restore(state.tensors, state.about["model"], features)
-        return cls(job, answers, seed, lab, prompt, model, state.about["users"])
+        return cls(job, task, seed, lab, prompt, model, state.about["users"])
 
 
 def fit_reference(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt) -> ReferenceFitted:
     """Returns a reference method fitted on a problem's train rows."""
     features = None if job.base is None else lab.features(job.base, prompt)
     model = job.method.fit(problem, features, seed)
-    return ReferenceFitted(job, Answers.of(problem.card), seed, lab, prompt, model, problem.users)
+    return ReferenceFitted(job, TaskAnswers.of(problem.card), seed, lab, prompt, model, problem.users)

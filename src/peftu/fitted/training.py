@@ -14,7 +14,7 @@ from peftu.base.region import Region
 from peftu.codes import CodeLayout, SharedLayout
 from peftu.data.problem import Problem
 from peftu.errors import DivergedError, PeftuError
-from peftu.fitted.fitted import Answers
+from peftu.fitted.fitted import TaskAnswers
 from peftu.fitted.modules import JointFitted, ModuleFitted
 from peftu.fitted.rows import MemoryRows
 from peftu.joint import train_jointly
@@ -91,7 +91,7 @@ def layout_of(job: Job, lab: Lab, prompt: Prompt, users: int) -> Layout:
 def fit_untrained(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt) -> ModuleFitted:
     """Returns the base as it is."""
     region = job.region_on(lab.base(cast(str, job.base)))
-    return ModuleFitted(job, Answers.of(problem.card), seed, lab, prompt, region)
+    return ModuleFitted(job, TaskAnswers.of(problem.card), seed, lab, prompt, region)
 
 
 def fit_modules(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt) -> tuple[ModuleFitted, Modules]:
@@ -116,7 +116,7 @@ def fit_modules(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt)
         notes["diverged"] = f"{modules.diverged} users, scored by {answering} and not stored"
         lab.reporter.note(f"{job.label}: training diverged for {notes['diverged']} — lower lr")
     return ModuleFitted(
-        job, Answers.of(problem.card), seed, lab, prompt, modules.region, modules.rows, start, notes
+        job, TaskAnswers.of(problem.card), seed, lab, prompt, modules.region, modules.rows, start, notes
     ), modules
 
 
@@ -159,7 +159,7 @@ def fit_joint(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt) -
     modules = Modules(codes, region, Trained(joint.codes, [joint.log]), problem.users, counts, joint.shared)
     notes = {"region": str(region), "shared_parameters": layout.parameters}
     return JointFitted(
-        job, Answers.of(problem.card), seed, lab, prompt, region, modules.rows, joint.shared, notes
+        job, TaskAnswers.of(problem.card), seed, lab, prompt, region, modules.rows, joint.shared, notes
     ), modules
 
 

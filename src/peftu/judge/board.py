@@ -5,8 +5,9 @@ from functools import cached_property
 
 import polars as pl
 
+from peftu.answers import FreeText, OneOf, answers_of
 from peftu.metrics import Metric
-from peftu.results import FREE_REFERENCES, REFERENCES, Score, plain_name
+from peftu.results import Score, plain_name
 from peftu.stats import Doubles, Estimate, System, UserMatrix, bootstrap, differences, user_matrix
 
 
@@ -37,7 +38,8 @@ class Board:
     @cached_property
     def references(self) -> tuple[System, ...]:
         """Returns the reference methods that were run, the most telling first."""
-        names = FREE_REFERENCES if self.metric.kinds == ("text",) else REFERENCES
+        free = not any(answers_of(kind).labelled for kind in self.metric.kinds)
+        names = (FreeText() if free else OneOf()).references
         found = [system for name in names for system in self.systems if plain_name(system.method) == name]
         return tuple(found)
 

@@ -14,7 +14,7 @@ import polars as pl
 from peftu.data.task import TaskCard
 from peftu.judge.board import Board, label_of, score_of
 from peftu.judge.shapes import Ceiling, GapClosed
-from peftu.judge.votes import Places, Votes
+from peftu.judge.votes import TIE, Places, Votes
 from peftu.metrics import PREDICTIONS
 from peftu.metrics.rows import scored_rows
 from peftu.metrics.users import scores_of_rows
@@ -45,9 +45,9 @@ def ceilings(
     known = row >= 0
     if known.any() and (votes.voters[row[known]] > 0).any():
         tests, row = tests.filter(pl.Series(known)), row[known]
-        majority = votes.majority(multi=card.kind == "multi")[row]
+        majority = votes.majority[row]
         frames["others-majority"] = _predicted(tests, majority, votes.voters[row] > 0, card)
-        threshold = best_thresholds(votes, row, _units(tests), multi=card.kind == "multi")
+        threshold = best_thresholds(votes, row, _units(tests))
         frames["others-threshold"] = _predicted(tests, threshold, votes.voters[row] > 0, card)
     again = _again(votes)
     if len(again):
@@ -74,7 +74,7 @@ def ceilings(
     return tuple(found), tuple(closed)
 
 
-def best_thresholds(votes: Votes, row: Places, unit: Places, *, multi: bool) -> npt.NDArray[np.bool_]:
+def best_thresholds(votes: Votes, row: Places, unit: Places) -> npt.NDArray[np.bool_]:
     """Returns [tests, labels] what an oracle would answer that knows only others' votes and one threshold a user.
 
     One label: for each user the label l and threshold that make most of their test rows right, when l is answered
@@ -85,13 +85,12 @@ def best_thresholds(votes: Votes, row: Places, unit: Places, *, multi: bool) -> 
         votes: all judgements.
         row: [tests] the judgement of each test row.
         unit: [tests] the user (and seed) of each test row, numbered from 0.
-        multi: several labels a row.
     """
     own = votes.own[row] > 0
-    shares = np.nan_to_num(votes.shares[row]) + 1e-9 * votes.common
+    shares = np.nan_to_num(votes.shares[row]) + TIE * votes.common
     labels = own.shape[1]
     answer = np.zeros_like(own)
-    if multi:
+    if not votes.answers.exclusive:
         for label in range(labels):
             answer[:, label] = _cut(shares[:, label], np.where(own[:, label], 1.0, -1.0), unit)[0]
         return answer

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from peftu.answers import Kind, answers_of
 from peftu.config import split_label
-from peftu.data.task import Kind
 from peftu.judge.decide import Decision
 from peftu.judge.shapes import Comparison
-from peftu.results import GLOBAL, USER_MAJORITY, ZERO_SHOT, MethodResult, plain_name
+from peftu.results import GLOBAL, MethodResult, plain_name
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Findings:
     @property
     def bar(self) -> str:
         """Returns what a personal method must beat first: habit or, for free text, the model shared by all."""
-        return GLOBAL if self.kind == "text" else USER_MAJORITY
+        return answers_of(self.kind).references[0]
 
     @property
     def floor(self) -> str:
         """Returns what costs nothing: habit or, for free text, the base as it is."""
-        return ZERO_SHOT if self.kind == "text" else USER_MAJORITY
+        return answers_of(self.kind).floor
 
     @property
     def personal(self) -> list[MethodResult]:

@@ -25,14 +25,13 @@ def by_label(board: Board, rows: pl.DataFrame, card: TaskCard) -> tuple[Group, .
 
     A score is the mean over the users who gave the label in a scored test row; the gain is over the first reference.
     """
-    if not board.references or card.kind == "text":
+    if not board.references or not card.answers.labelled:
         return ()
     scored = rows.filter("scored").select(*KEYS, "gold", "said")
-    if card.kind == "multi":
+    hit = pl.col("gold") == pl.col("said")
+    if not card.answers.exclusive:
         scored = scored.explode("gold", empty_as_null=True).drop_nulls("gold")
         hit = pl.col("said").list.contains(pl.col("gold"))
-    else:
-        hit = pl.col("gold") == pl.col("said")
     recalls = scored.group_by(*KEYS, "gold").agg(recall=hit.mean(), rows=pl.len())
     result: list[Group] = []
     for place, label in enumerate(card.labels):

@@ -66,13 +66,13 @@ def judge(evidence: Evidence) -> Judgement:
     card, scores = evidence.card, evidence.scores
     board = Board(scores, metrics.get(card.main_metric), evidence.resamples)
     rows = scored_rows(evidence.predictions, card)
-    if card.kind == "text":
+    if not card.answers.labelled:
         rows = with_overlaps(rows)
     gains = gains_over_references(board, rows)
     items = items_of_rows(rows, card)
     known = [metric for metric in metrics_of(card.kind, "rows", "labels") if metric.name in scores.columns]
     of_items = [metric for metric in metrics_of(card.kind, "items") if metric.name in items.columns]
-    voted = None if card.kind == "text" else votes(_judgements(evidence), card)
+    voted = votes(_judgements(evidence), card) if card.answers.labelled else None
     found = ceilings(board, _tests(rows), voted, card) if voted else ((), ())
     tests = scores.group_by("user_id").agg(pl.col("n_test").max())
     return Judgement(
@@ -92,7 +92,7 @@ def judge(evidence: Evidence) -> Judgement:
         closed=found[1],
         helped=helped(board, rows),
         worst=worst_served(board),
-        trends=trends(board, voted, multi=card.kind == "multi"),
+        trends=trends(board, voted),
         groups=(*by_label(board, rows, card), *_people(board, evidence.judgements)),
         shifts=shifts(voted, card.labels, board.matrix.users) if voted else (),
         guards=tuple(map(_guarded, (result for result in evidence.results if "kept" in result.notes))),

@@ -1,7 +1,9 @@
 """The majorities as rows of a board, from nothing but training labels."""
 
+import numpy as np
 import polars as pl
 
+from peftu.answers import commonest
 from peftu.data.task import TaskCard
 from peftu.metrics import PREDICTIONS
 from peftu.results import USER_MAJORITY
@@ -21,21 +23,20 @@ def with_majorities(predictions: pl.DataFrame, train: pl.DataFrame, card: TaskCa
         card: the task.
     """
     present = set(predictions["method"].unique())
-    if train.is_empty() or card.kind == "text":
+    if train.is_empty() or not card.answers.labelled:
         return predictions
-    answers = train.select("user_id", pl.col("target").list.sort()).with_columns(common=pl.len().over("target"))
-    name_of = pl.col("target").list.join("|")
-    overall = answers.sort(pl.col("common"), name_of, descending=[True, False])["target"][0]
-    own = (
-        answers.group_by("user_id", "target")
-        .agg(pl.col("common").first(), own=pl.len())
-        .sort(pl.col("own"), pl.col("common"), name_of, descending=[True, True, False])
-        .unique("user_id", keep="first", maintain_order=True)
-        .select("user_id", chosen="target")
-    )
+    answers = [tuple(sorted(target)) for target in train["target"].to_list()]
+    order = sorted(set(answers), key=lambda labels: ("|".join(labels), labels))
+    place = {labels: number for number, labels in enumerate(order)}
+    given = np.array([place[labels] for labels in answers])
+    users = train["user_id"].unique().sort()
+    user = users.search_sorted(train["user_id"]).to_numpy().astype(np.int64)
+    chosen = [order[number] for number in commonest(user, len(users), given)]
+    own = pl.DataFrame({"user_id": users, "chosen": pl.Series(chosen, dtype=PREDICTIONS["target"])})
+    (overall,) = commonest(np.zeros_like(given), 1, given)
     keys = ["seed", "user_id", "item_id"]
     rows = predictions.unique(keys, maintain_order=True).join(own, on="user_id", how="left", maintain_order="left")
-    fallback = pl.lit(pl.Series([overall.to_list()], dtype=PREDICTIONS["target"])).first()
+    fallback = pl.lit(pl.Series([order[overall]], dtype=PREDICTIONS["target"])).first()
     said = {GLOBAL_MAJORITY: fallback, USER_MAJORITY: pl.coalesce("chosen", fallback)}
     frames = [
         rows.with_columns(

@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from peftu.answers import answers_of
 from peftu.config import validated
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
@@ -109,7 +110,7 @@ def _distinct(
         kept, names = [], {}
         for (method, base), own in frame.group_by(*SYSTEM, maintain_order=True):
             key: SystemKey = (str(method), None if base is None else str(base))
-            said = ["predicted", "scores"] if run.record.task.kind == "text" else ["predicted"]
+            said = ["predicted"] if answers_of(run.record.task.kind).labelled else ["predicted", "scores"]
             answers = own.sort("seed", "user_id", "item_id").select("seed", "user_id", "item_id", "part", *said)
             named = (key, *((_named(key[0], name), key[1]) for name in _run_names(run, len(runs))))
             fresh = next(one for one in named if one not in seen or seen[one].equals(answers))

@@ -87,7 +87,7 @@ def about_user(judgements: pl.DataFrame, card: TaskCard, user: str, most: int = 
     Raises:
         PeftuError: the user has no judgement, or the task's targets are free texts.
     """
-    if card.kind == "text":
+    if not card.answers.labelled:
         raise PeftuError(f"task {card.name}: its targets are texts — labels are needed to compare users")
     found = votes(judgements, card)
     mine = (found.rows["user_id"] == user).to_numpy()
@@ -97,11 +97,11 @@ def about_user(judgements: pl.DataFrame, card: TaskCard, user: str, most: int = 
         judgements.select("user_id", "item_id", "text"), on=["user_id", "item_id"], how="left", maintain_order="left"
     )["text"]
     shared = mine & (found.voters > 0)
-    agrees = (found.majority(multi=card.kind == "multi") == (found.own > 0)).all(1)
+    agrees = (found.majority == (found.own > 0)).all(1)
     everywhere = _texts_with_word(texts.filter(pl.Series(~mine)).unique().to_list())
     words: list[WordShift] = []
     for place, label in enumerate(card.labels):
-        apart = shared & (found.own[:, place] > 0) & ~found.majority(multi=card.kind == "multi")[:, place]
+        apart = shared & (found.own[:, place] > 0) & ~found.majority[:, place]
         here, there = (texts.filter(pl.Series(rows)).to_list() for rows in (apart, mine & ~apart))
         words += _words(label, here, there, everywhere, most)
     return AboutUser(
@@ -148,7 +148,7 @@ def _words(label: str, here: list[str], there: list[str], everywhere: Counter[st
 
 def _texts(found: Votes, texts: pl.Series, shared: np.ndarray, card: TaskCard, most: int) -> tuple[TextShift, ...]:
     """Returns the texts on which fewest others give the user's labels, those with most judgements first."""
-    majority = found.majority(multi=card.kind == "multi")
+    majority = found.majority
     rows = np.flatnonzero(shared & (found.voters >= _FEWEST_VOTERS))
     support = (np.nan_to_num(found.shares[rows]) * found.own[rows]).sum(1) / np.maximum(found.own[rows].sum(1), 1)
     ranked = rows[np.lexsort((-found.voters[rows], support))][:most]

@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from peftu.answers import OneOf
 from peftu.data.task import TaskCard
 from peftu.judge.board import label_of
 from peftu.judge.shapes import Reliability, ReliabilityBin
@@ -21,7 +22,7 @@ def reliability(rows: pl.DataFrame, card: TaskCard) -> tuple[Reliability, ...]:
         rows: what ``peftu.metrics.rows.scored_rows`` returns.
         card: the task; only kinds with one label a row have bins.
     """
-    if card.kind not in ("single", "ordinal"):
+    if not isinstance(card.answers, OneOf):
         return ()
     known = rows.filter("scored").drop_nulls(["confidence", "right"])
     number = (pl.col("confidence") * BINS).ceil().clip(1, BINS).cast(pl.Int64)

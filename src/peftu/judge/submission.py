@@ -7,7 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from peftu.data.task import Kind, TaskCard
+from peftu.answers import Answers, Kind, answers_of
+from peftu.data.task import TaskCard
 from peftu.data.texts import with_controls
 from peftu.errors import PeftuError
 from peftu.metrics import PREDICTIONS
@@ -86,11 +87,12 @@ def read_submission(path: Path, how: Reading) -> Submission:
         raise PeftuError(f"{path}: holds no rows — nothing can be scored")
     frame = _defaults(path, frame)
     _refuse_repeats(path, frame)
+    answers = answers_of(how.kind)
     sided = frame.with_columns(
-        target=_sets(path, frame["target"], how.kind), predicted=_sets(path, frame["output"], how.kind)
+        target=_sets(path, frame["target"], answers), predicted=_sets(path, frame["output"], answers)
     )
     card = _card(path, how, sided)
-    _check_targets(path, sided, how.kind)
+    _check_targets(path, sided, answers)
     sided = sided.with_columns(_probabilities(path, sided, card))
     known = [name for name in ("text", "context") if name in sided.columns]
     judgements = sided.select("user_id", "item_id", "target", *known).unique(["user_id", "item_id"], keep="first")
@@ -225,30 +227,30 @@ def _refuse_repeats(path: Path, frame: pl.DataFrame) -> None:
         )
 
 
-def _sets(path: Path, column: pl.Series, kind: Kind) -> pl.Series:
+def _sets(path: Path, column: pl.Series, answers: Answers) -> pl.Series:
     """Returns lists of labels (or of one text); null where there is no answer."""
     if isinstance(column.dtype, pl.List):
         lists = column.cast(pl.List(pl.String))
-        return lists if kind == "multi" else lists.set(lists.list.len() == 0, None)
+        return lists.set(lists.list.len() == 0, None) if answers.exclusive else lists
     if column.dtype.is_nested():
         raise PeftuError(f"{path}: column '{column.name}' holds objects — write labels")
     text = column.cast(pl.String)
-    text = text.set(text == "", None) if kind != "text" else text
-    if kind == "multi":
+    text = text.set(text == "", None) if answers.labelled else text
+    if not answers.exclusive:
         return text.str.split(SEPARATOR)
     return pl.DataFrame({"text": text}).select(pl.when(pl.col("text").is_not_null()).then(pl.concat_list("text")))[
         "text"
     ]
 
 
-def _check_targets(path: Path, frame: pl.DataFrame, kind: Kind) -> None:
-    size = pl.col("target").list.len()
-    wrong = frame.with_row_index("row", 1).filter(size.is_null() | (pl.lit(kind != "multi") & (size != 1)))
-    if len(wrong) and kind == "multi":
+def _check_targets(path: Path, frame: pl.DataFrame, answers: Answers) -> None:
+    size, exclusive = pl.col("target").list.len(), pl.lit(answers.exclusive)
+    wrong = frame.with_row_index("row", 1).filter(size.is_null() | (exclusive & (size != 1)))
+    if len(wrong) and not answers.exclusive:
         raise PeftuError(f"{path}: row {wrong['row'][0]}: target is empty — write no label as [] in jsonl")
     if len(wrong):
         raise PeftuError(f"{path}: row {wrong['row'][0]}: target has not exactly one label — or pass --kind multi")
-    several = frame.with_row_index("row", 1).filter(pl.lit(kind != "multi") & (pl.col("predicted").list.len() > 1))
+    several = frame.with_row_index("row", 1).filter(exclusive & (pl.col("predicted").list.len() > 1))
     if len(several):
         raise PeftuError(f"{path}: row {several['row'][0]}: output has several labels — pass --kind multi")
 
@@ -268,7 +270,7 @@ def _check_vectors(path: Path, frame: pl.DataFrame, names: Sequence[str]) -> Non
 
 def _card(path: Path, how: Reading, frame: pl.DataFrame) -> TaskCard:
     labels: tuple[str, ...] = ()
-    if how.kind != "text":
+    if answers_of(how.kind).labelled:
         if not all(map(is_plain, how.labels)):
             raise PeftuError("--labels: a label holds a control character — take it out")
         for side in ("target", "predicted"):
@@ -290,7 +292,7 @@ def _card(path: Path, how: Reading, frame: pl.DataFrame) -> TaskCard:
     return TaskCard(
         name=name, version="given", title=name, description="A predictions file.", user="a user in the file",
         kind=how.kind, labels=labels, instruction="",
-        main_metric=how.metric or ("rouge_l" if how.kind == "text" else "accuracy"),
+        main_metric=how.metric or ("accuracy" if answers_of(how.kind).labelled else "rouge_l"),
         language="unknown", licence="unknown", citation="unknown", homepage="unknown", files=(),
     )  # fmt: skip
 
@@ -308,7 +310,7 @@ def _probabilities(path: Path, frame: pl.DataFrame, card: TaskCard) -> pl.Series
     Raises:
         PeftuError: a row's probabilities are not one for each label between 0 and 1, or do not add up to 1.
     """
-    if "probabilities" not in frame.columns or card.kind == "text":
+    if "probabilities" not in frame.columns or not card.answers.labelled:
         return pl.Series("scores", [None] * len(frame), PREDICTIONS["scores"])
     given = frame["probabilities"]
     if not (isinstance(given.dtype, pl.List) and (given.list.len().drop_nulls() == len(card.labels)).all()):
@@ -321,7 +323,7 @@ def _probabilities(path: Path, frame: pl.DataFrame, card: TaskCard) -> pl.Series
     if len(outside):
         raise PeftuError(f"{path}: row {outside['row'][0]}: a probability is not between 0 and 1")
     uneven = rows.filter((pl.col("total") - 1).abs() > _NEAR)
-    if len(uneven) and card.kind != "multi":
+    if len(uneven) and card.answers.exclusive:
         first = uneven.row(0, named=True)
         raise PeftuError(f"{path}: row {first['row']}: probabilities add up to {first['total']:.4g}, not 1")
     return given.list.eval(pl.element().log()).cast(PREDICTIONS["scores"]).alias("scores")

@@ -18,7 +18,7 @@ TITLES = {
 }
 
 
-def trends(board: Board, votes: Votes | None, *, multi: bool) -> tuple[Trend, ...]:
+def trends(board: Board, votes: Votes | None) -> tuple[Trend, ...]:
     """Returns each method's gain over the first reference method against training items and distance from the crowd.
 
     Users are put into up to five equally large groups; the correlation is Spearman's rho with its p-value,
@@ -28,7 +28,7 @@ def trends(board: Board, votes: Votes | None, *, multi: bool) -> tuple[Trend, ..
         return ()
     numbers = {"n_train": _training(board)}
     if votes is not None:
-        numbers["distance"] = distance(board, votes, multi=multi)
+        numbers["distance"] = distance(board, votes)
     result: list[Trend] = []
     for by, values in numbers.items():
         if values is not None and len(np.unique(values[~np.isnan(values)])) > 1:
@@ -36,7 +36,7 @@ def trends(board: Board, votes: Votes | None, *, multi: bool) -> tuple[Trend, ..
     return tuple(result)
 
 
-def distance(board: Board, votes: Votes, *, multi: bool) -> Doubles | None:
+def distance(board: Board, votes: Votes) -> Doubles | None:
     """Returns [users] the share of a user's judgements that are not what most others say of the text.
 
     Over all judgements of texts that somebody else has judged; NaN for users with fewer than five such texts, None
@@ -45,7 +45,7 @@ def distance(board: Board, votes: Votes, *, multi: bool) -> Doubles | None:
     shared = votes.voters > 0
     if not shared.any():
         return None
-    differs = (votes.majority(multi=multi) != (votes.own > 0)).any(1)
+    differs = (votes.majority != (votes.own > 0)).any(1)
     frame = votes.rows.select("user_id").with_columns(differs=pl.Series(differs)).filter(pl.Series(shared))
     own = frame.group_by("user_id").agg(pl.col("differs").mean(), texts=pl.len())
     found = dict(own.filter(pl.col("texts") >= _FEWEST_TEXTS).select("user_id", "differs").iter_rows())

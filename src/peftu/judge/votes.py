@@ -1,16 +1,19 @@
 """What other users say about the same texts."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from peftu.answers import Answers
 from peftu.data.task import TaskCard
 from peftu.stats import Doubles
 
 Places = npt.NDArray[np.int64]
 TEXT = ("text", "context")
+TIE = 1e-9  # far below what one vote weighs
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Votes:
         others: [rows, labels] how many of the other users' judgements of the text have the label.
         voters: [rows] how many judgements of the text are other users'.
         common: [labels] share of all judgements with the label; breaks ties.
+        answers: the kind.
     """
 
     rows: pl.DataFrame
@@ -30,6 +34,7 @@ class Votes:
     others: Doubles
     voters: Doubles
     common: Doubles
+    answers: Answers
 
     @property
     def shares(self) -> Doubles:
@@ -37,18 +42,15 @@ class Votes:
         with np.errstate(invalid="ignore"):
             return np.asarray(self.others / np.where(self.voters > 0, self.voters, np.nan)[:, None])
 
-    def majority(self, *, multi: bool) -> npt.NDArray[np.bool_]:
+    @cached_property
+    def majority(self) -> npt.NDArray[np.bool_]:
         """Returns [rows, labels] the label that most others give, the commoner overall in a tie; all False without
         others.
 
         Kind 'multi': the labels that more than half of them give, or else the one that most give.
         """  # noqa: D205
-        score = np.nan_to_num(self.shares) + 1e-9 * self.common
-        best = np.arange(score.shape[1]) == score.argmax(1)[:, None]
-        if multi:
-            above = np.nan_to_num(self.shares) > 0.5
-            best = np.where(above.any(1, keepdims=True), above, best)
-        return np.asarray(best & (self.voters > 0)[:, None], dtype=np.bool_)
+        most = self.answers.decide(np.nan_to_num(self.shares) + TIE * self.common, 0.5 + TIE)
+        return np.asarray(most & (self.voters > 0)[:, None])
 
     def at(self, tests: pl.DataFrame) -> Places:
         """Returns [tests] the row of each user_id and item_id; -1 where there is none."""
@@ -80,7 +82,7 @@ def votes(judgements: pl.DataFrame, card: TaskCard) -> Votes:
     same = rows.select(pl.struct("text_key", "user_id").rank("dense")).to_series().to_numpy().astype(np.int64) - 1
     everyone, mine = _summed(text, own), _summed(same, own)
     voters = np.bincount(text)[text] - np.bincount(same)[same]
-    return Votes(rows, own, everyone[text] - mine[same], voters.astype(np.float64), own.mean(0))
+    return Votes(rows, own, everyone[text] - mine[same], voters.astype(np.float64), own.mean(0), card.answers)
 
 
 def _summed(group: Places, values: Doubles) -> Doubles:

@@ -146,7 +146,7 @@ def prompt_of(card: TaskCard, max_tokens: int, answer_tokens: int = 128) -> Prom
         card.instruction,
         card.verbalisations,
         max_tokens,
-        card.kind != "multi",
+        card.answers.exclusive,
         answer_tokens=answer_tokens,
         about=card.about,
     )

@@ -72,9 +72,9 @@ class Overall:
     of_sets: Reals
 
     @classmethod
-    def of(cls, target: Reals, multi: bool) -> "Overall":
+    def of(cls, target: Reals, exclusive: bool) -> "Overall":
         """Returns the shares in all rows [rows, labels]."""
-        if not multi:
+        if exclusive:
             return cls(_shares(target), np.zeros((0, target.shape[1])), np.zeros(0))
         sets, which = np.unique(target, axis=0, return_inverse=True)
         return cls(_shares(target), sets, _shares(np.eye(len(sets))[which.ravel()]))

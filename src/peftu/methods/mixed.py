@@ -87,7 +87,7 @@ class MixedHead(BaseModel):
                 user=problem.user[rows],
                 text=problem.text[rows],
                 target=problem.target[rows].astype(np.float64),
-                link="sigmoid" if problem.card.kind == "multi" else "softmax",
+                link="softmax" if problem.card.answers.exclusive else "sigmoid",
             )
             for rows in map(problem.rows, ("train", "val"))
         )
@@ -131,7 +131,7 @@ class MixedHead(BaseModel):
         return chosen
 
     def _check(self, problem: Problem) -> None:
-        if problem.card.kind == "text":
+        if not problem.card.answers.labelled:
             raise PeftuError(f"mixed-head: task {problem.card.name} has no label set — use a task with labels")
         if not len(problem.rows("train")):
             raise PeftuError(f"mixed-head: task {problem.card.name} has no training rows — use a larger train share")

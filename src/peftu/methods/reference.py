@@ -26,7 +26,7 @@ class _Majority(BaseModel):
         Raises:
             PeftuError: there are none, or the task has no label set.
         """
-        if problem.card.kind == "text":
+        if not problem.card.answers.labelled:
             raise PeftuError(f"task {problem.card.name}: has no label set, so no majority — choose another method")
         rows = problem.rows("train")
         if not len(rows):
@@ -61,7 +61,7 @@ class GlobalMajority(_Majority):
             PeftuError: there are no train rows, or the task has no label set.
         """
         _, target = self._rows(problem)
-        overall = Overall.of(target, multi=problem.card.kind == "multi")
+        overall = Overall.of(target, exclusive=problem.card.answers.exclusive)
         return FittedMajority(overall.log_frequencies(np.zeros(len(target), np.int64), 1, target), overall, 0, {})
 
 
@@ -85,12 +85,12 @@ class UserMajority(_Majority):
             PeftuError: there are no train rows, or the task has no label set.
         """
         user, target = self._rows(problem)
-        multi = problem.card.kind == "multi"
+        exclusive = problem.card.answers.exclusive
         without = int((np.bincount(user, minlength=len(problem.users)) == 0).sum())
-        overall = Overall.of(target, multi)
+        overall = Overall.of(target, exclusive)
         return FittedMajority(
             table=overall.log_frequencies(user, len(problem.users), target),
             overall=overall,
-            parameters_per_user=len(problem.card.labels) - (not multi),
+            parameters_per_user=len(problem.card.labels) - exclusive,
             notes={"users_without_train_rows": without},
         )

@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from peftu.answers import Answers
 from peftu.metrics.labels import ALL
 from peftu.metrics.metric import Metric
 
@@ -47,23 +48,16 @@ ECE = Metric(
 )
 
 
-def chances(scores: pl.Series, labels: int, *, exclusive: bool) -> Reals:
-    """Returns [rows, labels] probabilities of log-probabilities; NaN in rows without.
-
-    Where labels exclude each other rows are made to add up to 1, which float32 does not quite.
-    """
+def chances(scores: pl.Series, labels: int, answers: Answers) -> Reals:
+    """Returns [rows, labels] probabilities of log-probabilities; NaN in rows without."""
     known = scores.is_not_null().to_numpy()
     table = np.full((len(scores), labels), np.nan)
     given = scores.drop_nulls().explode(empty_as_null=False, keep_nulls=True).to_numpy().astype(np.float64)
     table[known] = given.reshape(-1, labels)
-    if not exclusive:
-        return np.asarray(np.minimum(np.exp(table), 1.0))
-    with np.errstate(invalid="ignore"):
-        table = np.exp(table - table.max(1, keepdims=True, initial=-np.inf))
-    return np.asarray(table / table.sum(1, keepdims=True))
+    return answers.probabilities(table)
 
 
-def row_chances(table: Reals, gold: npt.NDArray[np.bool_], *, exclusive: bool) -> dict[str, Reals]:
+def row_chances(table: Reals, gold: npt.NDArray[np.bool_], answers: Answers) -> dict[str, Reals]:
     """Returns log_loss, brier, confidence and right of each row; NaN where there are no probabilities.
 
     With p the probabilities and y the gold labels as 0 and 1: log loss -Σ y log p (one label) or the mean over labels
@@ -72,17 +66,11 @@ def row_chances(table: Reals, gold: npt.NDArray[np.bool_], *, exclusive: bool) -
     """
     missing = np.asarray(np.isnan(table).any(1))
     kept = np.clip(table, _SMALLEST, 1 - _SMALLEST)
-    if exclusive:
-        loss: Reals = np.where(gold, -np.log(kept), 0.0).sum(1)
-        brier = ((table - gold) ** 2).sum(1) / 2
-    else:
-        loss = -np.where(gold, np.log(kept), np.log1p(-kept)).mean(1)
-        brier = ((table - gold) ** 2).mean(1)
     best = np.where(missing[:, None], 0.0, table).argmax(1)
     right = (gold & (np.arange(gold.shape[1]) == best[:, None])).any(1).astype(np.float64)
     return {
-        "log_loss": loss,
-        "brier": brier,
+        "log_loss": answers.log_loss(kept, gold),
+        "brier": answers.distance((table - gold) ** 2),
         "confidence": table.max(1),
         "right": np.where(missing, np.nan, right),
     }

@@ -90,6 +90,6 @@ def _distances(scored: pl.DataFrame, card: TaskCard, groups: int) -> list[pl.Ser
     table = np.where(lacking[:, None], said, table)
     sizes = np.bincount(group, minlength=groups)[:, None]
     gap = np.stack([np.bincount(group, table[:, k] - gold[:, k], groups) for k in range(labels)], axis=1) / sizes
-    manhattan = np.abs(gap).sum(1) if card.kind != "multi" else 2 * np.abs(gap).mean(1)
+    manhattan = 2 * card.answers.distance(np.abs(gap))
     wasserstein = np.abs(np.cumsum(gap, axis=1)).sum(1)
     return [pl.Series("manhattan", manhattan[group]), pl.Series("wasserstein", wasserstein[group])]

@@ -34,16 +34,16 @@ def scored_rows(predictions: pl.DataFrame, card: TaskCard) -> pl.DataFrame:
     rows = rows.with_columns(method=plain)
     nan = pl.col("scores").list.eval(pl.element().is_nan()).list.any().fill_null(value=False)
     found = pl.col("predicted").is_not_null()
-    if card.kind == "text":  # the user's own answer can be scored where no other was written
+    if not card.answers.labelled:  # the user's own answer can be scored where no other was written
         found |= pl.col("scores").is_not_null()
     rows = rows.with_columns(scored=found & ~nan)
     units = rows.select(KEYS).unique(maintain_order=True).with_row_index("unit")
     rows = rows.join(units, on=KEYS, nulls_equal=True, maintain_order="left")
     _same_tests(rows)
-    if card.kind == "text":
+    if not card.answers.labelled:
         return _with_answers(rows)
     _check_labels(rows, card)
-    return _with_sets(rows, card) if card.kind == "multi" else _with_places(rows, card)
+    return _with_places(rows, card) if card.answers.exclusive else _with_sets(rows, card)
 
 
 def target_matrix(rows: pl.DataFrame, column: str, labels: int) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
@@ -59,7 +59,7 @@ def target_matrix(rows: pl.DataFrame, column: str, labels: int) -> np.ndarray[tu
 
 def row_probabilities(rows: pl.DataFrame, card: TaskCard) -> Reals:
     """Returns [rows, labels] the probabilities that rows of ``scored_rows`` carry; NaN without."""
-    return chances(rows["scores"], len(card.labels), exclusive=card.kind != "multi")
+    return chances(rows["scores"], len(card.labels), card.answers)
 
 
 def _check_labels(rows: pl.DataFrame, card: TaskCard) -> None:
@@ -71,7 +71,7 @@ def _check_labels(rows: pl.DataFrame, card: TaskCard) -> None:
                 f"predictions: {side} has the label '{unknown[0]}' that task {card.name} does not know — "
                 f"labels: {', '.join(card.labels)}"
             )
-        if card.kind != "multi" and rows.select((pl.col(side).list.len() != 1).any()).item():
+        if card.answers.exclusive and rows.select((pl.col(side).list.len() != 1).any()).item():
             raise PeftuError(f"predictions: {side} has not exactly one label in every row — task {card.name} needs one")
     if rows.select((pl.col("scores").list.len() != len(card.labels)).any()).item():
         raise PeftuError(f"predictions: scores must hold one number for each of the {len(card.labels)} labels")
@@ -110,12 +110,11 @@ def _with_sets(rows: pl.DataFrame, card: TaskCard) -> pl.DataFrame:
 
 
 def _with_chances(rows: pl.DataFrame, card: TaskCard) -> pl.DataFrame:
-    exclusive = card.kind != "multi"
     if rows["scores"].null_count() == len(rows):
         names = ("log_loss", "brier", "confidence", "right")
         return rows.with_columns(pl.lit(None, pl.Float64).alias(name) for name in names)
     gold = target_matrix(rows, "gold", len(card.labels))
-    columns = row_chances(row_probabilities(rows, card), gold, exclusive=exclusive)
+    columns = row_chances(row_probabilities(rows, card), gold, card.answers)
     return rows.with_columns(pl.Series(name, values, nan_to_null=True) for name, values in columns.items())
 
 

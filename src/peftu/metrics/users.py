@@ -25,7 +25,7 @@ def user_scores(predictions: pl.DataFrame, card: TaskCard, n_train: pl.DataFrame
             twice, or two methods were tested on different rows of a user.
     """
     rows = scored_rows(predictions, card)
-    if card.kind == "text":
+    if not card.answers.labelled:
         rows = with_overlaps(rows)
     return scores_of_rows(rows, card, n_train)
 

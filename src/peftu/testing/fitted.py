@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from peftu.answers import Kind
 from peftu.config import MethodSpec, RunSpec, SplitSpec
 from peftu.data.problem import Floats, Problem, Text
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
-from peftu.data.task import Kind
 from peftu.errors import PeftuError
 from peftu.execute.cells import Fits
 from peftu.fitted.fitted import Fitted

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from peftu.answers import answers_of
 from peftu.judge.decide import FEWEST
 from peftu.metrics import metrics
 from peftu.report.blocks import Picture
@@ -11,7 +12,7 @@ from peftu.report.names import capital, drawn, plain
 from peftu.report.sections.tables import span
 from peftu.report.view import RunView
 from peftu.report.words import Scale, count, data_size, join, seconds
-from peftu.results import USER_MAJORITY, MethodResult, Score, reference_names
+from peftu.results import USER_MAJORITY, MethodResult, Score
 
 _FEWEST_TO_FILTER = 4
 _MOST_NAMED = 2
@@ -106,7 +107,7 @@ class Board:
 
 def board(view: RunView) -> Board:
     """Returns the leaderboard of a run."""
-    names = reference_names(view.record.task.kind)
+    names = answers_of(view.record.task.kind).references
     references = [name for name in names if any(name in result.gain for result in view.ranked)]
     better: Literal["ascending", "descending"] = "descending" if view.scale.metric.higher_is_better else "ascending"
     columns = [Column(view.scale.title, better)]
