@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from peftu.cli.spec import method_list
 from peftu.config import MethodSpec, RunSpec, SplitSpec
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
@@ -16,6 +15,7 @@ from peftu.execute import cells
 from peftu.execute.cells import Workshop
 from peftu.execute.plan import Job, plan
 from peftu.execute.progress import Silent
+from peftu.experiment import method_list
 from peftu.store import EVERYONE
 from peftu.testing import load_tiny
 from peftu.train import Examples, Unit, row_loss, train

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 import torch
 
-from peftu.cli.spec import method_list
 from peftu.config import MethodSpec, RegionSpec, RunSpec, SplitSpec
 from peftu.data.problem import Problem
 from peftu.data.splits import make_problem, make_split
@@ -17,6 +16,7 @@ from peftu.execute.cells import Workshop
 from peftu.execute.estimate import Estimate, estimate, layer_flops, matmul_rate
 from peftu.execute.plan import plan
 from peftu.execute.progress import Silent
+from peftu.experiment import method_list
 from peftu.testing import FAMILIES, load_tiny, tiny_base
 
 torch.set_num_threads(1)

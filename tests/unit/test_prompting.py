@@ -13,7 +13,6 @@ from peftu.base.model import FrozenBase
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.base.writing import write
-from peftu.cli.spec import method_list
 from peftu.config import MethodSpec, RunSpec, SplitSpec
 from peftu.data.problem import PARTS, Floats, Text
 from peftu.data.splits import make_problem, make_split
@@ -24,6 +23,7 @@ from peftu.execute.cells import Workshop
 from peftu.execute.plan import Job, plan
 from peftu.execute.progress import Silent
 from peftu.execute.prompted import fitted, past_of
+from peftu.experiment import method_list
 from peftu.generate import generate
 from peftu.methods.composing import Answered, Composed, Past
 from peftu.methods.profile import Profile, shares

@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from peftu.cli.console import emit, stderr
+from peftu.cli.options import Json, Raw, Replace, TaskOption, User
 
 if TYPE_CHECKING:
     import polars as pl
 
     from peftu.judge import Judgement
     from peftu.results import RunRecord
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-Replace = Annotated[bool, typer.Option("--replace", help="Take the place of what --out holds of an earlier one.")]
 
 
 def score(
@@ -87,9 +85,9 @@ def chosen_folder(out: Path | None, default: Path, replace: bool) -> Path:
 
 def about(
     task: str,
-    user: Annotated[str, typer.Option(help="The user's key.")],
-    raw: Annotated[Path | None, typer.Option(help="Folder with the task's raw files.")] = None,
-    option: Annotated[list[str] | None, typer.Option("--option", help="A task's option, as group=g1.")] = None,
+    user: User,
+    raw: Raw = None,
+    option: TaskOption = None,
     json: Json = False,
 ) -> None:
     """Say what differs about one user: labels, words and texts. It shows texts: for that user's own eyes."""
