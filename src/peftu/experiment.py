@@ -14,6 +14,8 @@ from peftu.preset import Preset, load_preset
 from peftu.results import REFERENCES
 
 BASELINES = ("global-majority", "user-majority")
+GROUPS = ("split", "train")
+MOST_SEEDS = 1000
 DEFAULT_METHODS = {  # of a comparison that names none
     "labels": "user-majority,mixed-head@all-minilm-l6-v2,global,lora[warm_start=global]",
     "text": "zero-shot,global,lora[warm_start=global]",
@@ -82,7 +84,7 @@ def run_spec(
         "methods": with_baselines(listed) if baselines and kind != "text" else listed,
         "task": task,
         "base": base,
-        "seeds": tuple(range(seeds)) if isinstance(seeds, int) else seeds,
+        "seeds": _seeds(seeds) if isinstance(seeds, int) else seeds,
         "task_options": task_options and dict(task_options),
         "region": RegionSpec.parse(region).model_dump() if region is not None else None,
     }
@@ -96,6 +98,12 @@ def run_spec(
     if loaded is None:
         return spec
     return spec.model_copy(update={"preset": str(name), "settings": _settings(loaded, spec)})
+
+
+def _seeds(number: int) -> tuple[int, ...]:
+    if not 1 <= number <= MOST_SEEDS:
+        raise PeftuError(f"run: seeds: is {number} — give a number from 1 to {MOST_SEEDS}, or a list of seeds")
+    return tuple(range(number))
 
 
 def _kind(task: str, card: TaskCard | None) -> Kind | None:

@@ -3,7 +3,6 @@
 import logging
 import os
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +12,7 @@ from rich.markup import escape
 from peftu import __version__
 from peftu.cli.console import bars, check_arguments, emit, say_anything, stderr
 from peftu.cli.data import data
-from peftu.cli.judging import about, chosen_folder, leaderboard, score
+from peftu.cli.judging import about, leaderboard, score
 from peftu.cli.options import (
     Base,
     Config,
@@ -188,6 +187,7 @@ def _execute(flags: dict[str, Any]) -> None:
     from peftu.judge import read_judgement
     from peftu.report.terminal import summary
     from peftu.results import RECORD, REPORT
+    from peftu.run_folder import chosen_folder
 
     spec = run_spec(flags)
     replace = flags.pop("replace")
@@ -303,8 +303,9 @@ def predict(
 
 
 def _need_torch() -> None:
-    if find_spec("torch") is None or find_spec("transformers") is None:
-        raise PeftuError("this command needs torch and transformers — pip install 'peftu[train]'")
+    from peftu.environment import need_torch
+
+    need_torch()
     logging.getLogger("transformers").setLevel(logging.ERROR)
     from transformers.utils import logging as hub_logging
 

@@ -38,7 +38,7 @@ def score(
     from peftu.judge.score import score_file
     from peftu.judge.submission import Reading
     from peftu.metrics import metrics
-    from peftu.run_folder import command_line
+    from peftu.run_folder import chosen_folder, command_line
 
     columns = {"user": user, "item": item, "target": target, "output": output}
     how = Reading(
@@ -68,19 +68,12 @@ def leaderboard(
     """Put the methods of many runs on one board; runs of different splits are refused."""
     from peftu.judge.coldstart import cold_start as over_k
     from peftu.judge.merge import merge
-    from peftu.run_folder import command_line
+    from peftu.run_folder import chosen_folder, command_line
 
     made = over_k if cold_start else merge
     folder = chosen_folder(out, Path("leaderboard"), replace)
     record, scores, judgement = made(runs, folder, command_line(), replace)
     _show(record, scores, judgement, folder, json)
-
-
-def chosen_folder(out: Path | None, default: Path, replace: bool) -> Path:
-    """Returns the folder asked for; where none was, the default, or the next free one beside it."""
-    from peftu.run_folder import free_folder
-
-    return out or (default if replace else free_folder(default))
 
 
 def about(
