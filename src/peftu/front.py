@@ -71,7 +71,7 @@ def compare(
 
     need_torch()
     if device is not None and device not in DEVICES:
-        raise PeftuError(f"device: '{device}' cannot be used{did_you_mean(str(device), DEVICES)}")
+        raise PeftuError(f"device: '{device}' cannot be used — pass one of: {', '.join(DEVICES)}")
     table = task if isinstance(task, UserTable) else None
     if table is not None:
         if raw is not None or "task_options" in settings:
