@@ -4,10 +4,13 @@ import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 from pydantic import BaseModel, ConfigDict, Field
+
+from peftu.errors import PeftuError
 
 PACKAGES = (
     "peftu", "numpy", "polars", "pyarrow", "pydantic", "scikit-learn", "scipy", "torch", "transformers", "tokenizers",
@@ -38,6 +41,16 @@ def current_environment() -> Environment:
         packages={name: found for name in PACKAGES if (found := _version(name))},
         git=_git_revision(Path(__file__).parent),
     )
+
+
+def need_torch() -> None:
+    """Checks that what trains is installed, without importing it.
+
+    Raises:
+        PeftuError: it is not.
+    """
+    if find_spec("torch") is None or find_spec("transformers") is None:
+        raise PeftuError("this command needs torch and transformers — pip install 'peftu[train]'")
 
 
 def cores() -> int:

@@ -53,3 +53,8 @@ def free_folder(folder: Path) -> Path:
     """Returns the folder or, where it holds a run, the first of folder-2, folder-3, … that holds none."""
     numbered = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
     return next(path for path in itertools.chain([folder], numbered) if not is_kept(path))
+
+
+def chosen_folder(out: Path | None, default: Path, replace: bool) -> Path:
+    """Returns the folder asked for; where none was, the default, or the next free one beside it."""
+    return out or (default if replace else free_folder(default))

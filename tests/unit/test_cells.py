@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from peftu.cli.spec import method_list
 from peftu.config import MethodSpec, RunSpec, SplitSpec
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
 from peftu.errors import DivergedError
 from peftu.execute.cells import Fits
+from peftu.experiment import method_list
 from peftu.fitted import training
 from peftu.fitted.training import everyone_of, examples_of, rows_of, units_of
 from peftu.lab import lab

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, cast
 import pytest
 import torch
 
-from peftu.cli.spec import method_list
 from peftu.config import MethodSpec, RunSpec
 from peftu.data.check import check_task
 from peftu.data.problem import Text
@@ -17,6 +16,7 @@ from peftu.errors import PeftuError
 from peftu.execute.answer import answer
 from peftu.execute.run import run
 from peftu.execute.tune import tune
+from peftu.experiment import method_list
 from peftu.methods.describe import describe_method
 from peftu.methods.method import MethodCard, TensorSpec, methods
 from peftu.methods.module import Module

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 import torch
 
-from peftu.cli.spec import method_list
 from peftu.config import MethodSpec, RegionSpec, RunSpec, SplitSpec
 from peftu.data.problem import Problem
 from peftu.data.splits import make_problem, make_split
@@ -14,6 +13,7 @@ from peftu.errors import PeftuError
 from peftu.execute import estimate as estimating
 from peftu.execute.cells import Fits
 from peftu.execute.estimate import Estimate, estimate, layer_flops, matmul_rate
+from peftu.experiment import method_list
 from peftu.lab.progress import Silent
 from peftu.plan import plan
 from peftu.testing import FAMILIES, load_tiny, tiny_base

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from peftu.cli.spec import method_list, run_spec
+from peftu.cli.spec import run_spec
 from peftu.config import MethodSpec, RegionSpec, RunSpec
 from peftu.errors import PeftuError
+from peftu.experiment import method_list
 from peftu.methods.everyone import Global
 from peftu.methods.ia3 import Ia3
 from peftu.methods.lora import Lora

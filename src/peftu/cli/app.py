@@ -3,7 +3,6 @@
 import logging
 import os
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +12,32 @@ from rich.markup import escape
 from peftu import __version__
 from peftu.cli.console import bars, check_arguments, emit, say_anything, stderr
 from peftu.cli.data import data
-from peftu.cli.judging import Replace, about, chosen_folder, leaderboard, score
+from peftu.cli.judging import about, leaderboard, score
+from peftu.cli.options import (
+    Base,
+    Config,
+    Epochs,
+    Json,
+    Lr,
+    MaxItems,
+    Method,
+    MinItems,
+    MovedBase,
+    Out,
+    PresetName,
+    Raw,
+    Regime,
+    Region,
+    Replace,
+    Seed,
+    Seeds,
+    Setting,
+    Shrink,
+    TaskOption,
+    User,
+    Users,
+    WarmStart,
+)
 from peftu.cli.store import store
 from peftu.errors import PeftuError
 
@@ -28,35 +52,6 @@ app = typer.Typer(
 )
 app.add_typer(data, name="data")
 app.add_typer(store, name="store")
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-Raw = Annotated[Path | None, typer.Option(help="Folder with the task's raw files; otherwise the cache or publisher.")]
-Base = Annotated[str | None, typer.Option(help="Base model, see 'peftu bases'; default smollm2-135m-instruct.")]
-Regime = Annotated[
-    str | None,
-    typer.Option(
-        help="within-user (default), unseen-text, unseen-user (k labelled items: -s split.k=5), temporal or published."
-    ),
-]
-Region = Annotated[str | None, typer.Option(help="Where modules act, as depth=6,span=last (or answer, all).")]
-Users = Annotated[int | None, typer.Option(min=1, help="At most this many users, drawn by hash.")]
-MinItems = Annotated[int | None, typer.Option(help="Users with fewer items are left out and counted; default 10.")]
-MaxItems = Annotated[int | None, typer.Option(help="At most this many items a user, drawn by hash.")]
-Seeds = Annotated[
-    int | None, typer.Option(min=1, max=1000, help="Number of seeds, each a split and a start of its own.")
-]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over a user's items at most; default by method.")]
-Lr = Annotated[float | None, typer.Option(help="Learning rate; default by method.")]
-WarmStart = Annotated[str | None, typer.Option(help="none, or global: train on everyone, then each user from there.")]
-Shrink = Annotated[float | None, typer.Option(help="Pull of a user's module towards its warm start.")]
-Setting = Annotated[list[str] | None, typer.Option("-s", "--set", help="A rare knob, as train.batch=16.")]
-Config = Annotated[Path | None, typer.Option(help="YAML file with a run's description; flags win over it.")]
-PresetName = Annotated[
-    str | None,
-    typer.Option("--preset", help="Settings beneath all flags: a name from docs/runs.md, or a file of 'peftu tune'."),
-]
-TaskOption = Annotated[list[str] | None, typer.Option("--option", help="A task's option, as group=g1.")]
-Out = Annotated[Path | None, typer.Option(help="Run folder; default runs/<task>-<id>, or the next free one.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -192,6 +187,7 @@ def _execute(flags: dict[str, Any]) -> None:
     from peftu.judge import read_judgement
     from peftu.report.terminal import summary
     from peftu.results import RECORD, REPORT
+    from peftu.run_folder import chosen_folder
 
     spec = run_spec(flags)
     replace = flags.pop("replace")
@@ -242,8 +238,7 @@ def tune(
     from peftu.cli.spec import run_spec
     from peftu.execute.tune import tune as search
 
-    unused = dict.fromkeys(("epochs", "lr", "warm_start", "shrink", "preset"))
-    spec = run_spec({**locals(), **unused, "seeds": None})
+    spec = run_spec({**locals(), "seeds": None})
     spec = spec.model_copy(update={"seeds": tuple(range(10, 10 + seeds))})
     try:
         with bars() as shown:
@@ -275,15 +270,15 @@ app.command()(about)
 @app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="A finished run folder.")],
-    user: Annotated[str, typer.Option(help="The user's key; a user without a module is an error.")],
+    user: User,
     text: Annotated[list[str], typer.Option(help="What to judge; may be given several times.")],
     context: Annotated[str | None, typer.Option(help="What the text answers.")] = None,
-    method: Annotated[str | None, typer.Option(help="Whose modules, when the run trained several methods.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Which seed's modules; the first by default.")] = None,
+    method: Method = None,
+    seed: Seed = None,
     temperature: Annotated[
         float, typer.Option(min=0, help="Free answers: 0 is the likeliest token each time, above it is drawn.")
     ] = 0.0,
-    base: Annotated[str | None, typer.Option(help="Where the base is now, if it has moved since training.")] = None,
+    base: MovedBase = None,
     json: Json = False,
 ) -> None:
     """Answer for one user from the modules that a run stored."""
@@ -308,8 +303,9 @@ def predict(
 
 
 def _need_torch() -> None:
-    if find_spec("torch") is None or find_spec("transformers") is None:
-        raise PeftuError("this command needs torch and transformers — pip install 'peftu[train]'")
+    from peftu.environment import need_torch
+
+    need_torch()
     logging.getLogger("transformers").setLevel(logging.ERROR)
     from transformers.utils import logging as hub_logging
 

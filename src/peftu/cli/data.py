@@ -6,15 +6,13 @@ from typing import Annotated, Any
 import typer
 
 from peftu.cli.console import emit, stderr
+from peftu.cli.options import Json, Raw, TaskOption
 from peftu.config import assignments
 from peftu.errors import PeftuError
 
 data = typer.Typer(no_args_is_help=True, help="Fetch, build, look at, audit, import and export a task's data.")
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-Raw = Annotated[Path | None, typer.Option(help="Folder with the task's raw files; otherwise the cache or publisher.")]
 REGIMES = "within-user, unseen-text, unseen-user, temporal or published."
-TaskOption = Annotated[list[str] | None, typer.Option("--option", help="A task's option, as group=g1.")]
 
 
 @data.command()

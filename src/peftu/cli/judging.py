@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from peftu.cli.console import emit, stderr
+from peftu.cli.options import Json, Raw, Replace, TaskOption, User
 
 if TYPE_CHECKING:
     import polars as pl
 
     from peftu.judge import Judgement
     from peftu.results import RunRecord
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-Replace = Annotated[bool, typer.Option("--replace", help="Take the place of what --out holds of an earlier one.")]
 
 
 def score(
@@ -40,7 +38,7 @@ def score(
     from peftu.judge.score import score_file
     from peftu.judge.submission import Reading
     from peftu.metrics import metrics
-    from peftu.run_folder import command_line
+    from peftu.run_folder import chosen_folder, command_line
 
     columns = {"user": user, "item": item, "target": target, "output": output}
     how = Reading(
@@ -70,7 +68,7 @@ def leaderboard(
     """Put the methods of many runs on one board; runs of different splits are refused."""
     from peftu.judge.coldstart import cold_start as over_k
     from peftu.judge.merge import merge
-    from peftu.run_folder import command_line
+    from peftu.run_folder import chosen_folder, command_line
 
     made = over_k if cold_start else merge
     folder = chosen_folder(out, Path("leaderboard"), replace)
@@ -78,18 +76,11 @@ def leaderboard(
     _show(record, scores, judgement, folder, json)
 
 
-def chosen_folder(out: Path | None, default: Path, replace: bool) -> Path:
-    """Returns the folder asked for; where none was, the default, or the next free one beside it."""
-    from peftu.run_folder import free_folder
-
-    return out or (default if replace else free_folder(default))
-
-
 def about(
     task: str,
-    user: Annotated[str, typer.Option(help="The user's key.")],
-    raw: Annotated[Path | None, typer.Option(help="Folder with the task's raw files.")] = None,
-    option: Annotated[list[str] | None, typer.Option("--option", help="A task's option, as group=g1.")] = None,
+    user: User,
+    raw: Raw = None,
+    option: TaskOption = None,
     json: Json = False,
 ) -> None:
     """Say what differs about one user: labels, words and texts. It shows texts: for that user's own eyes."""

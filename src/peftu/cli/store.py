@@ -6,15 +6,11 @@ from typing import Annotated, Any
 import typer
 
 from peftu.cli.console import emit
+from peftu.cli.options import Json, Method, MovedBase, Seed, User
 
 store = typer.Typer(no_args_is_help=True, help="List, check, delete, export and import the modules that a run keeps.")
 
 Run = Annotated[Path, typer.Argument(help="A finished run folder.")]
-User = Annotated[str, typer.Option(help="The user's key.")]
-Method = Annotated[str | None, typer.Option(help="Whose modules, when the run trained several methods.")]
-Seed = Annotated[int | None, typer.Option(help="Which seed's modules; the first by default.")]
-Base = Annotated[str | None, typer.Option(help="Where the base is now, if it has moved since training.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 
 
 @store.command("ls")
@@ -52,7 +48,7 @@ def export_module(
     out: Annotated[Path, typer.Option("-o", "--out", help="A new folder.")],
     method: Method = None,
     seed: Seed = None,
-    base: Base = None,
+    base: MovedBase = None,
     json: Json = False,
 ) -> None:
     """Write a user's module as a folder that the peft library loads."""
@@ -69,7 +65,7 @@ def import_module(
     user: User,
     method: Method = None,
     seed: Seed = None,
-    base: Base = None,
+    base: MovedBase = None,
     json: Json = False,
 ) -> None:
     """Take a module from a folder of the peft library as a user's newest."""

@@ -86,8 +86,7 @@ def import_file(path: Path, asked: Asked | None = None) -> dict[str, Any]:
     """
     asked = asked or Asked()
     name = check_name(asked.name or _slug(plain_file(path)))
-    if asked.kind is not None and asked.kind not in KINDS:
-        raise PeftuError(f"--kind: unknown kind '{asked.kind}'{did_you_mean(asked.kind, KINDS)}")
+    check_kind(asked.kind)
     try:
         imported = _own_table(path, name) if _is_own_table(path) else _read(path, name, asked)
     except RowsError:
@@ -111,16 +110,52 @@ def _read(path: Path, name: str, asked: Asked) -> Imported:
         asked = replace(asked, kind=kind, label_set=label_set if kind == base.kind else asked.label_set)
     roles = find_roles(source, asked.columns, asked.labels)
     frame, notes = (folder_frame, []) if path.is_dir() else read(source, roles.columns)
+    sources = {path.name: sha256_of(path)} if path.is_file() else {}
+    imported = table_of(frame, roles, replace(asked, name=name), path, base, sources)
+    return replace(imported, read_as=source.described, notes=notes + imported.notes)
+
+
+def table_of(
+    frame: pl.DataFrame,
+    roles: Roles,
+    asked: Asked,
+    where: Path,
+    base: TaskCard | None = None,
+    sources: dict[str, str] | None = None,
+) -> Imported:
+    """Returns the table of a frame's rows under these roles.
+
+    Args:
+        frame: the rows, in the order in which messages count them.
+        roles: which column is what.
+        asked: with the task's name.
+        where: the file, or what stands for it in messages.
+        base: the card that the new one is made from, if there is one.
+        sources: see ``UserTable``.
+
+    Raises:
+        PeftuError: a column cannot hold what it must; `RowsError`: rows are wrong.
+    """
     try:
         rows = to_rows(frame, roles, asked.kind, asked.label_set)
     except PeftuError as error:
-        raise PeftuError(f"{path}: {error}") from None
+        raise PeftuError(f"{where}: {error}") from None
     if rows.problems:
-        raise RowsError(path, rows.problems)
-    card = _card(name, rows.labels, rows.roles, asked, base)
-    sources = {path.name: sha256_of(path)} if path.is_file() else {}
+        raise RowsError(where, rows.problems)
+    card = _card(str(asked.name), rows.labels, rows.roles, asked, base)
     table = UserTable.of_frame(card, rows.frame, {}, sources, rows.left_out)
-    return Imported(table, source.described, rows.roles, notes + rows.notes)
+    return Imported(table, "a frame", rows.roles, rows.notes)
+
+
+def check_kind(kind: str | None) -> str | None:
+    """Returns the kind of labels if there is such a one, or if it is to be found.
+
+    Raises:
+        PeftuError: there is no such kind.
+    """
+    if kind is not None and kind not in KINDS:
+        raise PeftuError(f"--kind: unknown kind '{kind}'{did_you_mean(kind, KINDS)}")
+    return kind
 
 
 def _is_own_table(path: Path) -> bool:

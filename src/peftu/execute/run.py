@@ -70,6 +70,7 @@ def run(
     passed: dict[str, Any] | None = None,
     reporter: Reporter | None = None,
     replace: bool = False,
+    table: UserTable | None = None,
 ) -> RunRecord:
     """Returns the record of a finished run, whose folder holds predictions, scores, modules, log and report.
 
@@ -80,6 +81,7 @@ def run(
         passed: what the user asked for, kept in the record beside what it came to.
         reporter: hears about stages.
         replace: take the place of an earlier run in the folder, once this one is trained and judged.
+        table: the task's table, where it is at hand; None: it is loaded by the task's name.
 
     Raises:
         PeftuError: anything the user can mend; nothing half-written is left to be read as whole. A report that cannot
@@ -89,7 +91,7 @@ def run(
     jobs = plan(spec)
     guards = find_guards(jobs)
     check_folder(out, OURS, replace)
-    table = load_task(spec.task, raw, spec.task_options)
+    table = table or load_task(spec.task, raw, spec.task_options)
     check_kind(jobs, table.card)
     if table.card.kind in spec.metric:
         table = dataclasses.replace(table, card=_judged_by(table.card, spec.metric[table.card.kind]))

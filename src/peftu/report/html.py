@@ -125,8 +125,18 @@ def render_folders(folders: Sequence[Path], out: Path) -> Path:
         PeftuError: a folder is unfinished or changed, or ``out`` is a file of another kind.
         DrawingError: as `render`.
     """
+    out = report_file(out)
+    loaded = [load_run(folder) for folder in folders]
+    return render([RunView(run.record, run.user_scores(), read_judgement(run.folder)) for run in loaded], out)
+
+
+def report_file(out: Path) -> Path:
+    """Returns the file that a report may be written to: ``out``, or ``report.html`` in that folder.
+
+    Raises:
+        PeftuError: a file of another kind is there.
+    """
     target = out / REPORT if out.is_dir() else out
     if target.is_file() and not target.read_bytes().startswith(_BEGINS):
         raise PeftuError(f"{target}: is there already and is no report — pass another file with -o")
-    loaded = [load_run(folder) for folder in folders]
-    return render([RunView(run.record, run.user_scores(), read_judgement(run.folder)) for run in loaded], out)
+    return target

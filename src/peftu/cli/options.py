@@ -1,0 +1,42 @@
+"""Options that several commands have, each declared once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+Raw = Annotated[Path | None, typer.Option(help="Folder with the task's raw files; otherwise the cache or publisher.")]
+Base = Annotated[str | None, typer.Option(help="Base model, see 'peftu bases'; default smollm2-135m-instruct.")]
+Regime = Annotated[
+    str | None,
+    typer.Option(
+        help="within-user (default), unseen-text, unseen-user (k labelled items: -s split.k=5), temporal or published."
+    ),
+]
+Region = Annotated[str | None, typer.Option(help="Where modules act, as depth=6,span=last (or answer, all).")]
+Users = Annotated[int | None, typer.Option(min=1, help="At most this many users, drawn by hash.")]
+MinItems = Annotated[int | None, typer.Option(help="Users with fewer items are left out and counted; default 10.")]
+MaxItems = Annotated[int | None, typer.Option(help="At most this many items a user, drawn by hash.")]
+Seeds = Annotated[
+    int | None, typer.Option(min=1, max=1000, help="Number of seeds, each a split and a start of its own.")
+]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over a user's items at most; default by method.")]
+Lr = Annotated[float | None, typer.Option(help="Learning rate; default by method.")]
+WarmStart = Annotated[str | None, typer.Option(help="none, or global: train on everyone, then each user from there.")]
+Shrink = Annotated[float | None, typer.Option(help="Pull of a user's module towards its warm start.")]
+Setting = Annotated[list[str] | None, typer.Option("-s", "--set", help="A rare knob, as train.batch=16.")]
+Config = Annotated[Path | None, typer.Option(help="YAML file with a run's description; flags win over it.")]
+PresetName = Annotated[
+    str | None,
+    typer.Option("--preset", help="Settings beneath all flags: a name from docs/runs.md, or a file of 'peftu tune'."),
+]
+TaskOption = Annotated[list[str] | None, typer.Option("--option", help="A task's option, as group=g1.")]
+Out = Annotated[Path | None, typer.Option(help="Run folder; default runs/<task>-<id>, or the next free one.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Take the place of what --out holds of an earlier one.")]
+
+# Of what a run keeps.
+User = Annotated[str, typer.Option(help="The user's key.")]
+Method = Annotated[str | None, typer.Option(help="Whose modules, when the run trained several methods.")]
+Seed = Annotated[int | None, typer.Option(help="Which seed's modules; the first by default.")]
+MovedBase = Annotated[str | None, typer.Option(help="Where the base is now, if it has moved since training.")]

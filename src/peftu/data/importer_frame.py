@@ -1,0 +1,127 @@
+"""A data frame in memory becomes a task, by the rules that files become one."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from peftu.data.imported import check_name
+from peftu.data.importer import Asked, check_kind, table_of
+from peftu.data.importer_roles import Roles, find_roles
+from peftu.data.importer_source import Source, one_line
+from peftu.data.table import UserTable
+from peftu.errors import PeftuError
+
+OPTION = re.compile(
+    r"--(user|text|label|labels|item|context|time|kind|words|name)\b(?: (COLUMN|single|ordinal|multi|text)\b)?"
+)
+
+
+def from_frame(
+    frame: Any,
+    *,
+    user: str,
+    text: str,
+    label: str | Sequence[str],
+    context: str | None = None,
+    item: str | None = None,
+    time: str | None = None,
+    kind: str | None = None,
+    labels: Sequence[Any] | None = None,
+    words: Sequence[str] | None = None,
+    instruction: str | None = None,
+    name: str = "frame",
+) -> UserTable:
+    """Returns a task made of a pandas or polars frame: one row a judgement; other columns are not read.
+
+    Nothing is kept on disk. ``UserTable.notes`` counts what was left out.
+
+    Args:
+        frame: pandas or polars.
+        user: column of who judged.
+        text: column of what was judged.
+        label: column of what was said; several mark one label each with 1 and 0.
+        context: column of what the text answers.
+        item: column of the text's key; None: made from text and context.
+        time: column of when it was said.
+        kind: 'single', 'ordinal', 'multi' or 'text' (free text); None: by the labels.
+        labels: every label, in order; None: those that occur.
+        words: what a model says for each label, in order; None: the labels.
+        instruction: the question put before the text; None: made from the labels.
+        name: of the task, in records and default folders: small letters, digits and '-'.
+
+    Raises:
+        PeftuError: a column is missing or of another type, or rows are wrong, counted from 1: the first is named.
+    """
+    try:
+        return _from_frame(
+            frame,
+            {"user": user, "text": text, "context": context, "item": item, "time": time},
+            Asked(
+                name=check_name(name),
+                labels=_texts("label", (label,) if isinstance(label, str) else label),
+                kind=check_kind(kind),
+                label_set=_texts("labels", labels),
+                words=_texts("words", words),
+                instruction=instruction,
+            ),
+        )
+    except PeftuError as error:  # written for the command line, whose options are arguments here
+        raise PeftuError(OPTION.sub(_argument, one_line(str(error)))) from None
+
+
+def _from_frame(given: Any, columns: dict[str, str | None], asked: Asked) -> UserTable:
+    where = Path(str(asked.name))
+    source = Source(where, "frame", _columns(given))
+    roles = find_roles(source, columns, asked.labels)
+    roles = Roles(
+        {role: column for role, column in roles.column.items() if role in roles.given}, roles.labels, roles.given
+    )
+    frame = _polars(given, roles.columns, where)
+    if frame.is_empty():
+        raise PeftuError(f"{where}: holds no rows — pass a frame with one row a judgement")
+    table = table_of(frame, roles, asked, where).table
+    card = {"title": table.card.name, "description": f"A data frame; '{', '.join(roles.labels)}' is what a user says."}
+    return replace(table, card=table.card.model_copy(update=card))
+
+
+def _texts(name: str, given: Sequence[Any] | None) -> tuple[str, ...]:
+    if isinstance(given, str):
+        raise PeftuError(f"{name}: is one text — pass a list")
+    return tuple(map(str, given or ()))
+
+
+def _is_pandas(frame: Any) -> bool:
+    return any(
+        cls.__module__.partition(".")[0] == "pandas" and cls.__name__ == "DataFrame" for cls in type(frame).__mro__
+    )
+
+
+def _columns(frame: Any) -> tuple[str, ...]:
+    if not isinstance(frame, pl.DataFrame) and not _is_pandas(frame):
+        raise PeftuError(f"from_frame: got {type(frame).__name__} — pass a pandas or polars DataFrame")
+    return tuple(column for column in frame.columns if isinstance(column, str))
+
+
+def _polars(frame: Any, columns: Sequence[str], where: Path) -> pl.DataFrame:
+    """Returns these columns as polars has them; NaN of pandas is a missing value."""
+    if isinstance(frame, pl.DataFrame):
+        return frame.select(columns)
+    read = []
+    for column in columns:
+        try:
+            read.append(pl.from_pandas(frame[column].rename(column)))
+        except (pa.ArrowException, pl.exceptions.PolarsError, TypeError, ValueError):
+            raise PeftuError(
+                f"{where}: column '{column}' holds values of several types — write text or numbers only"
+            ) from None
+    return pl.DataFrame(read)
+
+
+def _argument(option: re.Match[str]) -> str:
+    name, value = option.groups()
+    return f"{name}={value!r}" if value else str(name)

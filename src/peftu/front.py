@@ -1,0 +1,126 @@
+"""What people type in a notebook. Everything here is offered by ``peftu`` itself; torch is loaded when it is needed."""
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftu.config import MethodSpec, RunSpec
+from peftu.data.load import load_task as load_table
+from peftu.data.table import UserTable
+from peftu.errors import PeftuError
+from peftu.registry import did_you_mean
+from peftu.run import Run
+from peftu.run_folder import chosen_folder
+
+if TYPE_CHECKING:
+    from peftu.lab.progress import Reporter
+
+DEVICES = ("auto", "cpu")
+
+
+def load_task(name: str, raw: Path | str | None = None, **options: Any) -> UserTable:
+    """Returns a task's table; it is built once and kept in the cache.
+
+    Args:
+        name: a registered or imported task.
+        raw: folder with the task's raw files; None: the cache, filled from the publisher.
+        options: the task's own options, such as ``group="g1"``; see ``peftu tasks NAME``.
+
+    Raises:
+        PeftuError: unknown task or option, raw files missing or changed, or a row is wrong.
+    """
+    return load_table(name, Path(raw) if raw is not None else None, options)
+
+
+def compare(
+    task: str | UserTable,
+    methods: str | Sequence[str | MethodSpec] | None = None,
+    *,
+    seeds: int | Sequence[int] | None = None,
+    base: str | None = None,
+    device: str | None = None,
+    out: Path | str | None = None,
+    raw: Path | str | None = None,
+    replace: bool = False,
+    baselines: bool = True,
+    reporter: "Reporter | None" = None,
+    **settings: Any,
+) -> Run:
+    """Returns a finished run after training and judging methods on the same users and splits.
+
+    Args:
+        task: a task's name, or what ``load_task`` or ``from_frame`` returned.
+        methods: as 'user-majority,lora[rank=4]@base' or one by one; None: the usual ones for the kind of task.
+        seeds: how many, from 0 on, or which.
+        base: of methods that name none.
+        device: where to compute: 'auto' or 'cpu'.
+        out: the run folder; None: ``runs/<task>-<id>``, or the next free one.
+        raw: folder with the raw files of a task given by name.
+        replace: take the place of an earlier run in ``out``.
+        baselines: also run the majorities where no yardstick is among the methods.
+        reporter: hears about stages; None: nobody does.
+        settings: what ``peftu compare`` takes as flags (``regime``, ``region``, ``users``, ``epochs``, ``preset``, …)
+            and any field of a run's description (``split={"k": 5}``, ``max_tokens=64``); see docs/runs.md.
+
+    Raises:
+        PeftuError: anything that can be mended; nothing half-written is left to be read as whole.
+    """
+    from peftu.environment import need_torch
+    from peftu.experiment import run_spec
+
+    need_torch()
+    if device is not None and device not in DEVICES:
+        raise PeftuError(f"device: '{device}' cannot be used — pass one of: {', '.join(DEVICES)}")
+    table = task if isinstance(task, UserTable) else None
+    if table is not None:
+        if raw is not None or "task_options" in settings:
+            raise PeftuError("compare: the task is a table already — pass raw files and options to load_task")
+        settings |= {"task_options": table.options}
+    spec = run_spec(
+        table.card.name if table else str(task),
+        card=table.card if table else None,
+        methods=methods,
+        seeds=seeds,
+        base=base,
+        baselines=baselines,
+        **_sorted_settings(settings),
+    )
+    folder = chosen_folder(Path(out) if out else None, Path("runs") / f"{spec.task}-{spec.run_id}", replace)
+    from peftu.execute.run import run
+
+    run(spec, folder, Path(raw) if raw else None, reporter=reporter, replace=replace, table=table)
+    return Run(folder)
+
+
+def open(path: Path | str) -> Run:
+    """Returns the run in a folder, after checking its files.
+
+    Raises:
+        PeftuError: the folder has no whole record, or a file is missing or was changed since.
+    """
+    return Run(path)
+
+
+def _sorted_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns arguments of ``run_spec``: its own ones, and the others as its ``settings``.
+
+    Raises:
+        PeftuError: neither takes a setting of that name.
+    """
+    from peftu.experiment import GROUPS, run_spec
+
+    own = inspect.signature(run_spec).parameters.keys() - {"card", "settings"}
+    known = {*own, *RunSpec.model_fields}
+    near: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name.partition(".")[0] not in known:
+            raise PeftuError(f"compare: unknown setting '{name}'{did_you_mean(name, known)}")
+        if name in own:
+            near[name] = value
+        elif name in GROUPS and isinstance(value, dict):
+            rest |= {f"{name}.{key}": part for key, part in value.items()}
+        else:
+            rest[name] = value
+    return {**near, "settings": rest}
