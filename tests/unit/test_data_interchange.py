@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from peftu.data.download import sha256_of
-from peftu.data.importer import Asked, import_file
+from peftu.data.importer.importing import Asked, import_file
 from peftu.data.interchange import export, flat
 from peftu.data.load import load_task
 from peftu.data.synthetic import synthetic_card, synthetic_table

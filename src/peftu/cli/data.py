@@ -85,8 +85,8 @@ def import_(
     json: Json = False,
 ) -> None:
     """Make a task of your own table; columns that are not named here are found by their names."""
-    from peftu.data.importer import Asked, import_file
-    from peftu.data.importer_source import RowsError
+    from peftu.data.importer.importing import Asked, import_file
+    from peftu.data.importer.source import RowsError
 
     columns = {"user": user, "text": text, "item": item, "context": context, "time": time}
     asked = Asked(name, columns, tuple(label or ()), kind, _listed(labels), _listed(words), instruction, replace)

@@ -9,7 +9,7 @@ import polars as pl
 from pydantic import ValidationError
 
 from peftu.data.download import sha256_of
-from peftu.data.importer_source import Source
+from peftu.data.importer.source import Source
 from peftu.data.interchange_croissant import croissant
 from peftu.data.sources import new_file, writing_to
 from peftu.data.table import UserTable

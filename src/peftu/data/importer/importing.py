@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 from peftu.config import SplitSpec
 from peftu.data.download import sha256_of
 from peftu.data.imported import LONGEST_NAME, check_name, keep
-from peftu.data.importer_labels import Labels
-from peftu.data.importer_reading import look, read
-from peftu.data.importer_roles import Roles, find_roles
-from peftu.data.importer_rows import to_rows
-from peftu.data.importer_source import RowsError, one_line
+from peftu.data.importer.formats import look, read
+from peftu.data.importer.labels import Labels
+from peftu.data.importer.roles import Roles, find_roles
+from peftu.data.importer.rows import to_rows
+from peftu.data.importer.source import RowsError, one_line
 from peftu.data.table import FORMAT, UserTable
 from peftu.data.task import TaskCard
 from peftu.data.texts import twins_notes

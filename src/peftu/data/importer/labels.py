@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from peftu.data.importer_source import RowProblem, control_rows
+from peftu.data.importer.source import RowProblem, control_rows
 from peftu.data.task import Kind
 from peftu.errors import PeftuError
 from peftu.outside import is_plain, parse_json
