@@ -42,10 +42,11 @@ def build(
 @data.command()
 def stats(task: str, raw: Raw = None, option: TaskOption = None, json: Json = False) -> None:
     """Users, texts, judgements, agreement, and how much each user differs from the others."""
+    from peftu.cli.tables import stats_tables
     from peftu.data import commands
 
     result = commands.stats(task, raw, task_options(option))
-    emit(result, json, *([] if json else commands.stats_tables(result)))
+    emit(result, json, *([] if json else stats_tables(result)))
 
 
 @data.command()
@@ -153,6 +154,6 @@ def assigned(given: list[str] | None, where: str, dotted: bool = False) -> dict[
 
 
 def _show(result: dict[str, Any], as_json: bool) -> None:
-    from peftu.data.commands import tables
+    from peftu.cli.tables import tables
 
     emit(result, as_json, *([] if as_json else tables(result)))

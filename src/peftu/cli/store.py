@@ -20,7 +20,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 @store.command("ls")
 def list_modules(run: Run, json: Json = False) -> None:
     """List a run's methods and seeds, with the number and size of their modules."""
-    from peftu.data.commands import tables
+    from peftu.cli.tables import tables
     from peftu.execute.exchange import listed
 
     found = listed(run)
