@@ -4,7 +4,6 @@ A user's whole module is one row of a matrix; each tensor of each site is a view
 clipping, snapshots, storage and moving users between machines are all operations on rows.
 """
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from peftu.base.sites import Site
+from peftu.data.stratify import hashed
 from peftu.errors import PeftuError
 from peftu.methods.method import EnteringMethod, ModuleMethod, TaughtMethod, VirtualMethod
 
@@ -134,8 +134,7 @@ class Layout:
 
 def derived_seed(seed: int, *parts: str) -> int:
     """Returns a seed that depends on the run's seed and these parts only, the same on every machine."""
-    text = "\x1f".join([str(seed), *parts])
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
+    return hashed(seed, *parts) >> 1
 
 
 class Bound:

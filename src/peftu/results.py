@@ -6,7 +6,6 @@ last, ``run.json``. A folder without ``run.json`` is unfinished and is never rea
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from peftu.data.task import Kind, TaskCard
 from peftu.environment import Environment, current_environment
 from peftu.errors import PeftuError
+from peftu.files import sha256_of, write_atomic
 from peftu.metrics import metrics
 from peftu.outside import parse_json, plain_file
 from peftu.stats import Estimate, System, UserMatrix, bootstrap, paired_gains, seed_means, user_matrix
@@ -345,7 +345,7 @@ def _macro_f1(user_scores: pl.DataFrame, systems: int) -> tuple[Estimate, ...]:
     return bootstrap(user_matrix(user_scores, "macro_f1").values, bounds=(0.0, 1.0))
 
 
-def reference_names(kind: Kind) -> tuple[str, ...]:
+def reference_names(kind: str) -> tuple[str, ...]:
     """Returns the methods that others are compared with, where they were run, the most telling first."""
     return FREE_REFERENCES if kind == "text" else REFERENCES
 
@@ -430,7 +430,7 @@ def finish_folder(folder: Path, record: RunRecord) -> RunRecord:
     that may be drawn again at any time. Sub-folders (a store of modules) keep their own checksums.
     """
     files = tuple(
-        RunFile(name=path.name, bytes=path.stat().st_size, sha256=_sha256(path))
+        RunFile(name=path.name, bytes=path.stat().st_size, sha256=sha256_of(path))
         for path in sorted(Path(folder).iterdir())
         if path.is_file() and path.name not in (RECORD, REPORT) and not path.name.startswith(".")
     )
@@ -452,30 +452,11 @@ def load_run(folder: Path) -> Run:
         path = folder / file.name
         if not path.is_file():
             raise PeftuError(f"{path}: listed in {RECORD} but missing — copy the whole folder, or run again")
-        if _sha256(path) != file.sha256:
+        if sha256_of(path) != file.sha256:
             raise PeftuError(f"{path}: differs from the sha256 in {RECORD} — restore the file, or run again")
     return Run(folder, record)
-
-
-def write_atomic(path: Path, content: str | bytes) -> Path:
-    """Returns the path, now holding the content: readers see the old file or the new one, never a part."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with part.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
 
 
 def record_schema() -> dict[str, Any]:
     """Returns the JSON schema of the record; ``schemas/run-record-v1.json`` is its committed copy."""
     return RunRecord.model_json_schema(mode="serialization")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

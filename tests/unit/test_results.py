@@ -13,6 +13,7 @@ import pytest
 import peftu
 from peftu.environment import _git_revision, current_environment, memory_bytes
 from peftu.errors import PeftuError
+from peftu.files import write_atomic
 from peftu.judge.judgement import judgement_schema
 from peftu.methods.method import MethodCard
 from peftu.report.example import CARD, example_run
@@ -24,7 +25,6 @@ from peftu.results import (
     record_schema,
     start_folder,
     summarise,
-    write_atomic,
 )
 from peftu.stats import System, paired_gain
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from peftu.data.download import sha256_of
+from peftu.files import sha256_of
 
 MARKER = "peftu-weights.json"
 
@@ -42,10 +42,7 @@ def write_marker(folder: Path, recipe: str, sources: dict[str, str], made_with: 
         path.name: FileMark(sha256=sha256_of(path), bytes=path.stat().st_size) for path in sorted(folder.iterdir())
     }
     marker = Marker(recipe=recipe, sources=sources, made_with=made_with, files=files)
-    path = folder / MARKER
-    path.write_text(marker.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    for name in files:  # temporary files are born private; a cache may be shared
-        (folder / name).chmod(path.stat().st_mode)
+    (folder / MARKER).write_text(marker.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return marker
 
 

@@ -28,9 +28,9 @@ from peftu.execute.asked import SUFFIX, plain
 from peftu.execute.cells import Cell, Workshop
 from peftu.execute.plan import Job, is_joint, is_module, plan
 from peftu.execute.progress import Reporter, Silent
+from peftu.files import write_atomic
 from peftu.outside import parse_json
 from peftu.preset import ANY_BASE, WARM, Preset
-from peftu.results import write_atomic
 
 STEP = 10**0.5  # between neighbouring learning rates
 RATES = (1e-7, 1.0)  # least and most that is tried

@@ -6,7 +6,7 @@ from functools import cached_property
 import polars as pl
 
 from peftu.metrics import Metric
-from peftu.results import FREE_REFERENCES, REFERENCES, Score, plain_name
+from peftu.results import Score, plain_name, reference_names
 from peftu.stats import Doubles, Estimate, System, UserMatrix, bootstrap, differences, user_matrix
 
 
@@ -37,9 +37,8 @@ class Board:
     @cached_property
     def references(self) -> tuple[System, ...]:
         """Returns the reference methods that were run, the most telling first."""
-        names = FREE_REFERENCES if self.metric.kinds == ("text",) else REFERENCES
-        found = [system for name in names for system in self.systems if plain_name(system.method) == name]
-        return tuple(found)
+        names = reference_names(self.metric.kinds[0])
+        return tuple(system for name in names for system in self.systems if plain_name(system.method) == name)
 
     def gains(self, own: System, other: System) -> Doubles:
         """Returns [users] the gain of one method over another, positive when better; NaN where either has no score."""

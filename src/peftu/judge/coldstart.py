@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
+from peftu.data.regimes import DEFAULT_K
 from peftu.errors import PeftuError
 from peftu.judge.board import Board, label_of, score_of
 from peftu.judge.compare import gains_over_references
@@ -16,7 +17,6 @@ from peftu.results import USER_MAJORITY, Run, RunRecord, finish_folder, load_run
 from peftu.stats import RESAMPLES
 
 UNSEEN_USER = "unseen-user"
-DEFAULT_K = 5
 _ROW = ["seed", "user_id", "item_id"]
 
 

@@ -11,6 +11,7 @@ import polars as pl
 
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
+from peftu.files import write_atomic
 from peftu.judge.answer import answer
 from peftu.judge.board import Board, label_of, score_of
 from peftu.judge.ceilings import ceilings
@@ -31,7 +32,7 @@ from peftu.metrics.generation import with_overlaps
 from peftu.metrics.items import items_of_rows
 from peftu.metrics.rows import scored_rows
 from peftu.outside import parse_json
-from peftu.results import MethodResult, Score, write_atomic
+from peftu.results import MethodResult, Score
 from peftu.stats import RESAMPLES, bootstrap, user_matrix
 
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from peftu import __version__
 from peftu.data.sources import writing_to
 from peftu.errors import PeftuError
+from peftu.files import write_atomic
 from peftu.judge import read_judgement
 from peftu.outside import shown
 from peftu.report.blocks import DrawingError
 from peftu.report.names import capital
 from peftu.report.view import RunView
 from peftu.report.words import NOTHING, join
-from peftu.results import REPORT, RunRecord, load_run, write_atomic
+from peftu.results import REPORT, RunRecord, load_run
 
 if TYPE_CHECKING:
     from peftu.report.blocks import Section

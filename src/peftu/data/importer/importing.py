@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from peftu.config import SplitSpec
-from peftu.data.download import sha256_of
 from peftu.data.imported import LONGEST_NAME, check_name, keep
 from peftu.data.importer.formats import look, read
 from peftu.data.importer.labels import Labels
@@ -22,6 +21,7 @@ from peftu.data.table import FORMAT, UserTable
 from peftu.data.task import TaskCard
 from peftu.data.texts import twins_notes
 from peftu.errors import PeftuError
+from peftu.files import sha256_of
 from peftu.outside import is_plain, plain_file
 from peftu.registry import did_you_mean
 
