@@ -64,6 +64,12 @@ class Score(Part):
     mean: float | None
     ci: tuple[float, float] | None
 
+    @staticmethod
+    def of(estimate: Estimate) -> "Score":
+        """Returns an estimate as it stands in records."""
+        bounds = None if estimate.low is None or estimate.high is None else (estimate.low, estimate.high)
+        return Score(mean=estimate.mean, ci=bounds)
+
 
 class MethodCost(Part):
     """What one method cost, as measured by whoever ran it; averaged over seeds."""
@@ -319,14 +325,14 @@ def summarise(
             MethodResult(
                 method=system.method,
                 base=system.base,
-                **_score(means[place]).model_dump(),
+                **Score.of(means[place]).model_dump(),
                 seeds=tuple(seed_means(user_scores, main.name, system)),
-                gain={name: _score(gains[reference][place].estimate) for name, reference in references.items()},
+                gain={name: Score.of(gains[reference][place].estimate) for name, reference in references.items()},
                 helped=majority and majority.helped,
                 unchanged=majority and majority.unchanged,
                 hurt=majority and majority.hurt,
                 **_cost(costs.get(system)),
-                macro_f1=_score(f1_means[place]),
+                macro_f1=Score.of(f1_means[place]),
                 users=means[place].users,
                 scored=n_scored,
                 unscored=n_test - n_scored,
@@ -364,11 +370,6 @@ def _references(matrix: UserMatrix, own: System, names: tuple[str, ...]) -> dict
         if len(candidates) == 1:
             found[name] = candidates[0]
     return found
-
-
-def _score(estimate: Estimate) -> Score:
-    bounds = None if estimate.low is None or estimate.high is None else (estimate.low, estimate.high)
-    return Score(mean=estimate.mean, ci=bounds)
 
 
 def _cost(cost: MethodCost | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from functools import cached_property
 import polars as pl
 
 from peftu.metrics import Metric
-from peftu.results import Score, plain_name, reference_names
+from peftu.results import plain_name, reference_names
 from peftu.stats import Doubles, Estimate, System, UserMatrix, bootstrap, differences, user_matrix
 
 
@@ -60,9 +60,3 @@ class Board:
 def label_of(system: System) -> str:
     """Returns 'method@base', or the method alone where it has no base."""
     return f"{system.method}@{system.base}" if system.base else system.method
-
-
-def score_of(estimate: Estimate) -> Score:
-    """Returns an estimate as it stands in records."""
-    bounds = None if estimate.low is None or estimate.high is None else (estimate.low, estimate.high)
-    return Score(mean=estimate.mean, ci=bounds)

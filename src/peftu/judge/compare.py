@@ -6,9 +6,10 @@ from itertools import combinations
 import numpy as np
 import polars as pl
 
-from peftu.judge.board import Board, label_of, score_of
+from peftu.judge.board import Board, label_of
 from peftu.judge.noise import ItemNoise
 from peftu.judge.shapes import Comparison
+from peftu.results import Score
 from peftu.stats import Doubles, System
 
 FLIPS = 9999
@@ -142,7 +143,7 @@ def _compared(
         Comparison(
             label=label_of(own),
             against=label_of(other),
-            gain=score_of(estimates[place]),
+            gain=Score.of(estimates[place]),
             users=estimates[place].users,
             p=p_values[place],
             detectable=smallest_detectable(gains[:, place]),

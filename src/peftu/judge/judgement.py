@@ -13,7 +13,7 @@ from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
 from peftu.files import write_atomic
 from peftu.judge.answer import answer
-from peftu.judge.board import Board, label_of, score_of
+from peftu.judge.board import Board, label_of
 from peftu.judge.ceilings import ceilings
 from peftu.judge.clusters import intervals
 from peftu.judge.compare import comparisons, corrected, corrected_pairs, detectable, gains_over_references
@@ -178,7 +178,7 @@ def _all_metrics(
             matrix = user_matrix(frame, metric.name)
             estimates = bootstrap(matrix.values, resamples=board.resamples, bounds=metric.bounds)
             for system, estimate in zip(matrix.systems, estimates, strict=True):
-                found[label_of(system)][metric.name] = (score_of(estimate), estimate.users)
+                found[label_of(system)][metric.name] = (Score.of(estimate), estimate.users)
     return tuple(
         MethodMetrics(
             label=label,

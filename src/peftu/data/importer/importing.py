@@ -19,7 +19,7 @@ from peftu.data.importer.rows import to_rows
 from peftu.data.importer.source import RowsError, one_line
 from peftu.data.table import FORMAT, UserTable
 from peftu.data.task import TaskCard
-from peftu.data.texts import twins_notes
+from peftu.data.texts import abridged, twins_notes
 from peftu.errors import PeftuError
 from peftu.files import sha256_of
 from peftu.outside import is_plain, plain_file
@@ -232,12 +232,11 @@ def _first_rows(frame: pl.DataFrame) -> list[dict[str, str]]:
     """Returns some rows of different users, who are numbered rather than named."""
     rows = frame.unique("user_id", keep="first", maintain_order=True).head(FIRST_ROWS)
     return [
-        {"user": f"user {number}", "text": _short(row["text"]), "label": _short(", ".join(row["target"]))}
-        | ({"context": _short(row["context"])} if row["context"] else {})
+        {
+            "user": f"user {number}",
+            "text": abridged(row["text"], SHORT),
+            "label": abridged(", ".join(row["target"]), SHORT),
+        }
+        | ({"context": abridged(row["context"], SHORT)} if row["context"] else {})
         for number, row in enumerate(rows.iter_rows(named=True), 1)
     ]
-
-
-def _short(text: str) -> str:
-    plain = " ".join(text.split())
-    return plain if len(plain) <= SHORT else plain[: SHORT - 1] + "…"
