@@ -5,6 +5,7 @@ one mask a user, step and tensor. Masks per token would depend on how far rows a
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -43,5 +44,10 @@ def draws(seeds: Tensor, steps: Tensor, places: Tensor) -> Tensor:
 
 
 def _mixed(z: Tensor) -> Tensor:
-    """Returns SplitMix64 of int64; a signed shift brings copies of the sign in, which are masked."""
-    return finalised(z * GOLDEN + GOLDEN, lambda numbers, by: numbers >> by & (1 << 64 - by) - 1)
+    """Returns SplitMix64 of int64; a shift brings copies of the sign in, which are masked."""
+    z = z * _signed(GOLDEN) + _signed(GOLDEN)
+    return cast(Tensor, finalised(z, _signed, lambda numbers, by: numbers >> by & (1 << 64 - by) - 1))
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 64) if number >> 63 else number

@@ -21,7 +21,7 @@ from peftu.errors import PeftuError
 from peftu.files import sha256_of, write_atomic
 from peftu.metrics import metrics
 from peftu.outside import parse_json, plain_file
-from peftu.stats import Estimate, System, UserMatrix, bootstrap, paired_gains, seed_means, user_matrix
+from peftu.stats import MeanEstimate, System, UserMatrix, bootstrap, paired_gains, seed_means, user_matrix
 
 RECORD = "run.json"
 REPORT = "report.html"
@@ -65,7 +65,7 @@ class Score(Part):
     ci: tuple[float, float] | None
 
     @staticmethod
-    def of(estimate: Estimate) -> "Score":
+    def of(estimate: MeanEstimate) -> "Score":
         """Returns an estimate as it stands in records."""
         bounds = None if estimate.low is None or estimate.high is None else (estimate.low, estimate.high)
         return Score(mean=estimate.mean, ci=bounds)
@@ -344,10 +344,10 @@ def summarise(
     return results
 
 
-def _macro_f1(user_scores: pl.DataFrame, systems: int) -> tuple[Estimate, ...]:
+def _macro_f1(user_scores: pl.DataFrame, systems: int) -> tuple[MeanEstimate, ...]:
     """Returns each system's macro-F1; nothing where the task has no labels."""
     if "macro_f1" not in user_scores.columns:
-        return (Estimate(None, None, None, 0),) * systems
+        return (MeanEstimate(None, None, None, 0),) * systems
     return bootstrap(user_matrix(user_scores, "macro_f1").values, bounds=(0.0, 1.0))
 
 

@@ -1,24 +1,19 @@
-"""SplitMix64 (Steele, Lea and Flood, 2014) on 64-bit integers with a sign, for arrays and tensors alike."""
+"""SplitMix64 (Steele, Lea and Flood, 2014) for arrays without a sign and tensors with one."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-Numbers = TypeVar("Numbers")
-
-GOLDEN, _FIRST, _SECOND = (
-    number - (1 << 64) for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-)
+GOLDEN = 0x9E3779B97F4A7C15
 
 
-def finalised(numbers: Numbers, shifted: Callable[[Any, int], Any]) -> Numbers:
-    """Returns int64 numbers scattered over 64 bits; their products wrap.
+def finalised(z: Any, word: Callable[[int], Any], shifted: Callable[[Any, int], Any]) -> Any:
+    """Returns 64-bit integers scattered over all their bits; products wrap.
 
     Args:
-        numbers: an array or a tensor.
-        shifted: shifts such numbers to the right by so many bits, zeros coming in.
+        z: an array or a tensor.
+        word: a constant as such an integer.
+        shifted: shifts them to the right by so many bits, zeros coming in.
     """
-    z: Any = numbers
-    z = (z ^ shifted(z, 30)) * _FIRST
-    z = (z ^ shifted(z, 27)) * _SECOND
-    mixed: Numbers = z ^ shifted(z, 31)
-    return mixed
+    z = (z ^ shifted(z, 30)) * word(0xBF58476D1CE4E5B9)
+    z = (z ^ shifted(z, 27)) * word(0x94D049BB133111EB)
+    return z ^ shifted(z, 31)

@@ -61,15 +61,3 @@ def is_whole(folder: Path, recipe: str) -> bool:
         return False
     paths = ((folder / name, mark.bytes) for name, mark in marker.files.items())
     return all(path.is_file() and path.stat().st_size == size for path, size in paths)
-
-
-def damaged_files(folder: Path) -> list[str]:
-    """Returns the names of files that are missing or whose sha256 is not the marked one; the marker itself if gone."""
-    marker = read_marker(folder)
-    if marker is None:
-        return [MARKER]
-    return [
-        name
-        for name, mark in marker.files.items()
-        if not (folder / name).is_file() or sha256_of(folder / name) != mark.sha256
-    ]

@@ -108,8 +108,4 @@ def _key(value: int) -> np.uint64:
 
 def _mixed(numbers: Hashes) -> Hashes:
     """Returns the numbers scattered over 64 bits."""
-    return finalised(numbers.view(np.int64), _shifted).view(np.uint64)
-
-
-def _shifted(numbers: npt.NDArray[np.int64], by: int) -> npt.NDArray[np.int64]:
-    return (numbers.view(np.uint64) >> np.uint64(by)).view(np.int64)
+    return np.asarray(finalised(numbers, np.uint64, lambda z, by: z >> np.uint64(by)), np.uint64)

@@ -7,7 +7,7 @@ import polars as pl
 
 from peftu.metrics import Metric
 from peftu.results import plain_name, reference_names
-from peftu.stats import Doubles, Estimate, System, UserMatrix, bootstrap, differences, user_matrix
+from peftu.stats import Doubles, MeanEstimate, System, UserMatrix, bootstrap, differences, user_matrix
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Board:
             self.matrix.column(own), self.matrix.column(other), higher_is_better=self.metric.higher_is_better
         )
 
-    def estimates(self, values: Doubles, *, gains: bool = False) -> tuple[Estimate, ...]:
+    def estimates(self, values: Doubles, *, gains: bool = False) -> tuple[MeanEstimate, ...]:
         """Returns the mean and interval over users (rows) of each column of scores or of gains."""
         low, high = self.metric.bounds
         bounds = (low - high, high - low) if gains else (low, high)
         return bootstrap(values, resamples=self.resamples, bounds=bounds)
 
-    def estimate(self, values: Doubles, *, gains: bool = False) -> Estimate:
+    def estimate(self, values: Doubles, *, gains: bool = False) -> MeanEstimate:
         """Returns the mean and interval over users of one column."""
         return self.estimates(values[:, None], gains=gains)[0]
 

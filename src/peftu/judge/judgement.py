@@ -14,15 +14,15 @@ from peftu.errors import PeftuError
 from peftu.files import write_atomic
 from peftu.judge.answer import answer
 from peftu.judge.board import Board, label_of
+from peftu.judge.calibration import reliability
 from peftu.judge.ceilings import ceilings
 from peftu.judge.clusters import intervals
 from peftu.judge.compare import comparisons, corrected, corrected_pairs, detectable, gains_over_references
-from peftu.judge.cost import pareto
 from peftu.judge.findings import Findings
 from peftu.judge.groups import by_label, by_people
 from peftu.judge.helped import helped, worst_served
+from peftu.judge.pareto import pareto
 from peftu.judge.ranks import critical_difference, standings
-from peftu.judge.reliability import reliability
 from peftu.judge.shapes import JUDGEMENT, Group, Guarded, Judgement, MethodMetrics, MetricInfo
 from peftu.judge.shifts import shifts
 from peftu.judge.trends import trends

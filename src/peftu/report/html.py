@@ -22,7 +22,7 @@ from peftu.results import REPORT, RunRecord, load_run
 if TYPE_CHECKING:
     from peftu.report.blocks import Section
     from peftu.report.sections.answer import Answer
-    from peftu.report.sections.board import Board
+    from peftu.report.sections.board import Leaderboard
 
 _EXTRA = "the report needs altair, jinja2 and vl-convert-python — pip install 'peftu[report]'"
 
@@ -37,7 +37,7 @@ class Chapter:
     anchor: str
     record: RunRecord
     answer: "Answer"
-    board: "Board"
+    board: "Leaderboard"
     sections: "list[Section]"
     leader: str
     score: str
