@@ -11,6 +11,7 @@ from peftu.metrics import SYSTEM
 from peftu.stats import Doubles, MeanEstimate, System, interval, seed_means
 
 _MOST_ITEMS = 20_000  # more are put into as many groups of items, which are drawn whole
+_SAME = 1e-12  # a smaller surplus is rounding; a factor over such a variance would depend on the order of rows
 
 
 def intervals(board: Board, rows: pl.DataFrame) -> tuple[Intervals, ...]:
@@ -89,6 +90,7 @@ def _by_item(
 
 def _variance(surplus: Doubles) -> float:
     """Returns the variance of a sum over clusters of what each has above its share of the mean."""
+    surplus = np.where(np.abs(surplus) > _SAME, surplus, 0.0)
     return float((surplus**2).sum()) * len(surplus) / (len(surplus) - 1)
 
 
