@@ -67,8 +67,7 @@ class Score(Part):
     @staticmethod
     def of(estimate: MeanEstimate) -> "Score":
         """Returns an estimate as it stands in records."""
-        bounds = None if estimate.low is None or estimate.high is None else (estimate.low, estimate.high)
-        return Score(mean=estimate.mean, ci=bounds)
+        return Score(mean=estimate.mean, ci=estimate.ci)
 
 
 class MethodCost(Part):

@@ -33,6 +33,11 @@ class System(NamedTuple):
     method: str
     base: str | None
 
+    @property
+    def rows(self) -> pl.Expr:
+        """Returns which rows of a frame with the columns method and base are this system's."""
+        return (pl.col("method") == self.method) & pl.col("base").eq_missing(self.base)
+
 
 @dataclass(frozen=True)
 class MeanEstimate:
@@ -42,6 +47,11 @@ class MeanEstimate:
     low: float | None
     high: float | None
     users: int
+
+    @property
+    def ci(self) -> tuple[float, float] | None:
+        """Returns the interval, if there is one."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -102,7 +112,7 @@ def user_matrix(scores: pl.DataFrame, metric: str) -> UserMatrix:
 
 def seed_means(scores: pl.DataFrame, metric: str, system: System) -> list[float]:
     """Returns the mean over users for each seed of a system, in seed order."""
-    own = scores.filter(pl.col("method") == system.method, pl.col("base").eq_missing(system.base))
+    own = scores.filter(system.rows)
     means = own.sort("user_id").group_by("seed").agg(pl.col(metric).mean()).sort("seed")
     return means[metric].drop_nulls().to_list()
 

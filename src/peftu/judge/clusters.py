@@ -31,7 +31,7 @@ def intervals(board: Board, rows: pl.DataFrame) -> tuple[Intervals, ...]:
 
 def _intervals(board: Board, system: System, by_user: MeanEstimate, rows: pl.DataFrame) -> Intervals:
     seeds = seed_means(board.scores, board.metric.name, system)
-    own = rows.filter("scored", pl.col("method") == system.method, pl.col("base").eq_missing(system.base))
+    own = rows.filter("scored", system.rows)
     by_item: MeanEstimate | None = None
     both: MeanEstimate | None = None
     if board.metric.value is not None and by_user.mean is not None:
@@ -40,9 +40,9 @@ def _intervals(board: Board, system: System, by_user: MeanEstimate, rows: pl.Dat
     return Intervals(
         label=label_of(system),
         mean=by_user.mean,
-        by_user=_bounds(by_user),
-        by_item=_bounds(by_item),
-        two_way=_bounds(both),
+        by_user=by_user.ci,
+        by_item=by_item and by_item.ci,
+        two_way=both and both.ci,
         users=by_user.users,
         items=own["item_id"].n_unique(),
         seeds=len(seeds),
@@ -100,9 +100,3 @@ def _stretched(estimate: MeanEstimate, factor: float, bounds: tuple[float, float
         return estimate
     low, high = mean - factor * (mean - low), mean + factor * (high - mean)
     return replace(estimate, low=max(low, bounds[0]), high=min(high, bounds[1]))
-
-
-def _bounds(estimate: MeanEstimate | None) -> tuple[float, float] | None:
-    if estimate is None or estimate.low is None or estimate.high is None:
-        return None
-    return estimate.low, estimate.high

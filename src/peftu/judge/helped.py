@@ -93,9 +93,7 @@ def _worst(board: Board, values: Doubles) -> npt.NDArray[np.int64]:
 def _items(board: Board, system: System, places: npt.NDArray[np.int64]) -> float:
     """Returns the scored test rows of these users together, averaged over seeds."""
     users = [board.matrix.users[place] for place in places]
-    rows = board.scores.filter(
-        pl.col("method") == system.method, pl.col("base").eq_missing(system.base), pl.col("user_id").is_in(users)
-    )
+    rows = board.scores.filter(system.rows, pl.col("user_id").is_in(users))
     return float(rows["n_scored"].sum()) / max(rows["seed"].n_unique(), 1)
 
 
@@ -108,10 +106,7 @@ def _row_values(board: Board, rows: pl.DataFrame) -> pl.DataFrame:
 
 def _sure(values: pl.DataFrame, own: System, reference: System, *, higher_is_better: bool) -> tuple[int, int]:
     """Returns the users whose own rows show a gain, and those whose rows show a loss."""
-    sides = [
-        values.filter(pl.col("method") == system.method, pl.col("base").eq_missing(system.base))
-        for system in (own, reference)
-    ]
+    sides = [values.filter(system.rows) for system in (own, reference)]
     keys = ["seed", "user_id", "item_id"]
     gain = pl.col("value") - pl.col("value_right") if higher_is_better else pl.col("value_right") - pl.col("value")
     # An item tested in several seeds is one item: its seeds are averaged first.
