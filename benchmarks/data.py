@@ -62,7 +62,7 @@ def alone(*command: str) -> Row:
 def one(what: str, name: str, path: str = "") -> None:
     """Builds a task, or imports a file, in this process and prints what it took as JSON."""
     from peftu.data.commands import build
-    from peftu.data.importer import import_file
+    from peftu.data.importer.importing import import_file
 
     start, busy = time.perf_counter(), time.process_time()
     if what == "import":

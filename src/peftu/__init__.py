@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from peftu.errors import PeftuError
 
 if TYPE_CHECKING:
-    from peftu.data.importer_frame import from_frame
+    from peftu.data.importer.frame import from_frame
     from peftu.front import compare, load_task
     from peftu.front import open as open
     from peftu.run import Run
@@ -21,7 +21,7 @@ __all__ = ["PeftuError", "Run", "compare", "from_frame", "load_task"]  # without
 _HOMES = {
     "Run": "peftu.run",
     "compare": "peftu.front",
-    "from_frame": "peftu.data.importer_frame",
+    "from_frame": "peftu.data.importer.frame",
     "load_task": "peftu.front",
     "open": "peftu.front",
 }

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from peftu.errors import PeftuError
-from peftu.outside import DEEPEST, LARGEST, is_plain, parse_json
+from peftu.outside import DEEPEST, LARGEST, is_plain, parse_json, quoted
 from peftu.registry import did_you_mean
 
 T = TypeVar("T", bound=BaseModel)
@@ -94,7 +94,7 @@ class MethodSpec(Spec):
         """
         match = re.fullmatch(r"([\w.+-]+)(?:\[(.*?)\])?(?:@(.+))?", text.strip())
         if match is None:
-            raise PeftuError(f"method {_short(text)} is not of the form name[key=value,…]@base")
+            raise PeftuError(f"method {quoted(text)} is not of the form name[key=value,…]@base")
         name, knobs, base = match.groups()
         params = assignments(knobs, f"method {name}") if knobs else {}
         start, plus, rest = name.partition("+")
@@ -209,9 +209,9 @@ def validated(cls: type[T], values: dict[str, Any], where: str) -> T:
         if first["type"] == "literal_error":
             known = re.findall(r"'([^']+)'", first["ctx"]["expected"])
             hint = did_you_mean(first["input"] if isinstance(first["input"], str) else "", known)
-            raise PeftuError(f"{where}: {field}: unknown value {_short(first['input'])}{hint}") from None
+            raise PeftuError(f"{where}: {field}: unknown value {quoted(first['input'])}{hint}") from None
         wrong = first["msg"].removeprefix("Value error, ")
-        raise PeftuError(f"{where}: {field}: {wrong} (got {_short(first['input'])})") from None
+        raise PeftuError(f"{where}: {field}: {wrong} (got {quoted(first['input'])})") from None
 
 
 def _fields_around(cls: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
@@ -221,14 +221,6 @@ def _fields_around(cls: type[BaseModel], place: tuple[int | str, ...]) -> list[s
         candidates = [annotation, *get_args(annotation)]
         cls = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
     return list(cls.model_fields)
-
-
-def _short(value: Any) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no whole number of thousands of digits
-        return "a number too long to write"
-    return text if len(text) <= LONGEST else text[:LONGEST] + "…"
 
 
 def _scalar(text: str, where: str) -> Any:

@@ -5,13 +5,13 @@ one mask a user, step and tensor. Masks per token would depend on how far rows a
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from peftu.bank import Layout
-
-_GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # Steele et al. 2014, SplitMix64
+from peftu.splitmix import GOLDEN, finalised
 
 
 def dropped(
@@ -44,11 +44,9 @@ def draws(seeds: Tensor, steps: Tensor, places: Tensor) -> Tensor:
 
 
 def _mixed(z: Tensor) -> Tensor:
-    """Returns SplitMix64 of 64-bit integers; tensors have them signed, so that products wrap and shifts are masked."""
-    z = z * _signed(_GOLDEN) + _signed(_GOLDEN)
-    z = (z ^ (z >> 30 & (1 << 34) - 1)) * _signed(_FIRST)
-    z = (z ^ (z >> 27 & (1 << 37) - 1)) * _signed(_SECOND)
-    return z ^ (z >> 31 & (1 << 33) - 1)
+    """Returns SplitMix64 of int64; a shift brings copies of the sign in, which are masked."""
+    z = z * _signed(GOLDEN) + _signed(GOLDEN)
+    return cast(Tensor, finalised(z, _signed, lambda numbers, by: numbers >> by & (1 << 64 - by) - 1))
 
 
 def _signed(number: int) -> int:

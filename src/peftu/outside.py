@@ -2,6 +2,7 @@
 
 import json
 import re
+import reprlib
 import stat
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,21 @@ _HALVES = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]"
 )
 HALF = "holds half a character (a lone surrogate)"
+_quote = reprlib.Repr()
+_quote.maxstring = _quote.maxother = 80
 
 
 def shown(text: str) -> str:
     r"""Returns the text as it may be printed: characters that would be obeyed are written out, as ``\x1b``."""
     return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text.replace("\r\n", "\n"))
+
+
+def quoted(value: object) -> str:
+    """Returns a value for a message: short, on one line and without characters that a terminal would obey."""
+    try:
+        return _quote.repr(value)
+    except ValueError:  # Python writes no whole number of thousands of digits
+        return "a number too long to write"
 
 
 def is_plain(name: str) -> bool:

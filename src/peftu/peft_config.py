@@ -1,12 +1,12 @@
 """What ``adapter_config.json`` may say: keys without influence on the numbers, keys that are checked, and no others."""
 
-import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from peftu.errors import PeftuError
+from peftu.outside import quoted
 
 Settings = dict[str, Any]
 
@@ -17,14 +17,6 @@ _EVERYWHERE = frozenset(
         *("task_type", "auto_mapping", "peft_version", "inference_mode", "runtime_config"),
     }
 )
-
-_quote = reprlib.Repr()
-_quote.maxstring = _quote.maxother = 80
-
-
-def quoted(value: object) -> str:
-    """Returns what a file says, short, on one line and without characters that a terminal would obey."""
-    return _quote.repr(value)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from peftu.methods.ia3 import Ia3
 from peftu.methods.lora import Lora
 from peftu.methods.prefix_tuning import PrefixTuning
 from peftu.methods.prompt_tuning import PromptTuning
+from peftu.outside import quoted
 from peftu.peft_config import (
     IA3,
     LORA,
@@ -29,7 +30,6 @@ from peftu.peft_config import (
     Settings,
     check_targets,
     layer_of,
-    quoted,
     whole_number,
 )
 from peftu.peft_places import may_recur

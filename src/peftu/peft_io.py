@@ -22,11 +22,11 @@ from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.data.sources import writing_to
 from peftu.errors import PeftuError
+from peftu.files import write_atomic
 from peftu.methods.lora import Lora
-from peftu.outside import parse_json
-from peftu.peft_config import Settings, quoted
+from peftu.outside import parse_json, quoted
+from peftu.peft_config import Settings
 from peftu.peft_formats import CONFIG, Made, Tensors, format_of
-from peftu.results import write_atomic
 
 WEIGHTS, OWN, HEAD = "adapter_model.safetensors", "peftu.json", "peftu_head.safetensors"
 

@@ -6,7 +6,6 @@ last, ``run.json``. A folder without ``run.json`` is unfinished and is never rea
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,9 +19,10 @@ from peftu.answers import FreeText, Kind, OneOf
 from peftu.data.task import TaskCard
 from peftu.environment import Environment, current_environment
 from peftu.errors import PeftuError
+from peftu.files import sha256_of, write_atomic
 from peftu.metrics import metrics
 from peftu.outside import parse_json, plain_file
-from peftu.stats import Estimate, System, UserMatrix, bootstrap, paired_gains, seed_means, user_matrix
+from peftu.stats import MeanEstimate, System, UserMatrix, bootstrap, paired_gains, seed_means, user_matrix
 
 RECORD = "run.json"
 REPORT = "report.html"
@@ -61,6 +61,11 @@ class Score(Part):
 
     mean: float | None
     ci: tuple[float, float] | None
+
+    @staticmethod
+    def of(estimate: MeanEstimate) -> "Score":
+        """Returns an estimate as it stands in records."""
+        return Score(mean=estimate.mean, ci=estimate.ci)
 
 
 class MethodCost(Part):
@@ -317,14 +322,14 @@ def summarise(
             MethodResult(
                 method=system.method,
                 base=system.base,
-                **_score(means[place]).model_dump(),
+                **Score.of(means[place]).model_dump(),
                 seeds=tuple(seed_means(user_scores, main.name, system)),
-                gain={name: _score(gains[reference][place].estimate) for name, reference in references.items()},
+                gain={name: Score.of(gains[reference][place].estimate) for name, reference in references.items()},
                 helped=majority and majority.helped,
                 unchanged=majority and majority.unchanged,
                 hurt=majority and majority.hurt,
                 **_cost(costs.get(system)),
-                macro_f1=_score(f1_means[place]),
+                macro_f1=Score.of(f1_means[place]),
                 users=means[place].users,
                 scored=n_scored,
                 unscored=n_test - n_scored,
@@ -336,10 +341,10 @@ def summarise(
     return results
 
 
-def _macro_f1(user_scores: pl.DataFrame, systems: int) -> tuple[Estimate, ...]:
+def _macro_f1(user_scores: pl.DataFrame, systems: int) -> tuple[MeanEstimate, ...]:
     """Returns each system's macro-F1; nothing where the task has no labels."""
     if "macro_f1" not in user_scores.columns:
-        return (Estimate(None, None, None, 0),) * systems
+        return (MeanEstimate(None, None, None, 0),) * systems
     return bootstrap(user_matrix(user_scores, "macro_f1").values, bounds=(0.0, 1.0))
 
 
@@ -357,11 +362,6 @@ def _references(matrix: UserMatrix, own: System, names: tuple[str, ...]) -> dict
         if len(candidates) == 1:
             found[name] = candidates[0]
     return found
-
-
-def _score(estimate: Estimate) -> Score:
-    bounds = None if estimate.low is None or estimate.high is None else (estimate.low, estimate.high)
-    return Score(mean=estimate.mean, ci=bounds)
 
 
 def _cost(cost: MethodCost | None) -> dict[str, Any]:
@@ -423,7 +423,7 @@ def finish_folder(folder: Path, record: RunRecord) -> RunRecord:
     that may be drawn again at any time. Sub-folders (a store of modules) keep their own checksums.
     """
     files = tuple(
-        RunFile(name=path.name, bytes=path.stat().st_size, sha256=_sha256(path))
+        RunFile(name=path.name, bytes=path.stat().st_size, sha256=sha256_of(path))
         for path in sorted(Path(folder).iterdir())
         if path.is_file() and path.name not in (RECORD, REPORT) and not path.name.startswith(".")
     )
@@ -445,30 +445,11 @@ def load_run(folder: Path) -> Run:
         path = folder / file.name
         if not path.is_file():
             raise PeftuError(f"{path}: listed in {RECORD} but missing — copy the whole folder, or run again")
-        if _sha256(path) != file.sha256:
+        if sha256_of(path) != file.sha256:
             raise PeftuError(f"{path}: differs from the sha256 in {RECORD} — restore the file, or run again")
     return Run(folder, record)
-
-
-def write_atomic(path: Path, content: str | bytes) -> Path:
-    """Returns the path, now holding the content: readers see the old file or the new one, never a part."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with part.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
 
 
 def record_schema() -> dict[str, Any]:
     """Returns the JSON schema of the record; ``schemas/run-record-v1.json`` is its committed copy."""
     return RunRecord.model_json_schema(mode="serialization")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

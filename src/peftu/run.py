@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from peftu.data.sources import writing_to
+from peftu.files import write_atomic
 from peftu.judge import Judgement, read_judgement
 from peftu.judge.findings import Findings
 from peftu.metrics import metrics
@@ -15,7 +16,7 @@ from peftu.outside import shown
 from peftu.report.html import render_folders, report_file
 from peftu.report.terminal import ranked
 from peftu.report.words import Scale
-from peftu.results import REPORT, MethodResult, RunRecord, Score, load_run, write_atomic
+from peftu.results import REPORT, MethodResult, RunRecord, Score, load_run
 
 BOARD: dict[str, Any] = {
     "method": pl.String,

@@ -33,9 +33,14 @@ class System(NamedTuple):
     method: str
     base: str | None
 
+    @property
+    def rows(self) -> pl.Expr:
+        """Returns which rows of a frame with the columns method and base are this system's."""
+        return (pl.col("method") == self.method) & pl.col("base").eq_missing(self.base)
+
 
 @dataclass(frozen=True)
-class Estimate:
+class MeanEstimate:
     """A mean over users with its interval; None without a scored user, no interval with one alone."""
 
     mean: float | None
@@ -43,12 +48,17 @@ class Estimate:
     high: float | None
     users: int
 
+    @property
+    def ci(self) -> tuple[float, float] | None:
+        """Returns the interval, if there is one."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
 
 @dataclass(frozen=True)
 class Gain:
     """What one system gives its users over another, positive when better, on the users that both scored."""
 
-    estimate: Estimate
+    estimate: MeanEstimate
     helped: int
     unchanged: int
     hurt: int
@@ -102,7 +112,7 @@ def user_matrix(scores: pl.DataFrame, metric: str) -> UserMatrix:
 
 def seed_means(scores: pl.DataFrame, metric: str, system: System) -> list[float]:
     """Returns the mean over users for each seed of a system, in seed order."""
-    own = scores.filter(pl.col("method") == system.method, pl.col("base").eq_missing(system.base))
+    own = scores.filter(system.rows)
     means = own.sort("user_id").group_by("seed").agg(pl.col(metric).mean()).sort("seed")
     return means[metric].drop_nulls().to_list()
 
@@ -114,7 +124,7 @@ def bootstrap(
     level: float = LEVEL,
     seed: int = 0,
     bounds: tuple[float, float] = UNBOUNDED,
-) -> tuple[Estimate, ...]:
+) -> tuple[MeanEstimate, ...]:
     """Returns the mean of each column with its bootstrap-t interval over users (rows).
 
     Users are drawn with replacement ``resamples`` times, the same draws for every column. With m and s the mean and
@@ -142,14 +152,14 @@ def bootstrap(
         centred = np.where(present, values - means, 0.0)
         errors = np.sqrt((centred**2).sum(0) / (counts - 1) / counts)
     if not len(values):
-        return tuple(Estimate(None, None, None, 0) for _ in counts)
+        return tuple(MeanEstimate(None, None, None, 0) for _ in counts)
     draws = _studentised(centred, present, errors, resamples, seed)
     tails = [(1 + level) / 2, (1 - level) / 2]
     estimates = []
     for column, users in enumerate(counts.tolist()):
         if users < 2:
             mean = float(means[column]) if users else None
-            estimates.append(Estimate(mean, None, None, users))
+            estimates.append(MeanEstimate(mean, None, None, users))
             continue
         own = draws[:, column]
         high_t, low_t = np.quantile(own[~np.isnan(own)], tails)
@@ -158,7 +168,7 @@ def bootstrap(
             high_t, low_t = max(high_t, student), min(low_t, -student)
         mean, error = float(means[column]), float(errors[column])
         low, high = mean - max(high_t, 0.0) * error, mean - min(low_t, 0.0) * error
-        estimates.append(Estimate(mean, max(float(low), bounds[0]), min(float(high), bounds[1]), users))
+        estimates.append(MeanEstimate(mean, max(float(low), bounds[0]), min(float(high), bounds[1]), users))
     return tuple(estimates)
 
 
@@ -169,7 +179,7 @@ def interval(
     level: float = LEVEL,
     seed: int = 0,
     bounds: tuple[float, float] = UNBOUNDED,
-) -> Estimate:
+) -> MeanEstimate:
     """Returns the mean over users of one score with its bootstrap-t interval (see ``bootstrap``).
 
     The order of the values does not matter.
@@ -207,21 +217,6 @@ def paired_gains(
     reach = (bounds[0] - bounds[1], bounds[1] - bounds[0])
     estimates = bootstrap(gains, seed=seed, bounds=reach)
     return [Gain(estimate, *count_gains(gains[:, place])) for place, estimate in enumerate(estimates)]
-
-
-def paired_gain(
-    scores: pl.DataFrame, metric: str, own: System, other: System, *, higher_is_better: bool = True
-) -> Gain:
-    """Returns the gain of one system over another on the same users (see ``paired_gains``).
-
-    Raises:
-        PeftuError: the frame has no such metric, or not both systems.
-    """
-    matrix = user_matrix(scores, metric)
-    for system in (own, other):
-        if system not in matrix.systems:
-            raise PeftuError(f"user scores: no rows of method '{system.method}' on base '{system.base}'")
-    return paired_gains(matrix, other, higher_is_better=higher_is_better)[matrix.systems.index(own)]
 
 
 def drawn_weights(users: int, resamples: int, seed: int) -> Iterator[Doubles]:

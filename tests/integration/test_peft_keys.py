@@ -17,7 +17,8 @@ from torch import Tensor
 from peftu.errors import PeftuError
 from peftu.methods.lora import Lora
 from peftu.methods.prefix_tuning import PrefixTuning
-from peftu.peft_config import IA3, LORA, PREFIX_TUNING, PROMPT_TUNING, Keys, check_targets, quoted
+from peftu.outside import quoted
+from peftu.peft_config import IA3, LORA, PREFIX_TUNING, PROMPT_TUNING, Keys, check_targets
 from peftu.peft_formats import CONFIG
 
 torch.set_num_threads(1)
@@ -88,7 +89,7 @@ def test_what_a_file_says_is_shown_on_one_short_line() -> None:
     deep: list[Any] = []
     for _ in range(5000):
         deep = [deep]
-    for value in ("a\nb\x1b[31m\u202e", "x" * 10_000, deep, 10**4000, {"k" * 999: [1] * 999}):
+    for value in ("a\nb\x1b[31m\u202e", "x" * 10_000, deep, 10**4000, 10**5000, {"k" * 999: [1] * 999}):
         said = quoted(value)
         assert len(said) < 500
         assert said.isprintable()

@@ -18,7 +18,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BertCon
 
 from peftu.base import weights
 from peftu.base.cards import BaseCard, bases, weights_at_hand
-from peftu.base.weights import resolve_weights, verify_weights
+from peftu.base.weights import resolve_weights
 from peftu.data.task import SourceFile
 from peftu.errors import PeftuError
 
@@ -128,7 +128,6 @@ def decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BaseCard:
 def test_a_wheel_of_safetensors_is_fetched_once(encoder: BaseCard, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = resolve_weights(encoder.name)
     assert AutoModel.from_pretrained(folder).config.hidden_size == WIDTH
-    assert verify_weights(encoder.name) == folder
 
     monkeypatch.setattr(weights, "fetch_wheel_member", None)
     assert resolve_weights(encoder.name) == folder
@@ -186,10 +185,6 @@ def test_a_damaged_cache_is_made_again(encoder: BaseCard) -> None:
     (folder / "model.safetensors").write_bytes(whole[:-1])
     assert weights_at_hand(encoder) is None
     assert (resolve_weights(encoder.name) / "model.safetensors").read_bytes() == whole
-
-    (folder / "model.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(PeftuError, match=r"model\.safetensors changed on disk"):
-        verify_weights(encoder.name)
 
 
 def test_one_maker_at_a_time(encoder: BaseCard, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,10 +362,3 @@ def test_minilm_puts_like_sentences_together() -> None:
     vectors = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1))
     near, far = float(vectors[0] @ vectors[1]), float(vectors[0] @ vectors[2])
     assert near > 0.5 > 0.3 > far
-
-
-@pytest.mark.weights
-@pytest.mark.parametrize("name", ["smollm2-135m-instruct", "all-minilm-l6-v2"])
-def test_the_cached_weights_are_what_was_made(name: str) -> None:
-    _real(name)
-    assert verify_weights(name).is_dir()

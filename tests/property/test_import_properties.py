@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peftu.data.importer import import_file
-from peftu.data.importer_encoding import encoding_of
-from peftu.data.importer_labels import read_labels
-from peftu.data.importer_reading import look, read
-from peftu.data.importer_roles import find_roles
-from peftu.data.importer_rows import to_rows
-from peftu.data.importer_times import read_times
+from peftu.data.importer.encoding import encoding_of
+from peftu.data.importer.formats import look, read
+from peftu.data.importer.importing import import_file
+from peftu.data.importer.labels import read_labels
+from peftu.data.importer.roles import find_roles
+from peftu.data.importer.rows import to_rows
+from peftu.data.importer.times import read_times
 from peftu.data.load import load_task
 from peftu.errors import PeftuError
 

@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from peftu.bank import AdapterBank, Layout, derived_seed
+from peftu.bank import Layout, derived_seed
 from peftu.base.sites import Site
 from peftu.errors import PeftuError
 from peftu.methods.lora import Lora
+from peftu.testing.bank import AdapterBank
 
 torch.set_num_threads(1)
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pytest
 from rich.console import Console
 
+from peftu.cli.tables import tables
 from peftu.data import commands
 from peftu.data.check import check_card, check_task
 from peftu.data.load import load_task, option_choices
@@ -183,6 +184,6 @@ class TestCommands:
         for result in results:
             assert json.loads(json.dumps(result)) == json.loads(json.dumps(result, default=str))
             console = Console(file=StringIO(), width=200)
-            console.print(*commands.tables(result))
+            console.print(*tables(result))
             assert console.file.getvalue()  # type: ignore[attr-defined]
-        assert commands.tables([]) == []
+        assert tables([]) == []

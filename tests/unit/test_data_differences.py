@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftu.answers import Kind
+from peftu.cli.tables import stats_tables
 from peftu.data import differences as module
-from peftu.data.commands import stats_tables
 from peftu.data.differences import BINS, differences, user_differences
 from peftu.data.synthetic import synthetic_card, synthetic_table
 from peftu.data.table import UserTable

@@ -8,7 +8,7 @@ import pytest
 
 from peftu.data import commands
 from peftu.data.imported import ImportedTask, imports, remove
-from peftu.data.importer import Asked, import_file
+from peftu.data.importer.importing import Asked, import_file
 from peftu.data.load import load_task
 from peftu.data.splits import make_problem, make_split
 from peftu.data.table import UserTable

@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from peftu.cli.app import app
-from peftu.data.importer import Asked, import_file
-from peftu.data.importer_source import RowsError
+from peftu.data.importer.importing import Asked, import_file
+from peftu.data.importer.source import RowsError
 from peftu.data.task import tasks
 from peftu.errors import PeftuError
 

@@ -10,14 +10,14 @@ import polars as pl
 import pytest
 
 from peftu.answers import Kind
-from peftu.data.download import sha256_of
-from peftu.data.importer import Asked, import_file
+from peftu.data.importer.importing import Asked, import_file
 from peftu.data.interchange import export, flat
 from peftu.data.load import load_task
 from peftu.data.synthetic import synthetic_card, synthetic_table
 from peftu.data.table import UserTable
 from peftu.data.task import Row
 from peftu.errors import PeftuError
+from peftu.files import sha256_of
 
 KINDS: list[Kind] = ["single", "multi", "ordinal", "text"]
 

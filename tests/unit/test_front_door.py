@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 
 import peftu
-from peftu.data.importer import Asked, import_file
+from peftu.data.importer.importing import Asked, import_file
 from peftu.data.synthetic import SyntheticTask, synthetic_table
 from peftu.data.task import tasks
 from peftu.results import RunRecord, finish_folder

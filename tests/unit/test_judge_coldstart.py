@@ -10,7 +10,7 @@ from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
 from peftu.judge import read_judgement
 from peftu.judge.coldstart import cold_start
-from peftu.judge.folder import Board, write_board
+from peftu.judge.folder import FolderContents, write_board
 from peftu.results import Hashes, finish_folder, load_run
 
 CARD = TaskCard(
@@ -28,7 +28,7 @@ def run(folder: Path, k: int, *, data: str = "sha256:d") -> Path:
     frame = predictions({"lora": np.repeat(right, 10, axis=0)}, gold)
     frame = frame.filter(~frame["item_id"].is_in([f"i{n}" for n in range(k)]))
     hashes = Hashes(data=data, splits={"0": f"sha256:{k}"})
-    record, _, _ = write_board(Board(frame, CARD, "unseen-user", hashes, {"split": {"k": k}}), folder)
+    record, _, _ = write_board(FolderContents(frame, CARD, "unseen-user", hashes, {"split": {"k": k}}), folder)
     finish_folder(folder, record)
     return folder
 

@@ -8,8 +8,8 @@ from boards import board
 from scipy import stats as oracle
 
 from peftu.judge.compare import holm, sign_flip_test, smallest_detectable
-from peftu.judge.cost import pareto
 from peftu.judge.helped import wilson
+from peftu.judge.pareto import pareto
 from peftu.judge.ranks import critical_difference, standings, user_ranks
 from peftu.results import MethodResult, Score
 

@@ -252,7 +252,7 @@ def test_free_answers_that_differ_in_likelihood_only_are_two_methods(tmp_path: P
         predictions = submission.predictions.with_columns(scores=scores, method=pl.lit("lora"))
         hashes = Hashes(data="sha256:0", splits={"0": folder.tests_hash(predictions, 0)})
         card = submission.card.model_copy(update={"main_metric": "perplexity", "name": "letters"})
-        folder.write_board(folder.Board(predictions, card, "within-user", hashes, {}), tmp_path / name)
+        folder.write_board(folder.FolderContents(predictions, card, "within-user", hashes, {}), tmp_path / name)
         runs.append(tmp_path / name)
     record, _, _ = merge(runs, tmp_path / "all")
     found = {method.method: method.mean for method in record.methods}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from peftu.config import MethodSpec, RunSpec, SplitSpec, assignments, validated
-from peftu.data.importer import import_file
+from peftu.data.importer.importing import import_file
 from peftu.data.load import load_task
 from peftu.data.reading import read_json
 from peftu.errors import PeftuError

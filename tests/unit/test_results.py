@@ -13,6 +13,7 @@ import pytest
 import peftu
 from peftu.environment import _git_revision, current_environment, memory_bytes
 from peftu.errors import PeftuError
+from peftu.files import write_atomic
 from peftu.judge.judgement import judgement_schema
 from peftu.methods.method import MethodCard
 from peftu.report.example import CARD, example_run
@@ -24,9 +25,8 @@ from peftu.results import (
     record_schema,
     start_folder,
     summarise,
-    write_atomic,
 )
-from peftu.stats import System, paired_gain
+from peftu.stats import System, paired_gains, user_matrix
 
 SCHEMA = Path(peftu.__file__).parent / "schemas" / "run-record-v1.json"
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-record-v1.json"
@@ -40,9 +40,8 @@ def without(name: str) -> pl.DataFrame:
 def test_results_are_those_of_stats() -> None:
     results = {result.method: result for result in summarise(SCORES, CARD)}
     assert list(results) == SCORES["method"].unique(maintain_order=True).to_list()
-    for result in results.values():
-        own = System(result.method, result.base)
-        gain = paired_gain(SCORES, "accuracy", own, System("user-majority", None))
+    gains = paired_gains(user_matrix(SCORES, "accuracy"), System("user-majority", None))
+    for result, gain in zip(results.values(), gains, strict=True):
         assert (result.helped, result.unchanged, result.hurt) == (gain.helped, gain.unchanged, gain.hurt)
         estimate = gain.estimate
         assert result.gain["user-majority"].model_dump() == {

@@ -7,7 +7,7 @@ from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import t
 
 from peftu.errors import PeftuError
-from peftu.stats import Estimate, System, bootstrap, interval, paired_gain, seed_means, user_matrix
+from peftu.stats import Gain, MeanEstimate, System, bootstrap, interval, paired_gains, seed_means, user_matrix
 
 OWN, OTHER = System("own", "base"), System("other", None)
 
@@ -23,6 +23,10 @@ def scores(own: list[list[float | None]], other: list[list[float | None]]) -> pl
     columns = {"method": pl.String, "base": pl.String, "seed": pl.Int64, "user_id": pl.String}
     schema = {**columns, "n_test": pl.Int64, "n_scored": pl.Int64, "accuracy": pl.Float64}
     return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def gain_over_other(frame: pl.DataFrame, **options: bool) -> Gain:
+    return paired_gains(user_matrix(frame, "accuracy"), OTHER, **options)[0]
 
 
 def test_interval_agrees_with_a_plain_loop() -> None:
@@ -53,7 +57,7 @@ def test_few_users_have_the_interval_of_student_at_least() -> None:
     low, high = t.interval(0.95, 2, np.mean(values), np.std(values, ddof=1) / 3**0.5)
     own = interval(values)
     assert own.low <= low + 1e-12 < high - 1e-12 <= own.high
-    assert interval([0.3]) == Estimate(0.3, None, None, 1)
+    assert interval([0.3]) == MeanEstimate(0.3, None, None, 1)
 
 
 def test_interval_covers_the_true_mean_about_95_times_in_100() -> None:
@@ -69,20 +73,20 @@ def test_users_without_a_score_stay_out_of_the_mean() -> None:
     assert (holes.mean, holes.users) == (pytest.approx(full.mean), 3)
     assert holes.low is not None
     assert holes.low < 0.2 < 0.9 < holes.high
-    assert bootstrap(np.full((3, 1), np.nan)) == (Estimate(None, None, None, 0),)
-    assert interval([]) == Estimate(None, None, None, 0)
+    assert bootstrap(np.full((3, 1), np.nan)) == (MeanEstimate(None, None, None, 0),)
+    assert interval([]) == MeanEstimate(None, None, None, 0)
 
 
 def test_seeds_are_averaged_before_users_are_drawn() -> None:
     once = scores([[0.5], [1.0], [0.0]], [[0.0], [1.0], [0.5]])
     often = scores([[0.25, 0.75], [1.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [1.0, 1.0], [0.5, 0.5]])
-    assert paired_gain(often, "accuracy", OWN, OTHER) == paired_gain(once, "accuracy", OWN, OTHER)
+    assert gain_over_other(often) == gain_over_other(once)
     assert seed_means(often, "accuracy", OWN) == [pytest.approx(1.25 / 3), pytest.approx(1.75 / 3)]
 
 
 def test_gain_counts_users_and_ignores_rounding() -> None:
     third = [[1 / 3], [0.1 + 0.2], [0.9], [0.0], [None]]
-    gain = paired_gain(scores(third, [[0.2], [0.3], [0.9], [0.5], [1.0]]), "accuracy", OWN, OTHER)
+    gain = gain_over_other(scores(third, [[0.2], [0.3], [0.9], [0.5], [1.0]]))
     assert (gain.helped, gain.unchanged, gain.hurt) == (1, 2, 1)
     assert gain.estimate.users == 4
     assert gain.estimate.mean == pytest.approx((1 / 3 - 0.2 + 0 + 0 - 0.5) / 4)
@@ -90,7 +94,7 @@ def test_gain_counts_users_and_ignores_rounding() -> None:
 
 def test_a_smaller_error_is_a_gain() -> None:
     frame = scores([[0.2]], [[0.5]])
-    gain = paired_gain(frame, "accuracy", OWN, OTHER, higher_is_better=False)
+    gain = gain_over_other(frame, higher_is_better=False)
     assert (gain.estimate.mean, gain.helped) == (pytest.approx(0.3), 1)
 
 
@@ -98,5 +102,3 @@ def test_what_is_not_there() -> None:
     frame = scores([[0.2]], [[0.5]])
     with pytest.raises(PeftuError, match="no metric 'jaccard' — computed: accuracy"):
         user_matrix(frame, "jaccard")
-    with pytest.raises(PeftuError, match="no rows of method 'lora'"):
-        paired_gain(frame, "accuracy", System("lora", None), OTHER)

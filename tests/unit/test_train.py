@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from peftu import train as training
-from peftu.bank import AdapterBank, Bound, Layout, derived_seed
+from peftu.bank import Bound, Layout, derived_seed
 from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase
 from peftu.base.prompt import Prompt
@@ -22,6 +22,7 @@ from peftu.config import RegionSpec, TrainSpec
 from peftu.methods.lora import Lora
 from peftu.predict import read_rows
 from peftu.testing import FAMILIES, tiny_base, tiny_prompt, tiny_texts, tiny_units
+from peftu.testing.bank import AdapterBank
 from peftu.train import Examples, Trained, Unit, train
 
 torch.set_num_threads(1)

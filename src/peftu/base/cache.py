@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -26,9 +25,9 @@ from peftu.base.model import FrozenBase
 from peftu.base.packed import Packed
 from peftu.base.prompt import Prompt, TrieNode
 from peftu.base.region import Region
-from peftu.data.download import sha256_of
 from peftu.data.sources import cache_dir, writing_to
 from peftu.errors import PeftuError
+from peftu.files import partial, sha256_of
 
 _log = logging.getLogger(__name__)
 
@@ -110,15 +109,10 @@ class RegionCache:
             return 0
         with writing_to(self.folder):
             self.folder.chmod(0o700)
-            handle, name = tempfile.mkstemp(dir=self.folder, suffix=".part")
-            os.close(handle)
-            part = Path(name)
-            try:
+            with partial(self.folder / key) as part:
                 save_file(tensors, part, metadata={"context": json.dumps(about)})
                 part.chmod(0o600)
                 part.replace(self.folder / f"{key}.{sha256_of(part)}.safetensors")
-            finally:
-                part.unlink(missing_ok=True)
         self._make_room()
         return size
 

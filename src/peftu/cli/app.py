@@ -66,18 +66,19 @@ def tasks(
     name: Annotated[str | None, typer.Argument(help="Show one task's whole card.")] = None, json: Json = False
 ) -> None:
     """List the tasks, or show one."""
+    from peftu.cli.tables import tables
     from peftu.data import commands
 
     result: Any = commands.describe_task(name) if name else commands.describe_tasks()
-    emit(result, json, *commands.tables(result if name else _columns(result, "name", "title", "labels", "verified")))
+    emit(result, json, *tables(result if name else _columns(result, "name", "title", "labels", "verified")))
 
 
 @app.command()
 def methods(name: Annotated[str | None, typer.Argument(help="Show one method.")] = None, json: Json = False) -> None:
     """List the ways to personalise, or show one with its knobs."""
     from peftu.asked import plain
+    from peftu.cli.tables import tables
     from peftu.config import MethodSpec
-    from peftu.data.commands import tables
     from peftu.methods.describe import describe_method, describe_methods
 
     result: Any = describe_method(plain(MethodSpec.parse(name)).name) if name else describe_methods()
@@ -89,7 +90,7 @@ def bases(name: Annotated[str | None, typer.Argument(help="Show one base.")] = N
     """List the base models peftu knows, and whether their weights are at hand."""
     from peftu.base.cards import bases as known
     from peftu.base.cards import describe_bases
-    from peftu.data.commands import tables
+    from peftu.cli.tables import tables
 
     found = describe_bases()
     if name:

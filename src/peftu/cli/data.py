@@ -40,10 +40,11 @@ def build(
 @data.command()
 def stats(task: str, raw: Raw = None, option: TaskOption = None, json: Json = False) -> None:
     """Users, texts, judgements, agreement, and how much each user differs from the others."""
+    from peftu.cli.tables import stats_tables
     from peftu.data import commands
 
     result = commands.stats(task, raw, task_options(option))
-    emit(result, json, *([] if json else commands.stats_tables(result)))
+    emit(result, json, *([] if json else stats_tables(result)))
 
 
 @data.command()
@@ -83,8 +84,8 @@ def import_(
     json: Json = False,
 ) -> None:
     """Make a task of your own table; columns that are not named here are found by their names."""
-    from peftu.data.importer import Asked, import_file
-    from peftu.data.importer_source import RowsError
+    from peftu.data.importer.importing import Asked, import_file
+    from peftu.data.importer.source import RowsError
 
     columns = {"user": user, "text": text, "item": item, "context": context, "time": time}
     asked = Asked(name, columns, tuple(label or ()), kind, _listed(labels), _listed(words), instruction, replace)
@@ -151,6 +152,6 @@ def assigned(given: list[str] | None, where: str, dotted: bool = False) -> dict[
 
 
 def _show(result: dict[str, Any], as_json: bool) -> None:
-    from peftu.data.commands import tables
+    from peftu.cli.tables import tables
 
     emit(result, as_json, *([] if as_json else tables(result)))

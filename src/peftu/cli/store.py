@@ -16,7 +16,7 @@ Run = Annotated[Path, typer.Argument(help="A finished run folder.")]
 @store.command("ls")
 def list_modules(run: Run, json: Json = False) -> None:
     """List a run's methods and seeds, with the number and size of their modules."""
-    from peftu.data.commands import tables
+    from peftu.cli.tables import tables
     from peftu.execute.exchange import listed
 
     found = listed(run)

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
 from peftu.errors import PeftuError
+from peftu.files import replacing
 
 BLOCK = 1 << 20
 LARGEST = 1 << 36  # bytes that one file may grow to
@@ -165,14 +166,9 @@ def unpack(member: Member, dest: Path) -> Path:
         PeftuError: as for ``opened``.
         OSError: it cannot be written.
     """
-    part = dest.with_name(dest.name + ".part")
-    try:
-        with opened(member) as stream, part.open("wb") as target:
-            while block := stream.read(BLOCK):
-                target.write(block)
-        part.replace(dest)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(dest) as part, opened(member) as stream, part.open("wb") as target:
+        while block := stream.read(BLOCK):
+            target.write(block)
     return dest
 
 

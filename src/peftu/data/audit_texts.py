@@ -10,7 +10,7 @@ import polars as pl
 from peftu.answers import OneOf
 from peftu.data.near import LEAST, near_duplicates
 from peftu.data.table import UserTable
-from peftu.data.texts import normalise
+from peftu.data.texts import abridged, normalise
 
 SHORTEST_LABEL = 3  # shorter labels, such as '0' or 'no', stand in texts by chance
 NAMED_ROWS, NAMED_SHARE, NAMED_GAIN = 20, 0.9, 0.2  # from where on labels named in texts are a warning
@@ -54,7 +54,11 @@ def similar_texts(frame: pl.DataFrame, regime: str) -> tuple[Finding, list[dict[
     keys = list(train)
     found = near_duplicates(new, keys)
     pairs = [
-        {"test": _short(test[new[one]]), "train": _short(train[keys[other]]), "similarity": round(similarity, 3)}
+        {
+            "test": abridged(test[new[one]], SHORT),
+            "train": abridged(train[keys[other]], SHORT),
+            "similarity": round(similarity, 3),
+        }
         for one, other, similarity in sorted(found, key=lambda pair: (-pair[2], pair[0]))
     ]
     level: Literal["note", "warning"] = "warning" if regime == "unseen-text" else "note"
@@ -136,8 +140,3 @@ def _distinct(texts: pl.Series) -> dict[str, str]:
     for text in texts.unique(maintain_order=True):
         found.setdefault(normalise(text), text)
     return found
-
-
-def _short(text: str) -> str:
-    plain = " ".join(text.split())
-    return plain if len(plain) <= SHORT else plain[: SHORT - 1] + "…"

@@ -4,8 +4,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-from rich.table import Column, Table
-
 from peftu.config import Regime, SplitSpec, validated
 from peftu.data.agreement import statistics
 from peftu.data.audit import audit_report
@@ -18,7 +16,6 @@ from peftu.errors import PeftuError
 from peftu.registry import did_you_mean
 
 Result = dict[str, Any]
-SHOWN_USERS = 10
 SHORT = ("name", "title", "kind", "labels", "language", "main_metric", "licence", "verified", "superseded_by")
 
 
@@ -83,17 +80,6 @@ def stats(task: str, raw: Path | None = None, options: dict[str, Any] | None = N
     return {**about, "user_differences": user_differences(table)}
 
 
-def stats_tables(result: Result) -> list[Table]:
-    """Returns what ``stats`` returns as tables for people: of the users only those who disagree most."""
-    measures = [name for name in ("disagreement", "label_distance") if name in result]
-    kinds = [name for name in result[measures[0]] if name != "histogram"] if measures else []
-    spread = [{"": kind, **{name: result[name][kind] for name in measures}} for kind in kinds]
-    order = sorted(result["user_differences"], key=lambda one: -(one["disagreement"] or 0))
-    shown = {key: value for key, value in result.items() if key not in (*measures, "user_differences")}
-    title = f"users who disagree most ({min(SHOWN_USERS, len(order))} of {len(order):,})"
-    return tables({**shown, "how much users differ from the others": spread, title: order[:SHOWN_USERS]})
-
-
 def audit_task(
     task: str,
     raw: Path | None = None,
@@ -126,35 +112,3 @@ def audit_task(
         "findings": [asdict(finding) for finding in findings],
         **details,
     }
-
-
-def tables(result: Result | list[Result]) -> list[Table]:
-    """Returns a command's result as tables for people: one of plain facts, one for each list of objects."""
-    if isinstance(result, list):
-        return [_grid("", result)] if result else []
-    facts = Table("", Column(overflow="fold"), show_header=False, box=None)
-    lists: list[Table] = []
-    for key, value in result.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            lists.append(_grid(key, value))
-        elif value is not None and value not in ({}, []):
-            facts.add_row(key.replace("_", " "), _cell(value))
-    return [facts, *lists]
-
-
-def _grid(title: str, rows: list[Result]) -> Table:
-    columns = (Column(key.replace("_", " "), overflow="fold") for key in rows[0])
-    grid = Table(*columns, title=title or None, title_justify="left")
-    for row in rows:
-        grid.add_row(*(_cell(value) for value in row.values()))
-    return grid
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key}: {_cell(inner)}" for key, inner in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_cell, value))
-    if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 100 else f"{value:,.2f}"
-    return "" if value is None else str(value)

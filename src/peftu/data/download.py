@@ -1,19 +1,13 @@
 """One file over HTTP: streamed, resumed, checked, and only then put in its place."""
 
-import hashlib
 from pathlib import Path
 
 import httpx
 
 from peftu.errors import PeftuError
+from peftu.files import sha256_of
 
 TIMEOUT_S = 30.0
-
-
-def sha256_of(path: Path) -> str:
-    """Returns the sha256 of a file's bytes, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def download(url: str, dest: Path, sha256: str | None, hint: str, transport: httpx.BaseTransport | None = None) -> Path:

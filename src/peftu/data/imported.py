@@ -13,11 +13,11 @@ from typing import ClassVar
 
 from pydantic import ValidationError
 
-from peftu.data.download import sha256_of
 from peftu.data.sources import cache_dir, inside, writing_to
 from peftu.data.table import UserTable
 from peftu.data.task import Row, SourceFile, Task, TaskCard, tasks
 from peftu.errors import PeftuError
+from peftu.files import sha256_of, write_atomic
 from peftu.registry import did_you_mean
 
 CARD = "card.json"
@@ -103,10 +103,8 @@ def keep(table: UserTable, *, replacing: bool = False) -> Path:
     path = table.write(folder / _file_name(table))
     file = SourceFile(name=path.name, sha256=sha256_of(path), bytes=path.stat().st_size)
     card = table.card.model_copy(update={"files": (file,)})
-    part = folder / f"{CARD}.part"
     with writing_to(folder):
-        part.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        part.replace(folder / CARD)
+        write_atomic(folder / CARD, card.model_dump_json(indent=2) + "\n")
         for old in folder.glob("*.parquet"):
             if old.name != path.name:
                 old.unlink(missing_ok=True)

@@ -8,13 +8,13 @@ from typing import Any
 import polars as pl
 from pydantic import ValidationError
 
-from peftu.data.download import sha256_of
-from peftu.data.importer_source import Source
+from peftu.data.importer.source import Source
 from peftu.data.interchange_croissant import croissant
 from peftu.data.sources import new_file, writing_to
 from peftu.data.table import UserTable
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
+from peftu.files import replacing, sha256_of, write_atomic
 from peftu.registry import did_you_mean
 
 FORMATS = ("hf", "croissant", "parquet")
@@ -170,16 +170,7 @@ def _write_croissant(table: UserTable, out: Path) -> None:
     frame = flat(table)
     path, about_path = (new_file(out / name) for name in (f"{table.card.name}.parquet", "croissant.json"))
     with writing_to(out):
-        _replaced(path, lambda part: frame.write_parquet(part))
+        with replacing(path) as part:
+            frame.write_parquet(part)
         about = croissant(table.card, frame, path.name, sha256_of(path), path.stat().st_size)
-        text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
-        _replaced(about_path, lambda part: part.write_text(text, encoding="utf-8"))
-
-
-def _replaced(path: Path, write: Any) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        write(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        write_atomic(about_path, json.dumps(about, indent=2, ensure_ascii=False) + "\n")

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from peftu.splitmix import finalised
+
 WIDTH = 5  # characters a shingle
 BANDS, ROWS = 16, 4
 MOST_CANDIDATES = 64  # training texts compared with one test text in one band; more share the band in templates only
@@ -105,7 +107,5 @@ def _key(value: int) -> np.uint64:
 
 
 def _mixed(numbers: Hashes) -> Hashes:
-    """Returns the numbers scattered over 64 bits (the finaliser of splitmix64; Steele, Lea and Flood, 2014)."""
-    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(numbers ^ (numbers >> np.uint64(31)), np.uint64)
+    """Returns the numbers scattered over 64 bits."""
+    return np.asarray(finalised(numbers, np.uint64, lambda z, by: z >> np.uint64(by)), np.uint64)

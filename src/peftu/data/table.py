@@ -17,6 +17,7 @@ from peftu.data.sources import writing_to
 from peftu.data.task import LeftOut, Row, TaskCard
 from peftu.data.texts import with_controls
 from peftu.errors import PeftuError
+from peftu.files import replacing
 from peftu.outside import HALF, parse_json, plain_file
 from peftu.registry import did_you_mean
 
@@ -118,13 +119,8 @@ class UserTable:
         about = {"hash": self.hash, "options": self.options, "sources": self.sources, "notes": self.notes}
         metadata = {FORMAT: json.dumps(about, sort_keys=True), "peftu-card": self.card.model_dump_json()}
         table = self.frame.to_arrow(compat_level=pl.CompatLevel.oldest()).replace_schema_metadata(metadata)
-        part = path.with_name(path.name + ".part")
-        with writing_to(path.parent):
-            try:
-                pq.write_table(table, part, compression="zstd")
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
+        with writing_to(path.parent), replacing(path) as part:
+            pq.write_table(table, part, compression="zstd")
         return path
 
     @classmethod

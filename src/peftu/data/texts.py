@@ -18,6 +18,12 @@ def normalise(text: str) -> str:
     return " ".join(text.translate(_PLAIN).split()) or text.strip()
 
 
+def abridged(text: str, longest: int) -> str:
+    """Returns the text on one line, cut so that it has at most so many characters."""
+    plain = " ".join(text.split())
+    return plain if len(plain) <= longest else plain[: longest - 1] + "…"
+
+
 def distinct_texts(frame: pl.DataFrame) -> pl.DataFrame:
     """Returns the distinct (text, context) pairs of a frame, in order of appearance, with ``text_key``.
 

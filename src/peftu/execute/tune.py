@@ -26,12 +26,12 @@ from peftu.data.splits import make_problem, make_split
 from peftu.environment import current_environment
 from peftu.errors import DivergedError, PeftuError
 from peftu.execute.cells import Cell, Fits
+from peftu.files import write_atomic
 from peftu.fitted.training import layout_of
 from peftu.lab.progress import Reporter, Silent
 from peftu.outside import parse_json
 from peftu.plan import Job, is_joint, is_module, plan
 from peftu.preset import ANY_BASE, WARM, Preset
-from peftu.results import write_atomic
 
 STEP = 10**0.5  # between neighbouring learning rates
 RATES = (1e-7, 1.0)  # least and most that is tried

@@ -26,6 +26,7 @@ from peftu.base.weights import lasting_name
 from peftu.config import MethodSpec, RegionSpec, TrainSpec, validated
 from peftu.data.sources import writing_to
 from peftu.errors import PeftuError
+from peftu.files import replacing, write_atomic
 from peftu.fitted.fitted import Fitted, State, TaskAnswers
 from peftu.fitted.guarded import GuardedFitted
 from peftu.fitted.modules import JointFitted, ModuleFitted
@@ -36,7 +37,6 @@ from peftu.lab.lab import Lab
 from peftu.methods.everyone import method_class
 from peftu.outside import parse_json
 from peftu.plan import Job
-from peftu.results import write_atomic
 from peftu.store import AdapterStore, Collection, recipe
 
 ABOUT, ROWS = "fitted.json", "modules"
@@ -283,9 +283,8 @@ def _write(folder: Path, about: dict[str, Any], state: State) -> None:
     """Writes tensors under a name of their own, then the JSON that names them, then lets go of earlier ones."""
     tensors = {name: torch.from_numpy(np.array(tensor)).contiguous() for name, tensor in state.tensors.items()}
     name = f"{uuid.uuid4().hex}.safetensors"
-    partial = folder / f".{name}.tmp"
-    save_file(tensors, partial)
-    partial.replace(folder / name)
+    with replacing(folder / name) as part:
+        save_file(tensors, part)
     write_atomic(folder / ABOUT, json.dumps(about | {"tensors": name}, ensure_ascii=False) + "\n")
     for other in folder.glob("*.safetensors"):
         if other.name != name:

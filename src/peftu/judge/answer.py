@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from peftu.judge.compare import POWER
-from peftu.judge.decide import FEWEST, LEVEL
+from peftu.judge.compare import detection_factor
+from peftu.judge.decide import FEWEST
 from peftu.judge.findings import Findings
 from peftu.judge.shapes import Answer, Comparison
 from peftu.results import GLOBAL, MIXED_HEAD, MethodResult
@@ -52,11 +52,11 @@ def needed(gain: float, users: int, detectable: float, comparisons: int) -> int 
     """
     if gain <= 0 or users < 2:
         return None
-    spread = detectable / _quantiles(users, 1) * users**0.5
+    spread = detectable / detection_factor(users, 1) * users**0.5
     most = MOST * max(users, FEWEST)
     size = FEWEST
     while size <= most:
-        if _quantiles(size, comparisons) * spread / size**0.5 <= gain:
+        if detection_factor(size, comparisons) * spread / size**0.5 <= gain:
             return size
         size += max(1, size // 50)
     return None
@@ -76,8 +76,8 @@ def needed_items(comparison: Comparison, comparisons: int) -> int | None:
         or comparison.users < FEWEST
     ):
         return None
-    variance = (comparison.detectable / _quantiles(comparison.users, 1)) ** 2
-    room = (gain / _quantiles(comparison.users, comparisons)) ** 2 - variance * (1 - comparison.item_noise)
+    variance = (comparison.detectable / detection_factor(comparison.users, 1)) ** 2
+    room = (gain / detection_factor(comparison.users, comparisons)) ** 2 - variance * (1 - comparison.item_noise)
     times = variance * comparison.item_noise / room if room > 0 else float("inf")
     return int(times * comparison.items) + 1 if times <= MOST else None
 
@@ -183,9 +183,3 @@ def _collect(findings: Findings, method: MethodResult, gain: Comparison) -> dict
         "more_users": rounded(max(size - gain.users, 1)) if size else None,
         "more_items": rounded(more_items) if more_items else None,
     }
-
-
-def _quantiles(users: int, comparisons: int) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(users - 1, 1 - LEVEL / 2 / comparisons) + stdtrit(users - 1, POWER))

@@ -7,8 +7,8 @@ import polars as pl
 
 from peftu.answers import FreeText, OneOf, answers_of
 from peftu.metrics import Metric
-from peftu.results import Score, plain_name
-from peftu.stats import Doubles, Estimate, System, UserMatrix, bootstrap, differences, user_matrix
+from peftu.results import plain_name
+from peftu.stats import Doubles, MeanEstimate, System, UserMatrix, bootstrap, differences, user_matrix
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,7 @@ class Board:
         """Returns the reference methods that were run, the most telling first."""
         free = not any(answers_of(kind).labelled for kind in self.metric.kinds)
         names = (FreeText() if free else OneOf()).references
-        found = [system for name in names for system in self.systems if plain_name(system.method) == name]
-        return tuple(found)
+        return tuple(system for name in names for system in self.systems if plain_name(system.method) == name)
 
     def gains(self, own: System, other: System) -> Doubles:
         """Returns [users] the gain of one method over another, positive when better; NaN where either has no score."""
@@ -49,13 +48,13 @@ class Board:
             self.matrix.column(own), self.matrix.column(other), higher_is_better=self.metric.higher_is_better
         )
 
-    def estimates(self, values: Doubles, *, gains: bool = False) -> tuple[Estimate, ...]:
+    def estimates(self, values: Doubles, *, gains: bool = False) -> tuple[MeanEstimate, ...]:
         """Returns the mean and interval over users (rows) of each column of scores or of gains."""
         low, high = self.metric.bounds
         bounds = (low - high, high - low) if gains else (low, high)
         return bootstrap(values, resamples=self.resamples, bounds=bounds)
 
-    def estimate(self, values: Doubles, *, gains: bool = False) -> Estimate:
+    def estimate(self, values: Doubles, *, gains: bool = False) -> MeanEstimate:
         """Returns the mean and interval over users of one column."""
         return self.estimates(values[:, None], gains=gains)[0]
 
@@ -63,9 +62,3 @@ class Board:
 def label_of(system: System) -> str:
     """Returns 'method@base', or the method alone where it has no base."""
     return f"{system.method}@{system.base}" if system.base else system.method
-
-
-def score_of(estimate: Estimate) -> Score:
-    """Returns an estimate as it stands in records."""
-    bounds = None if estimate.low is None or estimate.high is None else (estimate.low, estimate.high)
-    return Score(mean=estimate.mean, ci=bounds)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import polars as pl
 
 from peftu.data.task import TaskCard
-from peftu.judge.board import Board, label_of, score_of
+from peftu.judge.board import Board, label_of
 from peftu.judge.shapes import Ceiling, GapClosed
 from peftu.judge.votes import TIE, Places, Votes
 from peftu.metrics import PREDICTIONS
@@ -64,7 +64,7 @@ def ceilings(
                 name=name,
                 title=TITLES[name],
                 oracle=name == "others-threshold",
-                score=score_of(estimate),
+                score=Score.of(estimate),
                 users=estimate.users,
                 scored=int(scores["n_scored"].sum()),
                 unscored=int((scores["n_test"] - scores["n_scored"]).sum()),

@@ -8,9 +8,10 @@ import polars as pl
 from peftu.judge.board import Board, label_of
 from peftu.judge.shapes import Intervals
 from peftu.metrics import SYSTEM
-from peftu.stats import Doubles, Estimate, System, interval, seed_means
+from peftu.stats import Doubles, MeanEstimate, System, interval, seed_means
 
 _MOST_ITEMS = 20_000  # more are put into as many groups of items, which are drawn whole
+_SAME = 1e-12  # a smaller surplus is rounding; a factor over such a variance would depend on the order of rows
 
 
 def intervals(board: Board, rows: pl.DataFrame) -> tuple[Intervals, ...]:
@@ -28,20 +29,20 @@ def intervals(board: Board, rows: pl.DataFrame) -> tuple[Intervals, ...]:
     )
 
 
-def _intervals(board: Board, system: System, by_user: Estimate, rows: pl.DataFrame) -> Intervals:
+def _intervals(board: Board, system: System, by_user: MeanEstimate, rows: pl.DataFrame) -> Intervals:
     seeds = seed_means(board.scores, board.metric.name, system)
-    own = rows.filter("scored", pl.col("method") == system.method, pl.col("base").eq_missing(system.base))
-    by_item: Estimate | None = None
-    both: Estimate | None = None
+    own = rows.filter("scored", system.rows)
+    by_item: MeanEstimate | None = None
+    both: MeanEstimate | None = None
     if board.metric.value is not None and by_user.mean is not None:
         weighted = _weighted(own, board.metric.value)
         by_item, both = _by_item(board, weighted, by_user)
     return Intervals(
         label=label_of(system),
         mean=by_user.mean,
-        by_user=_bounds(by_user),
-        by_item=_bounds(by_item),
-        two_way=_bounds(both),
+        by_user=by_user.ci,
+        by_item=by_item and by_item.ci,
+        two_way=both and both.ci,
         users=by_user.users,
         items=own["item_id"].n_unique(),
         seeds=len(seeds),
@@ -59,7 +60,9 @@ def _weighted(rows: pl.DataFrame, value: pl.Expr) -> pl.DataFrame:
     return rows.with_columns(weight=1 / (seeds * pl.len().over("user_id", "seed") * rows["user_id"].n_unique()))
 
 
-def _by_item(board: Board, rows: pl.DataFrame, by_user: Estimate) -> tuple[Estimate | None, Estimate | None]:
+def _by_item(
+    board: Board, rows: pl.DataFrame, by_user: MeanEstimate
+) -> tuple[MeanEstimate | None, MeanEstimate | None]:
     """Returns the interval over items, and over users and items.
 
     Over items the mean is a ratio; its linearised value of item i is m + n (A_i - m B_i), with A and B the weighted
@@ -87,18 +90,13 @@ def _by_item(board: Board, rows: pl.DataFrame, by_user: Estimate) -> tuple[Estim
 
 def _variance(surplus: Doubles) -> float:
     """Returns the variance of a sum over clusters of what each has above its share of the mean."""
+    surplus = np.where(np.abs(surplus) > _SAME, surplus, 0.0)
     return float((surplus**2).sum()) * len(surplus) / (len(surplus) - 1)
 
 
-def _stretched(estimate: Estimate, factor: float, bounds: tuple[float, float]) -> Estimate:
+def _stretched(estimate: MeanEstimate, factor: float, bounds: tuple[float, float]) -> MeanEstimate:
     mean, low, high = estimate.mean, estimate.low, estimate.high
     if mean is None or low is None or high is None:
         return estimate
     low, high = mean - factor * (mean - low), mean + factor * (high - mean)
     return replace(estimate, low=max(low, bounds[0]), high=min(high, bounds[1]))
-
-
-def _bounds(estimate: Estimate | None) -> tuple[float, float] | None:
-    if estimate is None or estimate.low is None or estimate.high is None:
-        return None
-    return estimate.low, estimate.high

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import polars as pl
 
+from peftu.data.regimes import DEFAULT_K
 from peftu.errors import PeftuError
-from peftu.judge.board import Board, label_of, score_of
+from peftu.judge.board import Board, label_of
 from peftu.judge.compare import gains_over_references
 from peftu.judge.judgement import write_judgement
 from peftu.judge.merge import card_of, merge, refuse_own_folder
 from peftu.judge.shapes import Curve, CurvePoint, Judgement
 from peftu.metrics import metrics, user_scores
-from peftu.results import USER_MAJORITY, Run, RunRecord, finish_folder, load_run, plain_name
+from peftu.results import USER_MAJORITY, Run, RunRecord, Score, finish_folder, load_run, plain_name
 from peftu.stats import RESAMPLES
 
 UNSEEN_USER = "unseen-user"
-DEFAULT_K = 5
 _ROW = ["seed", "user_id", "item_id"]
 
 
@@ -68,7 +68,7 @@ def curves(runs: Sequence[Run]) -> tuple[Curve, ...]:
                 k=_median_items(run, board.matrix.users) if k is None else k,
                 all=k is None,
                 users=estimate.users,
-                score=score_of(estimate),
+                score=Score.of(estimate),
                 over_habit=gains.get(label_of(system)),
             )
             points.setdefault(label_of(system), []).append(point)

@@ -6,9 +6,11 @@ from itertools import combinations
 import numpy as np
 import polars as pl
 
-from peftu.judge.board import Board, label_of, score_of
+from peftu.judge.board import Board, label_of
+from peftu.judge.decide import LEVEL
 from peftu.judge.noise import ItemNoise
 from peftu.judge.shapes import Comparison
+from peftu.results import Score
 from peftu.stats import Doubles, System
 
 FLIPS = 9999
@@ -108,13 +110,17 @@ def smallest_detectable(gains: Doubles) -> float | None:
 
     (t(0.975) + t(0.8)) s / √n with n - 1 degrees of freedom, the usual approximation; None with fewer than two users.
     """
-    from scipy.special import stdtrit
-
     own = gains[~np.isnan(gains)]
     if len(own) < 2:
         return None
-    freedom = len(own) - 1
-    return float((stdtrit(freedom, 0.975) + stdtrit(freedom, POWER)) * own.std(ddof=1) / np.sqrt(len(own)))
+    return detection_factor(len(own)) * float(own.std(ddof=1) / np.sqrt(len(own)))
+
+
+def detection_factor(users: int, comparisons: int = 1) -> float:
+    """Returns how many standard errors a gain must have to be found among so many comparisons (see above)."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(users - 1, 1 - LEVEL / 2 / comparisons) + stdtrit(users - 1, POWER))
 
 
 def _as_extreme(signs: np.ndarray[tuple[int, ...], np.dtype[np.integer]], gains: Doubles, observed: Doubles) -> Doubles:
@@ -142,7 +148,7 @@ def _compared(
         Comparison(
             label=label_of(own),
             against=label_of(other),
-            gain=score_of(estimates[place]),
+            gain=Score.of(estimates[place]),
             users=estimates[place].users,
             p=p_values[place],
             detectable=smallest_detectable(gains[:, place]),

@@ -35,7 +35,7 @@ OURS = re.compile("|".join(map(re.escape, (RECORD, REPORT, PREDICTIONS, USER_SCO
 
 
 @dataclass(frozen=True)
-class Board:
+class FolderContents:
     """What a folder is made from.
 
     Attributes:
@@ -63,12 +63,12 @@ class Board:
 
 
 def write_board(
-    board: Board, out: Path, command: str | None = None, replace: bool = False
+    contents: FolderContents, out: Path, command: str | None = None, replace: bool = False
 ) -> tuple[RunRecord, pl.DataFrame, Judgement]:
     """Returns the record, user scores and judgement, after writing them and the predictions to a folder.
 
     Args:
-        board: what the folder is made from.
+        contents: what the folder is made from.
         out: the folder.
         command: what the user wrote; kept in the record.
         replace: take the place of an earlier board in the folder.
@@ -77,20 +77,20 @@ def write_board(
         PeftuError: the folder holds other things, or a board that is not to be replaced; or the predictions cannot be
             scored.
     """
-    scores = user_scores(board.predictions, board.card, board.n_train)
+    scores = user_scores(contents.predictions, contents.card, contents.n_train)
     results = [
-        result.model_copy(update=board.tags.get(result.label, {}))
-        for result in summarise(scores, board.card, board.costs)
+        result.model_copy(update=contents.tags.get(result.label, {}))
+        for result in summarise(scores, contents.card, contents.costs)
     ]
-    evidence = Evidence(board.predictions, board.card, scores, results, board.judgements)
+    evidence = Evidence(contents.predictions, contents.card, scores, results, contents.judgements)
     judgement = judge(evidence)
     check_folder(out, OURS, replace)
     with writing_to(out):
         start_folder(out)
-        board.predictions.write_parquet(out / PREDICTIONS)
+        contents.predictions.write_parquet(out / PREDICTIONS)
         scores.write_parquet(out / USER_SCORES)
         write_judgement(judgement, out)
-        record = finish_folder(out, _record(board, results, scores, judgement, command))
+        record = finish_folder(out, _record(contents, results, scores, judgement, command))
     return record, scores, judgement
 
 
@@ -106,19 +106,23 @@ def tests_hash(predictions: pl.DataFrame, seed: int) -> str:
 
 
 def _record(
-    board: Board, results: Sequence[MethodResult], scores: pl.DataFrame, judgement: Judgement, command: str | None
+    contents: FolderContents,
+    results: Sequence[MethodResult],
+    scores: pl.DataFrame,
+    judgement: Judgement,
+    command: str | None,
 ) -> RunRecord:
     alone = judgement.one_item_users
-    warnings = [*board.warnings, *([f"{alone} users have one test row: they count, and widen"] if alone else [])]
-    identity = f"{board.spec}\n{board.hashes.model_dump_json()}"
+    warnings = [*contents.warnings, *([f"{alone} users have one test row: they count, and widen"] if alone else [])]
+    identity = f"{contents.spec}\n{contents.hashes.model_dump_json()}"
     return RunRecord(
         run=hashlib.sha256(identity.encode()).hexdigest()[:12],
         command=command,
-        spec_passed=board.spec,
-        spec=board.spec,
-        task=TaskSummary.of(board.card),
-        regime=board.regime,
-        hashes=board.hashes,
+        spec_passed=contents.spec,
+        spec=contents.spec,
+        task=TaskSummary.of(contents.card),
+        regime=contents.regime,
+        hashes=contents.hashes,
         users=scores["user_id"].n_unique(),
         methods=tuple(results),
         warnings=tuple(warnings),

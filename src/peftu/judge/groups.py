@@ -8,11 +8,12 @@ import polars as pl
 
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
-from peftu.judge.board import Board, label_of, score_of
+from peftu.judge.board import Board, label_of
 from peftu.judge.compare import holm, sign_flip_test
 from peftu.judge.shapes import Group
 from peftu.metrics import KEYS
 from peftu.outside import parse_json
+from peftu.results import Score
 from peftu.stats import UserMatrix, bootstrap, user_matrix
 
 FEWEST = 5  # users that a demographic group must have to be shown
@@ -139,8 +140,8 @@ def _groups(
             users=gained[place].users,
             p=p_values[place],
             rows=int(counts.get((system.method, system.base), 0)),
-            score=score_of(scores[place]),
-            gain=score_of(gained[place]),
+            score=Score.of(scores[place]),
+            gain=Score.of(gained[place]),
         )
         for place, system in enumerate(matrix.systems)
     ]

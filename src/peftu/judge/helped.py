@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from peftu.judge.board import Board, label_of, score_of
+from peftu.judge.board import Board, label_of
 from peftu.judge.shapes import Helped, WorstServed
 from peftu.results import Score
 from peftu.stats import LEVEL, Doubles, System, count_gains
@@ -59,7 +59,7 @@ def worst_served(board: Board) -> tuple[WorstServed, ...]:
                 continue
             places = [_worst(board, board.matrix.column(system)) for system in (own, reference)]
             tails = [board.matrix.column(system)[place] for system, place in zip((own, reference), places, strict=True)]
-            scores = [score_of(board.estimate(tail)) for tail in tails]
+            scores = [Score.of(board.estimate(tail)) for tail in tails]
             result.append(
                 WorstServed(
                     label=label_of(own),
@@ -77,13 +77,10 @@ def wilson(count: int, of: int) -> Score:
     """Returns a share with Wilson's interval (1927); empty for a share of nothing."""
     if not of:
         return Score(mean=None, ci=None)
-    from scipy.special import ndtri
+    from scipy.stats import binomtest
 
-    z = float(ndtri((1 + LEVEL) / 2))
-    share, room = count / of, z**2 / of
-    middle = (share + room / 2) / (1 + room)
-    reach = z * ((share * (1 - share) + room / 4) / of) ** 0.5 / (1 + room)
-    return Score(mean=share, ci=(max(0.0, middle - reach), min(1.0, middle + reach)))
+    ci = binomtest(count, of).proportion_ci(LEVEL, method="wilson")
+    return Score(mean=count / of, ci=(float(ci.low), float(ci.high)))
 
 
 def _worst(board: Board, values: Doubles) -> npt.NDArray[np.int64]:
@@ -96,9 +93,7 @@ def _worst(board: Board, values: Doubles) -> npt.NDArray[np.int64]:
 def _items(board: Board, system: System, places: npt.NDArray[np.int64]) -> float:
     """Returns the scored test rows of these users together, averaged over seeds."""
     users = [board.matrix.users[place] for place in places]
-    rows = board.scores.filter(
-        pl.col("method") == system.method, pl.col("base").eq_missing(system.base), pl.col("user_id").is_in(users)
-    )
+    rows = board.scores.filter(system.rows, pl.col("user_id").is_in(users))
     return float(rows["n_scored"].sum()) / max(rows["seed"].n_unique(), 1)
 
 
@@ -111,10 +106,7 @@ def _row_values(board: Board, rows: pl.DataFrame) -> pl.DataFrame:
 
 def _sure(values: pl.DataFrame, own: System, reference: System, *, higher_is_better: bool) -> tuple[int, int]:
     """Returns the users whose own rows show a gain, and those whose rows show a loss."""
-    sides = [
-        values.filter(pl.col("method") == system.method, pl.col("base").eq_missing(system.base))
-        for system in (own, reference)
-    ]
+    sides = [values.filter(system.rows) for system in (own, reference)]
     keys = ["seed", "user_id", "item_id"]
     gain = pl.col("value") - pl.col("value_right") if higher_is_better else pl.col("value_right") - pl.col("value")
     # An item tested in several seeds is one item: its seeds are averaged first.

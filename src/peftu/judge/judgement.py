@@ -11,17 +11,18 @@ import polars as pl
 
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
+from peftu.files import write_atomic
 from peftu.judge.answer import answer
-from peftu.judge.board import Board, label_of, score_of
+from peftu.judge.board import Board, label_of
+from peftu.judge.calibration import reliability
 from peftu.judge.ceilings import ceilings
 from peftu.judge.clusters import intervals
 from peftu.judge.compare import comparisons, corrected, corrected_pairs, detectable, gains_over_references
-from peftu.judge.cost import pareto
 from peftu.judge.findings import Findings
 from peftu.judge.groups import by_label, by_people
 from peftu.judge.helped import helped, worst_served
+from peftu.judge.pareto import pareto
 from peftu.judge.ranks import critical_difference, standings
-from peftu.judge.reliability import reliability
 from peftu.judge.shapes import JUDGEMENT, Group, Guarded, Judgement, MethodMetrics, MetricInfo
 from peftu.judge.shifts import shifts
 from peftu.judge.trends import trends
@@ -31,7 +32,7 @@ from peftu.metrics.generation import with_overlaps
 from peftu.metrics.items import items_of_rows
 from peftu.metrics.rows import scored_rows
 from peftu.outside import parse_json
-from peftu.results import MethodResult, Score, write_atomic
+from peftu.results import MethodResult, Score
 from peftu.stats import RESAMPLES, bootstrap, user_matrix
 
 
@@ -177,7 +178,7 @@ def _all_metrics(
             matrix = user_matrix(frame, metric.name)
             estimates = bootstrap(matrix.values, resamples=board.resamples, bounds=metric.bounds)
             for system, estimate in zip(matrix.systems, estimates, strict=True):
-                found[label_of(system)][metric.name] = (score_of(estimate), estimate.users)
+                found[label_of(system)][metric.name] = (Score.of(estimate), estimate.users)
     return tuple(
         MethodMetrics(
             label=label,

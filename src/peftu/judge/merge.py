@@ -10,7 +10,7 @@ from peftu.answers import answers_of
 from peftu.config import validated
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
-from peftu.judge.folder import Board, tests_hash, write_board
+from peftu.judge.folder import FolderContents, tests_hash, write_board
 from peftu.judge.judgement import read_judgement, write_judgement
 from peftu.judge.score import REGIME
 from peftu.judge.shapes import Judgement
@@ -42,7 +42,7 @@ def merge(
     left_out = sorted({int(seed) for run in runs for seed in run.record.hashes.splits} - set(seeds))
     renamed = _distinct(runs, [frame.filter(pl.col("seed").is_in(seeds)) for frame in frames])
     costs, tags = _told(runs, renamed)
-    board = Board(
+    contents = FolderContents(
         predictions=pl.concat([frame.select(*PREDICTIONS) for frame, _ in renamed]),
         card=card_of(first.record),
         regime=next((run.record.regime for run in runs if run.record.regime != REGIME), REGIME),
@@ -57,7 +57,7 @@ def merge(
         tags=tags,
         warnings=(f"seeds {left_out} are not in every run and were left out",) if left_out else (),
     )
-    record, scores, judgement = write_board(board, out, command, replace)
+    record, scores, judgement = write_board(contents, out, command, replace)
     return _with_ceilings(runs, record, judgement, scores, out)
 
 

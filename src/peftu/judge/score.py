@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from peftu.data.texts import twins_notes
-from peftu.judge.folder import Board, tests_hash, write_board
+from peftu.judge.folder import FolderContents, tests_hash, write_board
 from peftu.judge.majorities import with_majorities
 from peftu.judge.shapes import Judgement
 from peftu.judge.submission import Reading, read_submission
@@ -29,7 +29,7 @@ def score_file(
     predictions = with_majorities(submission.predictions, submission.train, submission.card)
     seeds = predictions.filter(pl.col("part") == "test")["seed"].unique().sort().to_list()
     data = hashlib.sha256(path.read_bytes()).hexdigest()
-    board = Board(
+    contents = FolderContents(
         predictions=predictions,
         card=submission.card,
         regime=REGIME,
@@ -39,4 +39,4 @@ def score_file(
         n_train=submission.n_train,
         warnings=tuple(twins_notes(submission.judgements, submission.card.labels)),
     )
-    return write_board(board, out, command, replace)
+    return write_board(contents, out, command, replace)

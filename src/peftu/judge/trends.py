@@ -3,10 +3,11 @@
 import numpy as np
 import polars as pl
 
-from peftu.judge.board import Board, label_of, score_of
+from peftu.judge.board import Board, label_of
 from peftu.judge.compare import holm
 from peftu.judge.shapes import Trend, TrendBin
 from peftu.judge.votes import Votes
+from peftu.results import Score
 from peftu.stats import Doubles
 
 _MOST_BINS = 5
@@ -81,7 +82,7 @@ def _trends(board: Board, by: str, values: Doubles) -> list[Trend]:
                 high=float(values[group].max()),
                 median=float(np.median(values[group])),
                 users=of_group[place].users,
-                gain=score_of(of_group[place]),
+                gain=Score.of(of_group[place]),
             )
             for group, of_group in zip(groups, estimates, strict=True)
         ]

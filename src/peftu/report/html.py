@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 from peftu import __version__
 from peftu.data.sources import writing_to
 from peftu.errors import PeftuError
+from peftu.files import write_atomic
 from peftu.judge import read_judgement
 from peftu.outside import shown
 from peftu.report.blocks import DrawingError
 from peftu.report.names import capital
 from peftu.report.view import RunView
 from peftu.report.words import NOTHING, join
-from peftu.results import REPORT, RunRecord, load_run, write_atomic
+from peftu.results import REPORT, RunRecord, load_run
 
 if TYPE_CHECKING:
     from peftu.report.blocks import Section
     from peftu.report.sections.answer import Answer
-    from peftu.report.sections.board import Board
+    from peftu.report.sections.board import Leaderboard
 
 _EXTRA = "the report needs altair, jinja2 and vl-convert-python — pip install 'peftu[report]'"
 
@@ -36,7 +37,7 @@ class Chapter:
     anchor: str
     record: RunRecord
     answer: "Answer"
-    board: "Board"
+    board: "Leaderboard"
     sections: "list[Section]"
     leader: str
     score: str

@@ -9,7 +9,7 @@ from peftu.testing.bases import (
     tiny_model,
     tiny_tokenizer,
 )
-from peftu.testing.joint import check_joint_method
+from peftu.testing.joint_methods import check_joint_method
 from peftu.testing.methods import check_method, regions_of
 from peftu.testing.problems import tiny_prompt, tiny_texts, tiny_units
 

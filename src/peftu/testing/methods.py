@@ -11,13 +11,14 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from peftu.bank import AdapterBank, Layout
+from peftu.bank import Layout
 from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase
 from peftu.base.prompt import Prompt
 from peftu.config import RegionSpec, TrainSpec
 from peftu.methods.method import ModuleMethod, region_of
 from peftu.store import AdapterStore, Collection
+from peftu.testing.bank import AdapterBank
 from peftu.testing.bases import FAMILIES, tiny_base
 from peftu.testing.problems import tiny_prompt, tiny_texts, tiny_units
 from peftu.train import train

@@ -6,11 +6,11 @@ from peftu.report.blocks import Section
 from peftu.report.sections.ceilings import ceilings
 from peftu.report.sections.certainty import certainty
 from peftu.report.sections.cold import cold
-from peftu.report.sections.cost import cost
 from peftu.report.sections.data import data
 from peftu.report.sections.groups import demographics, labels
 from peftu.report.sections.made import made
 from peftu.report.sections.people import people
+from peftu.report.sections.prices import cost
 from peftu.report.sections.reliability import reliability
 from peftu.report.sections.scores import scores
 from peftu.report.sections.shifts import shifts

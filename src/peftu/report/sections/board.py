@@ -83,7 +83,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Board:
+class Leaderboard:
     """The leaderboard.
 
     Attributes:
@@ -105,7 +105,7 @@ class Board:
     filters: bool
 
 
-def board(view: RunView) -> Board:
+def board(view: RunView) -> Leaderboard:
     """Returns the leaderboard of a run."""
     names = answers_of(view.record.task.kind).references
     references = [name for name in names if any(name in result.gain for result in view.ranked)]
@@ -122,7 +122,7 @@ def board(view: RunView) -> Board:
     lines = tuple(replace(line, cells=tuple(line.cells[place] for place in known)) for line in lines)
     scopes = tuple(name for name in _SCOPES.values() if any(line.scope == name for line in lines))
     trained = tuple(name for name in ("trained", "not trained") if any(line.trained == name for line in lines))
-    return Board(
+    return Leaderboard(
         lead=_lead(view),
         picture=_picture(view),
         columns=tuple(columns[place] for place in known),

@@ -2,7 +2,7 @@
 
 from peftu.judge.shapes import Reliability
 from peftu.report.blocks import Picture, Pictures, Section, Table
-from peftu.report.charts.reliability import Believed, reliability_panel
+from peftu.report.charts.reliability_panel import Believed, reliability_panel
 from peftu.report.names import above, capital
 from peftu.report.sections.people import MOST_PANELS
 from peftu.report.view import RunView

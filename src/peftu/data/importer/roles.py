@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from peftu.data.importer_source import Source
+from peftu.data.importer.source import Source
 from peftu.errors import PeftuError
 from peftu.registry import did_you_mean
 

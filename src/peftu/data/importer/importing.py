@@ -12,17 +12,17 @@ import pyarrow.parquet as pq
 
 from peftu.answers import KINDS, answers_of
 from peftu.config import SplitSpec
-from peftu.data.download import sha256_of
 from peftu.data.imported import LONGEST_NAME, check_name, keep
-from peftu.data.importer_labels import Labels
-from peftu.data.importer_reading import look, read
-from peftu.data.importer_roles import Roles, find_roles
-from peftu.data.importer_rows import to_rows
-from peftu.data.importer_source import RowsError, one_line
+from peftu.data.importer.formats import look, read
+from peftu.data.importer.labels import Labels
+from peftu.data.importer.roles import Roles, find_roles
+from peftu.data.importer.rows import to_rows
+from peftu.data.importer.source import RowsError, one_line
 from peftu.data.table import FORMAT, UserTable
 from peftu.data.task import TaskCard
-from peftu.data.texts import twins_notes
+from peftu.data.texts import abridged, twins_notes
 from peftu.errors import PeftuError
+from peftu.files import sha256_of
 from peftu.outside import is_plain, plain_file
 from peftu.registry import did_you_mean
 
@@ -266,12 +266,11 @@ def _first_rows(frame: pl.DataFrame) -> list[dict[str, str]]:
     """Returns some rows of different users, who are numbered rather than named."""
     rows = frame.unique("user_id", keep="first", maintain_order=True).head(FIRST_ROWS)
     return [
-        {"user": f"user {number}", "text": _short(row["text"]), "label": _short(", ".join(row["target"]))}
-        | ({"context": _short(row["context"])} if row["context"] else {})
+        {
+            "user": f"user {number}",
+            "text": abridged(row["text"], SHORT),
+            "label": abridged(", ".join(row["target"]), SHORT),
+        }
+        | ({"context": abridged(row["context"], SHORT)} if row["context"] else {})
         for number, row in enumerate(rows.iter_rows(named=True), 1)
     ]
-
-
-def _short(text: str) -> str:
-    plain = " ".join(text.split())
-    return plain if len(plain) <= SHORT else plain[: SHORT - 1] + "…"

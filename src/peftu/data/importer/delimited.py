@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pc
 
-from peftu.data.importer_source import DELIMITERS, SHOWN, RowProblem, RowsError, Source
+from peftu.data.importer.source import DELIMITERS, SHOWN, RowProblem, RowsError, Source
 from peftu.data.reading import LONGEST_CELL
 from peftu.errors import PeftuError
 

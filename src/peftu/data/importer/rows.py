@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from peftu.data.importer_labels import Labels, as_text, empty_rows, read_labels
-from peftu.data.importer_roles import Roles
-from peftu.data.importer_source import RowProblem, control_rows
-from peftu.data.importer_times import read_times
+from peftu.data.importer.labels import Labels, as_text, empty_rows, read_labels
+from peftu.data.importer.roles import Roles
+from peftu.data.importer.source import RowProblem, control_rows
+from peftu.data.importer.times import read_times
 from peftu.data.problem import PARTS
 from peftu.data.stratify import hashed
 from peftu.data.table import SCHEMA

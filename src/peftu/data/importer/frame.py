@@ -10,9 +10,9 @@ import polars as pl
 import pyarrow as pa
 
 from peftu.data.imported import check_name
-from peftu.data.importer import Asked, check_kind, table_of
-from peftu.data.importer_roles import Roles, find_roles
-from peftu.data.importer_source import Source, one_line
+from peftu.data.importer.importing import Asked, check_kind, table_of
+from peftu.data.importer.roles import Roles, find_roles
+from peftu.data.importer.source import Source, one_line
 from peftu.data.table import UserTable
 from peftu.errors import PeftuError
 

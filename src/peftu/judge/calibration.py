@@ -28,10 +28,7 @@ def reliability(rows: pl.DataFrame, card: TaskCard) -> tuple[Reliability, ...]:
     number = (pl.col("confidence") * BINS).ceil().clip(1, BINS).cast(pl.Int64)
     bins = known.group_by(*SYSTEM, number=number).agg(pl.col("confidence", "right").mean(), rows=pl.len())
     systems = [System(*row) for row in known.select(SYSTEM).unique(maintain_order=True).rows()]
-    own = ((pl.col("method") == system.method) & pl.col("base").eq_missing(system.base) for system in systems)
-    return tuple(
-        _reliability(system, bins.filter(chosen).sort("number")) for system, chosen in zip(systems, own, strict=True)
-    )
+    return tuple(_reliability(system, bins.filter(system.rows).sort("number")) for system in systems)
 
 
 def _reliability(system: System, bins: pl.DataFrame) -> Reliability:

@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-from peftu.judge.cost import pareto
+from peftu.judge.pareto import pareto
 from peftu.report.blocks import Block, Picture, Pictures, Section, Table, Words
-from peftu.report.charts.pareto import Point, pareto_panel
+from peftu.report.charts.pareto_panel import Point, pareto_panel
 from peftu.report.names import above
 from peftu.report.view import RunView
 from peftu.report.words import NOTHING, count, data_size, join, plural, seconds

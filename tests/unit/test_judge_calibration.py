@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from peftu.judge.reliability import reliability
+from peftu.judge.calibration import reliability
 from peftu.metrics.rows import scored_rows
 from peftu.report.example import CARD, example_predictions
 

@@ -6,10 +6,10 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from peftu.bank import AdapterBank
 from peftu.codes import CodeLayout, SharedLayout, one
 from peftu.methods.joint import EncodingMethod, JointMethod
 from peftu.methods.method import region_of
+from peftu.testing.bank import AdapterBank
 from peftu.testing.bases import FAMILIES
 from peftu.testing.methods import TEXTS, USERS, _base, _Case, _case, _cases, _hold
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import polars as pl
 
-from peftu.data.importer_delimited import find_delimiter, read_delimited
-from peftu.data.importer_encoding import decoded, encoding_of
-from peftu.data.importer_source import RowProblem, RowsError, Source
+from peftu.data.importer.delimited import find_delimiter, read_delimited
+from peftu.data.importer.encoding import decoded, encoding_of
+from peftu.data.importer.source import RowProblem, RowsError, Source
 from peftu.errors import PeftuError
 from peftu.outside import HALF, has_half_escapes, is_whole, parse_json, plain_file
 

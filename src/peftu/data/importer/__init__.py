@@ -1,0 +1,1 @@
+"""Anybody's table as a task, one question a module: encoding, format, roles of columns, labels, times, rows."""
