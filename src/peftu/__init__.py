@@ -11,17 +11,22 @@ from peftu.errors import PeftuError
 
 if TYPE_CHECKING:
     from peftu.data.importer.frame import from_frame
-    from peftu.front import compare, load_task
+    from peftu.fitted.fitted import Fitted
+    from peftu.front import compare, fit, load, load_task
     from peftu.front import open as open
     from peftu.run import Run
 
 __version__ = "0.1.0"
-__all__ = ["PeftuError", "Run", "compare", "from_frame", "load_task"]  # without open: '*' must not hide Python's own
+# Without open: an asterisk must not hide the one of Python.
+__all__ = ["Fitted", "PeftuError", "Run", "compare", "fit", "from_frame", "load", "load_task"]
 
 _HOMES = {
+    "Fitted": "peftu.fitted.fitted",
     "Run": "peftu.run",
     "compare": "peftu.front",
+    "fit": "peftu.front",
     "from_frame": "peftu.data.importer.frame",
+    "load": "peftu.front",
     "load_task": "peftu.front",
     "open": "peftu.front",
 }

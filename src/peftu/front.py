@@ -14,6 +14,7 @@ from peftu.run import Run
 from peftu.run_folder import chosen_folder
 
 if TYPE_CHECKING:
+    from peftu.fitted.fitted import Fitted
     from peftu.lab.progress import Reporter
 
 DEVICES = ("auto", "cpu")
@@ -66,31 +67,72 @@ def compare(
     Raises:
         PeftuError: anything that can be mended; nothing half-written is left to be read as whole.
     """
-    from peftu.environment import need_torch
-    from peftu.experiment import run_spec
-
-    need_torch()
-    if device is not None and device not in DEVICES:
-        raise PeftuError(f"device: '{device}' cannot be used — pass one of: {', '.join(DEVICES)}")
-    table = task if isinstance(task, UserTable) else None
-    if table is not None:
-        if raw is not None or "task_options" in settings:
-            raise PeftuError("compare: the task is a table already — pass raw files and options to load_task")
-        settings |= {"task_options": table.options}
-    spec = run_spec(
-        table.card.name if table else str(task),
-        card=table.card if table else None,
-        methods=methods,
-        seeds=seeds,
-        base=base,
-        baselines=baselines,
-        **_sorted_settings(settings),
-    )
+    spec, table = _described("compare", task, methods, raw, device, baselines, seeds=seeds, base=base, **settings)
     folder = chosen_folder(Path(out) if out else None, Path("runs") / f"{spec.task}-{spec.run_id}", replace)
     from peftu.execute.run import run
 
     run(spec, folder, Path(raw) if raw else None, reporter=reporter, replace=replace, table=table)
     return Run(folder)
+
+
+def fit(
+    task: str | UserTable,
+    method: str | MethodSpec,
+    *,
+    seed: int = 0,
+    base: str | None = None,
+    device: str | None = None,
+    raw: Path | str | None = None,
+    reporter: "Reporter | None" = None,
+    **settings: Any,
+) -> "Fitted":
+    """Returns one method fitted on a task's train rows, to be asked, extended and kept; nothing is judged.
+
+    Args:
+        task: a task's name, or what ``load_task`` or ``from_frame`` returned.
+        method: as 'lora[rank=4]@base'; a guard is made by ``compare``.
+        seed: of the split and the fit.
+        base: of a method that names none.
+        device: where to compute: 'auto' or 'cpu'.
+        raw: folder with the raw files of a task given by name.
+        reporter: hears about stages; None: nobody does.
+        settings: as ``compare`` takes them.
+
+    Raises:
+        PeftuError: anything that can be mended.
+    """
+    spec, table = _described("fit", task, [method], raw, device, False, seeds=[seed], base=base, **settings)
+    from peftu.data.splits import make_problem, make_split
+    from peftu.execute.cells import Fits
+    from peftu.lab.progress import Silent
+    from peftu.plan import check_kind, plan
+
+    jobs = plan(spec)
+    if len(jobs) > 1:
+        raise PeftuError(f"fit: '{jobs[-1].spec}' needs {len(jobs) - 1} other methods — compare them, then Run.fitted")
+    table = table or load_table(spec.task, Path(raw) if raw else None, spec.task_options)
+    check_kind(jobs, table.card)
+    problem = make_problem(table, table.card, make_split(table, spec.split, seed))
+    fits = Fits(table.card, {seed: problem}, spec.max_tokens, reporter or Silent(), spec.max_answer_tokens)
+    return fits.fit(jobs[0], seed)
+
+
+def load(path: Path | str, base: str | None = None) -> "Fitted":
+    """Returns what ``Fitted.save`` kept; what is enrolled or forgotten in it is kept there at once.
+
+    Args:
+        path: the folder.
+        base: where the base is now, if it has moved; it must be the same.
+
+    Raises:
+        PeftuError: no fitted method there, a damaged or newer one, or another base than it was fitted on.
+    """
+    from peftu.environment import need_torch
+
+    need_torch()
+    from peftu.fitted.folder import load as load_folder
+
+    return load_folder(Path(path), base=base)
 
 
 def open(path: Path | str) -> Run:
@@ -102,7 +144,38 @@ def open(path: Path | str) -> Run:
     return Run(path)
 
 
-def _sorted_settings(settings: dict[str, Any]) -> dict[str, Any]:
+def _described(
+    caller: str,
+    task: str | UserTable,
+    methods: str | Sequence[str | MethodSpec] | None,
+    raw: Path | str | None,
+    device: str | None,
+    baselines: bool,
+    **settings: Any,
+) -> tuple[RunSpec, UserTable | None]:
+    """Returns a run's closed description, and its task's table where that is at hand."""
+    from peftu.environment import need_torch
+    from peftu.experiment import run_spec
+
+    need_torch()
+    if device is not None and device not in DEVICES:
+        raise PeftuError(f"device: '{device}' cannot be used — pass one of: {', '.join(DEVICES)}")
+    table = task if isinstance(task, UserTable) else None
+    if table is not None:
+        if raw is not None or "task_options" in settings:
+            raise PeftuError(f"{caller}: the task is a table already — pass raw files and options to load_task")
+        settings |= {"task_options": table.options}
+    spec = run_spec(
+        table.card.name if table else str(task),
+        card=table.card if table else None,
+        methods=methods,
+        baselines=baselines,
+        **_sorted_settings(caller, settings),
+    )
+    return spec, table
+
+
+def _sorted_settings(caller: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Returns arguments of ``run_spec``: its own ones, and the others as its ``settings``.
 
     Raises:
@@ -116,7 +189,7 @@ def _sorted_settings(settings: dict[str, Any]) -> dict[str, Any]:
     rest: dict[str, Any] = {}
     for name, value in settings.items():
         if name.partition(".")[0] not in known:
-            raise PeftuError(f"compare: unknown setting '{name}'{did_you_mean(name, known)}")
+            raise PeftuError(f"{caller}: unknown setting '{name}'{did_you_mean(name, known)}")
         if name in own:
             near[name] = value
         elif name in GROUPS and isinstance(value, dict):

@@ -3,7 +3,7 @@
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -17,6 +17,9 @@ from peftu.report.html import render_folders, report_file
 from peftu.report.terminal import ranked
 from peftu.report.words import Scale
 from peftu.results import REPORT, MethodResult, RunRecord, Score, load_run
+
+if TYPE_CHECKING:
+    from peftu.fitted.fitted import Fitted
 
 BOARD: dict[str, Any] = {
     "method": pl.String,
@@ -82,6 +85,25 @@ class Run:
             PeftuError: the record does not list them.
         """
         return self._files.predictions()
+
+    def fitted(self, system: str | None = None, seed: int | None = None, base: str | None = None) -> "Fitted":
+        """Returns one method that the run fitted; what is enrolled or forgotten in it is kept in the run at once.
+
+        Args:
+            system: as it was asked for or stands in the table, such as 'lora@all-minilm-l6-v2'; None: the one personal
+                method that was trained.
+            seed: the first by default.
+            base: where the base is now, if it has moved; it must be the same.
+
+        Raises:
+            PeftuError: no such method or seed, or another base than it was fitted on.
+        """
+        from peftu.environment import need_torch
+
+        need_torch()
+        from peftu.execute.stored import opened
+
+        return opened(self.path, system, seed, base)
 
     def report(self, path: Path | str | None = None) -> Path:
         """Returns the path of the report, one HTML file, after drawing it where it is missing.

@@ -58,3 +58,14 @@ def free_folder(folder: Path) -> Path:
 def chosen_folder(out: Path | None, default: Path, replace: bool) -> Path:
     """Returns the folder asked for; where none was, the default, or the next free one beside it."""
     return out or (default if replace else free_folder(default))
+
+
+def empty_folder(folder: Path) -> Path:
+    """Returns the folder, which is missing or empty.
+
+    Raises:
+        PeftuError: it is a file, or holds something.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise PeftuError(f"{folder}: is not empty — pass a new or empty folder")
+    return folder

@@ -243,3 +243,69 @@ def test_the_notebook_runs_and_holds_no_output(place: Path) -> None:
     board = names["run"].leaderboard()
     assert board["method"][0].startswith("mixed-head")
     assert board["decision"][0] == "better"  # as the text says it can be told
+
+
+class TestFitted:
+    """What was fitted, from Python."""
+
+    def test_a_researcher_s_path(self, page: dict[str, Any], place: Path) -> None:
+        """A frame in, a comparison, a newcomer, answers, a user gone, a folder that is opened again."""
+        task, texts = page["task"], [f"Note {n} on {page['topics'][n % 5]}." for n in range(10)]
+        run = peftu.compare(task, ["global-majority", "user-majority", "mixed-head[features=tfidf]"], out="runs/path")
+        assert run.leaderboard().height == 3
+        fitted = run.fitted("mixed-head[features=tfidf]")
+        before = fitted.predict("a1", texts)
+        fitted.enrol("new", [(text, "likes" if place % 5 < 2 else "dislikes") for place, text in enumerate(texts)])
+        assert fitted.predict("new", texts)["label"].to_list() == ["likes", "likes", *["dislikes"] * 3] * 2
+        assert fitted.predict("a1", texts).equals(before)
+        fitted.forget("a0")
+        again = peftu.open("runs/path").fitted("mixed-head[features=tfidf]")
+        assert again.users == ("a1", "a2", "a3", "a4", "a5", "new")
+        assert again.predict("a1", texts).equals(before)
+        assert peftu.load(again.save(place / "alone")).predict("new", texts).equals(fitted.predict("new", texts))
+
+    def test_what_a_run_fitted_is_what_it_predicted(self, page: dict[str, Any]) -> None:
+        run = page["run"]
+        for system in run.record.methods:
+            lines = run.predictions().filter(method=system.method, seed=1)
+            items = page["task"].frame.select("user_id", "item_id", "text")
+            lines = lines.join(items, on=["user_id", "item_id"])
+            fitted = run.fitted(system.method, seed=1)
+            if system.name == "mixed-head":  # users who were forgotten since are not known
+                lines = lines.filter(pl.col("user_id").is_in(fitted.users))
+            said = fitted.predict_many(lines.select("text", user="user_id"))
+            assert said["label"].to_list() == lines["predicted"].list.first().to_list()
+
+    @pytest.mark.parametrize(
+        ("call", "error"),
+        [
+            (lambda f: f.predict("nobody", ["x"]), "the asked user has no module here"),
+            (lambda f: f.predict_many(pl.DataFrame({"who": ["a1"], "text": ["x"]})), "no column 'user'"),
+            (lambda f: f.predict_many(pl.DataFrame({"user": ["a1", None], "text": ["x", "y"]})), "is empty in row 2"),
+            (lambda f: f.enrol("a1", [("x", "hates")]), "example 1: unknown label 'hates'"),
+            (lambda f: f.enrol("a1", []), "needs at least 1 labelled text, got 0"),
+            (lambda f: f.enrol("", [("x", "likes")]), "the user's key is empty"),
+            (lambda f: f.forget("nobody"), "the asked user has no module here"),
+            (lambda f: f.export("a1", "out"), "has no module of a kind that peft knows"),
+            (lambda f: f.write(["a1"], []), "chooses among labels"),
+        ],
+    )
+    def test_what_cannot_be_done_is_told(self, page: dict[str, Any], call: Callable[[Any], Any], error: str) -> None:
+        fitted = peftu.fit(page["task"], "user-majority")
+        before = fitted.state().tensors["table"].copy()
+        with pytest.raises(peftu.PeftuError, match=re.escape(error)) as told:
+            call(fitted)
+        assert "nobody" not in str(told.value)
+        assert (fitted.state().tensors["table"] == before).all()
+
+    def test_a_newer_or_damaged_folder_is_refused(self, page: dict[str, Any], place: Path) -> None:
+        folder = peftu.fit(page["task"], "user-majority").save(place / "newer")
+        about = json.loads((folder / "fitted.json").read_text())
+        (folder / "fitted.json").write_text(json.dumps(about | {"format": 99}))
+        with pytest.raises(peftu.PeftuError, match="format 99 is newer than this peftu's 1"):
+            peftu.load(folder)
+        (folder / "fitted.json").write_text("{")
+        with pytest.raises(peftu.PeftuError, match="is damaged"):
+            peftu.load(folder)
+        with pytest.raises(peftu.PeftuError, match="holds no fitted method"):
+            peftu.load(place)

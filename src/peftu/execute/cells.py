@@ -97,13 +97,25 @@ class Fits:
         """Returns how many users there are at most."""
         return max(len(problem.users) for problem in self.problems.values())
 
+    def fit(self, job: Job, seed: int) -> Fitted:
+        """Returns a fitted job at a seed; labels are named by what the validation rows say."""
+        fitted, modules = self._fit(job, seed)
+        if not self.prompt.exclusive:
+            rows, users, items = self._scored(seed)
+            fitted.thresholds = thresholds_of(self.problems[seed], rows, fitted.written(fitted.read(users, items)))
+        return _learned(fitted, modules)
+
+    def _scored(self, seed: int) -> tuple[npt.NDArray[np.int64], list[str], list[Item]]:
+        """Returns the validation and test rows, and whose and what each is."""
+        problem = self.problems[seed]
+        rows = np.flatnonzero(problem.part > 0)
+        every = items_of(problem)
+        return rows, [problem.users[number] for number in problem.user[rows]], [every[row] for row in rows]
+
     def run(self, job: Job, seed: int) -> Cell:
         """Returns a job's cell at a seed."""
         problem = self.problems[seed]
-        rows = np.flatnonzero(problem.part > 0)
-        users = [problem.users[number] for number in problem.user[rows]]
-        every = items_of(problem)
-        items = [every[row] for row in rows]
+        rows, users, items = self._scored(seed)
         with self.lab.memo.alone() as cost:
             fitted, modules = self._fit(job, seed)
             self._warm(fitted)
@@ -115,8 +127,6 @@ class Fits:
             answering = time.perf_counter() - start
             written = self._written(fitted, problem, rows, users)
         fitted.thresholds = thresholds_of(problem, rows, fitted.written(scores))
-        if modules is not None and isinstance(fitted, ModuleFitted):
-            fitted.rows = modules.learned.rows  # a start that scored for a user is not kept as theirs
         return Cell(
             rows,
             scores,
@@ -129,7 +139,7 @@ class Fits:
             ms_per_answer=1000 * answering / max(len(rows), 1),
             written=written,
             logits=fitted.logits,
-            fitted=fitted,
+            fitted=_learned(fitted, modules),
         )
 
     def _fit(self, job: Job, seed: int) -> tuple[Fitted, Modules | None]:
@@ -158,6 +168,13 @@ class Fits:
         texts = [problem.texts[text] for text in problem.text[rows[tested]]]
         written = fitted.write([users[place] for place in tested], texts)
         return dict(zip(rows[tested].tolist(), written, strict=True))
+
+
+def _learned(fitted: Fitted, modules: Modules | None) -> Fitted:
+    """Returns what was fitted without users whose training diverged: their start is not kept as theirs."""
+    if modules is not None and isinstance(fitted, ModuleFitted):
+        fitted.rows = modules.learned.rows
+    return fitted
 
 
 def thresholds_of(problem: Problem, rows: npt.NDArray[np.int64], scores: Floats) -> Floats | None:

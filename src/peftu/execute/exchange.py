@@ -7,7 +7,8 @@ from peftu.config import split_label
 from peftu.errors import PeftuError
 from peftu.execute.stored import opened_modules, opened_store
 from peftu.fitted.training import BYTES_PER_NUMBER
-from peftu.peft_io import export_module, import_module, loaders
+from peftu.peft_io import import_module, loaders
+from peftu.run_folder import empty_folder
 from peftu.store import EVERYONE
 
 
@@ -64,13 +65,9 @@ def exported(
     Raises:
         PeftuError: no such run, method, seed or user, or a kind of module that peft does not have.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise PeftuError(f"{out}: is not empty — pass a new or empty folder")
-    fitted, stored = opened_modules(run, method, seed, base)
-    row, made = stored.get([user if fitted.personal else EVERYONE])[0], stored.collection.made
-    told = ("method", "knobs", "prompt", "labels", "dtype")  # an earlier release kept no number type
-    about: dict[str, Any] = {key: made[key] for key in told if key in made}
-    export_module(out, fitted.base, fitted.prompt, fitted.region, fitted.layout, row, about)
+    empty_folder(out)
+    fitted, _ = opened_modules(run, method, seed, base)
+    fitted.export(user if fitted.personal else EVERYONE, out)
     loads, notes = loaders(fitted.base, fitted.region, fitted.layout)
     return {"folder": str(out), "method": fitted.label, "loads": loads, "notes": notes}
 

@@ -120,6 +120,8 @@ def _chosen(kept: list[System], method: str | None, seed: int | None) -> System:
         if not personal:
             raise PeftuError("the run kept no method — run it again")
         method = personal.pop()
+    if method not in labels:  # as it was asked for: 'global+lora' is lora[warm_start=global]
+        method = str(MethodSpec.parse(method))
     named = [system for system in kept if method in (system["label"], split_label(system["label"])[0])]
     if not named:
         raise PeftuError(f"the run has no modules of '{method}'{did_you_mean(method, labels)}")

@@ -170,6 +170,14 @@ class Fitted(ABC):
 
         return save(self, Path(folder))
 
+    def export(self, user: str, folder: Path | str) -> Path:
+        """Returns the folder that now holds a user's module as peft writes it.
+
+        Raises:
+            PeftuError: the user is not known, or the method has no modules that peft knows.
+        """
+        raise PeftuError(f"export: {self.label} has no module of a kind that peft knows")
+
     def _keep(self) -> None:
         """Writes what is not in a store of modules to the folder, where there is one."""
         if self.folder is not None:

@@ -1,7 +1,9 @@
 """Methods that train modules on a base: one for each user, one for everyone, or none at all (the base as it is)."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from torch import Tensor
 
 from peftu.bank import Layout
-from peftu.base.model import FrozenBase
+from peftu.base.model import FrozenBase, dtype_name
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.data.problem import Floats, Text
@@ -23,6 +25,7 @@ from peftu.lab.lab import Item, Lab
 from peftu.methods.joint import EncodingMethod
 from peftu.plan import Job
 from peftu.predict import score
+from peftu.run_folder import empty_folder
 from peftu.store import EVERYONE
 from peftu.train import Examples as TrainRows
 from peftu.train import Unit, train
@@ -132,6 +135,29 @@ class ModuleFitted(Fitted):
 
     def _forget(self, user: str) -> None:
         cast(ModuleRows, self.rows).drop(user)
+
+    def export(self, user: str, folder: Path | str) -> Path:
+        """Returns the folder that now holds a user's module as peft writes it.
+
+        Raises:
+            PeftuError: the user is not known, the folder is not empty, or peft has no such kind of module.
+        """
+        from peftu.peft_io import export_module
+
+        self.check_users([user])
+        place = empty_folder(Path(folder))
+        row = self._modules([user])[0]
+        if row is None:
+            return super().export(user, folder)
+        about = {
+            "method": self.job.card.name,
+            "knobs": self.job.method.model_dump(mode="json"),
+            "prompt": asdict(self.base.recorded(self.prompt)),
+            "labels": list(self.task.labels),
+            "dtype": dtype_name(self.base.dtype),
+        }
+        export_module(place, self.base, self.prompt, self.region, self.layout, row[0], about)
+        return place
 
     def state(self) -> State:
         """Returns the region, whose rows there are, and the rows that are in memory."""
