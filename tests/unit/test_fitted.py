@@ -1,13 +1,19 @@
 """Every fitted method is asked about any text, takes in and forgets users, and comes back from a folder."""
 
+import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from peftu.errors import PeftuError
+from peftu.fitted.folder import load
+from peftu.fitted.guarded import GuardedFitted
 from peftu.methods.method import methods
 from peftu.testing import load_tiny
-from peftu.testing.fitted import check_fitted
+from peftu.testing.fitted import check_fitted, fit_tiny
 
 torch.set_num_threads(1)
 
@@ -47,3 +53,34 @@ def test_whatever_the_kind_of_answer(method: str, kind: Any) -> None:
 @pytest.mark.parametrize("method", ["lora", "zero-shot", "few-shot", "user-embedding", "global"])
 def test_free_answers_too(method: str) -> None:
     check_fitted(method, "llama", "text")
+
+
+def test_a_guard_is_fitted_around_two_others(tmp_path: Path) -> None:
+    """It answers as the method itself for users that it keeps, as the fallback for others, and comes back so."""
+    inner, problem = fit_tiny("lora[rank=2]", "llama")
+    fallback, _ = fit_tiny("user-majority", "llama")
+    users, texts = [user for user in problem.users for _ in range(3)], list(problem.texts[:3]) * len(problem.users)
+    kept = problem.users[:2]
+    guard = GuardedFitted(inner.job, inner.task, 0, inner.lab, inner.prompt, inner, fallback, kept)
+    for place in (guard, load(guard.save(tmp_path / "guard"), inner.lab)):
+        scores = place.scores(users, texts)
+        for row, user in enumerate(users):
+            expected = (inner if user in kept else fallback).scores([user], [texts[row]])[0]
+            assert np.allclose(scores[row], expected, atol=1e-5)
+    guarded = load(tmp_path / "guard", inner.lab)
+    guarded.enrol("new", [(text, problem.card.labels[0]) for text in problem.texts[:9]])
+    assert guarded.predict("new", texts[:3])["label"].to_list() == [problem.card.labels[0]] * 3
+    guarded.forget(problem.users[0])
+    again = load(tmp_path / "guard", inner.lab)
+    assert again.users == tuple(sorted((*problem.users[1:], "new")))
+    assert problem.users[0] not in (tmp_path / "guard" / "fitted.json").read_text()
+
+
+def test_a_fitted_on_another_base_is_refused(tmp_path: Path) -> None:
+    fitted, _ = fit_tiny("lora[rank=2]", "llama")
+    folder = fitted.save(tmp_path / "kept")
+    about = json.loads((folder / "fitted.json").read_text())
+    about["base"]["place"] = "gpt2"
+    (folder / "fitted.json").write_text(json.dumps(about))
+    with pytest.raises(PeftuError, match="base gpt2 has changed since training"):
+        load(folder)
