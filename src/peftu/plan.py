@@ -82,24 +82,34 @@ class Job:
         }
 
 
+# Kind of method -> what its classes have and no kind before it: see the protocols in `peftu.methods`.
+MARKS = {"reference": "fit", "joint": "compose", "module": "tensors", "prompted": "composer"}
+UNTRAINED = "untrained"  # the base as it is
+
+
+def kind_of(method: object) -> str:
+    """Returns the kind of a method or of its class: what runs it is told by `peftu.fitted.kinds`."""
+    return next((kind for kind, mark in MARKS.items() if hasattr(method, mark)), UNTRAINED)
+
+
 def is_module(method: object) -> bool:
     """Returns whether a method trains modules on a base (`ModuleMethod`)."""
-    return hasattr(method, "tensors")
+    return kind_of(method) in ("module", "joint")
 
 
 def is_joint(method: object) -> bool:
     """Returns whether a method composes modules of what is shared and of users' codes (`JointMethod`)."""
-    return hasattr(method, "compose")
+    return kind_of(method) == "joint"
 
 
 def is_reference(method: object) -> bool:
     """Returns whether a method is fitted on labels and features (`ReferenceMethod`)."""
-    return hasattr(method, "fit")
+    return kind_of(method) == "reference"
 
 
 def is_prompting(method: object) -> bool:
     """Returns whether a method composes what the base reads (`PromptingMethod`)."""
-    return hasattr(method, "composer")
+    return kind_of(method) == "prompted"
 
 
 def plan(spec: RunSpec) -> list[Job]:
@@ -155,7 +165,7 @@ def _check_finite(method: object, where: str) -> None:
 def _job(spec: RunSpec, asked: MethodSpec) -> Job:
     cls = method_class(asked.name, asked.params)
     where = f"method {asked.name}"
-    ours = TrainSpec.model_fields if hasattr(cls, "tensors") else {}
+    ours = TrainSpec.model_fields if is_module(cls) else {}
     preset = spec.settings.get(str(asked), {})
     train_keys = {key: value for key, value in asked.params.items() if key in ours}
     region_keys = {key: value for key, value in asked.params.items() if ours and key in RegionSpec.model_fields}

@@ -11,13 +11,13 @@ from peftu.base.prompt import Prompt
 from peftu.data.problem import PARTS, Floats, Problem
 from peftu.data.task import TaskCard
 from peftu.fitted.fitted import Fitted
+from peftu.fitted.kinds import fit
 from peftu.fitted.modules import ModuleFitted
-from peftu.fitted.prompted import PromptedFitted, fit_prompted
-from peftu.fitted.reference import fit_reference
-from peftu.fitted.training import BYTES_PER_NUMBER, Modules, fit_joint, fit_modules, fit_untrained
+from peftu.fitted.prompted import PromptedFitted
+from peftu.fitted.training import BYTES_PER_NUMBER, Modules
 from peftu.lab.lab import Item, Lab, items_of, prompt_of
 from peftu.lab.progress import Reporter
-from peftu.plan import Job, is_joint, is_module, is_prompting, is_reference
+from peftu.plan import Job
 from peftu.train import UnitLog
 
 
@@ -99,7 +99,7 @@ class Fits:
 
     def fit(self, job: Job, seed: int) -> Fitted:
         """Returns a fitted job at a seed; labels are named by what the validation rows say."""
-        fitted, modules = self._fit(job, seed)
+        fitted, modules = fit(self.problems[seed], job, seed, self.lab, self.prompt)
         if not self.prompt.exclusive:
             rows, users, items = self._scored(seed)
             fitted.thresholds = thresholds_of(self.problems[seed], rows, fitted.written(fitted.read(users, items)))
@@ -117,7 +117,7 @@ class Fits:
         problem = self.problems[seed]
         rows, users, items = self._scored(seed)
         with self.lab.memo.alone() as cost:
-            fitted, modules = self._fit(job, seed)
+            fitted, modules = fit(self.problems[seed], job, seed, self.lab, self.prompt)
             self._warm(fitted)
             start = time.perf_counter()
             if isinstance(fitted, PromptedFitted):
@@ -141,16 +141,6 @@ class Fits:
             logits=fitted.logits,
             fitted=_learned(fitted, modules),
         )
-
-    def _fit(self, job: Job, seed: int) -> tuple[Fitted, Modules | None]:
-        where = (self.problems[seed], job, seed, self.lab, self.prompt)
-        if is_reference(job.method):
-            return fit_reference(*where), None
-        if is_joint(job.method):
-            return fit_joint(*where)
-        if is_module(job.method):
-            return fit_modules(*where)
-        return (fit_prompted(*where) if is_prompting(job.method) else fit_untrained(*where)), None
 
     def _warm(self, fitted: Fitted) -> None:
         """Has what no user changes computed before answers are timed."""

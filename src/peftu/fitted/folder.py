@@ -29,9 +29,8 @@ from peftu.errors import PeftuError
 from peftu.files import replacing, write_atomic
 from peftu.fitted.fitted import Fitted, State, TaskAnswers
 from peftu.fitted.guarded import GuardedFitted
+from peftu.fitted.kinds import KINDS
 from peftu.fitted.modules import JointFitted, ModuleFitted
-from peftu.fitted.prompted import PromptedFitted
-from peftu.fitted.reference import ReferenceFitted
 from peftu.fitted.rows import StoredRows
 from peftu.lab.lab import Lab
 from peftu.methods.everyone import method_class
@@ -42,9 +41,6 @@ from peftu.store import AdapterStore, Collection, recipe
 ABOUT, ROWS = "fitted.json", "modules"
 CODES = "codes"  # the part of a joint method that is each user's own
 FORMAT = 1
-KINDS: dict[str, type[Fitted]] = {
-    kind.kind: kind for kind in (ReferenceFitted, ModuleFitted, JointFitted, PromptedFitted, GuardedFitted)
-}
 
 
 def folder_name(label: str, seed: int) -> str:

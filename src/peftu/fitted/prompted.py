@@ -170,10 +170,10 @@ class PromptedFitted(Fitted):
         return cls(job, task, seed, lab, prompt, Past(tuple(state.about["users"]), items, task.words))
 
 
-def fit_prompted(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt) -> PromptedFitted:
-    """Returns a prompting method over a problem's train rows."""
+def fit_prompted(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt) -> tuple[PromptedFitted, None]:
+    """Returns a prompting method over a problem's train rows, and that it has no modules."""
     lab.tell_cuts(lab.base(cast(str, job.base)).name, prompt)
-    return PromptedFitted(job, TaskAnswers.of(problem.card), seed, lab, prompt, past_of(problem))
+    return PromptedFitted(job, TaskAnswers.of(problem.card), seed, lab, prompt, past_of(problem)), None
 
 
 def past_of(problem: Problem) -> Past:

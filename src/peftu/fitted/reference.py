@@ -82,8 +82,8 @@ class ReferenceFitted(Fitted):
         return cls(job, task, seed, lab, prompt, model, state.about["users"])
 
 
-def fit_reference(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt) -> ReferenceFitted:
-    """Returns a reference method fitted on a problem's train rows."""
+def fit_reference(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt) -> tuple[ReferenceFitted, None]:
+    """Returns a reference method fitted on a problem's train rows, and that it has no modules."""
     features = None if job.base is None else lab.features(job.base, prompt)
     model = job.method.fit(problem, features, seed)
-    return ReferenceFitted(job, TaskAnswers.of(problem.card), seed, lab, prompt, model, problem.users)
+    return ReferenceFitted(job, TaskAnswers.of(problem.card), seed, lab, prompt, model, problem.users), None

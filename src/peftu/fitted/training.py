@@ -88,10 +88,10 @@ def layout_of(job: Job, lab: Lab, prompt: Prompt, users: int) -> Layout:
     return layout
 
 
-def fit_untrained(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt) -> ModuleFitted:
-    """Returns the base as it is."""
+def fit_untrained(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt) -> tuple[ModuleFitted, None]:
+    """Returns the base as it is, and that it has no modules."""
     region = job.region_on(lab.base(cast(str, job.base)))
-    return ModuleFitted(job, TaskAnswers.of(problem.card), seed, lab, prompt, region)
+    return ModuleFitted(job, TaskAnswers.of(problem.card), seed, lab, prompt, region), None
 
 
 def fit_modules(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt) -> tuple[ModuleFitted, Modules]:

@@ -50,8 +50,8 @@ def fit_tiny(
 def check_fitted(method: str, base: str, kind: Kind = "single") -> None:
     """Checks what a fitted method promises.
 
-    Its state round trip scores alike, and texts that it never saw are scored as by a fit that saw them unlabelled. A user
-    who is enrolled anew with the rows that a run trained on scores as before. A newcomer and a user who goes leave
+    Its state round trip scores alike, and texts that it never saw are scored as by a fit that saw them unlabelled. A
+    user who is enrolled anew with the rows that a run trained on scores as before. A newcomer and a user who goes leave
     everybody else's scores bit for bit; nothing of a user who went is left; a user who is not known is an error.
 
     Args:
