@@ -51,8 +51,9 @@ def answers(run: Path, *options: object) -> Any:
 def edited(
     run: Path, copy: Path, dtype: str | None = None, base: str | None = None, fingerprint: str | None = None
 ) -> Path:
-    """Returns a copy of a run whose modules are said to be of another base, or of another number type."""
+    """Returns a copy of an earlier release's run whose modules are said to be of another base, or number type."""
     shutil.copytree(run, copy)
+    shutil.rmtree(copy / "fitted")
     with closing(sqlite3.connect(copy / "modules" / "index.sqlite")) as index, index:
         index.execute(
             "UPDATE collections SET base = coalesce(?, base), fingerprint = coalesce(?, fingerprint)",

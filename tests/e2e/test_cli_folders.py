@@ -10,9 +10,9 @@ import pytest
 import torch
 from terminal import TASK, Said, peftu, refused
 
-from peftu.execute import cells
 from peftu.execute import run as running
 from peftu.execute.exchange import verified
+from peftu.fitted import training
 from peftu.results import RunRecord, load_run
 
 torch.set_num_threads(1)
@@ -76,7 +76,7 @@ def test_without_out_the_next_free_folder_is_taken(place: Path) -> None:
 def test_an_interrupted_run_leaves_what_was_there_and_is_never_read_as_whole(
     finished: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, plain = [], cells.train
+    calls, plain = [], training.train
 
     def interrupted(*arguments: Any) -> Any:
         calls.append(1)
@@ -87,7 +87,7 @@ def test_an_interrupted_run_leaves_what_was_there_and_is_never_read_as_whole(
     before = content(finished)
     flags = ("--method", "lora[rank=1]", "--seeds", 2)
     with monkeypatch.context() as patch:
-        patch.setattr(cells, "train", interrupted)
+        patch.setattr(training, "train", interrupted)
         said = run(*flags, "--out", "stopped", "--json")
         again = run(*flags, "--out", "finished", "--replace")
     for stopped, line in ((said, "stopped has no run.json"), (again, "finished still holds the run before")):

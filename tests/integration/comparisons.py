@@ -20,12 +20,12 @@ import polars as pl
 import pytest
 import torch
 
-from peftu.cli.spec import method_list
 from peftu.config import MethodSpec, RegionSpec, RunSpec
 from peftu.data.sources import cache_dir
 from peftu.data.synthetic import synthetic_card, synthetic_rows
 from peftu.data.task import Kind, tasks
 from peftu.execute.run import run
+from peftu.experiment import method_list
 from peftu.results import RunRecord, load_run
 from peftu.testing import tiny_model
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from peftu.execute import memo as memos
+from peftu.lab import memo as memos
 from peftu.lab.cost import Measured
 from peftu.lab.memo import Memo
 
