@@ -144,9 +144,8 @@ class Fits:
 
     def _warm(self, fitted: Fitted) -> None:
         """Has what no user changes computed before answers are timed."""
-        region = getattr(fitted, "region", None)
-        if region is not None and fitted.job.base:
-            self.lab.context(fitted.job.base, self.prompt, region)
+        if isinstance(fitted, ModuleFitted):
+            self.lab.context(fitted.base.name, self.prompt, fitted.region)
 
     def _written(
         self, fitted: Fitted, problem: Problem, rows: npt.NDArray[np.int64], users: list[str]

@@ -58,10 +58,6 @@ class GuardedFitted(Fitted):
             out[places] = fitted.written(read)
         return out
 
-    def scores(self, users: Sequence[str], texts: Sequence[Text], answers: Sequence[str] = ()) -> Floats:
-        """Returns [pairs, labels] log-probabilities; see `Fitted.scores`."""
-        return super().scores(users, texts, answers)
-
     def answered(self, users: Sequence[str], texts: Sequence[Text], temperature: float = 0.0) -> Any:
         """Returns a row a pair, each decided as whichever answers decides it; see `Fitted.predict`."""
         import polars as pl
@@ -99,5 +95,5 @@ class GuardedFitted(Fitted):
 
     @classmethod
     def of(cls, state: State, job: Job, task: TaskAnswers, seed: int, lab: Lab, prompt: Prompt) -> "GuardedFitted":
-        """Raises: `peftu.fitted.folder` opens both methods first, and makes it of them."""
+        """Is not called: `peftu.fitted.folder` opens both methods first, and makes a guard around them."""
         raise NotImplementedError

@@ -53,9 +53,8 @@ class ReferenceFitted(Fitted):
         return scores
 
     def _enrol(self, user: str, train: Examples, val: Examples) -> None:
+        # Nothing is chosen on held-out rows for one user: all of them are learned from.
         texts, target = [*train.texts, *val.texts], np.concatenate([train.target, val.target])
-        if self.job.card.trained or not len(val):  # nothing is chosen on held-out rows for one user
-            texts, target = train.texts, train.target
         number = self.model.enrol(self._number.get(user), texts, target)
         if user not in self._number:
             self._users.append(user)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,8 @@ class Lab:
         self.reporter: Reporter = reporter or Silent()
         self.texts: list[Text] = list(dict.fromkeys(text for text, _ in items))
         self.place = {text: number for number, text in enumerate(self.texts)}
+        bodies = dict.fromkeys(Text(text.text) for text in self.texts)  # some methods embed texts without contexts
+        self.bodies = {text: number for number, text in enumerate(bodies)}
         # Distinct items, in order: the rows of a context. Without free answers they are the texts.
         self.items: list[Item] = list(dict.fromkeys(items))
         self.number = {item: number for number, item in enumerate(self.items)}
@@ -86,12 +89,13 @@ class Lab:
     def embed(self, name: str, prompt: Prompt, texts: Sequence[Text]) -> Floats:
         """Returns [texts, width] unit sentence vectors of a base; longer texts are cut as the prompt says."""
         limits = (prompt.max_tokens, prompt.about)
-        if all(text in self.place for text in texts):
-            self.tell_cuts(name, prompt)
-            every = self.memo.get(("embedded", name, *limits), lambda: self.base(name).embed(self.texts, *limits))
-            return every[[self.place[text] for text in texts]]
-        key = ("embedded", name, *limits, tuple(texts))
-        return self.memo.get(key, lambda: self.base(name).embed(texts, *limits))
+        for which, place in (("whole", self.place), ("bodies", self.bodies)):
+            if texts and all(text in place for text in texts):
+                self.tell_cuts(name, prompt)
+                key = ("embedded", which, name, *limits)
+                every = self.memo.get(key, partial(self.base(name).embed, list(place), *limits))
+                return every[[place[text] for text in texts]]
+        return self.base(name).embed(texts, *limits)
 
     def features(self, name: str, prompt: Prompt) -> "Vectors":
         """Returns a base's sentence vectors as `peftu.methods.method.Features`."""
