@@ -11,15 +11,16 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from peftu.data.sources import writing_to
@@ -221,16 +222,17 @@ class AdapterStore:
         while True:
             before, places = places, self._places(collection, keys)
             try:
-                shards = {shard: self._read_shard(shard) for shard in {shard for shard, _, _ in places}}
+                read = self._read_rows(places)
                 break
             except _GoneError:
                 if places == before:  # else `gc` has moved them meanwhile
                     raise
         rows = torch.empty(len(keys), collection.width)
         for place, (shard, row, expected) in enumerate(places):
-            if row >= len(shards[shard]) or checksum(shards[shard][row]) != expected:
+            stored = read.get((shard, row))
+            if stored is None or checksum(stored) != expected:
                 raise PeftuError(f"{self._shards / shard}: row {row} does not match its checksum — restore or retrain")
-            rows[place] = shards[shard][row]
+            rows[place] = stored
         for place in (~_finite(rows)).nonzero()[:1, 0].tolist():
             shard, row, _ = places[place]
             raise PeftuError(
@@ -311,10 +313,29 @@ class AdapterStore:
             partial.replace(self._shards / name)
         return name
 
+    def _read_rows(self, places: Iterable[tuple[str, int, str]]) -> dict[tuple[str, int], Tensor]:
+        """Returns [width] the numbers at each (shard, row) that there is; what other users have is not read."""
+        read: dict[tuple[str, int], Tensor] = {}
+        wanted = sorted({(shard, row) for shard, row, _ in places})
+        for shard, group in groupby(wanted, key=lambda place: place[0]):
+            with self._opened_shard(shard) as stored:
+                count = stored.get_shape()[0]
+                for first, last in _stretches([row for _, row in group if row < count]):
+                    read |= {(shard, first + place): row for place, row in enumerate(stored[first:last])}
+        return read
+
     def _read_shard(self, name: str) -> Tensor:
+        with self._opened_shard(name) as stored:
+            whole: Tensor = stored[:]
+        return whole
+
+    @contextmanager
+    def _opened_shard(self, name: str) -> Iterator[Any]:
+        """Yields the rows of a shard, not yet read: a slice of it reads that slice."""
         path = self._shards / name
         try:
-            return load_file(path)["rows"]
+            with safe_open(path, framework="pt") as opened:
+                yield opened.get_slice("rows")
         except FileNotFoundError:
             raise _GoneError(f"{path}: is missing — restore it or train again") from None
         except (SafetensorError, OSError, KeyError) as error:
@@ -334,6 +355,13 @@ class AdapterStore:
 def _finite(rows: Tensor) -> Tensor:
     """Returns [rows] whether all numbers of a row are finite as they are stored."""
     return rows.detach().float().isfinite().all(1)
+
+
+def _stretches(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yields the first row and the one after the last of each stretch of neighbours, of rows in order."""
+    for _, stretch in groupby(enumerate(rows), key=lambda row: row[1] - row[0]):
+        neighbours = [row for _, row in stretch]
+        yield neighbours[0], neighbours[-1] + 1
 
 
 def checksum(row: Tensor) -> str:

@@ -15,7 +15,10 @@ import transformers as hub
 from safetensors.torch import load_file, save_file
 from tokenizers import normalizers, pre_tokenizers
 
+from peftu.base import known_files
+from peftu.base.identity import fingerprint
 from peftu.base.model import load_base, wrap
+from peftu.data.sources import cache_dir
 from peftu.errors import PeftuError
 from peftu.testing import FAMILIES, tiny_base, tiny_model, tiny_prompt, tiny_texts, tiny_tokenizer
 
@@ -120,6 +123,84 @@ def test_the_former_fingerprint_is_golden() -> None:
 
 
 FORMER = "sha256:a1c9feed00a5a0ca88817d8b0a80b1a8c949b68e5bfb86c473911e2af0302445"
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The fingerprints that were made by reading weights, of files however young."""
+    made: list[str] = []
+
+    def counted(*arguments: Any) -> str:
+        made.append(fingerprint(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(known_files, "fingerprint", counted)
+    monkeypatch.setattr(known_files, "SETTLED_NS", -(10**15))
+    return made
+
+
+def test_weights_that_lie_untouched_are_hashed_once(folder_of: Callable[[str], Path], hashed: list[str]) -> None:
+    folder = folder_of("llama")
+    first, second, other = (load_base(str(folder), dtype=dtype) for dtype in (*DTYPES, DTYPES[0]))
+    assert first.fingerprint == second.fingerprint == other.fingerprint
+    assert hashed == [first.fingerprint]
+    moved = load_base(str(folder.rename(folder.with_name("moved"))))
+    assert hashed == [first.fingerprint, moved.fingerprint]
+
+
+def _flip(folder: Path) -> None:
+    """Alters one byte in place and sets the file's time back, as a careful copier would."""
+    path = folder / "model.safetensors"
+    stat = path.stat()
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)[0]
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last ^ 1]))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def _lower(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "normalizer": {"type": "Lowercase"}}))
+
+
+@pytest.mark.parametrize("change", [
+    _flip, _lower, lambda folder: edit(folder / "config.json", rms_norm_eps=1e-3),
+    lambda folder: edit(folder / "generation_config.json", eos_token_id=3),
+], ids=["weights", "tokenizer", "config", "stops"])  # fmt: skip
+def test_a_known_folder_that_changes_is_another_base(
+    change: Callable[[Path], None], folder_of: Callable[[str], Path], hashed: list[str]
+) -> None:
+    folder = folder_of("llama")
+    before = load_base(str(folder)).fingerprint
+    change(folder)
+    after = load_base(str(folder)).fingerprint
+    assert before != after
+    assert hashed == [before, after]
+
+
+def test_a_file_just_written_is_not_taken_to_lie_untouched(
+    folder_of: Callable[[str], Path], hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known_files, "SETTLED_NS", 10**15)
+    folder = str(folder_of("llama"))
+    assert [load_base(folder).fingerprint for _ in range(2)] == hashed
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"state": 1}', "\0"])
+def test_a_damaged_cache_of_fingerprints_is_ignored(
+    content: str, folder_of: Callable[[str], Path], hashed: list[str]
+) -> None:
+    folder = str(folder_of("llama"))
+    before = load_base(folder).fingerprint
+    (place,) = (cache_dir() / "fingerprints").iterdir()
+    place.write_text(content)
+    assert [load_base(folder).fingerprint for _ in range(2)] == [before] * 2
+    assert len(hashed) == 2
+    shutil.rmtree(place.parent)
+    place.parent.write_text("a file where the folder was")
+    assert load_base(folder).fingerprint == before
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from peftu.data.problem import Text
 from peftu.errors import PeftuError
 from peftu.fitted.folder import load
 from peftu.fitted.guarded import GuardedFitted
 from peftu.methods.method import methods
 from peftu.testing import load_tiny
-from peftu.testing.fitted import check_fitted, fit_tiny
+from peftu.testing.fitted import CLOSE, check_fitted, fit_tiny
 
 torch.set_num_threads(1)
 
@@ -84,3 +85,23 @@ def test_a_fitted_on_another_base_is_refused(tmp_path: Path) -> None:
     (folder / "fitted.json").write_text(json.dumps(about))
     with pytest.raises(PeftuError, match="base gpt2 has changed since training"):
         load(folder)
+
+
+def test_a_text_of_far_pairs_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairs are scored a few at a time: those of a text together, and each answer is where its pair was."""
+    fitted, problem = fit_tiny("lora[rank=2]", "llama")
+    texts = [Text(f"new {number}") for number in (0, 1, 2, 3)] * 3
+    users = [problem.users[place // 4] for place in range(12)]
+    whole = fitted.scores(users, texts)
+    chunks: list[list[Text]] = []
+    read = fitted.lab.read
+
+    def counted(name: str, prompt: Any, region: Any, items: Any) -> Any:
+        chunks.append([text for text, _ in items])
+        return read(name, prompt, region, items)
+
+    monkeypatch.setattr("peftu.fitted.fitted.PAIRS", 6)
+    monkeypatch.setattr(fitted.lab, "read", counted)
+    np.testing.assert_allclose(fitted.scores(users, texts), whole, atol=CLOSE)
+    assert [sorted(set(chunk)) for chunk in chunks] == [texts[:2], texts[2:4]]
+    assert len(np.unique(whole, axis=0)) == 12

@@ -3,6 +3,9 @@
 import multiprocessing
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,45 @@ def test_the_newest_version_wins(folder: Path) -> None:
         assert torch.equal(store.get(OTHER, [EVERYONE, ANNA]), rows(2, 6)[[1, 0]])
         assert store.collections() == [KIND, OTHER]
         assert store.keys(OTHER) == [EVERYONE, ANNA]
+
+
+@dataclass
+class CountedSlice:
+    """Rows of a shard that remember which of them were read."""
+
+    rows: Any
+    read: list[tuple[int, int]]
+
+    def get_shape(self) -> list[int]:
+        shape: list[int] = self.rows.get_shape()
+        return shape
+
+    def __getitem__(self, part: slice) -> Tensor:
+        self.read.append((part.start, part.stop))
+        read: Tensor = self.rows[part]
+        return read
+
+
+def test_of_a_shard_the_asked_rows_are_read_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store of many users is not read whole for one of them; neighbours are read at one go."""
+    users, many = [f"user {place}" for place in range(50)], rows(50, 3)
+    read: list[tuple[int, int]] = []
+    opened = AdapterStore._opened_shard
+
+    @contextmanager
+    def counted(self: AdapterStore, name: str) -> Iterator[CountedSlice]:
+        with opened(self, name) as stored:
+            yield CountedSlice(stored, read)
+
+    with AdapterStore(folder) as store:
+        store.add(OTHER, users, many, [1] * 50)
+        monkeypatch.setattr(AdapterStore, "_opened_shard", counted)
+        assert torch.equal(store.get(OTHER, [users[7]]), many[7:8])
+        assert read == [(7, 8)]
+        read.clear()
+        wanted = [30, 4, 3, 49, 5, 4]
+        assert torch.equal(store.get(OTHER, [users[place] for place in wanted]), many[wanted])
+        assert read == [(3, 6), (30, 31), (49, 50)]
 
 
 @pytest.mark.parametrize("key", ["nobody", EVERYONE, "Anna <anna@example.org>", "' OR 1=1 --"])
@@ -230,15 +272,15 @@ def test_gc_does_not_take_a_shard_that_is_being_committed(folder: Path, monkeypa
 def test_a_reader_is_not_upset_by_gc_under_its_hands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between finding the row in the index and opening the shard, another process rewrites the shard."""
     reader, other = AdapterStore(folder), AdapterStore(folder)
-    read = AdapterStore._read_shard
+    opened = AdapterStore._opened_shard
 
-    def late(self: AdapterStore, name: str) -> Tensor:
+    def late(self: AdapterStore, name: str) -> AbstractContextManager[Any]:
         if self is reader and other.keys(KIND) == sorted([ANNA, BEN]):
             other.delete(ANNA)
             other.gc()
-        return read(self, name)
+        return opened(self, name)
 
-    monkeypatch.setattr(AdapterStore, "_read_shard", late)
+    monkeypatch.setattr(AdapterStore, "_opened_shard", late)
     assert torch.equal(reader.get(KIND, [BEN]), rows(2)[1:])
     reader.close()
     other.close()

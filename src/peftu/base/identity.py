@@ -27,17 +27,24 @@ _BOOKKEEPING = frozenset(
 )
 
 
-def fingerprint(
-    tensors: Iterable[tuple[str, Tensor]],
-    config: Mapping[str, Any],
-    tokenizer: Any,
-    stops: Any,
-    sentence: SentenceConfig | None,
-) -> str:
+def fingerprint(tensors: Iterable[tuple[str, Tensor]], settings: str) -> str:
     """Returns 'v2:sha256:…' over what decides a base's numbers.
 
     Args:
         tensors: the weights with their names, in the order of the names.
+        settings: all that is not weights, see `settings_of`.
+    """
+    digest = hashlib.sha256(settings.encode())
+    for name, tensor in tensors:
+        digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(_bytes(tensor))
+    return _PREFIX + digest.hexdigest()
+
+
+def settings_of(config: Mapping[str, Any], tokenizer: Any, stops: Any, sentence: SentenceConfig | None) -> str:
+    """Returns all that decides a base's numbers beside its weights, as JSON.
+
+    Args:
         config: the model's settings, as published.
         tokenizer: how texts are cut, special tokens and chat template included.
         stops: the token or tokens that end what the base writes, if any.
@@ -54,11 +61,7 @@ def fingerprint(
         ends,
         vars(sentence) if sentence is not None else None,
     ]
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
-    for name, tensor in tensors:
-        digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        digest.update(_bytes(tensor))
-    return _PREFIX + digest.hexdigest()
+    return json.dumps(about, sort_keys=True, default=str)
 
 
 def former_fingerprint(model: nn.Module, dtype: torch.dtype, tokenizer: Any, sentence: SentenceConfig | None) -> str:

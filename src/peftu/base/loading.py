@@ -16,7 +16,8 @@ from peftu.base.families.encoder import Encoder
 from peftu.base.families.encoder_decoder import EncoderDecoder
 from peftu.base.families.family import written_stops
 from peftu.base.files import read_json, read_object, weight_files
-from peftu.base.identity import fingerprint, tensor_names, tensors_in_files
+from peftu.base.identity import settings_of, tensor_names
+from peftu.base.known_files import fingerprint_of_files
 from peftu.base.pooling import SentenceConfig, read_sentence_config
 from peftu.errors import PeftuError
 
@@ -130,7 +131,7 @@ def read_folder(folder: Path, name: str, device: torch.device, dtype: torch.dtyp
         raise PeftuError(f"base {name}: its tokenizer knows {words} tokens, its embedding has {rows} — {mend}")
     sentence = read_sentence_config(folder) if family is Encoder else None
     published = read_object(folder / "config.json")
-    identity = fingerprint(tensors_in_files(files), published, tokenizer, written_stops(model), sentence)
+    identity = fingerprint_of_files(files, settings_of(published, tokenizer, written_stops(model), sentence))
     return Loaded(cast(nn.Module, model.to(device)), tokenizer, sentence, identity)
 
 

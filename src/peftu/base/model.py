@@ -19,7 +19,7 @@ from peftu.base.families.encoder_decoder import EncoderDecoder
 from peftu.base.families.encoder_decoder_writer import EncoderDecoderWriter
 from peftu.base.families.family import Context, Family, Progress, kv_width, written_stops
 from peftu.base.families.primer import primer
-from peftu.base.identity import fingerprint, former_fingerprint, tensors_in_memory
+from peftu.base.identity import fingerprint, former_fingerprint, settings_of, tensors_in_memory
 from peftu.base.loading import check_vocabulary, family_class, read_folder
 from peftu.base.packed import Packed
 from peftu.base.pooling import SentenceConfig
@@ -93,7 +93,7 @@ class FrozenBase:
             return self._published
         model, tokenizer = cast(Any, self.family.model), cast(Any, self.family).tokenizer
         config, stops = model.config.to_diff_dict(), written_stops(model)
-        return fingerprint(tensors_in_memory(model), config, tokenizer, stops, self.sentence)
+        return fingerprint(tensors_in_memory(model), settings_of(config, tokenizer, stops, self.sentence))
 
     @cached_property
     def former_fingerprint(self) -> str:

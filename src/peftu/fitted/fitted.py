@@ -235,11 +235,13 @@ class Fitted(ABC):
         """
         self.check_users(users)
         items: list[Item] = list(zip(texts, answers or repeat(None, len(texts)), strict=True))
-        parts = [
-            self.read(users[first : first + PAIRS], items[first : first + PAIRS])
-            for first in range(0, len(items), PAIRS)
-        ]
-        return self.written(np.concatenate(parts) if parts else np.zeros((0, self.prompt.columns), np.float32))
+        number = {item: place for place, item in enumerate(dict.fromkeys(items))}
+        order = sorted(range(len(items)), key=lambda pair: number[items[pair]])  # a text's pairs share its prefill
+        read = np.zeros((len(items), self.prompt.columns), np.float32)
+        for first in range(0, len(items), PAIRS):
+            pairs = order[first : first + PAIRS]
+            read[pairs] = self.read([users[pair] for pair in pairs], [items[pair] for pair in pairs])
+        return self.written(read)
 
     def written(self, read: Floats) -> Floats:
         """Returns scores as they are written down, given them as they are read."""
