@@ -121,7 +121,7 @@ def test_a_guarded_method_brings_what_it_needs(place: Path) -> None:
 def test_the_folder_holds_what_the_record_says(compared: Said, place: Path) -> None:
     assert {path.name for path in (place / "run").iterdir()} == {
         *("run.json", "predictions.parquet", "user_scores.parquet", "train_log.jsonl", "report.html", "modules"),
-        "judgement.json",
+        *("judgement.json", "fitted"),
     }
     run = load_run(place / "run")
     assert run.record.cli_json(Path("run")) == compared.json
