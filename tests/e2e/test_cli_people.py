@@ -22,7 +22,18 @@ TEXTS = ("a note of blue", "another, on trains", "a note of blue; and more")
 def fitted(place: Path) -> Path:
     """A finished run of methods of every kind."""
     said = peftu(
-        *("compare", TASK, "--methods", ",".join(METHODS), "--base", "./llama", "--raw", "raw", "--epochs", 1),
+        *(
+            "compare",
+            TASK,
+            "--methods",
+            ",".join(["global-majority", *METHODS]),
+            "--base",
+            "./llama",
+            "--raw",
+            "raw",
+            "--epochs",
+            1,
+        ),
         *("--region", "depth=1,span=answer", "--out", "people", "--json"),
     )
     assert said.code == 0, said.err
@@ -74,7 +85,11 @@ def test_a_file_and_all_users_are_answered_as_each_user_is(
     assert [(row["text"], row["user"]) for row in from_file] == [(text, user) for text in TEXTS for user in users]
     asked = [word for text in TEXTS for word in ("--text", text)]
     everybody = table("predict", fitted, "--all-users", *asked, "--method", method)
-    assert sorted(map(str, everybody)) == sorted(map(str, from_file))
+    pairs = {(row["user"], row["text"]): row for row in everybody}
+    assert len(pairs) == len(everybody) == len(from_file)
+    for row in from_file:  # batches of other sizes differ in the last digits
+        same = pairs[row["user"], row["text"]]
+        assert (row["label"], float(row["p_likes"])) == (same["label"], pytest.approx(float(same["p_likes"]), abs=1e-5))
     for user in ("user-0", "user-5"):
         answers = told("predict", fitted, "--user", user, *asked, "--method", method)["answers"]
         rows = [row for row in from_file if row["user"] == user]
@@ -98,7 +113,9 @@ def test_several_labels_and_contexts_stand_in_the_table(place: Path, tmp_path: P
     more = written(tmp_path / "more.csv", "user,text,label", [("new", f"text {n}", ";".join(labels)) for n in range(5)])
     assert told("enrol", tmp_path / "many", "--file", more, "--method", "user-majority")["users"] == 1
     (row,) = table("predict", tmp_path / "many", "--all-users", "--text", "z", "--method", "user-majority")[:1]
-    assert (row["user"], row["labels"]) == ("new", ";".join(labels))
+    assert row["user"] == "new"
+    assert set(labels) <= set(row["labels"].split(";"))
+    assert float(row[f"p_{labels[1]}"]) > 0.7
 
 
 @pytest.mark.parametrize(
@@ -139,7 +156,7 @@ def test_a_bad_row_is_found_before_anything_is_printed(
     said = peftu("predict", fitted, "--file", file, "--method", "user-majority")
     refused(said, complaint)
     assert "secret-key" not in said.err
-    refused(peftu("predict", fitted, "--file", written(file, "user,text", [])), "several methods")
+    written(file, "user,text", [])
     refused(peftu("predict", fitted, "--file", file, "--method", "user-majority"), "has no rows")
 
 
@@ -151,33 +168,35 @@ def test_newcomers_are_answered_and_nobody_else_changes(run: Path, tmp_path: Pat
     ask = ("predict", run, "--method", method, "--text", "a note of blue")
     before = told(*ask, "--user", "user-2")
     refused(peftu(*ask, "--user", "new-1"), "the asked user has no module")
-    rows = [(f"new-{user}", f"text {number}", "yes") for number in range(12) for user in (1, 2)]
+    rows = [(f"new-{user}", f"text {number}", "likes") for number in range(12) for user in (1, 2)]
     said = told("enrol", run, "--file", written(tmp_path / "more.csv", "user,text,label", rows), "--method", method)
     assert (said["users"], said["texts"]) == (2, 24)
     assert told(*ask, "--user", "user-2") == before
     assert told(*ask, "--user", "new-1")["answers"]
     if method == "user-majority":
-        assert told(*ask, "--user", "new-1")["answers"][0]["labels"] == ["yes"]
+        assert told(*ask, "--user", "new-1")["answers"][0]["labels"] == ["likes"]
     assert "2 users enrolled" in peftu("enrol", run, "--file", tmp_path / "more.csv", "--method", method).out
 
 
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
-        (("new", "x", "yess"), "row 3: unknown label 'yess'"),
-        (("new", "x", "yes;no"), "row 3: unknown label 'yes;no'"),
+        (("new", "x", "like"), "row 3: unknown label 'like'"),
+        (("new", "x", "likes;dislikes"), "row 3: unknown label 'likes;dislikes'"),
         (("new", "x", ""), "row 3: 'label' is empty"),
-        (("", "x", "yes"), "row 3: 'user' is empty"),
-        (("a\x1bb", "x", "yes"), "row 3: 'user' holds a control character"),
+        (("", "x", "likes"), "row 3: 'user' is empty"),
+        (("a\x1bb", "x", "likes"), "row 3: 'user' holds a control character"),
     ],
 )
 def test_a_bad_row_enrols_nobody(run: Path, tmp_path: Path, row: tuple[str, ...], complaint: str) -> None:
-    file = written(tmp_path / "more.csv", "user,text,label", [("newcomer", "a", "yes"), ("newcomer", "b", "no"), row])
+    file = written(
+        tmp_path / "more.csv", "user,text,label", [("newcomer", "a", "likes"), ("newcomer", "b", "dislikes"), row]
+    )
     refused(peftu("enrol", run, "--file", file, "--method", "user-majority"), complaint)
     assert holding(run, "newcomer") == []
-    refused(peftu("enrol", run, "--file", written(file, "user,text", [("a", "b")])), "several methods")
+    written(file, "user,text", [("a", "b")])
     refused(peftu("enrol", run, "--file", file, "--method", "user-majority"), "has no column 'label'")
-    written(file, "user,text,label", [("a", "b", "yes")])
+    written(file, "user,text,label", [("a", "b", "likes")])
     refused(peftu("enrol", run, "--file", file, "--method", "global-majority"), "answers everybody alike")
 
 
