@@ -8,7 +8,7 @@ import pytest
 import torch
 from terminal import FREE, TASK, Said, peftu, refused
 
-from peftu.execute import cells
+from peftu.fitted import training
 from peftu.testing import tiny_model
 
 torch.set_num_threads(1)
@@ -18,7 +18,7 @@ def test_a_bug_keeps_its_traceback(place: Path, monkeypatch: pytest.MonkeyPatch)
     def broken(*_: Any) -> Any:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(cells, "train", broken)
+    monkeypatch.setattr(training, "train", broken)
     flags = ("--base", "./llama", "--raw", "raw", "--out", "bug")
     with pytest.raises(RuntimeError, match="a bug"):
         peftu("run", TASK, "--method", "lora[rank=1]", *flags)
@@ -115,7 +115,7 @@ def test_a_bad_input_is_one_line(place: Path, arguments: tuple[object, ...], com
         (("--user", "user-99", "--seed", 0), "the asked user has no module"),
         (("--user", "user-1", "--seed", 7), "no modules for seed 7 — there are 0, 1"),
         (("--user", "user-1", "--method", "lora"), "no modules of 'lora'"),
-        (("--user", "user-1", "--method", "zero-shot"), "no modules of 'zero-shot'"),
+        (("--user", "user-99", "--method", "user-majority"), "the asked user has no module"),
         (("--user", ""), "the asked user has no module"),
     ],
 )
@@ -125,9 +125,10 @@ def test_nobody_is_answered_by_the_base_in_silence(compared: Said, asked: tuple[
     assert "user-99" not in said.err
 
 
-def test_a_run_without_modules_cannot_answer(place: Path) -> None:
+def test_a_run_without_modules_answers_and_has_no_store(place: Path) -> None:
     assert peftu("run", TASK, "--method", "user-majority", "--raw", "raw", "--out", "bare").code == 0
-    refused(peftu("predict", "bare", "--user", "user-1", "--text", "x"), "no module store here")
+    assert peftu("predict", "bare", "--user", "user-1", "--text", "x", "--json").json["method"] == "user-majority"
+    refused(peftu("store", "ls", "bare"), "no module store here")
 
 
 def test_a_changed_run_or_base_is_refused(compared: Said, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

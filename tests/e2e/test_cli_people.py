@@ -227,3 +227,10 @@ def test_what_a_stopped_deletion_left_is_deleted(run: Path) -> None:
     guard.write_text(json.dumps(about | {"state": {"kept": [*about["state"]["kept"], "left-over"]}}))
     assert told("forget", run, "--user", "left-over") == {"methods": 1, "modules": 0}
     assert holding(run, "left-over") == []
+
+
+def test_a_run_of_an_earlier_release_forgets_too(run: Path) -> None:
+    shutil.rmtree(run / "fitted")
+    assert told("forget", run, "--user", "user-1") == {"methods": 1, "modules": 1}
+    refused(peftu("predict", run, "--user", "user-1", "--text", "x"), "has no module")
+    assert told("predict", run, "--user", "user-2", "--text", "x")["answers"]
