@@ -1,6 +1,5 @@
 """The commands. Heavy rooms are imported inside the command that needs them, so that help is instant."""
 
-import logging
 import os
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from peftu import __version__
-from peftu.cli.console import bars, check_arguments, emit, say_anything, stderr
+from peftu.cli.console import bars, check_arguments, emit, need_torch, say_anything, stderr
 from peftu.cli.data import data
 from peftu.cli.judging import about, leaderboard, score
 from peftu.cli.options import (
@@ -20,24 +19,21 @@ from peftu.cli.options import (
     Json,
     Lr,
     MaxItems,
-    Method,
     MinItems,
-    MovedBase,
     Out,
     PresetName,
     Raw,
     Regime,
     Region,
     Replace,
-    Seed,
     Seeds,
     Setting,
     Shrink,
     TaskOption,
-    User,
     Users,
     WarmStart,
 )
+from peftu.cli.people import enrol, forget, predict
 from peftu.cli.store import store
 from peftu.errors import PeftuError
 
@@ -182,7 +178,7 @@ def compare(
 
 def _execute(flags: dict[str, Any]) -> None:
     """Runs what `run` and `compare` ask for, and prints table, verdict and the report's path."""
-    _need_torch()
+    need_torch()
     from peftu.cli.spec import run_spec
     from peftu.execute.run import run as execute
     from peftu.judge import read_judgement
@@ -235,7 +231,7 @@ def tune(
     json: Json = False,
 ) -> None:
     """Choose settings for each method on validation rows, and write them as a preset for run and compare."""
-    _need_torch()
+    need_torch()
     from peftu.cli.spec import run_spec
     from peftu.execute.tune import tune as search
 
@@ -266,51 +262,8 @@ def report(
 app.command()(score)
 app.command()(leaderboard)
 app.command()(about)
-
-
-@app.command()
-def predict(
-    run: Annotated[Path, typer.Argument(help="A finished run folder.")],
-    user: User,
-    text: Annotated[list[str], typer.Option(help="What to judge; may be given several times.")],
-    context: Annotated[str | None, typer.Option(help="What the text answers.")] = None,
-    method: Method = None,
-    seed: Seed = None,
-    temperature: Annotated[
-        float, typer.Option(min=0, help="Free answers: 0 is the likeliest token each time, above it is drawn.")
-    ] = 0.0,
-    base: MovedBase = None,
-    json: Json = False,
-) -> None:
-    """Answer for one user from the modules that a run stored."""
-    _need_torch()
-    from rich.table import Table
-
-    from peftu.data.problem import Text
-    from peftu.execute.answer import answer
-
-    found = answer(run, user, [Text(one, context) for one in text], method, seed, temperature, base)
-    for note in found["notes"]:
-        stderr.print(note, soft_wrap=True)
-    free = "answer" in found["answers"][0]
-    grid = Table("text", "answer") if free else Table("label", "probability", "text")
-    for one in found["answers"]:
-        if free:
-            grid.add_row(one["text"], one["answer"])
-        else:
-            chances = ", ".join(f"{one['probabilities'][label]:.3f}" for label in one["labels"])
-            grid.add_row(", ".join(one["labels"]), chances, one["text"])
-    emit(found, json, grid, f"{found['method']}, seed {found['seed']}")
-
-
-def _need_torch() -> None:
-    from peftu.environment import need_torch
-
-    need_torch()
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    from transformers.utils import logging as hub_logging
-
-    hub_logging.disable_progress_bar()
+for command in (predict, enrol, forget):
+    app.command()(command)
 
 
 def command_tree() -> Any:

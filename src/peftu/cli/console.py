@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import logging
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -142,3 +143,18 @@ def bars() -> Iterator[Bars]:
     finally:
         if progress.tasks:
             progress.stop()
+
+
+def need_torch() -> None:
+    """Checks that torch is installed, and keeps transformers from drawing and remarking.
+
+    Raises:
+        PeftuError: it is not.
+    """
+    from peftu import environment
+
+    environment.need_torch()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    from transformers.utils import logging as hub_logging
+
+    hub_logging.disable_progress_bar()

@@ -34,11 +34,11 @@ def verify(run: Run, json: Json = False) -> None:
 
 @store.command()
 def rm(run: Run, user: User, json: Json = False) -> None:
-    """Delete every module of a user; the bytes are gone when the command ends."""
-    from peftu.execute.exchange import removed
+    """Delete a user as 'peftu forget' does, and count the modules; the bytes are gone when the command ends."""
+    from peftu.execute.people import forgotten
 
-    gone = removed(run, user)
-    emit({"deleted": gone}, json, f"{gone} modules deleted")
+    modules = forgotten(run, user)["modules"]
+    emit({"deleted": modules}, json, f"{modules} modules deleted")
 
 
 @store.command("export")

@@ -1,10 +1,11 @@
-"""Looking after the modules that a run stored: list, check, delete, and give to or take from peft."""
+"""Looking after the modules that a run stored: list, check, and give to or take from peft."""
 
 from pathlib import Path
 from typing import Any
 
 from peftu.config import split_label
 from peftu.errors import PeftuError
+from peftu.execute.people import check_user
 from peftu.execute.stored import opened_modules, opened_store
 from peftu.fitted.training import BYTES_PER_NUMBER
 from peftu.peft_io import import_module, loaders
@@ -42,21 +43,6 @@ def verified(run: Path) -> int:
         return store.verify()
 
 
-def removed(run: Path, user: str) -> int:
-    """Returns how many modules of a user there were; they are hidden at once, and their bytes are gone.
-
-    Raises:
-        PeftuError: the user has none.
-    """
-    _check_user(user)
-    with opened_store(run) as store:
-        hidden = store.delete(user)
-        store.gc()
-    if not hidden:
-        raise PeftuError(f"{run}: the asked user has no module here — nothing was deleted")
-    return hidden
-
-
 def exported(
     run: Path, user: str, out: Path, method: str | None = None, seed: int | None = None, base: str | None = None
 ) -> dict[str, Any]:
@@ -80,20 +66,10 @@ def imported(
     Raises:
         PeftuError: no such run, method or seed, or a folder whose module is of another kind, shape or base.
     """
-    _check_user(user)
+    check_user(user)
     fitted, stored = opened_modules(run, method, seed, base)
     if not fitted.personal:
         raise PeftuError(f"{run}: {fitted.label} is one module for everyone — choose with --method")
     row = import_module(folder, fitted.base, fitted.prompt, fitted.region, fitted.layout)
     stored.put(user, row, 0)
     return {"method": fitted.label, "seed": fitted.seed, "parameters": len(row)}
-
-
-def _check_user(user: str) -> None:
-    """Checks that a key is a user's, not that of the modules that all share.
-
-    Raises:
-        PeftuError: it is not.
-    """
-    if user == EVERYONE:
-        raise PeftuError("--user: is empty — pass a user's key; what all users share is not one user's to change")

@@ -128,6 +128,10 @@ class Fitted(ABC):
     @abstractmethod
     def _forget(self, user: str) -> None: ...
 
+    def knows(self, user: str) -> bool:
+        """Returns whether anything in it is a user's, if only their key."""
+        return user in self.users
+
     def enrol(self, user: str, examples: Sequence[Example], val: Sequence[Example] | None = None) -> None:
         """Takes in a user, or a known one anew; everybody else stays as they are, byte for byte.
 
@@ -160,7 +164,8 @@ class Fitted(ABC):
         Raises:
             PeftuError: the user is not known.
         """
-        self.check_users([user])
+        if not self.knows(user):
+            raise PeftuError(f"{self.label}: knows no such user (1 of {len(self.users)} expected) — nothing is deleted")
         self._forget(user)
         self._keep()
 

@@ -95,7 +95,13 @@ def keep(fitted: Fitted) -> None:
         _write(fitted.folder, about | {"state": state.about}, state)
 
 
-def load(folder: Path, lab: Lab | None = None, base: str | None = None, where: str | None = None) -> Fitted:
+def load(
+    folder: Path,
+    lab: Lab | None = None,
+    base: str | None = None,
+    where: str | None = None,
+    with_base: bool = True,
+) -> Fitted:
     """Returns the fitted method that a folder holds; what is enrolled or forgotten in it is kept there at once.
 
     Args:
@@ -103,6 +109,7 @@ def load(folder: Path, lab: Lab | None = None, base: str | None = None, where: s
         lab: bases, contexts and embeddings; None: one of its own.
         base: where the base is now, if it has moved; it must be the same.
         where: what it is part of, for messages; None: the folder.
+        with_base: False: the base is not looked for; users can be listed and forgotten, and nobody is answered.
 
     Raises:
         PeftuError: no fitted method there, a damaged or newer one, or another base than it was fitted on.
@@ -111,13 +118,13 @@ def load(folder: Path, lab: Lab | None = None, base: str | None = None, where: s
     about = read_about(folder)
     job, prompt = _job(about), Prompt.of(about["prompt"])
     task = TaskAnswers(**{**about["task"], **{key: tuple(about["task"][key]) for key in ("labels", "words")}})
-    if job.base is not None:
+    if with_base and job.base is not None:
         open_base(lab, job.base, about["base"], where or str(folder), base)
     parts = (job, task, about["seed"], lab, prompt)
     kind, state = KINDS[about["kind"]], State(about["state"], _read_tensors(folder, about["tensors"]))
     fitted: Fitted
     if kind is GuardedFitted:
-        around = {role: load(folder / name, lab, base) for role, name in about["around"].items()}
+        around = {role: load(folder / name, lab, base, with_base=with_base) for role, name in about["around"].items()}
         fitted = GuardedFitted(*parts, around["inner"], around["fallback"], state.about["kept"])
     elif "rows" in about:
         fitted = _with_rows(about, state, folder / about["rows"], parts)

@@ -37,6 +37,10 @@ class GuardedFitted(Fitted):
         known = set(self.inner.users)
         return tuple(sorted(known & set(self.fallback.users) if self.fallback.personal else known))
 
+    def knows(self, user: str) -> bool:
+        """Returns whether anything here or in either method is a user's."""
+        return user in self.kept or self.inner.knows(user) or self.fallback.knows(user)
+
     @property
     def parameters(self) -> int:
         """Returns how many numbers a user has of their own."""
@@ -85,7 +89,7 @@ class GuardedFitted(Fitted):
 
     def _forget(self, user: str) -> None:
         for fitted, _ in self._sides():
-            if user in fitted.users:
+            if fitted.knows(user):
                 fitted._forget(user)
         self.kept = self.kept - {user}
 

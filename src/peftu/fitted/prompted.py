@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -57,9 +58,7 @@ class PromptedFitted(Fitted):
 
     def __init__(self, job: Job, task: TaskAnswers, seed: int, lab: Lab, prompt: Prompt, past: Past) -> None:
         super().__init__(job, task, seed, lab, prompt)
-        reading_limit(self.base)
         self.past = dict(zip(past.users, past.items, strict=True))
-        self._compose()
 
     @property
     def base(self) -> FrozenBase:
@@ -76,16 +75,29 @@ class PromptedFitted(Fitted):
         """Returns 0: nothing is trained."""
         return 0
 
-    def _compose(self) -> None:
-        self._number = {user: number for number, user in enumerate(self.past)}
+    @cached_property
+    def composer(self) -> Composer:
+        """Returns what composes the prompts of the users as they are now.
+
+        Raises:
+            PeftuError: the base cannot be prompted.
+        """
+        reading_limit(self.base)
         past = Past(tuple(self.past), tuple(self.past.values()), self.task.words)
-        self._composer: Composer = self.job.method.composer(past, LabTools(self.lab, self.base, self.prompt), self.seed)
+        composer: Composer = self.job.method.composer(past, LabTools(self.lab, self.base, self.prompt), self.seed)
+        return composer
+
+    def _take(self, past: dict[str, tuple[Answered, ...]]) -> None:
+        """Takes this as everybody's past; prompts are composed anew when they are next needed."""
+        self.past = past
+        self.__dict__.pop("composer", None)
 
     def groups(self, users: Sequence[str], items: Sequence[Item]) -> tuple[Groups, int]:
         """Returns the pairs by the prompt that they are read with, and how many demonstrations found no room."""
+        number = {user: place for place, user in enumerate(self.past)}
         composed: dict[Composed, dict[Item, list[int]]] = {}
         for place, (user, item) in enumerate(zip(users, items, strict=True)):
-            prompt_parts = self._composer(self._number[user], item[0])
+            prompt_parts = self.composer(number[user], item[0])
             composed.setdefault(prompt_parts, {}).setdefault(item, []).append(place)
         groups: Groups = {}
         dropped = 0
@@ -148,12 +160,10 @@ class PromptedFitted(Fitted):
         ]:
             labels = tuple(int(label) for label in np.flatnonzero(target > 0))
             shown.append(Answered(text, free or ", ".join(words[label] for label in labels), labels))
-        self.past = {**self.past, user: tuple(shown)}
-        self._compose()
+        self._take({**self.past, user: tuple(shown)})
 
     def _forget(self, user: str) -> None:
-        self.past = {key: items for key, items in self.past.items() if key != user}
-        self._compose()
+        self._take({key: items for key, items in self.past.items() if key != user})
 
     def state(self) -> State:
         """Returns what every user has judged so far."""
@@ -173,7 +183,9 @@ class PromptedFitted(Fitted):
 def fit_prompted(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt) -> tuple[PromptedFitted, None]:
     """Returns a prompting method over a problem's train rows, and that it has no modules."""
     lab.tell_cuts(lab.base(cast(str, job.base)).name, prompt)
-    return PromptedFitted(job, TaskAnswers.of(problem.card), seed, lab, prompt, past_of(problem)), None
+    fitted = PromptedFitted(job, TaskAnswers.of(problem.card), seed, lab, prompt, past_of(problem))
+    _ = fitted.composer  # what composing costs is part of fitting
+    return fitted, None
 
 
 def past_of(problem: Problem) -> Past:

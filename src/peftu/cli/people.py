@@ -1,0 +1,133 @@
+"""``peftu predict``, ``enrol`` and ``forget``: people and the methods that a run fitted."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from peftu.cli.console import emit, need_torch, stderr
+from peftu.cli.options import Json, Method, MovedBase, Seed, User
+from peftu.errors import PeftuError
+from peftu.outside import shown
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Run = Annotated[Path, typer.Argument(help="A finished run folder.")]
+
+
+def predict(
+    run: Run,
+    user: Annotated[str | None, typer.Option(help="The user's key.")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="What to judge; may be given several times.")] = None,
+    context: Annotated[str | None, typer.Option(help="What the text answers.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="CSV with columns user, text and perhaps context; answers are CSV on stdout.")
+    ] = None,
+    all_users: Annotated[
+        bool, typer.Option("--all-users", help="Answer --text for every known user, as CSV on stdout.")
+    ] = False,
+    method: Method = None,
+    seed: Seed = None,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="Free answers: 0 is the likeliest token each time, above it is drawn.")
+    ] = 0.0,
+    base: MovedBase = None,
+    json: Json = False,
+) -> None:
+    """Answer for one user, for the pairs of a file or for everybody, from what a run fitted."""
+    _check_asked(user, text, context, file, all_users, json)
+    need_torch()
+    from rich.table import Table
+
+    from peftu.data.problem import Text
+    from peftu.execute.answer import answer, answered_everyone, answered_file
+
+    texts, how = [Text(words, context) for words in text or ()], (method, seed, temperature, base)
+    if file is not None:
+        return _print_csv(answered_file(run, file, _remark, *how))
+    if user is None:
+        return _print_csv(answered_everyone(run, texts, _remark, *how))
+    reply = answer(run, user, texts, *how)
+    for note in reply["notes"]:
+        _remark(note)
+    free = "answer" in reply["answers"][0]
+    grid = Table("text", "answer") if free else Table("label", "probability", "text")
+    for line in reply["answers"]:
+        if free:
+            grid.add_row(line["text"], line["answer"])
+        else:
+            chances = ", ".join(f"{line['probabilities'][label]:.3f}" for label in line["labels"])
+            grid.add_row(", ".join(line["labels"]), chances, line["text"])
+    emit(reply, json, grid, f"{reply['method']}, seed {reply['seed']}")
+    return None
+
+
+def enrol(
+    run: Run,
+    file: Annotated[
+        Path, typer.Option(help="CSV with columns user, text, label and perhaps context; several labels as 'a;b'.")
+    ],
+    method: Method = None,
+    seed: Seed = None,
+    base: MovedBase = None,
+    json: Json = False,
+) -> None:
+    """Take the users of a file into a method that a run fitted, known ones anew; all others stay as they are."""
+    need_torch()
+    from peftu.execute.people import enrolled
+
+    done = enrolled(run, file, method, seed, base)
+    counts = f"{done['users']:,} users enrolled with {done['texts']:,} labelled texts"
+    emit(done, json, f"{done['method']}, seed {done['seed']}: {counts}")
+
+
+def forget(run: Run, user: User, json: Json = False) -> None:
+    """Delete a user from every method and seed that a run kept; the bytes are gone when the command ends."""
+    need_torch()
+    from peftu.execute.people import forgotten
+
+    done = forgotten(run, user)
+    emit(done, json, f"deleted from {done['methods']} methods and seeds, with {done['modules']} modules")
+
+
+def _check_asked(
+    user: str | None, text: list[str] | None, context: str | None, file: Path | None, all_users: bool, json: bool
+) -> None:
+    """Checks that it is said, in one way, who is to answer what.
+
+    Raises:
+        PeftuError: it is not.
+    """
+    if file is not None:
+        told = {"--user": user, "--text": text, "--context": context, "--all-users": all_users or None}
+        for option, value in told.items():
+            if value is not None:
+                raise PeftuError(f"--file: has its own users and texts — leave {option} out")
+    elif not text:
+        raise PeftuError("--text: is missing — pass --user and --text, --all-users and --text, or --file")
+    elif all_users and user is not None:
+        raise PeftuError("--all-users: is everybody — leave --user out")
+    elif not all_users and user is None:
+        raise PeftuError("--user: is missing — pass a user's key, --all-users, or --file")
+    if json and (file is not None or all_users):
+        raise PeftuError("--json: answers to --file and --all-users are CSV — leave --json out")
+
+
+def _remark(line: str) -> None:
+    stderr.print(line, soft_wrap=True)
+
+
+def _print_csv(frames: "Iterable[pl.DataFrame]") -> None:
+    """Prints frames as one CSV file, each when it is there; on a terminal nothing in it is obeyed."""
+    import polars as pl
+    from polars import selectors
+
+    from peftu.execute.people import SEPARATOR
+
+    for place, frame in enumerate(frames):
+        plain = frame.with_columns(selectors.by_dtype(pl.List(pl.String)).list.join(SEPARATOR))
+        written = plain.write_csv(include_header=place == 0)
+        sys.stdout.write(shown(written) if sys.stdout.isatty() else written)

@@ -1,0 +1,132 @@
+"""The people of a run: read from a file, enrolled in a method, forgotten by every method."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from peftu.data.problem import Text
+from peftu.data.reading import read_csv
+from peftu.errors import PeftuError
+from peftu.execute.stored import opened, systems
+from peftu.fitted.fitted import Example, Fitted, TaskAnswers
+from peftu.fitted.folder import load
+from peftu.outside import is_plain, plain_file, shown
+from peftu.registry import did_you_mean
+from peftu.run_folder import MODULES
+from peftu.store import EVERYONE, AdapterStore
+
+SEPARATOR = ";"  # between several labels in a cell
+
+
+def user_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Yields each row of a CSV file, as it is read, as column -> cell; no cell of these columns is empty.
+
+    Raises:
+        PeftuError: the file is missing, damaged or has no rows, a column is missing, or a cell is empty.
+    """
+    mend = f"pass a CSV file with columns {', '.join(columns)}"
+    if not plain_file(path).is_file():
+        raise PeftuError(f"{path}: no such file — {mend}")
+    number = 0
+    for number, row in enumerate(read_csv(path), 1):
+        for column in columns:
+            if column not in row:  # the columns there are go unnamed: without a header they are somebody's row
+                raise PeftuError(f"{path}: has no column '{column}' — {mend}")
+            if not row[column]:
+                raise PeftuError(f"{path}: row {number}: '{column}' is empty — fill it in, or drop the row")
+        yield row
+    if not number:
+        raise PeftuError(f"{path}: has no rows — {mend}")
+
+
+def text_of(row: dict[str, str]) -> Text:
+    """Returns the text of a row, with its context where it has one."""
+    return Text(row["text"], row.get("context") or None)
+
+
+def enrolled(
+    run: Path, file: Path, method: str | None = None, seed: int | None = None, base: str | None = None
+) -> dict[str, Any]:
+    """Returns how many users of a file are now known to a method that a run fitted, and by how many labelled texts.
+
+    Every row is checked before anybody is enrolled. Who is known already is enrolled anew, from the file alone.
+
+    Args:
+        run: a finished run folder.
+        file: CSV with columns user, text, label and perhaps context; several labels stand with ';' between them.
+        method: as in the run's table; needed when the run trained several personal ones.
+        seed: which seed's; the first by default.
+        base: where the base is now, if it has moved.
+
+    Raises:
+        PeftuError: no such run, method or seed, a row that cannot be used, or a method that answers everybody alike.
+    """
+    fitted = opened(run, method, seed, base)
+    people: dict[str, list[Example]] = {}
+    for number, row in enumerate(user_rows(file, ("user", "text", "label")), 1):
+        if not is_plain(row["user"]):
+            raise PeftuError(f"{file}: row {number}: 'user' holds a control character — rename the user")
+        labels = _labels(row["label"], fitted.task, f"{file}: row {number}")
+        people.setdefault(row["user"], []).append((text_of(row), labels))
+    for place, (user, examples) in enumerate(people.items()):
+        try:
+            fitted.enrol(user, examples)
+        except PeftuError as error:
+            raise PeftuError(
+                f"{error} ({place} of {len(people)} users are enrolled)" if place else str(error)
+            ) from None
+    labels_given = sum(map(len, people.values()))
+    return {"method": fitted.label, "seed": fitted.seed, "users": len(people), "texts": labels_given}
+
+
+def forgotten(run: Path, user: str) -> dict[str, int]:
+    """Returns how many methods and seeds a user was deleted from, and how many modules that were; bytes are gone.
+
+    No base is needed for it. What all users share was fitted with the user's rows, and stays.
+
+    Raises:
+        PeftuError: no such run, or nothing in it knows the user.
+    """
+    check_user(user)
+    run, kept = Path(run), systems(run)
+    folders = [system["folder"] for system in kept if "folder" in system]
+    knowing = [folder for folder in folders if _at_rest(folder).knows(user)]
+    modules = holding = 0
+    if (run / MODULES).is_dir():
+        with AdapterStore(run / MODULES) as store:
+            holding = sum(user in store.keys(kind) for kind in store.collections())
+            modules = store.delete(user)  # in every collection, with earlier versions
+            store.gc()
+    if not knowing and not modules:
+        raise PeftuError(f"{run}: no method knows the asked user — nothing was deleted")
+    for folder in knowing:
+        fitted = _at_rest(folder)
+        if fitted.knows(user):  # rows in the store are gone
+            fitted.forget(user)
+    return {"methods": len(knowing) if folders else holding, "modules": modules}
+
+
+def check_user(user: str) -> None:
+    """Checks that a key is a user's, not that of the modules that all share.
+
+    Raises:
+        PeftuError: it is not.
+    """
+    if user == EVERYONE:
+        raise PeftuError("--user: is empty — pass a user's key; what all users share is not one user's to change")
+
+
+def _at_rest(folder: Path) -> Fitted:
+    return load(folder, with_base=False)
+
+
+def _labels(cell: str, task: TaskAnswers, where: str) -> tuple[str, ...]:
+    """Returns the labels in a cell; of free answers, the answer."""
+    if not task.answers.labelled:
+        return (cell,)
+    several = not task.answers.exclusive and cell not in task.labels
+    labels = tuple(label.strip() for label in cell.split(SEPARATOR)) if several else (cell,)
+    for label in labels:
+        if label not in task.labels:
+            raise PeftuError(f"{where}: unknown label '{shown(label)}'{did_you_mean(label, task.labels)}")
+    return labels

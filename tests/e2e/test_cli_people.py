@@ -1,0 +1,236 @@
+"""``peftu predict``, ``enrol`` and ``forget``: whatever a run fitted, for one user, a file or everybody."""
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from terminal import MANY, TASK, peftu, refused
+
+torch.set_num_threads(1)
+
+METHODS = ["user-majority", "mixed-head", "few-shot[k=2]", "lora+guard[rank=1]"]
+TEXTS = ("a note of blue", "another, on trains", "a note of blue; and more")
+
+
+@pytest.fixture(scope="module")
+def fitted(place: Path) -> Path:
+    """A finished run of methods of every kind."""
+    said = peftu(
+        *(
+            "compare",
+            TASK,
+            "--methods",
+            ",".join(["global-majority", *METHODS]),
+            "--base",
+            "./llama",
+            "--raw",
+            "raw",
+            "--epochs",
+            1,
+        ),
+        *("--region", "depth=1,span=answer", "--out", "people", "--json"),
+    )
+    assert said.code == 0, said.err
+    return place / "people"
+
+
+@pytest.fixture
+def run(fitted: Path, tmp_path: Path) -> Path:
+    """A copy of the run, to change."""
+    return Path(shutil.copytree(fitted, tmp_path / "run"))
+
+
+def told(*arguments: object) -> Any:
+    said = peftu(*arguments, "--json")
+    assert said.code == 0, said.err
+    return json.loads(said.out)
+
+
+def table(*arguments: object) -> list[dict[str, str]]:
+    said = peftu(*arguments)
+    assert said.code == 0, said.err
+    return list(csv.DictReader(io.StringIO(said.out)))
+
+
+def written(path: Path, header: str, rows: Iterable[tuple[str, ...]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([tuple(header.split(",")), *rows])
+    return path
+
+
+def holding(run: Path, key: str) -> list[str]:
+    """Returns the files of what was fitted that hold a key."""
+    files = [path for part in ("fitted", "modules") for path in (run / part).rglob("*") if path.is_file()]
+    assert len(files) > len(METHODS)
+    return [path.name for path in files if key.encode() in path.read_bytes()]
+
+
+# --- predict ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_file_and_all_users_are_answered_as_each_user_is(
+    fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr("peftu.execute.answer.PAIRS", 4)  # several chunks, one header
+    users = [f"user-{number}" for number in range(6)]
+    file = written(tmp_path / "pairs.csv", "text,user", [(text, user) for text in TEXTS for user in users])
+    from_file = table("predict", fitted, "--file", file, "--method", method)
+    assert [(row["text"], row["user"]) for row in from_file] == [(text, user) for text in TEXTS for user in users]
+    asked = [word for text in TEXTS for word in ("--text", text)]
+    everybody = table("predict", fitted, "--all-users", *asked, "--method", method)
+    pairs = {(row["user"], row["text"]): row for row in everybody}
+    assert len(pairs) == len(everybody) == len(from_file)
+    for row in from_file:  # batches of other sizes differ in the last digits
+        same = pairs[row["user"], row["text"]]
+        assert (row["label"], float(row["p_likes"])) == (same["label"], pytest.approx(float(same["p_likes"]), abs=1e-5))
+    for user in ("user-0", "user-5"):
+        answers = told("predict", fitted, "--user", user, *asked, "--method", method)["answers"]
+        rows = [row for row in from_file if row["user"] == user]
+        assert [row["label"] for row in rows] == [answer["labels"][0] for answer in answers]
+        for row, answer in zip(rows, answers, strict=True):
+            chances = {label: float(row[f"p_{label}"]) for label in answer["probabilities"]}
+            assert chances == pytest.approx(answer["probabilities"], abs=1e-5)
+
+
+def test_several_labels_and_contexts_stand_in_the_table(place: Path, tmp_path: Path) -> None:
+    made = ("compare", MANY, "--methods", "user-majority,mixed-head", "--raw", "raw", "--out", tmp_path / "many")
+    assert peftu(*made).code == 0
+    file = written(tmp_path / "pairs.csv", "user,text,context", [("user-0", "x", ""), ("user-1", "y", "asked")])
+    rows = table("predict", tmp_path / "many", "--file", file, "--method", "user-majority")
+    assert [row["context"] for row in rows] == ["", "asked"]
+    assert list(rows[0])[:4] == ["user", "text", "context", "labels"]
+    answer = told("predict", tmp_path / "many", "--user", "user-1", "--text", "y", "--method", "user-majority")
+    assert rows[1]["labels"].split(";") == answer["answers"][0]["labels"]
+
+    labels = list(answer["answers"][0]["probabilities"])[:2]
+    more = written(tmp_path / "more.csv", "user,text,label", [("new", f"text {n}", ";".join(labels)) for n in range(5)])
+    assert told("enrol", tmp_path / "many", "--file", more, "--method", "user-majority")["users"] == 1
+    (row,) = table("predict", tmp_path / "many", "--all-users", "--text", "z", "--method", "user-majority")[:1]
+    assert row["user"] == "new"
+    assert set(labels) <= set(row["labels"].split(";"))
+    assert float(row[f"p_{labels[1]}"]) > 0.7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--user", "user-1"), "--text: is missing"),
+        (("--text", "x"), "--user: is missing"),
+        (("--text", "x", "--user", "user-1", "--all-users"), "--all-users: is everybody — leave --user out"),
+        (("--file", "f.csv", "--user", "user-1"), "leave --user out"),
+        (("--file", "f.csv", "--text", "x"), "leave --text out"),
+        (("--file", "f.csv", "--all-users"), "leave --all-users out"),
+        (("--file", "f.csv", "--json"), "are CSV — leave --json out"),
+        (("--file", "missing.csv"), "missing.csv: no such file — pass a CSV file with columns user, text"),
+        (("--text", "x", "--all-users", "--method", "global-majority"), "answers everybody alike"),
+    ],
+)
+def test_who_answers_what_is_said_in_one_way(fitted: Path, arguments: tuple[str, ...], complaint: str) -> None:
+    method = () if "--method" in arguments else ("--method", "user-majority")
+    refused(peftu("predict", fitted, *arguments, *method), complaint)
+
+
+@pytest.mark.parametrize(
+    ("header", "last", "complaint"),
+    [
+        ("user,words", ("user-1", "x"), "has no column 'text'"),
+        ("who,text", ("user-1", "x"), "has no column 'user'"),
+        ("user,text", ("", "x"), "row 6: 'user' is empty"),
+        ("user,text", ("user-1", ""), "row 6: 'text' is empty"),
+        ("user,text", ("secret-key", "x"), "row 6: user-majority does not know this user"),
+        ("user,text", ("user-1", "x", "y"), "3 cells under 2 columns"),
+    ],
+)
+def test_a_bad_row_is_found_before_anything_is_printed(
+    fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: str, last: tuple[str, ...], complaint: str
+) -> None:
+    monkeypatch.setattr("peftu.execute.answer.PAIRS", 2)
+    file = written(tmp_path / "pairs.csv", header, [*[("user-1", "x")] * 5, last])
+    said = peftu("predict", fitted, "--file", file, "--method", "user-majority")
+    refused(said, complaint)
+    assert "secret-key" not in said.err
+    written(file, "user,text", [])
+    refused(peftu("predict", fitted, "--file", file, "--method", "user-majority"), "has no rows")
+
+
+# --- enrol and forget ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_newcomers_are_answered_and_nobody_else_changes(run: Path, tmp_path: Path, method: str) -> None:
+    ask = ("predict", run, "--method", method, "--text", "a note of blue")
+    before = told(*ask, "--user", "user-2")
+    refused(peftu(*ask, "--user", "new-1"), "the asked user has no module")
+    rows = [(f"new-{user}", f"text {number}", "likes") for number in range(12) for user in (1, 2)]
+    said = told("enrol", run, "--file", written(tmp_path / "more.csv", "user,text,label", rows), "--method", method)
+    assert (said["users"], said["texts"]) == (2, 24)
+    assert told(*ask, "--user", "user-2") == before
+    assert told(*ask, "--user", "new-1")["answers"]
+    if method == "user-majority":
+        assert told(*ask, "--user", "new-1")["answers"][0]["labels"] == ["likes"]
+    assert "2 users enrolled" in peftu("enrol", run, "--file", tmp_path / "more.csv", "--method", method).out
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        (("new", "x", "like"), "row 3: unknown label 'like'"),
+        (("new", "x", "likes;dislikes"), "row 3: unknown label 'likes;dislikes'"),
+        (("new", "x", ""), "row 3: 'label' is empty"),
+        (("", "x", "likes"), "row 3: 'user' is empty"),
+        (("a\x1bb", "x", "likes"), "row 3: 'user' holds a control character"),
+    ],
+)
+def test_a_bad_row_enrols_nobody(run: Path, tmp_path: Path, row: tuple[str, ...], complaint: str) -> None:
+    file = written(
+        tmp_path / "more.csv", "user,text,label", [("newcomer", "a", "likes"), ("newcomer", "b", "dislikes"), row]
+    )
+    refused(peftu("enrol", run, "--file", file, "--method", "user-majority"), complaint)
+    assert holding(run, "newcomer") == []
+    written(file, "user,text", [("a", "b")])
+    refused(peftu("enrol", run, "--file", file, "--method", "user-majority"), "has no column 'label'")
+    written(file, "user,text,label", [("a", "b", "likes")])
+    refused(peftu("enrol", run, "--file", file, "--method", "global-majority"), "answers everybody alike")
+
+
+def test_who_is_forgotten_is_in_no_file_of_what_was_fitted(run: Path, place: Path) -> None:
+    asked = ("predict", run, "--text", "x")
+    before = {method: told(*asked, "--user", "user-2", "--method", method) for method in METHODS}
+    assert len(holding(run, "user-1")) > len(METHODS)
+    (place / "llama").rename(place / "llama-elsewhere")  # nobody needs a base to be forgotten
+    try:
+        said = told("forget", run, "--user", "user-1")
+    finally:
+        (place / "llama-elsewhere").rename(place / "llama")
+    assert said["modules"] == 1
+    assert said["methods"] >= len(METHODS) + 1  # the guarded method, too
+    assert holding(run, "user-1") == []
+    for method in METHODS:
+        assert told(*asked, "--user", "user-2", "--method", method) == before[method]
+        refused(peftu(*asked, "--user", "user-1", "--method", method), "the asked user has no module here")
+    for command in (("forget",), ("store", "rm")):
+        refused(peftu(*command, run, "--user", "user-1"), "nothing was deleted")
+        refused(peftu(*command, run, "--user", ""), "--user: is empty")
+
+
+def test_what_a_stopped_deletion_left_is_deleted(run: Path) -> None:
+    """The module is gone, and the guard still names the user."""
+    guard = next(path for path in (run / "fitted").glob("*/fitted.json") if '"guarded"' in path.read_text())
+    about = json.loads(guard.read_text())
+    guard.write_text(json.dumps(about | {"state": {"kept": [*about["state"]["kept"], "left-over"]}}))
+    assert told("forget", run, "--user", "left-over") == {"methods": 1, "modules": 0}
+    assert holding(run, "left-over") == []
+
+
+def test_a_run_of_an_earlier_release_forgets_too(run: Path) -> None:
+    shutil.rmtree(run / "fitted")
+    assert told("forget", run, "--user", "user-1") == {"methods": 1, "modules": 1}
+    refused(peftu("predict", run, "--user", "user-1", "--text", "x"), "has no module")
+    assert told("predict", run, "--user", "user-2", "--text", "x")["answers"]
