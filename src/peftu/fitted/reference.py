@@ -71,7 +71,7 @@ class ReferenceFitted(Fitted):
         if not hasattr(self.model, "state"):
             raise PeftuError(f"method {self.job.card.name}: gives no state, so it cannot be kept")
         tensors, about = self.model.state()
-        return State({"users": self._users, "model": about}, tensors)
+        return State({"users": self._users if self.personal else [], "model": about}, tensors)
 
     @classmethod
     def of(cls, state: State, job: Job, task: TaskAnswers, seed: int, lab: Lab, prompt: Prompt) -> "ReferenceFitted":
