@@ -196,11 +196,10 @@ class Fitted(ABC):
         Raises:
             PeftuError: one is not: nobody answers in their place.
         """
-        if self.personal and not set(users) <= set(self.users):
-            raise PeftuError(
-                f"{self.label}: the asked user has no module here (1 of {len(self.users)} known users expected) — "
-                "enrol them first"
-            )
+        unknown = set(users) - set(self.users) if self.personal else set()
+        if unknown:
+            who = "the asked user has" if len(set(users)) == 1 else f"{len(unknown)} of {len(set(users))} users have"
+            raise PeftuError(f"{self.label}: {who} no module here — enrol them first")
 
     def _examples(self, examples: Sequence[Example]) -> Examples:
         labels = {label: place for place, label in enumerate(self.task.labels)}
