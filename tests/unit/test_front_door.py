@@ -285,7 +285,7 @@ class TestFitted:
             (lambda f: f.enrol("a1", [("x", "hates")]), "example 1: unknown label 'hates'"),
             (lambda f: f.enrol("a1", []), "needs at least 1 labelled text, got 0"),
             (lambda f: f.enrol("", [("x", "likes")]), "the user's key is empty"),
-            (lambda f: f.forget("nobody"), "the asked user has no module here"),
+            (lambda f: f.forget("nobody"), "the asked user is not known here"),
             (lambda f: f.export("a1", "out"), "has no module of a kind that peft knows"),
             (lambda f: f.write(["a1"], []), "chooses among labels"),
         ],

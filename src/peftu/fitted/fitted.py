@@ -165,7 +165,7 @@ class Fitted(ABC):
             PeftuError: the user is not known.
         """
         if not self.knows(user):
-            raise PeftuError(f"{self.label}: knows no such user (1 of {len(self.users)} expected) — nothing is deleted")
+            raise PeftuError(f"{self.label}: the asked user is not known here — nothing is deleted")
         self._forget(user)
         self._keep()
 
