@@ -10,7 +10,7 @@ from terminal import FREE, MANY, TASK, Said, peftu
 
 from peftu.data.synthetic import SyntheticTask, synthetic_card, synthetic_rows
 from peftu.data.task import tasks
-from peftu.testing import tiny_model
+from peftu.testing.bases import save_tiny
 
 
 class SyntheticMulti:
@@ -32,9 +32,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with tiny bases and the made-up tasks' raw file; its own cache; the tasks registered."""
     home = tmp_path_factory.mktemp("place")
     for family in ("llama", "bert"):
-        model, tokenizer = tiny_model(family)
-        model.save_pretrained(home / family)
-        tokenizer.save_pretrained(home / family)
+        save_tiny(family, home / family)
     (home / "raw").mkdir()
     (home / "raw" / "none.txt").write_text("nothing is read\n")
     level = logging.getLogger("transformers").level

@@ -27,7 +27,7 @@ from peftu.data.task import Kind, tasks
 from peftu.execute.run import run
 from peftu.experiment import method_list
 from peftu.results import RunRecord, load_run
-from peftu.testing import tiny_model
+from peftu.testing.bases import save_tiny
 
 FOLDER = Path(__file__).resolve().parents[1] / "golden" / "predictions"
 FAMILIES = ("llama", "gpt2", "bert", "t5")
@@ -124,9 +124,7 @@ def place(home: Path) -> Iterator[None]:
     Bases are read as float32, whatever the processor can do; real ones come from the cache that was in use.
     """
     for family in FAMILIES:
-        model, tokenizer = tiny_model(family)
-        model.save_pretrained(home / family)
-        tokenizer.save_pretrained(home / family)
+        save_tiny(family, home / family)
     (home / "raw").mkdir()
     (home / "raw" / "none.txt").write_text("nothing is read\n")
     level = logging.getLogger("transformers").level

@@ -44,13 +44,15 @@ def predict(
 
     from peftu.data.problem import Text
     from peftu.execute.answer import answer, answered_everyone, answered_file
+    from peftu.execute.stored import opened
 
-    texts, how = [Text(words, context) for words in text or ()], (method, seed, temperature, base)
-    if file is not None:
-        return _print_csv(answered_file(run, file, _remark, *how))
+    texts = [Text(words, context) for words in text or ()]
     if user is None:
-        return _print_csv(answered_everyone(run, texts, _remark, *how))
-    reply = answer(run, user, texts, *how)
+        fitted = opened(run, method, seed, base)
+        if file is not None:
+            return _print_csv(answered_file(fitted, file, _remark, temperature))
+        return _print_csv(answered_everyone(fitted, texts, _remark, temperature))
+    reply = answer(run, user, texts, method, seed, temperature, base)
     for note in reply["notes"]:
         _remark(note)
     free = "answer" in reply["answers"][0]

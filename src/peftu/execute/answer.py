@@ -65,31 +65,21 @@ def answer(
 
 
 def answered_file(
-    run: Path,
-    file: Path,
-    say: Callable[[str], None],
-    method: str | None = None,
-    seed: int | None = None,
-    temperature: float = 0.0,
-    base: str | None = None,
+    fitted: Fitted, file: Path, say: Callable[[str], None], temperature: float = 0.0
 ) -> Iterator[pl.DataFrame]:
     """Yields answers to the pairs of a CSV file, thousands at a time: user, text, context if it has one, answer.
 
     The whole file is checked before the first answer, and never held in memory.
 
     Args:
-        run: a finished run folder.
+        fitted: what answers.
         file: columns user, text and perhaps context.
         say: takes a line on texts that were cut, at the end.
-        method: see `answer`, as for those that follow.
-        seed: which seed's.
-        temperature: of free answers.
-        base: where the base is now, if it has moved.
+        temperature: of free answers; see `answer`.
 
     Raises:
         PeftuError: as `answer`, or a row that cannot be used: its number is named, and no key.
     """
-    fitted = opened(run, method, seed, base)
     users = set(fitted.users) if fitted.personal else None
     row: dict[str, str] = {}
     for number, row in enumerate(user_rows(file, ("user", "text")), 1):
@@ -102,20 +92,13 @@ def answered_file(
 
 
 def answered_everyone(
-    run: Path,
-    texts: Sequence[Text],
-    say: Callable[[str], None],
-    method: str | None = None,
-    seed: int | None = None,
-    temperature: float = 0.0,
-    base: str | None = None,
+    fitted: Fitted, texts: Sequence[Text], say: Callable[[str], None], temperature: float = 0.0
 ) -> Iterator[pl.DataFrame]:
     """Yields every known user's answers to the same texts; see `answered_file`.
 
     Raises:
         PeftuError: as `answer`, or the method answers everybody alike.
     """
-    fitted = opened(run, method, seed, base)
     if not fitted.personal:
         raise PeftuError(
             f"--all-users: {fitted.label} answers everybody alike — choose a personal method with --method"

@@ -11,16 +11,14 @@ from torch import Tensor
 
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
-from peftu.config import MethodSpec, TrainSpec, split_label, validated
+from peftu.config import MethodSpec, split_label
 from peftu.data.problem import Floats
 from peftu.errors import PeftuError
 from peftu.fitted.fitted import Fitted, TaskAnswers
-from peftu.fitted.folder import ABOUT, CODES, load, open_base, read_about
+from peftu.fitted.folder import ABOUT, CODES, job_of, load, open_base, read_about
 from peftu.fitted.modules import JointFitted, ModuleFitted
 from peftu.fitted.rows import StoredRows
 from peftu.lab.lab import Lab
-from peftu.methods.everyone import method_class
-from peftu.plan import Job
 from peftu.registry import did_you_mean
 from peftu.results import Run, load_run
 from peftu.run_folder import FITTED, MODULES
@@ -89,10 +87,7 @@ def opened(run: Path, method: str | None = None, seed: int | None = None, base: 
     Raises:
         PeftuError: no such run, method or seed, or another base than it was fitted on.
     """
-    system = _chosen(systems(run), method, seed)
-    if "folder" in system:
-        return load(system["folder"], base=base, where=str(run))
-    return _of_collection(Path(run), system["collection"], base)
+    return _opened(run, _chosen(systems(run), method, seed), base)
 
 
 def opened_modules(
@@ -104,10 +99,16 @@ def opened_modules(
         PeftuError: as `opened`, or the method has no modules.
     """
     system = _chosen([system for system in systems(run) if system["kind"] in TRAINED], method, seed)
-    fitted = opened(run, system["label"], system["seed"], base)
+    fitted = _opened(run, system, base)
     if not isinstance(fitted, ModuleFitted) or not isinstance(fitted.rows, StoredRows):
         raise PeftuError(f"the run has no modules of '{fitted.label}' — choose a method that trains some")
     return fitted, fitted.rows
+
+
+def _opened(run: Path, system: System, base: str | None) -> Fitted:
+    if "folder" in system:
+        return load(system["folder"], base=base, where=str(run))
+    return _of_collection(Path(run), system["collection"], base)
 
 
 def _chosen(kept: list[System], method: str | None, seed: int | None) -> System:
@@ -140,8 +141,7 @@ def _of_collection(folder: Path, collection: Collection, moved: str | None) -> M
     name = base or collection.base
     about = {"place": collection.base, "fingerprint": collection.fingerprint, "dtype": made.get("dtype")}
     open_base(lab, name, about, str(folder), moved)
-    method = validated(method_class(made["method"], made["knobs"]), made["knobs"], "store")
-    job = Job(MethodSpec.parse(label), method, name, None, _train_of(run, made, name))
+    job = job_of({**_resolved(run, made, name), "spec": MethodSpec.parse(label).model_dump()}, "store")
     prompt = Prompt.of(made["prompt"])
     task = TaskAnswers(run.record.task.name, run.record.task.kind, tuple(made["labels"]), prompt.words)
     rows, region = StoredRows(folder / MODULES, collection), Region(**made["region"])
@@ -153,12 +153,13 @@ def _of_collection(folder: Path, collection: Collection, moved: str | None) -> M
     return fitted
 
 
-def _train_of(run: Run, made: dict[str, Any], base: str) -> TrainSpec:
-    """Returns the settings that a method was trained with, as the run's record has them."""
+def _resolved(run: Run, made: dict[str, Any], base: str) -> dict[str, Any]:
+    """Returns a job as the run's record has it; one with default settings where it has none."""
+    key = {"method": made["method"], "knobs": made["knobs"], "base": base}
     for job in run.record.spec.get("jobs", ()):
-        if (job["method"], job["knobs"], job["base"]) == (made["method"], made["knobs"], base) and job["train"]:
-            return validated(TrainSpec, job["train"], "run.json")
-    return TrainSpec()
+        if job["train"] and key.items() <= job.items():
+            return dict(job)
+    return {**key, "region": None, "train": None, "start": None}
 
 
 def _shared(folder: Path, codes: Collection) -> Tensor | None:

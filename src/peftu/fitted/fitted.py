@@ -331,5 +331,7 @@ class Fitted(ABC):
 
     @classmethod
     @abstractmethod
-    def of(cls, state: State, job: Job, task: TaskAnswers, seed: int, lab: Lab, prompt: Prompt) -> "Fitted":
-        """Returns the fitted method that `state` was taken of."""
+    def of(
+        cls, state: State, job: Job, task: TaskAnswers, seed: int, lab: Lab, prompt: Prompt, **beside: Any
+    ) -> "Fitted":
+        """Returns the fitted method that `state` was taken of, given what is kept beside it: rows, or other methods."""

@@ -21,7 +21,6 @@ from safetensors.torch import load_file, save_file
 from peftu.base.identity import FORMER
 from peftu.base.model import DTYPES, FrozenBase, dtype_name, load_base
 from peftu.base.prompt import Prompt
-from peftu.base.region import Region
 from peftu.base.weights import lasting_name
 from peftu.config import MethodSpec, RegionSpec, TrainSpec, validated
 from peftu.data.sources import writing_to
@@ -31,7 +30,7 @@ from peftu.fitted.fitted import Fitted, State, TaskAnswers
 from peftu.fitted.guarded import GuardedFitted
 from peftu.fitted.kinds import KINDS
 from peftu.fitted.modules import JointFitted, ModuleFitted
-from peftu.fitted.rows import StoredRows
+from peftu.fitted.rows import MemoryRows, ModuleRows, StoredRows
 from peftu.lab.lab import Lab
 from peftu.methods.everyone import method_class
 from peftu.outside import parse_json
@@ -73,7 +72,7 @@ def save(
             about["rows"] = os.path.relpath(rows or folder / ROWS, folder)
             state.tensors.pop("rows", None), state.about.pop("users", None), state.about.pop("train_rows", None)
             if rows is None:
-                _store_rows(fitted, folder / ROWS)
+                _store_rows(fitted, fitted.rows, folder / ROWS)
         if isinstance(fitted, GuardedFitted):
             names = beside or {"inner": "inner", "fallback": "fallback"}
             about["around"] = {role: name if beside is None else f"../{name}" for role, name in names.items()}
@@ -116,20 +115,18 @@ def load(
     """
     folder, lab = Path(folder), lab or Lab()
     about = read_about(folder)
-    job, prompt = _job(about), Prompt.of(about["prompt"])
+    job, prompt = job_of(about["job"], about["label"]), Prompt.of(about["prompt"])
     task = TaskAnswers(**{**about["task"], **{key: tuple(about["task"][key]) for key in ("labels", "words")}})
     if with_base and job.base is not None:
         open_base(lab, job.base, about["base"], where or str(folder), base)
     parts = (job, task, about["seed"], lab, prompt)
     kind, state = KINDS[about["kind"]], State(about["state"], _read_tensors(folder, about["tensors"]))
-    fitted: Fitted
-    if kind is GuardedFitted:
-        around = {role: load(folder / name, lab, base, with_base=with_base) for role, name in about["around"].items()}
-        fitted = GuardedFitted(*parts, around["inner"], around["fallback"], state.about["kept"])
-    elif "rows" in about:
-        fitted = _with_rows(about, state, folder / about["rows"], parts)
-    else:
-        fitted = kind.of(state, *parts)
+    beside: dict[str, Any] = {
+        role: load(folder / name, lab, base, with_base=with_base) for role, name in about.get("around", {}).items()
+    }
+    if "rows" in about:
+        beside["rows"] = _stored_rows(folder / about["rows"], about)
+    fitted = kind.of(state, *parts, **beside)
     fitted.notes = about["notes"]
     fitted.thresholds = None if about["thresholds"] is None else _floats(about["thresholds"])
     fitted.folder = folder
@@ -187,14 +184,7 @@ def open_base(lab: Lab, name: str, about: Mapping[str, Any], where: str, moved: 
 def collection_of(fitted: ModuleFitted) -> Collection:
     """Returns what the rows of a fitted method are kept as in a store."""
     base = fitted.base
-    made = {
-        "method": fitted.job.card.name,
-        "knobs": fitted.job.method.model_dump(mode="json"),
-        "region": {"depth": fitted.region.depth, "span": fitted.region.span},
-        "prompt": dataclasses.asdict(base.recorded(fitted.prompt)),
-        "labels": list(fitted.task.labels),
-        "dtype": dtype_name(base.dtype),
-    }
+    made = {**fitted.made, "region": {"depth": fitted.region.depth, "span": fitted.region.span}}
     if isinstance(fitted, JointFitted):
         made["part"] = CODES
     place = (fitted.seed, lasting_name(cast(str, fitted.job.base)), base.fingerprint)
@@ -223,7 +213,7 @@ def _about(fitted: Fitted, place: int) -> dict[str, Any]:
         "place": place,
         "label": fitted.label,
         "seed": fitted.seed,
-        "job": job_json(job),
+        "job": {**job.resolved(), "spec": job.spec.model_dump(mode="json")},
         "task": fitted.task._asdict(),
         "prompt": dataclasses.asdict(prompt),
         "base": base,
@@ -232,54 +222,30 @@ def _about(fitted: Fitted, place: int) -> dict[str, Any]:
     }
 
 
-def job_json(job: Job) -> dict[str, Any]:
-    """Returns a job as JSON values that `_job` reads: all that a newcomer is enrolled with."""
-    return {
-        "spec": job.spec.model_dump(mode="json"),
-        "knobs": job.method.model_dump(mode="json"),
-        "base": job.base,
-        "region": job.region.model_dump(mode="json") if job.region else None,
-        "train": job.train.model_dump(mode="json"),
-        "start": job_json(job.start) if job.start else None,
-    }
-
-
-def _job(about: Mapping[str, Any]) -> Job:
-    return _job_of(about["job"], str(about["label"]))
-
-
-def _job_of(values: Mapping[str, Any], where: str) -> Job:
-    spec = MethodSpec(**values["spec"])
-    name = spec.name.removesuffix("+guard")
-    method = validated(method_class(name, values["knobs"]), values["knobs"], where)
+def job_of(values: Mapping[str, Any], where: str) -> Job:
+    """Returns the job that `Job.resolved` gave this of, with the ``spec`` that it was asked for as."""
+    method = validated(method_class(values["method"], values["knobs"]), values["knobs"], where)
     region = validated(RegionSpec, values["region"], where) if values["region"] else None
-    train, start = validated(TrainSpec, values["train"], where), values["start"]
-    return Job(spec, method, values["base"], region, train, _job_of(start, where) if start else None)
+    train, start = validated(TrainSpec, values["train"] or {}, where), values["start"]
+    spec = MethodSpec(**values.get("spec", {"name": values["method"]}))
+    return Job(spec, method, values["base"], region, train, job_of(start, where) if start else None)
 
 
-def _with_rows(
-    about: Mapping[str, Any], state: State, store: Path, where: tuple[Job, TaskAnswers, int, Lab, Prompt]
-) -> Fitted:
-    """Returns a fitted method whose rows stay in a store."""
+def _stored_rows(store: Path, about: Mapping[str, Any]) -> StoredRows:
+    """Returns the rows of a fitted method that stay in a store."""
     with AdapterStore(store) as opened:
         matching = [kind for kind in opened.collections() if (kind.label, kind.seed) == (about["label"], about["seed"])]
     if not matching:
         raise PeftuError(f"{store}: has no modules of {about['label']} — restore the folder, or fit again")
-    rows, region = StoredRows(store, matching[0]), Region(**state.about["region"])
-    tensors = {name: torch.from_numpy(tensor) for name, tensor in state.tensors.items()}
-    if about["kind"] == JointFitted.kind:
-        return JointFitted(*where, region, rows, tensors["shared"])
-    return ModuleFitted(*where, region, rows, tensors.get("start"))
+    return StoredRows(store, matching[0])
 
 
-def _store_rows(fitted: ModuleFitted, folder: Path) -> None:
-    rows = fitted.rows
-    assert rows is not None  # noqa: S101  (the caller has looked)
+def _store_rows(fitted: ModuleFitted, rows: ModuleRows, folder: Path) -> None:
     keys = rows.keys()
+    counts = dict(zip(rows.order, rows.train_rows, strict=True)) if isinstance(rows, MemoryRows) else {}
     with AdapterStore(folder, create=True) as store:
-        counts = dict(zip(getattr(rows, "order", keys), getattr(rows, "train_rows", [0] * len(keys)), strict=True))
         if keys:
-            store.add(collection_of(fitted), keys, rows.get(keys), [counts[key] for key in keys])
+            store.add(collection_of(fitted), keys, rows.get(keys), [counts.get(key, 0) for key in keys])
 
 
 def _write(folder: Path, about: dict[str, Any], state: State) -> None:

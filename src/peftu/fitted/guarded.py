@@ -98,6 +98,8 @@ class GuardedFitted(Fitted):
         return State({"kept": sorted(self.kept)})
 
     @classmethod
-    def of(cls, state: State, job: Job, task: TaskAnswers, seed: int, lab: Lab, prompt: Prompt) -> "GuardedFitted":
-        """Is not called: `peftu.fitted.folder` opens both methods first, and makes a guard around them."""
-        raise NotImplementedError
+    def of(
+        cls, state: State, job: Job, task: TaskAnswers, seed: int, lab: Lab, prompt: Prompt, **beside: Any
+    ) -> "GuardedFitted":
+        """Returns the guard that `state` was taken of, around the methods passed as ``inner`` and ``fallback``."""
+        return cls(job, task, seed, lab, prompt, beside["inner"], beside["fallback"], state.about["kept"])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from peftu.bank import Layout
 from peftu.base.model import FrozenBase, dtype_name
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
+from peftu.codes import CodeLayout, SharedLayout
 from peftu.data.problem import Floats, Text
 from peftu.errors import PeftuError
 from peftu.fitted.fitted import Examples, Fitted, State, TaskAnswers
@@ -37,10 +38,12 @@ class ModuleFitted(Fitted):
     Args:
         region: where the modules act.
         rows: module rows, of users or of everyone; None: the base answers as it is.
-        start: [width] the row that users' training starts from, if it is not a fresh one.
+        common: [width] the row that users' training starts from, if it is not a fresh one; of a joint method, what all
+            share.
     """
 
     kind = "module"
+    common_name: ClassVar[str] = "start"  # of that row in a state
 
     def __init__(
         self,
@@ -51,11 +54,11 @@ class ModuleFitted(Fitted):
         prompt: Prompt,
         region: Region,
         rows: ModuleRows | None = None,
-        start: Tensor | None = None,
+        common: Tensor | None = None,
         notes: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(job, task, seed, lab, prompt, notes)
-        self.region, self.rows, self.start = region, rows, start
+        self.region, self.rows, self.common = region, rows, common
 
     @property
     def base(self) -> FrozenBase:
@@ -81,6 +84,17 @@ class ModuleFitted(Fitted):
     def parameters(self) -> int:
         """Returns how many numbers a user has of their own."""
         return self.layout.parameters if self.personal else 0
+
+    @property
+    def made(self) -> dict[str, Any]:
+        """Returns what a row needs beside itself to be read, as JSON values."""
+        return {
+            "method": self.job.card.name,
+            "knobs": self.job.method.model_dump(mode="json"),
+            "prompt": asdict(self.base.recorded(self.prompt)),
+            "labels": list(self.task.labels),
+            "dtype": dtype_name(self.base.dtype),
+        }
 
     def _modules(self, users: Sequence[str]) -> tuple[Tensor | None, npt.NDArray[np.int64]]:
         """Returns the rows [modules, width] that read pairs of these users, and which one reads each pair."""
@@ -125,10 +139,10 @@ class ModuleFitted(Fitted):
     def _enrol(self, user: str, train_examples: Examples, val: Examples) -> None:
         if self.rows is None:
             raise PeftuError(f"enrol: {self.label} has no modules — enrol in a personal method")
-        if self.job.start is not None and self.start is None:  # of an earlier release
+        if self.job.start is not None and self.common is None:  # of an earlier release
             raise PeftuError(f"enrol: {self.label} starts from everyone's module, which was not kept — run it again")
         context, unit = self._unit(user, train_examples, val)
-        trained = train(self.base, context, self.layout, [unit], self.job.train, self.seed, self.start)
+        trained = train(self.base, context, self.layout, [unit], self.job.train, self.seed, self.common)
         if trained.logs[0].diverged:
             raise PeftuError(f"enrol: {self.label}: training diverged, nothing is changed — lower lr")
         self.rows.put(user, trained.rows[0], len(train_examples))
@@ -149,33 +163,27 @@ class ModuleFitted(Fitted):
         row = self._modules([user])[0]
         if row is None:
             return super().export(user, folder)
-        about = {
-            "method": self.job.card.name,
-            "knobs": self.job.method.model_dump(mode="json"),
-            "prompt": asdict(self.base.recorded(self.prompt)),
-            "labels": list(self.task.labels),
-            "dtype": dtype_name(self.base.dtype),
-        }
-        export_module(place, self.base, self.prompt, self.region, self.layout, row[0], about)
+        export_module(place, self.base, self.prompt, self.region, self.layout, row[0], self.made)
         return place
 
     def state(self) -> State:
         """Returns the region, whose rows there are, and the rows that are in memory."""
         about: dict[str, Any] = {"region": {"depth": self.region.depth, "span": self.region.span}}
-        tensors = {} if self.start is None else {"start": self.start.numpy()}
+        tensors = {} if self.common is None else {self.common_name: self.common.numpy()}
         if isinstance(self.rows, MemoryRows):
             about |= {"users": self.rows.order, "train_rows": self.rows.train_rows}
             tensors["rows"] = self.rows.rows.numpy()
         return State(about, tensors)
 
     @classmethod
-    def of(cls, state: State, job: Job, task: TaskAnswers, seed: int, lab: Lab, prompt: Prompt) -> "ModuleFitted":
-        """Returns the fitted method that `state` was taken of."""
-        rows, start = memory_rows(state), state.tensors.get("start")
-        region = Region(**state.about["region"])
-        return cls(
-            job, task, seed, lab, prompt, region, rows, None if start is None else torch.from_numpy(start.copy())
-        )
+    def of(
+        cls, state: State, job: Job, task: TaskAnswers, seed: int, lab: Lab, prompt: Prompt, **beside: Any
+    ) -> "ModuleFitted":
+        """Returns the fitted method that `state` was taken of; rows that are kept in a store are passed as ``rows``."""
+        common = state.tensors.get(cls.common_name)
+        row = None if common is None else torch.from_numpy(common.copy())
+        rows = beside.get("rows") or memory_rows(state)
+        return cls(job, task, seed, lab, prompt, Region(**state.about["region"]), rows, row)
 
 
 def memory_rows(state: State) -> MemoryRows | None:
@@ -186,36 +194,16 @@ def memory_rows(state: State) -> MemoryRows | None:
 
 
 class JointFitted(ModuleFitted):
-    """Modules composed of what all share and of a code for each user: the rows are codes.
-
-    Args:
-        shared: [width] what all share.
-    """
+    """Modules composed of what all share, which is common to them, and of a code for each user: the rows are codes."""
 
     kind = "joint"
-
-    def __init__(
-        self,
-        job: Job,
-        task: TaskAnswers,
-        seed: int,
-        lab: Lab,
-        prompt: Prompt,
-        region: Region,
-        rows: ModuleRows,
-        shared: Tensor,
-        notes: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(job, task, seed, lab, prompt, region, rows, notes=notes)
-        self.shared = shared
+    common_name = "shared"
 
     @cached_property
     def layout(self) -> Layout:
         """Returns the layout of the codes."""
-        from peftu.codes import CodeLayout, SharedLayout
-
         sites = self.base.sites(self.region, len(self.prompt.words))
-        return CodeLayout(SharedLayout(self.job.method, sites), self.shared)
+        return CodeLayout(SharedLayout(self.job.method, sites), cast(Tensor, self.common))
 
     @property
     def parameters(self) -> int:
@@ -223,14 +211,12 @@ class JointFitted(ModuleFitted):
         return self.layout.width
 
     def _enrol(self, user: str, train_examples: Examples, val: Examples) -> None:
-        from peftu.codes import CodeLayout
-
         layout, rows = cast(CodeLayout, self.layout), cast(ModuleRows, self.rows)
         if isinstance(self.job.method, EncodingMethod):
             vectors = torch.from_numpy(self.lab.embed(self.base.name, self.prompt, train_examples.texts))
             places = np.arange(len(train_examples))
             read = TrainRows(places, train_examples.target, np.ones(len(places), dtype=np.float32))
-            code = encoded(layout.shared_layout, self.shared, [read], vectors)[0]
+            code = encoded(layout.shared_layout, layout.shared, [read], vectors)[0]
         else:  # what is shared stays as it is, and the code learns as it did beside everybody's
             method = self.job.method
             spec = self.job.train.model_copy(
@@ -239,15 +225,3 @@ class JointFitted(ModuleFitted):
             context, unit = self._unit(user, train_examples, val)
             code = train(self.base, context, layout, [unit], spec, self.seed).rows[0]
         rows.put(user, code, len(train_examples))
-
-    def state(self) -> State:
-        """Returns the region, the codes and what all share."""
-        state = super().state()
-        state.tensors["shared"] = self.shared.numpy()
-        return state
-
-    @classmethod
-    def of(cls, state: State, job: Job, task: TaskAnswers, seed: int, lab: Lab, prompt: Prompt) -> "JointFitted":
-        """Returns the fitted method that `state` was taken of."""
-        region, shared = Region(**state.about["region"]), torch.from_numpy(state.tensors["shared"].copy())
-        return cls(job, task, seed, lab, prompt, region, cast(MemoryRows, memory_rows(state)), shared)

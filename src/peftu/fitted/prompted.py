@@ -171,7 +171,9 @@ class PromptedFitted(Fitted):
         return State({"users": list(self.past), "past": items})
 
     @classmethod
-    def of(cls, state: State, job: Job, task: TaskAnswers, seed: int, lab: Lab, prompt: Prompt) -> "PromptedFitted":
+    def of(
+        cls, state: State, job: Job, task: TaskAnswers, seed: int, lab: Lab, prompt: Prompt, **beside: Any
+    ) -> "PromptedFitted":
         """Returns the fitted method that `state` was taken of."""
         items = tuple(
             tuple(Answered(Text(text, context), answer, tuple(labels)) for text, context, answer, labels in judged)

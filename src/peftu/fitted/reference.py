@@ -74,7 +74,9 @@ class ReferenceFitted(Fitted):
         return State({"users": self._users if self.personal else [], "model": about}, tensors)
 
     @classmethod
-    def of(cls, state: State, job: Job, task: TaskAnswers, seed: int, lab: Lab, prompt: Prompt) -> "ReferenceFitted":
+    def of(
+        cls, state: State, job: Job, task: TaskAnswers, seed: int, lab: Lab, prompt: Prompt, **beside: Any
+    ) -> "ReferenceFitted":
         """Returns the fitted method that `state` was taken of."""
         features = None if job.base is None else lab.features(job.base, prompt)
         model = job.method.restore(state.tensors, state.about["model"], features)

@@ -1,6 +1,7 @@
 """Tiny random bases of every family, made in a moment, without a download."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,12 @@ def tiny_base(family: str, seed: int = 0, layers: int = 3, dtype: torch.dtype = 
     """Returns the frozen base around ``tiny_model``."""
     model, tokenizer = tiny_model(family, seed, layers)
     return wrap(model.to(dtype), tokenizer, f"tiny-{family}")
+
+
+def save_tiny(family: str, folder: Path) -> None:
+    """Writes a tiny base of a family to a folder, as its hub model and tokenizer are saved."""
+    for part in tiny_model(family):
+        part.save_pretrained(folder)
 
 
 def load_tiny(name: str, **_: Any) -> FrozenBase:
