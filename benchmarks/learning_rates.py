@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from peftu.cells.fits import Fits
 from peftu.config import MethodSpec, RunSpec, SplitSpec
 from peftu.data.load import load_task
 from peftu.data.splits import make_problem, make_split
-from peftu.execute.cells import Fits
 from peftu.lab.progress import Silent
 from peftu.plan import plan
 

@@ -82,9 +82,9 @@ class Room:
     """One task at one seed: its split, and fits whose contexts and shared modules all methods use."""
 
     def __init__(self, task: str, seed: int, raw: Path | None) -> None:
+        from peftu.cells.fits import Fits
         from peftu.data.load import load_task
         from peftu.data.splits import make_problem, make_split
-        from peftu.execute.cells import Fits
         from peftu.lab.progress import Silent
 
         self.spec = spec_of(task, seed, REFERENCES[0])
@@ -99,8 +99,8 @@ class Room:
         import polars as pl
         import torch
 
+        from peftu.cells.frames import predictions_frame
         from peftu.environment import current_environment
-        from peftu.execute.frames import predictions_frame
         from peftu.metrics import user_scores
         from peftu.plan import plan
 

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from peftu.config import MethodSpec, RunSpec
 from peftu.data.load import load_task as load_table
@@ -11,7 +11,6 @@ from peftu.data.table import UserTable
 from peftu.errors import PeftuError
 from peftu.registry import did_you_mean
 from peftu.run import Run
-from peftu.run_folder import chosen_folder
 
 if TYPE_CHECKING:
     from peftu.fitted.fitted import Fitted
@@ -43,7 +42,11 @@ def compare(
     device: str | None = None,
     out: Path | str | None = None,
     raw: Path | str | None = None,
-    replace: bool = False,
+    if_exists: Literal["resume", "overwrite", "error"] = "resume",
+    executor: str = "local",
+    workers: int = 1,
+    cells: Path | str | None = None,
+    max_minutes: float | None = None,
     baselines: bool = True,
     reporter: "Reporter | None" = None,
     **settings: Any,
@@ -58,7 +61,12 @@ def compare(
         device: where to compute: 'auto' or 'cpu'.
         out: the run folder; None: ``runs/<task>-<id>``, or the next free one.
         raw: folder with the raw files of a task given by name.
-        replace: take the place of an earlier run in ``out``.
+        if_exists: what becomes of a run in ``out``: 'resume' goes on with the same one, 'overwrite' puts this one in
+            its place once it is whole, 'error' leaves it.
+        executor: what fills cells: 'local', or 'ray' (``pip install 'peftu[ray]'``).
+        workers: processes that work at once.
+        cells: folder of the cells, shared by runs; None: in peftu's cache.
+        max_minutes: after which no cell is begun; None: no end.
         baselines: also run the majorities where no yardstick is among the methods.
         reporter: hears about stages; None: nobody does.
         settings: what ``peftu compare`` takes as flags (``regime``, ``region``, ``users``, ``epochs``, ``preset``, …)
@@ -66,12 +74,15 @@ def compare(
 
     Raises:
         PeftuError: anything that can be mended; nothing half-written is left to be read as whole.
+        OutOfTimeError: the time is over; the same call goes on with what was filled.
     """
     spec, table = _described("compare", task, methods, raw, device, baselines, seeds=seeds, base=base, **settings)
-    folder = chosen_folder(Path(out) if out else None, Path("runs") / f"{spec.task}-{spec.run_id}", replace)
-    from peftu.execute.run import run
+    from peftu.execute.run import How, run
 
-    run(spec, folder, Path(raw) if raw else None, reporter=reporter, replace=replace, table=table)
+    how = How(if_exists, executor, workers, None, Path(cells) if cells else None, max_minutes)
+    folder, _ = run(
+        spec, Path(out) if out else None, Path(raw) if raw else None, reporter=reporter, how=how, table=table
+    )
     return Run(folder)
 
 
@@ -102,8 +113,8 @@ def fit(
         PeftuError: anything that can be mended.
     """
     spec, table = _described("fit", task, [method], raw, device, False, seeds=[seed], base=base, **settings)
+    from peftu.cells.fits import Fits
     from peftu.data.splits import make_problem, make_split
-    from peftu.execute.cells import Fits
     from peftu.lab.progress import Silent
     from peftu.plan import check_kind, plan
 

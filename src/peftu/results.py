@@ -174,6 +174,25 @@ class RunFile(Part):
     sha256: str
 
 
+class RunCell(Part):
+    """A cell that the run was put together from: one method at one seed, for one shard of users."""
+
+    method: str
+    base: str | None
+    seed: int
+    users: int
+    name: str = Field(description="Folder of the cell, named by what decides its numbers.")
+
+
+class Failed(Part):
+    """A method that could not be fitted at a seed; the run is without it."""
+
+    method: str
+    base: str | None
+    seed: int
+    why: str
+
+
 class RunRecord(Part):
     """Version 1 of the record. Files written by it load for ever."""
 
@@ -201,6 +220,8 @@ class RunRecord(Part):
     statistics: dict[str, Any] = Field(default_factory=dict, description="The whole table's, as in data stats.")
     leakage: dict[str, Any] = Field(default_factory=dict, description="The split's leakage report.")
     methods: tuple[MethodResult, ...] = ()
+    cells: tuple[RunCell, ...] = Field((), description="What the run was put together from.")
+    failed: tuple[Failed, ...] = Field((), description="Methods that are missing from all else, with the reason.")
     cost: CostTotals = CostTotals()
     warnings: tuple[str, ...] = Field((), description="What a reader must know and no other field says; no user keys.")
     environment: Environment = Field(default_factory=current_environment)
@@ -278,6 +299,7 @@ class RunRecord(Part):
             "run": self.run if folder is None else str(folder),
             "report": None if folder is None else str(Path(folder) / REPORT),
             "methods": [method.model_dump(mode="json") for method in self.methods],
+            **({"failed": [failed.model_dump(mode="json") for failed in self.failed]} if self.failed else {}),
         }
 
 

@@ -1,11 +1,19 @@
 """Which folder a run goes into, so that nothing an earlier run made is lost, and the command that made it."""
 
+import fcntl
 import itertools
+import os
 import re
 import shlex
+import shutil
 import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from peftu.data.sources import writing_to
 from peftu.errors import PeftuError
 from peftu.results import RECORD
 
@@ -27,16 +35,15 @@ def is_kept(folder: Path) -> bool:
     return (folder / RECORD).exists() or (folder / MODULES / "index.sqlite").exists()
 
 
-def check_folder(folder: Path, ours: re.Pattern[str], replace: bool) -> None:
-    """Checks that a folder may be filled, and emptied first: nothing in it is foreign, or a run that is to stay.
+def check_folder(folder: Path, ours: re.Pattern[str]) -> None:
+    """Checks that a folder may be filled, and emptied first: nothing in it is foreign.
 
     Args:
         folder: may be missing.
         ours: the paths within, and within its modules, that may go.
-        replace: a run may go, too.
 
     Raises:
-        PeftuError: it is a file, or holds other things, or a run that is not to be replaced.
+        PeftuError: it is a file, or holds other things.
     """
     if folder.exists() and not folder.is_dir():
         raise PeftuError(f"{folder}: is a file — pass a folder with --out")
@@ -44,9 +51,60 @@ def check_folder(folder: Path, ours: re.Pattern[str], replace: bool) -> None:
     foreign = sorted(name for name in inside if not ours.fullmatch(name))
     if foreign:
         raise PeftuError(f"{folder}: holds '{foreign[0]}', which no run made — pass a new or empty folder with --out")
-    if is_kept(folder) and not replace:
+
+
+def check_unused(folder: Path, mend: str) -> None:
+    """Checks that a folder holds no run.
+
+    Raises:
+        PeftuError: it does; the message ends in how to mend it.
+    """
+    if is_kept(folder):
         held = "a finished run" if (folder / RECORD).exists() else "modules of a run that did not finish"
-        raise PeftuError(f"{folder}: holds {held} — pass --replace to put this one in its place, or another --out")
+        raise PeftuError(f"{folder}: holds {held} — {mend}, or another --out")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Makes a folder and keeps other runs out of it while the block runs.
+
+    Raises:
+        PeftuError: another run is at work in it, or it cannot be made or written to.
+    """
+    with writing_to(folder), tempfile.TemporaryFile(dir=folder):
+        held = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise PeftuError(f"{folder}: another run is at work in it — wait for it, or pass another --out") from None
+        yield
+    finally:
+        os.close(held)
+
+
+@contextmanager
+def put_in_place(folder: Path) -> Iterator[Path]:
+    """Yields a folder beside this one to put a run together in; it takes this one's place when the block ends well.
+
+    Until then what was there stays as it was, and after it nothing of that is left.
+    """
+    folder = folder.absolute()
+    parent = folder.parent
+    new = parent / f".{folder.name}.{uuid.uuid4().hex}.part"
+    old = parent / f".{folder.name}.{uuid.uuid4().hex}.old"
+    try:
+        with writing_to(new):
+            yield new
+        with writing_to(parent):
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def free_folder(folder: Path) -> Path:

@@ -78,6 +78,11 @@ class Collection:
         return read
 
 
+def is_store(folder: Path) -> bool:
+    """Returns whether a folder holds a store."""
+    return (Path(folder) / "index.sqlite").exists()
+
+
 class _GoneError(PeftuError):
     """A shard is not where the index said it is."""
 
@@ -210,6 +215,11 @@ class AdapterStore:
         """
         query = "SELECT DISTINCT user FROM modules WHERE collection = ? AND deleted IS NULL ORDER BY user"
         return [key for (key,) in self._sql(query, (self._number(collection),))]
+
+    def train_rows(self, collection: Collection) -> dict[str, int]:
+        """Returns key -> how many rows its newest module was trained on."""
+        query = "SELECT user, train_rows FROM modules WHERE collection = ? AND deleted IS NULL ORDER BY user, version"
+        return dict(self._sql(query, (self._number(collection),)))
 
     def get(self, collection: Collection, keys: Sequence[str]) -> Tensor:
         """Returns [keys, width] the newest module of each key, checked against its checksum.

@@ -10,13 +10,13 @@ import pytest
 import torch
 from terminal import TASK, Said, peftu, refused
 
-from peftu.execute import run as running
-from peftu.execute.exchange import verified
+from peftu.execute import folder as running
 from peftu.fitted import training
 from peftu.results import RunRecord, load_run
 
 torch.set_num_threads(1)
 
+OVER = ("--if-exists", "overwrite")
 QUICK = ("--base", "./llama", "--raw", "raw", "--users", 2, "--epochs", 1, "--region", "depth=1,span=last")
 
 
@@ -41,18 +41,21 @@ def finished(place: Path) -> Path:
 
 def test_a_finished_run_is_not_touched_without_being_asked(finished: Path, place: Path) -> None:
     before = content(finished)
-    for flags in (("--method", "user-majority"), ("--method", "lora[rank=1]")):
-        refused(run(*flags, "--out", "finished"), "finished: holds a finished run — pass --replace to put this one in")
+    refused(run("--method", "user-majority", "--out", "finished"), "finished: holds a finished run — it is another one")
+    strict = ("--method", "lora[rank=1]", "--out", "finished", "--if-exists", "error")
+    refused(run(*strict), "finished: holds a finished run — pass --if-exists overwrite to put this one in its place")
     said = peftu("compare", TASK, "--methods", "user-majority", *QUICK, "--out", "finished")
-    refused(said, "finished: holds a finished run — pass --replace")
-    refused(run("--method", "lora[rank=99]", "--out", "finished", "--replace"), "rank 99 is above")
-    refused(run("--method", "lora", "--out", "finished", "--replace", "--min-items", 999), "no user has 999 items")
+    refused(said, "finished: holds a finished run — it is another one; pass --if-exists overwrite")
+    again = run("--method", "lora[rank=1]", "--out", "finished")
+    assert (again.code, "nothing is left to do" in again.err) == (0, True)
+    refused(run("--method", "lora[rank=99]", "--out", "finished", *OVER), "rank 99 is above")
+    refused(run("--method", "lora", "--out", "finished", *OVER, "--min-items", 999), "no user has 999 items")
     assert content(finished) == before
 
 
-def test_with_replace_an_old_run_goes_as_a_whole(finished: Path, place: Path) -> None:
+def test_an_old_run_that_is_overwritten_goes_as_a_whole(finished: Path, place: Path) -> None:
     assert run("--method", "lora[rank=1]", "--out", "twice").code == 0
-    assert run("--method", "user-majority", "--out", "twice", "--replace").code == 0
+    assert run("--method", "user-majority", "--out", "twice", *OVER).code == 0
     assert not (place / "twice" / "modules").exists()
     assert [m.method for m in load_run(place / "twice").record.methods] == ["user-majority"]
 
@@ -61,16 +64,20 @@ def test_modules_without_a_record_are_not_emptied_either(finished: Path, place: 
     assert run("--method", "lora[rank=1]", "--out", "halved").code == 0
     (place / "halved" / "run.json").unlink()
     before = content(place / "halved")
-    refused(run("--method", "user-majority", "--out", "halved"), "holds modules of a run that did not finish — pass")
+    refused(run("--method", "user-majority", "--out", "halved"), "holds modules of a run that did not finish — it is")
     assert content(place / "halved") == before
-    assert run("--method", "user-majority", "--out", "halved", "--replace").code == 0
+    assert run("--method", "user-majority", "--out", "halved", *OVER).code == 0
 
 
-def test_without_out_the_next_free_folder_is_taken(place: Path) -> None:
+def test_without_out_the_same_run_goes_on_and_another_takes_the_next_free_folder(place: Path) -> None:
     made = [run("--method", "user-majority", "--json").json["run"] for _ in range(2)]
-    assert made[1] == f"{made[0]}-2"
-    assert run("--method", "user-majority", "--replace", "--json").json["run"] == made[0]
-    assert all(load_run(place / folder) for folder in made)
+    assert made[0] == made[1]
+    (place / made[0] / "run.json").write_text(
+        (place / made[0] / "run.json").read_text().replace('"name": "', '"name": "0')
+    )
+    assert run("--method", "user-majority", "--json").json["run"] == f"{made[0]}-2"
+    assert run("--method", "user-majority", *OVER, "--json").json["run"] == made[0]
+    assert load_run(place / made[0])
 
 
 def test_an_interrupted_run_leaves_what_was_there_and_is_never_read_as_whole(
@@ -80,7 +87,7 @@ def test_an_interrupted_run_leaves_what_was_there_and_is_never_read_as_whole(
 
     def interrupted(*arguments: Any) -> Any:
         calls.append(1)
-        if len(calls) % 2 == 0:
+        if len(calls) > 1:
             raise KeyboardInterrupt
         return plain(*arguments)
 
@@ -89,10 +96,10 @@ def test_an_interrupted_run_leaves_what_was_there_and_is_never_read_as_whole(
     with monkeypatch.context() as patch:
         patch.setattr(training, "train", interrupted)
         said = run(*flags, "--out", "stopped", "--json")
-        again = run(*flags, "--out", "finished", "--replace")
-    for stopped, line in ((said, "stopped has no run.json"), (again, "finished still holds the run before")):
+        again = run(*flags, "--out", "finished", *OVER)
+    for stopped in (said, again):
         assert (stopped.code, stopped.out) == (130, "")
-        assert f"interrupted: {line}" in stopped.err
+        assert "interrupted: what was filled is kept — the same command goes on with it" in stopped.err
         assert "Traceback" not in stopped.err
     assert content(finished) == before
     for command in (("report", "stopped", "-o", "r.html"), ("predict", "stopped", "--user", "user-0", "--text", "x")):
@@ -100,21 +107,20 @@ def test_an_interrupted_run_leaves_what_was_there_and_is_never_read_as_whole(
     assert not (place / "r.html").exists()
     assert run(*flags, "--out", "stopped").code == 0
     assert load_run(place / "stopped")
+    assert len(calls) == 3  # the first seed's was kept, the second was tried twice in vain
 
 
-def test_a_run_that_ends_while_another_fills_the_folder_takes_nothing_away(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_runs_into_one_folder_are_one_and_a_refusal(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judge = running.judge
 
     def meanwhile(*arguments: Any) -> Any:
         monkeypatch.setattr(running, "judge", judge)
-        assert run("--method", "lora[rank=1]", "--out", "raced").code == 0
+        refused(run("--method", "lora[rank=1]", "--out", "raced"), "raced: another run is at work in it — wait for it")
         return judge(*arguments)
 
     monkeypatch.setattr(running, "judge", meanwhile)
-    assert run("--method", "user-majority", "--out", "raced").code == 2
-    assert verified(place / "raced") == 2
+    assert run("--method", "user-majority", "--out", "raced").code == 0
+    assert load_run(place / "raced").predictions()["method"].unique().to_list() == ["user-majority"]
 
 
 def test_boards_and_scores_are_kept_too(finished: Path, place: Path) -> None:
@@ -151,7 +157,7 @@ def test_somebody_s_folder_of_modules_is_not_emptied(place: Path) -> None:
     """A folder that merely has a name of ours in it is not a run."""
     (place / "project" / "modules").mkdir(parents=True)
     (place / "project" / "modules" / "precious.py").write_text("x = 1\n")
-    for more in ((), ("--replace",)):
+    for more in ((), OVER):
         refused(run("--method", "user-majority", "--out", "project", *more), "which no run made")
     assert (place / "project" / "modules" / "precious.py").exists()
 

@@ -103,7 +103,7 @@ def test_a_method_like_the_page_s_works_in_every_way_without_further_ado(
         *(name, f"global+{name}", f"global[method={name}]", f"{name}+guard", f"global+{name}+guard"),
         *(f"{name}[depth=1,lr=0.01]", f"{name}[shrink=0.1,warm_start=global]"),
     ]
-    record = run(spec_of(",".join(asked), train={"epochs": 1}), tmp_path / "run", plugged)
+    _, record = run(spec_of(",".join(asked), train={"epochs": 1}), tmp_path / "run", plugged)
     assert [result.method for result in record.methods if result.method != "user-majority"] == [
         *(name, f"{name}[warm_start=global]", f"global[method={name}]", f"{name}+guard"),
         *(f"{name}+guard[warm_start=global]", f"{name}[depth=1,lr=0.01]", f"{name}[shrink=0.1,warm_start=global]"),

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 import torch
 
+from peftu.cells.fits import Fits
 from peftu.config import MethodSpec, RegionSpec, RunSpec, SplitSpec
 from peftu.data.problem import Problem
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
 from peftu.errors import PeftuError
 from peftu.execute import estimate as estimating
-from peftu.execute.cells import Fits
 from peftu.execute.estimate import Estimate, estimate, layer_flops, matmul_rate
 from peftu.experiment import method_list
 from peftu.lab.progress import Silent

@@ -1,6 +1,10 @@
 """Scores become predictions: the schema, the choice of labels, and what could not be scored."""
 
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +15,17 @@ from hypothesis import strategies as st
 from scipy.special import log_expit
 
 from peftu.answers import Kind, threshold
+from peftu.cells.cache import StoredCell
+from peftu.cells.fill import SCORES
+from peftu.cells.fits import FitResult, thresholds_of
+from peftu.cells.frames import scores_frame
+from peftu.cells.spec import CellSpec, Reading
 from peftu.config import MethodSpec, SplitSpec, TrainSpec
 from peftu.data.problem import PARTS, Problem
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
-from peftu.execute.cells import Cell, thresholds_of
-from peftu.execute.frames import predictions_frame
+from peftu.execute.assemble import SystemCells
+from peftu.lab.memo import Billed
 from peftu.methods.zero_shot import ZeroShot
 from peftu.plan import Job
 
@@ -38,10 +47,19 @@ def problem(kind: Kind = "single") -> Problem:
     return make_problem(table, table.card, make_split(table, SplitSpec()))
 
 
-def cell_of(made: Problem, seed: int = 0) -> Cell:
+def cell_of(made: Problem, seed: int = 0) -> FitResult:
     rows = np.flatnonzero(made.part > 0)
     scores = np.random.default_rng(seed).normal(size=(len(rows), len(made.card.labels)))
-    return Cell(rows, scores.astype(np.float32))
+    fitted: Any = SimpleNamespace(logits=True)
+    return FitResult(rows, scores.astype(np.float32), fitted, Billed())
+
+
+def predictions_frame(job: Job, seed: int, made: Problem, cell: FitResult) -> pl.DataFrame:
+    """The predictions of one cell, through the file that it is kept in."""
+    with TemporaryDirectory() as folder:
+        scores_frame(made, cell).write_parquet(Path(folder) / SCORES)
+        pieces: list[Any] = [(CellSpec(job, seed, made, Reading(64)), StoredCell("", Path(folder), {}))]
+        return SystemCells(job, seed, made, pieces).predictions()[0]
 
 
 def decide(made: Problem, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:

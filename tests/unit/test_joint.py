@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from peftu.base.model import FrozenBase
+from peftu.cells.fits import Fits
 from peftu.codes import CodeLayout, SharedLayout
 from peftu.config import MethodSpec, RunSpec, SplitSpec, TrainSpec
 from peftu.data.problem import Text
@@ -17,7 +18,6 @@ from peftu.data.synthetic import SyntheticTask, synthetic_table
 from peftu.data.task import tasks
 from peftu.errors import DivergedError, PeftuError
 from peftu.execute.answer import answer
-from peftu.execute.cells import Fits
 from peftu.execute.exchange import exported
 from peftu.execute.run import run
 from peftu.joint import GROUP, JointTrained, _Loop, encoded, train_jointly
@@ -254,7 +254,7 @@ def test_a_stored_user_answers_with_code_and_shared_module(tmp_path: Any, monkey
         train={"epochs": 2, "lr": 0.02},
     )
     folder = tmp_path / "run"
-    record = run(spec, folder, tmp_path)
+    _, record = run(spec, folder, tmp_path)
     predictions = cells_of(folder)
     table = {(row.item_id, row.user_id): row.text for row in SyntheticTask().rows(tmp_path, 3, 15)}
     for result, name in zip(record.methods, names, strict=True):

@@ -9,11 +9,11 @@ from peftu.asked import with_guarded
 from peftu.config import MethodSpec, RunSpec
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
-from peftu.execute.cells import Cell
-from peftu.execute.guarded import Guard, find_guards, guarded_cells
+from peftu.execute.guarded import Guard, find_guards, guarded_system
 from peftu.judge.guard import guard, shrunken_gains
 from peftu.metrics import user_scores
 from peftu.plan import plan
+from peftu.results import MethodCost
 
 CARD = TaskCard(
     name="made-up", version="1", title="Made up", description="d", user="a person", kind="single",
@@ -98,11 +98,12 @@ def test_references_of_one_name_are_each_a_fallback() -> None:
     names = ("mixed-head[form=false]@b", "mixed-head@b", "lora@b", "lora+guard@b")
     jobs = plan(RunSpec(task="t", methods=tuple(map(MethodSpec.parse, names))))
     guards = find_guards(jobs)
-    kept = {(place, 0): both.filter(pl.col("method") == name) for place, name in enumerate(right)}
-    cells = {place: Cell(np.arange(0), np.zeros((0, 2), np.float32), seconds=1.0) for place in kept}
-    guarded_cells(guards, jobs, kept, cells, CARD)
-    assert cells[3, 0].notes["fallback"] == jobs[0].full_label
-    assert cells[3, 0].notes["kept"] == 0
+    kept = {place: both.filter(pl.col("method") == name) for place, name in enumerate(right)}
+    costs = {place: MethodCost(seconds_per_user=1.0) for place in kept}
+    guarded = guarded_system(3, guards[3], jobs, kept, costs, CARD)
+    assert guarded.cost.notes["fallback"] == jobs[0].full_label
+    assert guarded.cost.notes["kept"] == 0
+    assert guarded.cost.seconds_per_user == 2.0
 
 
 def test_gains_are_drawn_together_as_far_as_chance_explains_them() -> None:

@@ -13,12 +13,12 @@ from peftu.base.model import FrozenBase
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.base.writing import write
+from peftu.cells.fits import Fits
 from peftu.config import MethodSpec, RunSpec, SplitSpec
 from peftu.data.problem import PARTS, Floats, Text
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
 from peftu.errors import PeftuError
-from peftu.execute.cells import Fits
 from peftu.experiment import method_list
 from peftu.fitted.prompted import fitting, past_of
 from peftu.generate import generate

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,15 @@ import torch
 from sklearn.metrics import log_loss
 
 from peftu.bank import Layout
+from peftu.cells import fits as cells
+from peftu.cells.fits import FitResult
 from peftu.config import MethodSpec, RunSpec, SplitSpec
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
 from peftu.errors import DivergedError, PeftuError
-from peftu.execute import cells
 from peftu.execute import tune as module
-from peftu.execute.cells import Cell
 from peftu.execute.tune import tune, validation_loss
+from peftu.lab.memo import Billed
 from peftu.lab.progress import Silent
 from peftu.plan import plan
 from peftu.preset import load_preset
@@ -143,7 +145,7 @@ def test_a_trial_that_diverges_ends_nothing(
 ) -> None:
     run = cells.Fits.run
 
-    def diverging(shop: Any, job: Any, seed: int) -> Cell:
+    def diverging(shop: Any, job: Any, seed: int) -> FitResult:
         if job.train.lr >= 1e-3:
             raise DivergedError("training on everyone diverged")
         return run(shop, job, seed)
@@ -188,7 +190,9 @@ def test_the_loss_of_free_answers_is_a_mean_over_tokens() -> None:
     expected = [
         -scores[problem.user[rows] == user, 0].sum() / (2 * (problem.user[rows] == user).sum()) for user in (0, 1)
     ]
-    assert validation_loss(problem, Cell(rows, scores)) == pytest.approx(float(np.mean(expected)))
+    assert validation_loss(problem, FitResult(rows, scores, SimpleNamespace(logits=True), Billed())) == pytest.approx(
+        float(np.mean(expected))
+    )
 
 
 @pytest.mark.parametrize("kind", ["single", "multi"])
@@ -208,5 +212,5 @@ def test_the_loss_is_a_mean_over_users(kind: Any) -> None:
         else:
             chance = 1 / (1 + np.exp(-scores[own]))
             losses.append(np.mean([log_loss(gold[:, c], chance[:, c], labels=[0, 1]) for c in range(gold.shape[1])]))
-    cell = Cell(rows, scores.astype(np.float64))  # type: ignore[arg-type]
+    cell = FitResult(rows, scores.astype(np.float64), SimpleNamespace(logits=True), Billed())  # type: ignore[arg-type]
     assert validation_loss(problem, cell) == pytest.approx(float(np.mean(losses)), abs=1e-9)

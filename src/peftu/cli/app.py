@@ -9,29 +9,43 @@ import typer
 from rich.markup import escape
 
 from peftu import __version__
-from peftu.cli.console import bars, check_arguments, emit, need_torch, say_anything, stderr
+from peftu.cli.console import (
+    OUT_OF_TIME,
+    bars,
+    check_arguments,
+    emit,
+    need_torch,
+    say_anything,
+    stderr,
+    stopped_by_signals,
+)
 from peftu.cli.data import data
 from peftu.cli.judging import about, leaderboard, score
 from peftu.cli.options import (
+    Address,
     Base,
+    CellsFolder,
     Config,
     Epochs,
+    ExecutorName,
+    IfExists,
     Json,
     Lr,
     MaxItems,
+    MaxMinutes,
     MinItems,
     Out,
     PresetName,
     Raw,
     Regime,
     Region,
-    Replace,
     Seeds,
     Setting,
     Shrink,
     TaskOption,
     Users,
     WarmStart,
+    Workers,
 )
 from peftu.cli.people import enrol, forget, predict
 from peftu.cli.store import store
@@ -136,7 +150,12 @@ def run(
     config: Config = None,
     preset: PresetName = None,
     out: Out = None,
-    replace: Replace = False,
+    if_exists: IfExists = "resume",
+    executor: ExecutorName = "local",
+    workers: Workers = 1,
+    address: Address = None,
+    cells: CellsFolder = None,
+    max_minutes: MaxMinutes = None,
     json: Json = False,
 ) -> None:
     """Train and judge one method on a task."""
@@ -166,7 +185,12 @@ def compare(
     config: Config = None,
     preset: PresetName = None,
     out: Out = None,
-    replace: Replace = False,
+    if_exists: IfExists = "resume",
+    executor: ExecutorName = "local",
+    workers: Workers = 1,
+    address: Address = None,
+    cells: CellsFolder = None,
+    max_minutes: MaxMinutes = None,
     baselines: Annotated[
         bool, typer.Option(help="Also run the majorities where no yardstick is among the methods.")
     ] = True,
@@ -180,32 +204,33 @@ def _execute(flags: dict[str, Any]) -> None:
     """Runs what `run` and `compare` ask for, and prints table, verdict and the report's path."""
     need_torch()
     from peftu.cli.spec import run_spec
+    from peftu.execute.run import How
     from peftu.execute.run import run as execute
+    from peftu.executors.schedule import OutOfTimeError
     from peftu.judge import read_judgement
     from peftu.report.terminal import summary
-    from peftu.results import RECORD, REPORT
-    from peftu.run_folder import chosen_folder
+    from peftu.results import REPORT
 
     spec = run_spec(flags)
-    replace = flags.pop("replace")
-    out = chosen_folder(flags["out"], Path("runs") / f"{spec.task}-{spec.run_id}", replace)
+    how = How(**{name: flags.pop(name) for name in How.__dataclass_fields__})
     passed = {
         key: str(value) if isinstance(value, Path) else value for key, value in flags.items() if value is not None
     }
     try:
-        with bars() as shown:
-            record = execute(spec, out, flags["raw"], passed, shown, replace)
-    except KeyboardInterrupt:
-        what = (
-            "still holds the run before" if (out / RECORD).exists() else "has no run.json and will not be read as whole"
-        )
-        line = f"interrupted: {out} {what} — start the run again"
-        stderr.print(line, soft_wrap=True)
-        sys.exit(130)
+        with stopped_by_signals(), bars() as shown:
+            out, record = execute(spec, flags["out"], flags["raw"], passed, shown, how)
+    except (KeyboardInterrupt, OutOfTimeError) as stop:
+        why = f"out of time: {stop}" if isinstance(stop, OutOfTimeError) else "interrupted"
+        stderr.print(f"{why}: what was filled is kept — the same command goes on with it", soft_wrap=True)
+        sys.exit(OUT_OF_TIME if isinstance(stop, OutOfTimeError) else getattr(stop, "code", 130))
     drawn = (out / REPORT).is_file()  # what kept it from being drawn was said
     where = f"\nreport: {out / REPORT}" if drawn else f"\nrun: {out}"
     table = summary(record, read_judgement(out))
     emit(record.cli_json(out) | ({} if drawn else {"report": None}), flags["json"], table, where)
+    if record.failed:
+        for failed in record.failed:
+            stderr.print(f"failed: {failed.method}, seed {failed.seed}: {failed.why}", style="red", soft_wrap=True)
+        sys.exit(1)
 
 
 @app.command()

@@ -4,6 +4,7 @@ import codecs
 import json
 import logging
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -99,6 +100,37 @@ def check_arguments(arguments: Sequence[str]) -> None:
             encoding = sys.getfilesystemencoding()
             said = f"{what}: is no text in this terminal's encoding ({encoding}) — write it in UTF-8"
             raise PeftuError(said) from None
+
+
+OUT_OF_TIME = 75  # exit code of a run that has more to do: sysexits' "try again later"
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the process to stop.
+
+    Attributes:
+        code: exit code, as a shell gives it.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.code = 128 + number
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Turns Ctrl-C, SIGTERM and SIGHUP, while the block runs, into `Stopped`, so that what is open is closed."""
+
+    def stop(number: int, _: object) -> None:
+        raise Stopped(number)
+
+    names = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    earlier = {name: signal.signal(name, stop) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in earlier.items():
+            signal.signal(name, handler)
 
 
 class Bars:

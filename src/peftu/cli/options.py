@@ -1,7 +1,7 @@
 """Options that several commands have, each declared once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -33,6 +33,15 @@ PresetName = Annotated[
 ]
 TaskOption = Annotated[list[str] | None, typer.Option("--option", help="A task's option, as group=g1.")]
 Out = Annotated[Path | None, typer.Option(help="Run folder; default runs/<task>-<id>, or the next free one.")]
+IfExists = Annotated[
+    Literal["resume", "overwrite", "error"],
+    typer.Option(help="Where --out holds a run: go on with the same one, put this one in its place, or stop."),
+]
+ExecutorName = Annotated[str, typer.Option("--executor", help="What fills cells: local, or ray.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that work at once; 0: a core each.")]
+Address = Annotated[str | None, typer.Option(help="Of a Ray cluster: auto, or HOST:PORT; without one Ray starts here.")]
+CellsFolder = Annotated[Path | None, typer.Option("--cells", help="Folder of the cells, shared by runs.")]
+MaxMinutes = Annotated[float | None, typer.Option(min=0, help="Begin no cell after this; the same command goes on.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Take the place of what --out holds of an earlier one.")]
 
 # Of what a run keeps.

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from peftu.base.model import FrozenBase
+from peftu.cells.fits import Fits
 from peftu.codes import SharedLayout
 from peftu.data.problem import Problem
-from peftu.execute.cells import Fits
 from peftu.fitted.training import BYTES_PER_NUMBER, layout_of
 from peftu.plan import Job, is_module, is_prompting
 

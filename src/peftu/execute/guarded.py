@@ -1,21 +1,20 @@
 """Methods that fall back for users whose validation rows do not support their module: ``lora+guard``."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import polars as pl
 
 from peftu.asked import SUFFIX, plain
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
-from peftu.execute.cells import Cell
-from peftu.fitted.fitted import Fitted
+from peftu.fitted.folder import load, save
 from peftu.fitted.guarded import GuardedFitted
 from peftu.judge.guard import guard
+from peftu.lab.lab import Lab
 from peftu.plan import Job
-from peftu.results import REFERENCES
-
-Place = tuple[int, int]  # number of the job, seed
+from peftu.results import REFERENCES, MethodCost
 
 
 @dataclass(frozen=True)
@@ -45,37 +44,58 @@ def find_guards(jobs: Sequence[Job]) -> dict[int, Guard]:
     return found
 
 
-def guarded_cells(
-    guards: dict[int, Guard],
-    jobs: Sequence[Job],
-    frames: dict[Place, pl.DataFrame],
-    cells: dict[Place, Cell],
-    card: TaskCard,
-) -> None:
-    """Adds the predictions and costs of guarded jobs, at every seed, to those of the jobs they need.
+@dataclass(frozen=True)
+class GuardedSystem:
+    """A guarded job at one seed.
 
-    A guarded method stores no modules of its own: they are those of the method it guards.
+    Attributes:
+        place: of the job.
+        inner: place of the job that it guards.
+        fallback: place of the job that answers for the others.
+        kept: users for whom the guarded job answers.
+        predictions: of both, each user's by whichever answers for them.
+        cost: of both.
     """
-    for place, one in guards.items():
-        for seed in sorted({seed for _, seed in frames}):
-            names = {jobs[other].full_label: other for other in one.fallbacks}
-            fallbacks = {name: frames[other, seed] for name, other in names.items()}
-            own = frames[one.inner, seed]
-            frames[place, seed], said, kept = guard(own, fallbacks, card, jobs[place].label)
-            inner, fallback = cells[one.inner, seed], cells[names[said.fallback], seed]
-            notes = {**inner.notes, "fallback": said.fallback, "users": said.users, "kept": said.kept}
-            cells[place, seed] = replace(
-                inner,
-                seconds=inner.seconds + fallback.seconds,
-                notes=notes,
-                modules=None,
-                logs=[],
-                fitted=_guarded(jobs[place], inner.fitted, fallback.fitted, kept),
-            )
+
+    place: int
+    inner: int
+    fallback: int
+    kept: tuple[str, ...]
+    predictions: pl.DataFrame
+    cost: MethodCost
 
 
-def _guarded(job: Job, inner: Fitted | None, fallback: Fitted | None, kept: Sequence[str]) -> GuardedFitted | None:
-    """Returns the guard around two fitted methods."""
-    if inner is None or fallback is None:
-        return None
-    return GuardedFitted(job, inner.task, inner.seed, inner.lab, inner.prompt, inner, fallback, kept)
+def guarded_system(
+    place: int,
+    needed: Guard,
+    jobs: Sequence[Job],
+    predictions: Mapping[int, pl.DataFrame],
+    costs: Mapping[int, MethodCost],
+    card: TaskCard,
+) -> GuardedSystem:
+    """Returns a guarded job at one seed, made of the jobs that it needs; what it answers is chosen on validation rows.
+
+    Args:
+        place: of the guarded job.
+        needed: the jobs that it needs.
+        jobs: all of the run.
+        predictions: place -> its predictions at this seed.
+        costs: place -> what it cost at this seed.
+        card: the task.
+    """
+    names = {jobs[other].full_label: other for other in needed.fallbacks}
+    fallbacks = {name: predictions[other] for name, other in names.items()}
+    frame, guarded, kept = guard(predictions[needed.inner], fallbacks, card, jobs[place].label)
+    inner, fallback = costs[needed.inner], costs[names[guarded.fallback]]
+    notes = {**inner.notes, "fallback": guarded.fallback, "users": guarded.users, "kept": guarded.kept}
+    seconds = (inner.seconds_per_user or 0.0) + (fallback.seconds_per_user or 0.0)
+    cost = inner.model_copy(update={"seconds_per_user": seconds, "notes": notes})
+    return GuardedSystem(place, needed.inner, names[guarded.fallback], kept, frame, cost)
+
+
+def keep_guarded(system: GuardedSystem, job: Job, folder: Path, inner: Path, fallback: Path, lab: Lab) -> None:
+    """Leaves a guard around two kept methods in a folder beside theirs."""
+    around = load(inner, lab, with_base=False), load(fallback, lab, with_base=False)
+    first = around[0]
+    fitted = GuardedFitted(job, first.task, first.seed, lab, first.prompt, *around, system.kept)
+    save(fitted, folder, beside={"inner": inner.name, "fallback": fallback.name}, place=system.place)

@@ -18,6 +18,7 @@ import numpy as np
 
 from peftu.asked import SUFFIX, plain
 from peftu.bank import Layout
+from peftu.cells.fits import FitResult, Fits
 from peftu.config import MethodSpec, RunSpec
 from peftu.data.load import load_task
 from peftu.data.problem import PARTS, Problem
@@ -25,7 +26,6 @@ from peftu.data.sources import writing_to
 from peftu.data.splits import make_problem, make_split
 from peftu.environment import current_environment
 from peftu.errors import DivergedError, PeftuError
-from peftu.execute.cells import Cell, Fits
 from peftu.files import write_atomic
 from peftu.fitted.training import layout_of
 from peftu.lab.progress import Reporter, Silent
@@ -321,11 +321,11 @@ class _Search:
         except DivergedError:
             return Trial(settings, inf, 0.0, width)
         losses = [validation_loss(self.fits.problems[seed], cell) for seed, cell in cells.items()]
-        seconds = sum(cell.seconds for cell in cells.values())
+        seconds = sum(cell.cost.seconds for cell in cells.values())
         return Trial(settings, float(np.mean(losses)), seconds, width)
 
 
-def validation_loss(problem: Problem, cell: Cell) -> float:
+def validation_loss(problem: Problem, cell: FitResult) -> float:
     """Returns the mean over users of the loss of their validation rows, in nats.
 
     Of labels it is a mean over a user's rows; of free answers a mean over all their tokens, as perplexity has it.

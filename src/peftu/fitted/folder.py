@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from peftu.base.model import DTYPES, FrozenBase, dtype_name, load_base
 from peftu.base.prompt import Prompt
 from peftu.base.weights import lasting_name
 from peftu.config import MethodSpec, RegionSpec, TrainSpec, validated
+from peftu.data.problem import Floats
 from peftu.data.sources import writing_to
 from peftu.errors import PeftuError
 from peftu.files import replacing, write_atomic
@@ -35,7 +37,7 @@ from peftu.lab.lab import Lab
 from peftu.methods.everyone import method_class
 from peftu.outside import parse_json
 from peftu.plan import Job
-from peftu.store import AdapterStore, Collection, recipe
+from peftu.store import AdapterStore, Collection, is_store, recipe
 
 ABOUT, ROWS = "fitted.json", "modules"
 CODES = "codes"  # the part of a joint method that is each user's own
@@ -133,6 +135,68 @@ def load(
     return fitted
 
 
+def gather(
+    parts: Sequence[Path],
+    folder: Path,
+    rows: Path,
+    job: Job,
+    place: int,
+    thresholds: Floats | None,
+    notes: Mapping[str, Any],
+) -> bool:
+    """Returns whether a folder now holds what several hold of one fitted method, each with other users' modules.
+
+    Args:
+        parts: folders that `save` made, of one method at one seed.
+        folder: new.
+        rows: the store that takes the module rows of all.
+        job: what the method is called here, and with which settings it can be enrolled in.
+        place: among the systems of a run.
+        thresholds: [labels] what labels are named by, chosen on all users' rows.
+        notes: choices and counts over all parts.
+
+    Raises:
+        PeftuError: the folder cannot be written to, or a part is damaged.
+    """
+    about = read_about(parts[0])
+    about |= {
+        "place": place,
+        "label": job.full_label,
+        "job": {**job.resolved(), "spec": job.spec.model_dump(mode="json")},
+        "thresholds": _written(thresholds),
+        "notes": dict(notes),
+    }
+    if "rows" in about:
+        holding = parts if about["personal"] else parts[:1]  # a module of everyone's is in each of them
+        if not sum(_copied(part / read_about(part)["rows"], rows, job.full_label) for part in holding):
+            return False
+        about["rows"] = os.path.relpath(rows, folder)
+    with writing_to(folder):
+        tensors = Path(about["tensors"]).name
+        shutil.copyfile(parts[0] / tensors, folder / tensors)
+        write_atomic(folder / ABOUT, json.dumps(about, ensure_ascii=False) + "\n")
+    return True
+
+
+def _copied(source: Path, target: Path, label: str) -> int:
+    """Returns how many module rows were copied from one store to another, under a method's label there."""
+    if not is_store(source):
+        return 0
+    copied = 0
+    with AdapterStore(source) as part, AdapterStore(target, create=True) as store:
+        for collection in part.collections():
+            keys = part.keys(collection)
+            counts = part.train_rows(collection)
+            store.add(
+                dataclasses.replace(collection, label=label),
+                keys,
+                part.get(collection, keys),
+                [counts[k] for k in keys],
+            )
+            copied += len(keys)
+    return copied
+
+
 def read_about(folder: Path) -> dict[str, Any]:
     """Returns what a folder says of its fitted method.
 
@@ -217,7 +281,7 @@ def _about(fitted: Fitted, place: int) -> dict[str, Any]:
         "task": fitted.task._asdict(),
         "prompt": dataclasses.asdict(prompt),
         "base": base,
-        "thresholds": None if fitted.thresholds is None else [_bound(value) for value in fitted.thresholds],
+        "thresholds": _written(fitted.thresholds),
         "notes": fitted.notes,
     }
 
@@ -274,6 +338,10 @@ def _dtypes(named: str | None, where: str) -> Sequence[torch.dtype]:
     if not known:
         raise PeftuError(f"{where}: was trained in '{named}', which peftu does not read — run again")
     return known
+
+
+def _written(thresholds: Floats | None) -> list[float | str] | None:
+    return None if thresholds is None else [_bound(value) for value in thresholds]
 
 
 def _bound(value: float) -> float | str:

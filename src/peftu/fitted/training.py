@@ -134,7 +134,12 @@ def fit_everyone(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt
             raise diverged(job)
         return modules
 
-    return lab.memo.get(("everyone", problem.split_hash, repr(job.resolved()), seed), make)
+    return lab.memo.get(everyone_key(problem, job, seed), make)
+
+
+def everyone_key(problem: Problem, job: Job, seed: int) -> tuple[str, ...]:
+    """Returns what a lab knows the module trained on everyone by."""
+    return ("everyone", problem.split_hash, repr(job.resolved()), str(seed))
 
 
 def fit_joint(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt) -> tuple[JointFitted, Modules]:

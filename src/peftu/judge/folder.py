@@ -29,7 +29,7 @@ from peftu.results import (
     start_folder,
     summarise,
 )
-from peftu.run_folder import check_folder
+from peftu.run_folder import check_folder, check_unused
 
 OURS = re.compile("|".join(map(re.escape, (RECORD, REPORT, PREDICTIONS, USER_SCORES, JUDGEMENT))))
 
@@ -84,7 +84,9 @@ def write_board(
     ]
     evidence = Evidence(contents.predictions, contents.card, scores, results, contents.judgements)
     judgement = judge(evidence)
-    check_folder(out, OURS, replace)
+    check_folder(out, OURS)
+    if not replace:
+        check_unused(out, "pass --replace to put this one in its place")
     with writing_to(out):
         start_folder(out)
         contents.predictions.write_parquet(out / PREDICTIONS)

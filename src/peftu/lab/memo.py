@@ -12,6 +12,26 @@ Bill = dict[Hashable, float]
 
 
 @dataclass
+class Billed:
+    """What a block used; filled in when it ends.
+
+    Attributes:
+        own: seconds of the block itself.
+        bill: key -> seconds of each thing it used that others may use, too.
+        peak_rss_bytes: largest resident memory while it ran.
+    """
+
+    own: float = 0.0
+    bill: Bill = field(default_factory=dict)
+    peak_rss_bytes: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """Returns all of it, as if the block had run alone."""
+        return self.own + sum(self.bill.values())
+
+
+@dataclass
 class Memo:
     """Values by key, each made by whoever asks first.
 
@@ -40,12 +60,21 @@ class Memo:
             self._open[-1].update(used)
         return cast(T, found)
 
+    def has(self, key: Hashable) -> bool:
+        """Returns whether a key has a value."""
+        return key in self._made
+
+    def put(self, key: Hashable, value: object) -> None:
+        """Takes a value that was made elsewhere, and paid for there."""
+        self._made[key] = (value, {})
+
     @contextmanager
-    def alone(self) -> Iterator[Measured]:
+    def alone(self) -> Iterator[Billed]:
         """Measures the block as if it ran alone: what it uses counts once, whoever had it made."""
+        billed = Billed()
         with self._billed() as (bill, cost):
-            yield cost
-        cost.seconds += sum(bill.values())
+            yield billed
+        billed.own, billed.bill, billed.peak_rss_bytes = cost.seconds, bill, cost.peak_rss_bytes
 
     @contextmanager
     def _billed(self) -> Iterator[tuple[Bill, Measured]]:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from peftu.answers import Kind
+from peftu.cells.fits import Fits
 from peftu.config import MethodSpec, RunSpec, SplitSpec
 from peftu.data.problem import Floats, Problem, Text
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
 from peftu.errors import PeftuError
-from peftu.execute.cells import Fits
 from peftu.fitted.fitted import Fitted
 from peftu.fitted.folder import load
 from peftu.lab.lab import Lab

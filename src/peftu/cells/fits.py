@@ -1,58 +1,72 @@
-"""One method at one seed: fitted, its validation and test rows scored, measured."""
+"""Fits a method at one seed, scores its validation and test rows, and measures what that took."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from peftu.base.prompt import Prompt
 from peftu.data.problem import PARTS, Floats, Problem
 from peftu.data.task import TaskCard
 from peftu.fitted.fitted import Fitted
-from peftu.fitted.kinds import fit
+from peftu.fitted.kinds import FittedNow, fit
 from peftu.fitted.modules import ModuleFitted
 from peftu.fitted.prompted import PromptedFitted
-from peftu.fitted.training import BYTES_PER_NUMBER, Modules
+from peftu.fitted.rows import MemoryRows
+from peftu.fitted.training import BYTES_PER_NUMBER, Modules, fit_everyone, fit_untrained
 from peftu.lab.lab import Item, Lab, items_of, prompt_of
+from peftu.lab.memo import Billed
 from peftu.lab.progress import Reporter
 from peftu.plan import Job
 from peftu.train import UnitLog
 
 
 @dataclass
-class Cell:
+class FitResult:
     """What one method at one seed gave.
 
     Attributes:
         rows: numbers of the problem's rows that were scored (validation and test).
         scores: [rows, labels] as training sees them (`Fitted.read`); of free answers [rows, 2] log-likelihood and
             number of tokens.
-        seconds: fit and score, with what it needed computed first (prefill, warm start), as if run alone.
-        peak_rss_bytes: largest resident memory while it ran.
+        fitted: to be asked about other texts, or kept; users whose training diverged are not in it.
+        cost: of fit and score, with what they needed computed first (prefill, warm start).
         parameters: numbers a user has of their own.
         notes: choices made on validation data, counts.
         modules: trained rows by key, for the store.
         logs: how training went, a unit each.
         ms_per_answer: milliseconds to score one row in batches, what no user changes having been computed.
         written: row number -> the free answer that was written for it, where that was asked for.
-        logits: scores are a logit a label where several may hold, and not log-probabilities.
-        fitted: to be asked about other texts, or kept; users whose training diverged are not in it.
     """
 
     rows: npt.NDArray[np.int64]
     scores: Floats
-    seconds: float = 0.0
-    peak_rss_bytes: int = 0
-    parameters: int = 0
+    fitted: Fitted
+    cost: Billed
     notes: dict[str, Any] = field(default_factory=dict)
     modules: Modules | None = None
     logs: list[UnitLog] = field(default_factory=list)
     ms_per_answer: float = 0.0
     written: dict[int, str] = field(default_factory=dict)
-    logits: bool = True
-    fitted: Fitted | None = None
+
+    @property
+    def logits(self) -> bool:
+        """Returns whether scores are a logit a label where several may hold, and not log-probabilities."""
+        return self.fitted.logits
+
+    @property
+    def parameters(self) -> int:
+        """Returns how many numbers a user has of their own."""
+        return self.fitted.parameters
+
+    @property
+    def diverged(self) -> int:
+        """Returns for how many users training diverged."""
+        return 0 if self.modules is None else self.modules.diverged
 
     @property
     def bytes_per_user(self) -> int:
@@ -73,6 +87,7 @@ class Fits:
         reporter: hears how far long work is.
         answer_tokens: longest free answer in tokens.
         writes: also write an answer for every test row, where answers are free text.
+        lab: one that expects these texts already; None: a new one.
     """
 
     def __init__(
@@ -83,14 +98,15 @@ class Fits:
         reporter: Reporter,
         answer_tokens: int = 128,
         writes: bool = False,
+        lab: Lab | None = None,
     ) -> None:
-        self.problems = problems
+        self.card, self.problems = card, problems
         self.prompt: Prompt = prompt_of(card, max_tokens, answer_tokens)
         self.writes = writes and self.prompt.free
         items: list[Item] = []
         for problem in problems.values():
             items += items_of(problem) if self.prompt.free else [(text, None) for text in problem.texts]
-        self.lab = Lab(reporter, items)
+        self.lab = lab or Lab(reporter, items)
 
     @property
     def users(self) -> int:
@@ -99,10 +115,11 @@ class Fits:
 
     def fit(self, job: Job, seed: int) -> Fitted:
         """Returns a fitted job at a seed; labels are named by what the validation rows say."""
-        fitted, modules = fit(self.problems[seed], job, seed, self.lab, self.prompt)
+        problem = self.problems[seed]
+        fitted, modules = fit(problem, job, seed, self.lab, self.prompt)
         if not self.prompt.exclusive:
             rows, users, items = self._scored(seed)
-            fitted.thresholds = thresholds_of(self.problems[seed], rows, fitted.written(fitted.read(users, items)))
+            fitted.thresholds = thresholds_of(problem, rows, fitted.written(fitted.read(users, items)))
         return _learned(fitted, modules)
 
     def _scored(self, seed: int) -> tuple[npt.NDArray[np.int64], list[str], list[Item]]:
@@ -112,12 +129,32 @@ class Fits:
         every = items_of(problem)
         return rows, [problem.users[number] for number in problem.user[rows]], [every[row] for row in rows]
 
-    def run(self, job: Job, seed: int) -> Cell:
-        """Returns a job's cell at a seed."""
+    def run(self, job: Job, seed: int) -> FitResult:
+        """Returns what a job gives at a seed."""
+        return self._run(job, seed, lambda: fit(self.problems[seed], job, seed, self.lab, self.prompt))
+
+    def without(self, job: Job, seed: int) -> FitResult:
+        """Returns what a job that trains modules gives for users of whom none could be trained: they have its start."""
+
+        def untrained() -> tuple[ModuleFitted, None]:
+            fitted, _ = fit_untrained(self.problems[seed], job, seed, self.lab, self.prompt)
+            if job.start is not None:
+                start = fit_everyone(self.problems[seed], job.start, seed, self.lab, self.prompt)
+                users = self.problems[seed].users
+                fitted.common = start.trained.rows[0]
+                fitted.rows = MemoryRows(users, start.trained.rows.expand(len(users), -1), [0] * len(users))
+            return fitted, None
+
+        result = self._run(job, seed, untrained)
+        assert isinstance(result.fitted, ModuleFitted)  # noqa: S101
+        result.fitted.rows = MemoryRows((), torch.zeros(0, result.fitted.layout.width), ())  # none of it is theirs
+        return result
+
+    def _run(self, job: Job, seed: int, make: Callable[[], FittedNow]) -> FitResult:
         problem = self.problems[seed]
         rows, users, items = self._scored(seed)
         with self.lab.memo.alone() as cost:
-            fitted, modules = fit(self.problems[seed], job, seed, self.lab, self.prompt)
+            fitted, modules = make()
             self._warm(fitted)
             start = time.perf_counter()
             if isinstance(fitted, PromptedFitted):
@@ -127,19 +164,16 @@ class Fits:
             answering = time.perf_counter() - start
             written = self._written(fitted, problem, rows, users)
         fitted.thresholds = thresholds_of(problem, rows, fitted.written(scores))
-        return Cell(
+        return FitResult(
             rows,
             scores,
-            seconds=cost.seconds,
-            peak_rss_bytes=cost.peak_rss_bytes,
-            parameters=fitted.parameters,
+            _learned(fitted, modules),
+            cost,
             notes=fitted.notes,
             modules=modules,
             logs=modules.trained.logs if modules is not None else [],
             ms_per_answer=1000 * answering / max(len(rows), 1),
             written=written,
-            logits=fitted.logits,
-            fitted=_learned(fitted, modules),
         )
 
     def _warm(self, fitted: Fitted) -> None:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from peftu.cells.fits import Fits
 from peftu.config import MethodSpec, RunSpec, SplitSpec
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
 from peftu.errors import DivergedError
-from peftu.execute.cells import Fits
 from peftu.experiment import method_list
 from peftu.fitted import training
 from peftu.fitted.training import everyone_of, examples_of, rows_of, units_of
@@ -79,7 +79,7 @@ def test_what_methods_share_is_made_once(shop: Shop, monkeypatch: pytest.MonkeyP
     first, second = (fits.run(job, 0) for job in jobs_of(f"global[method={method}],global+{method}"))
     users = list(fits.problems[0].users)
     assert trained == [[EVERYONE], users]
-    assert second.seconds > 0
+    assert second.cost.seconds > 0
     assert (first.parameters, second.parameters) == (0, second.modules.layout.width if second.modules else -1)
 
     alone = shop().run(jobs_of(f"global+{method}")[0], 0)
