@@ -298,10 +298,10 @@ class AdapterStore:
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
             raise
         except sqlite3.DatabaseError as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest says what it came of
-            if code == sqlite3.SQLITE_FULL:
+            code = getattr(error, "sqlite_errorcode", 0)
+            if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE):
                 raise no_space(self.folder) from None
-            if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):  # the rest says what it came of
                 raise PeftuError(
                     f"{self.folder}: the index is locked by another process that has been writing for over "
                     f"{PATIENCE:.0f} s — wait for the other process, or stop it"
@@ -390,7 +390,8 @@ class AdapterStore:
                         f"{where} of {label} has numbers that are not finite "
                         "— delete that user's modules and train again"
                     )
-                rows[wanted[row]] = numbers
+                for place in wanted[row]:
+                    rows[place] = numbers
 
     def _rows_of(self, shard: str, rows: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
         """Yields each of these rows of a shard, which are in order, with its [width] numbers; others are not read."""
@@ -442,9 +443,9 @@ def checksum(row: Tensor) -> str:
     return hashlib.sha256(_stored(row)).hexdigest()
 
 
-def _stored(row: Tensor) -> bytes:
-    """Returns [width] numbers as they are stored."""
-    return row.detach().cpu().contiguous().float().numpy().tobytes()
+def _stored(row: Tensor) -> memoryview:
+    """Returns the bytes of [width] numbers as they are stored."""
+    return row.detach().cpu().contiguous().float().numpy().data
 
 
 def recipe(**parts: object) -> str:
