@@ -1,8 +1,9 @@
 """Where people's modules are kept: immutable safetensors shards and an SQLite index, committed whole.
 
-A shard holds the module rows of many users as one matrix; the index says whose row is where. A write is a shard put
-in place by rename, then one transaction: a reader sees all of it or nothing. A user's key stands in the index only,
-never in a path. Nothing is ever unpickled.
+A shard holds the module rows of many users as one matrix; the index says whose row is where. A write is a shard under
+a new name, then one short transaction: a reader sees all of it or nothing, and nobody waits while numbers are written.
+A shard that the index does not know is nobody's once the process that wrote it has let go of it. A user's key stands in
+the index only, never in a path. Nothing is ever unpickled.
 """
 
 import hashlib
@@ -20,15 +21,17 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from peftu.data.sources import writing_to
+from peftu.data.sources import no_space, writing_to
 from peftu.errors import PeftuError
+from peftu.files import held, unheld
 from peftu.outside import parse_json
 
 EVERYONE = ""  # the key of a module that all users share; a user table allows no empty user id
 SCHEMA_VERSION = 1
+PATIENCE = 60.0  # seconds that a writer waits for another: longer than any transaction here
+CHECKED = 256  # modules that are held in memory at once while all are looked at
 _RECIPE = ("method", "knobs", "region", "prompt", "labels")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS collections (
@@ -109,7 +112,7 @@ class AdapterStore:
                 self._shards.mkdir(parents=True, exist_ok=True)
         fixed = not os.access(self.folder, os.W_OK)  # where nobody writes, SQLite must not try to keep a log
         place = index.absolute().as_uri() + ("?mode=ro&immutable=1" if fixed else "")
-        self._db = sqlite3.connect(place, uri=True, isolation_level=None)
+        self._db = sqlite3.connect(place, timeout=PATIENCE, uri=True, isolation_level=None)
         try:
             self._open(create, fixed)
         except BaseException:
@@ -162,15 +165,16 @@ class AdapterStore:
                 f"{collection.label}: {diverged} of {len(rows)} modules have numbers that are not finite, none is "
                 "stored — train with a lower lr"
             )
-        with self._transaction():
+        rows = rows.detach().cpu().float()
+        sums = [checksum(row) for row in rows]
+        with self._new_shard(rows.shape, rows) as shard, self._transaction():
             number = self._number(collection, make=True)
-            shard = self._write_shard(rows)
             now = time.time()
             for row, (key, seen) in enumerate(zip(keys, train_rows, strict=True)):
                 self._sql(
                     "INSERT INTO modules SELECT ?, ?, coalesce(max(version), 0) + 1, ?, ?, ?, ?, ?, NULL"
                     " FROM modules WHERE collection = ? AND user = ?",
-                    (number, key, shard, row, checksum(rows[row]), int(seen), now, number, key),
+                    (number, key, shard, row, sums[row], int(seen), now, number, key),
                 )
 
     def delete(self, user: str, collection: Collection | None = None) -> int:
@@ -182,23 +186,51 @@ class AdapterStore:
             return self._sql(f"{query} AND collection = ?", (time.time(), user, self._number(collection))).rowcount
 
     def gc(self) -> int:
-        """Rewrites shards without deleted modules, so that their bytes are gone; returns how many modules went."""
-        gone = 0
-        for (shard,) in self._sql("SELECT DISTINCT shard FROM modules WHERE deleted IS NOT NULL").fetchall():
-            with self._transaction():
-                query = "SELECT rowid, row FROM modules WHERE shard = ? AND deleted IS NULL ORDER BY row"
-                kept = self._sql(query, (shard,)).fetchall()
-                new = self._write_shard(self._read_shard(shard)[[row for _, row in kept]]) if kept else ""
-                for place, (rowid, _) in enumerate(kept):
-                    self._sql("UPDATE modules SET shard = ?, row = ? WHERE rowid = ?", (new, place, rowid))
-                gone += self._sql("DELETE FROM modules WHERE shard = ?", (shard,)).rowcount
-        with self._transaction():  # while no other process is between its shard and its commit
-            known = {shard for (shard,) in self._sql("SELECT DISTINCT shard FROM modules")}
-            for path in self._shards.iterdir():  # rewritten above, or left behind by an interrupted write
-                if path.name not in known:
-                    path.unlink()
+        """Rewrites shards without deleted modules, so that their bytes are gone; returns how many modules went.
+
+        What a killed process left behind goes too. Others read and write meanwhile.
+
+        Raises:
+            PeftuError: a shard is damaged, or the disk is full.
+        """
+        deleted = self._sql("SELECT DISTINCT shard FROM modules WHERE deleted IS NOT NULL").fetchall()
+        gone = sum(self._rewrite(shard) for (shard,) in deleted)
+        known = {shard for (shard,) in self._sql("SELECT DISTINCT shard FROM modules")}
+        for path in self._shards.iterdir():
+            if path.name not in known:
+                with unheld(path) as free:
+                    if free:
+                        self._discard(path.name)
         self._sql("PRAGMA wal_checkpoint(TRUNCATE)")
         return gone
+
+    def _rewrite(self, shard: str) -> int:
+        """Puts a shard without its deleted modules in its place; returns how many modules went."""
+        while True:
+            kept = self._living(shard)
+            rows = (numbers for _, numbers in self._rows_of(shard, [row for _, row, _ in kept]))
+            shape = (len(kept), kept[0][2] if kept else 0)
+            try:
+                with self._new_shard(shape, rows) as new, self._transaction():
+                    if unchanged := self._living(shard) == kept:  # else more were deleted, or another gc was faster
+                        for place, (rowid, *_) in enumerate(kept):
+                            self._sql("UPDATE modules SET shard = ?, row = ? WHERE rowid = ?", (new, place, rowid))
+                        gone = self._sql("DELETE FROM modules WHERE shard = ?", (shard,)).rowcount
+            except _GoneError:
+                if self._living(shard) == kept:
+                    raise
+                continue
+            if unchanged:
+                self._discard(shard)
+                return gone
+
+    def _living(self, shard: str) -> list[tuple[int, int, int]]:
+        """Returns rowid, row and width of the modules of a shard that are not deleted, in the order of its rows."""
+        return self._sql(
+            "SELECT modules.rowid, row, width FROM modules JOIN collections ON collections.id = collection"
+            " WHERE shard = ? AND deleted IS NULL ORDER BY row",
+            (shard,),
+        ).fetchall()
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -221,6 +253,17 @@ class AdapterStore:
         query = "SELECT user, train_rows FROM modules WHERE collection = ? AND deleted IS NULL ORDER BY user, version"
         return dict(self._sql(query, (self._number(collection),)))
 
+    def missing(self, collection: Collection, keys: Iterable[str]) -> set[str]:
+        """Returns those of the keys that have no module in a collection; what others have is not looked at.
+
+        Raises:
+            PeftuError: there is no such collection, or it fits another base.
+        """
+        query = "SELECT 1 FROM modules WHERE collection = ? AND user = ? AND deleted IS NULL LIMIT 1"
+        with self._transaction("DEFERRED"):
+            number = self._number(collection)
+            return {key for key in set(keys) if self._sql(query, (number, key)).fetchone() is None}
+
     def get(self, collection: Collection, keys: Sequence[str]) -> Tensor:
         """Returns [keys, width] the newest module of each key, checked against its checksum.
 
@@ -228,28 +271,16 @@ class AdapterStore:
             PeftuError: a key has no module (nothing falls back to the base in silence), the bytes were altered, or
                 a module is of numbers that are not finite.
         """
+        rows = torch.empty(len(keys), collection.width)
         places: list[tuple[str, int, str]] = []
         while True:
             before, places = places, self._places(collection, keys)
             try:
-                read = self._read_rows(places)
-                break
+                self._read(places, rows, collection.label)
+                return rows
             except _GoneError:
                 if places == before:  # else `gc` has moved them meanwhile
                     raise
-        rows = torch.empty(len(keys), collection.width)
-        for place, (shard, row, expected) in enumerate(places):
-            stored = read.get((shard, row))
-            if stored is None or checksum(stored) != expected:
-                raise PeftuError(f"{self._shards / shard}: row {row} does not match its checksum — restore or retrain")
-            rows[place] = stored
-        for place in (~_finite(rows)).nonzero()[:1, 0].tolist():
-            shard, row, _ = places[place]
-            raise PeftuError(
-                f"{self._shards / shard}: row {row} of {collection.label} has numbers that are not finite "
-                "— delete that user's modules and train again"
-            )
-        return rows
 
     def verify(self) -> int:
         """Returns how many modules are whole.
@@ -257,7 +288,12 @@ class AdapterStore:
         Raises:
             PeftuError: one is not.
         """
-        return sum(len(self.get(collection, self.keys(collection))) for collection in self.collections())
+        whole = 0
+        for collection in self.collections():
+            keys = self.keys(collection)
+            for first in range(0, len(keys), CHECKED):
+                whole += len(self.get(collection, keys[first : first + CHECKED]))
+        return whole
 
     # --- parts --------------------------------------------------------------------------------------------------
 
@@ -272,7 +308,15 @@ class AdapterStore:
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
             raise
         except sqlite3.DatabaseError as error:
-            mend = "wait for the other process" if "locked" in str(error) else "restore the folder, or train again"
+            code = getattr(error, "sqlite_errorcode", 0)
+            if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE):
+                raise no_space(self.folder) from None
+            if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):  # the rest says what it came of
+                raise PeftuError(
+                    f"{self.folder}: the index is locked by another process that has been writing for over "
+                    f"{PATIENCE:.0f} s — wait for the other process, or stop it"
+                ) from None
+            mend = "restore the folder, or train again"
             raise PeftuError(f"{self.folder}: not a module store that can be used ({error}) — {mend}") from None
 
     def _number(self, collection: Collection, make: bool = False) -> int:
@@ -313,31 +357,61 @@ class AdapterStore:
                 places.append(found)
         return places
 
-    def _write_shard(self, rows: Tensor) -> str:
+    @contextmanager
+    def _new_shard(self, shape: Sequence[int], rows: Iterable[Tensor]) -> Iterator[str]:
+        """Yields the name of a new shard of [rows, width] numbers, on disk; the block commits it, or it is gone again.
+
+        It is written here and not by the library, which has a file of its own beside it: that could not be held, and
+        would outlive a killed process.
+        """
         name = f"{uuid.uuid4().hex}.safetensors"
-        partial = self._shards / f"{name}.part"
-        with writing_to(self._shards):
-            save_file({"rows": rows.detach().contiguous().float()}, partial, {"format": "peftu-rows-1"})
-            with partial.open("rb") as written:
-                os.fsync(written.fileno())
-            partial.replace(self._shards / name)
-        return name
+        matrix = {"dtype": "F32", "shape": list(shape), "data_offsets": [0, 4 * shape[0] * shape[1]]}
+        header = json.dumps({"__metadata__": {"format": "peftu-rows-1"}, "rows": matrix}).encode()
+        header += b" " * (-len(header) % 8)
+        try:
+            with writing_to(self._shards), held(self._shards / name) as file:
+                file.write(len(header).to_bytes(8, "little") + header)
+                for row in rows:
+                    file.write(_stored(row))
+                file.flush()
+                os.fsync(file.fileno())
+                yield name
+        finally:
+            self._discard(name)
 
-    def _read_rows(self, places: Iterable[tuple[str, int, str]]) -> dict[tuple[str, int], Tensor]:
-        """Returns [width] the numbers at each (shard, row) that there is; what other users have is not read."""
-        read: dict[tuple[str, int], Tensor] = {}
-        wanted = sorted({(shard, row) for shard, row, _ in places})
-        for shard, group in groupby(wanted, key=lambda place: place[0]):
-            with self._opened_shard(shard) as stored:
-                count = stored.get_shape()[0]
-                for first, last in _stretches([row for _, row in group if row < count]):
-                    read |= {(shard, first + place): row for place, row in enumerate(stored[first:last])}
-        return read
+    def _discard(self, shard: str) -> None:
+        """Removes the file of a shard that the index does not know: a Ctrl-C may come right after the commit."""
+        if self._sql("SELECT 1 FROM modules WHERE shard = ? LIMIT 1", (shard,)).fetchone() is None:
+            (self._shards / shard).unlink(missing_ok=True)
 
-    def _read_shard(self, name: str) -> Tensor:
-        with self._opened_shard(name) as stored:
-            whole: Tensor = stored[:]
-        return whole
+    def _read(self, places: Sequence[tuple[str, int, str]], rows: Tensor, label: str) -> None:
+        """Fills [places, width] with the numbers at each place, checked; no more than these rows are in memory."""
+        order = sorted(range(len(places)), key=lambda place: places[place][:2])
+        for shard, group in groupby(order, key=lambda place: places[place][0]):
+            wanted: dict[int, list[int]] = {}
+            for place in group:
+                wanted.setdefault(places[place][1], []).append(place)
+            for row, numbers in self._rows_of(shard, list(wanted)):
+                where = f"{self._shards / shard}: row {row}"
+                if checksum(numbers) != places[wanted[row][0]][2]:
+                    raise PeftuError(f"{where} does not match its checksum — restore or retrain")
+                if not _finite(numbers[None]).all():
+                    raise PeftuError(
+                        f"{where} of {label} has numbers that are not finite "
+                        "— delete that user's modules and train again"
+                    )
+                for place in wanted[row]:
+                    rows[place] = numbers
+
+    def _rows_of(self, shard: str, rows: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """Yields each of these rows of a shard, which are in order, with its [width] numbers; others are not read."""
+        if not rows:
+            return
+        with self._opened_shard(shard) as stored:
+            if rows[-1] >= (count := stored.get_shape()[0]):
+                raise PeftuError(f"{self._shards / shard}: has no row {rows[-1]}, only {count} — restore or retrain")
+            for first, last in _stretches(rows):
+                yield from enumerate(stored[first:last], first)
 
     @contextmanager
     def _opened_shard(self, name: str) -> Iterator[Any]:
@@ -363,8 +437,8 @@ class AdapterStore:
 
 
 def _finite(rows: Tensor) -> Tensor:
-    """Returns [rows] whether all numbers of a row are finite as they are stored."""
-    return rows.detach().float().isfinite().all(1)
+    """Returns [rows] whether all numbers of a row are finite as they are stored; row by row, for it takes memory."""
+    return torch.tensor([bool(row.detach().float().isfinite().all()) for row in rows], dtype=torch.bool)
 
 
 def _stretches(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -376,7 +450,12 @@ def _stretches(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 def checksum(row: Tensor) -> str:
     """Returns the sha256 of one module's numbers."""
-    return hashlib.sha256(row.detach().cpu().contiguous().float().numpy().tobytes()).hexdigest()
+    return hashlib.sha256(_stored(row)).hexdigest()
+
+
+def _stored(row: Tensor) -> memoryview:
+    """Returns the bytes of [width] numbers as they are stored."""
+    return row.detach().cpu().contiguous().float().numpy().data
 
 
 def recipe(**parts: object) -> str:

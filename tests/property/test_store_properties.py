@@ -107,6 +107,7 @@ class StoreAgainstDict(RuleBasedStateMachine):
         for number in sorted({kind for kind, _ in self.held}):
             own = {user: row for (kind, user), row in self.held.items() if kind == number}
             assert self.store.keys(KINDS[number]) == sorted(own)
+            assert self.store.missing(KINDS[number], USERS) == set(USERS) - set(own)
             assert same_bits(self.store.get(KINDS[number], list(own)), torch.stack(list(own.values())))
         for user in USERS:
             if (0, user) not in self.held:

@@ -13,6 +13,7 @@ from peftu.errors import PeftuError
 from peftu.fitted.folder import load
 from peftu.fitted.guarded import GuardedFitted
 from peftu.methods.method import methods
+from peftu.store import AdapterStore
 from peftu.testing import load_tiny
 from peftu.testing.fitted import CLOSE, check_fitted, fit_tiny
 
@@ -105,3 +106,25 @@ def test_a_text_of_far_pairs_is_read_once(monkeypatch: pytest.MonkeyPatch) -> No
     np.testing.assert_allclose(fitted.scores(users, texts), whole, atol=CLOSE)
     assert [sorted(set(chunk)) for chunk in chunks] == [texts[:2], texts[2:4]]
     assert len(np.unique(whole, axis=0)) == 12
+
+
+def test_the_keys_of_others_are_not_read_to_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a million users in the store, those of the pairs alone are looked up; a guard asks both its methods so."""
+    inner, problem = fit_tiny("lora[rank=2]", "llama")
+    fallback, _ = fit_tiny("user-majority", "llama")
+    guard = GuardedFitted(inner.job, inner.task, 0, inner.lab, inner.prompt, inner, fallback, problem.users[:2])
+    places = [load(fitted.save(tmp_path / fitted.kind), inner.lab) for fitted in (inner, guard)]
+    texts = list(problem.texts[:2])
+    expected = [fitted.scores(problem.users[:2], texts) for fitted in (inner, guard)]
+
+    def refuse(*_: Any) -> list[str]:
+        raise AssertionError("all keys are read")
+
+    monkeypatch.setattr(AdapterStore, "keys", refuse)
+    for fitted, scores in zip(places, expected, strict=True):
+        np.testing.assert_allclose(fitted.scores(problem.users[:2], texts), scores, atol=CLOSE)
+        assert fitted.knows(problem.users[3])
+        assert not fitted.knows("nobody")
+        assert fitted.unknown(["nobody", problem.users[0], "neither"]) == {"nobody", "neither"}
+        with pytest.raises(PeftuError, match="2 of 3 users have no module here"):
+            fitted.scores(["nobody", problem.users[0], "neither"], [*texts, texts[0]])

@@ -1,9 +1,11 @@
 """The store commits whole or not at all, forgets when told to, and never guesses."""
 
+import errno
 import multiprocessing
+import signal
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from peftu import store as storing
 from peftu.errors import PeftuError
-from peftu.store import EVERYONE, AdapterStore, Collection, checksum, recipe
+from peftu.store import EVERYONE, AdapterStore, Collection, recipe
 
 torch.set_num_threads(1)
 
@@ -98,6 +100,23 @@ def test_of_a_shard_the_asked_rows_are_read_alone(folder: Path, monkeypatch: pyt
         wanted = [30, 4, 3, 49, 5, 4]
         assert torch.equal(store.get(OTHER, [users[place] for place in wanted]), many[wanted])
         assert read == [(3, 6), (30, 31), (49, 50)]
+        read.clear()
+        assert store.verify() == 52
+        assert read == [(0, 2), (0, 50)]
+        read.clear()
+        store.delete(users[9])
+        assert store.gc() == 1
+        assert read == [(0, 9), (10, 50)]
+
+
+def test_those_without_a_module_are_named(folder: Path) -> None:
+    with AdapterStore(folder) as store:
+        assert store.missing(KIND, ["carl", ANNA, EVERYONE, ANNA, "carl"]) == {"carl", EVERYONE}
+        assert store.missing(KIND, []) == set()
+        store.delete(ANNA)
+        assert store.missing(KIND, [ANNA, BEN]) == {ANNA}
+        with pytest.raises(PeftuError, match="no modules of lora@base, seed 1"):
+            store.missing(OTHER, [ANNA])
 
 
 @pytest.mark.parametrize("key", ["nobody", EVERYONE, "Anna <anna@example.org>", "' OR 1=1 --"])
@@ -143,33 +162,36 @@ def test_rows_must_fit() -> None:
 # --- interrupted ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("moment", ["rename", "second row", "commit"])
+def interrupt(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("moment", ["numbers", "sync", "transaction", "second row"])
 @pytest.mark.parametrize("kind", [KIND, OTHER], ids=["known collection", "new collection"])
 def test_an_interrupted_write_is_never_seen(
     folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str, kind: Collection
 ) -> None:
     store = AdapterStore(folder)
-    calls = 0
+    run = AdapterStore._sql
 
-    def interrupted(row: Tensor) -> str:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
+    def interrupted(self: AdapterStore, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        if statement.startswith("INSERT INTO modules") and "carl" in values:
             raise KeyboardInterrupt
-        return checksum(row)
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
+        return run(self, statement, values)
 
     with monkeypatch.context() as patch:
-        if moment == "rename":
-            patch.setattr(Path, "replace", stop)
-        elif moment == "second row":
-            patch.setattr(storing, "checksum", interrupted)
+        if moment == "numbers":
+            sums = iter([b"\0" * WIDTH * 4] * 3)  # of both checksums, and of the first row that is written
+            patch.setattr(storing, "_stored", lambda _: next(sums, None) or interrupt())
+        elif moment == "sync":
+            patch.setattr(storing.os, "fsync", interrupt)
+        elif moment == "transaction":
+            patch.setattr(storing.time, "time", interrupt)
         else:
-            patch.setattr(storing.time, "time", stop)
+            patch.setattr(AdapterStore, "_sql", interrupted)
         with pytest.raises(KeyboardInterrupt):
             store.add(kind, [ANNA, "carl"], rows(2, 9), [1, 1])
+    assert len(list((folder / "shards").iterdir())) == 1  # nothing is left behind
     for reader in (store, AdapterStore(folder)):
         assert reader.collections() == [KIND]
         assert reader.keys(KIND) == sorted([ANNA, BEN])
@@ -183,20 +205,40 @@ def test_an_interrupted_write_is_never_seen(
     assert len(list((folder / "shards").iterdir())) == 2
 
 
-def _die(folder: str) -> None:
-    """Writes a shard and is killed before the commit."""
+def test_an_interrupt_right_after_the_commit_loses_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = AdapterStore._sql
+
+    def late(self: AdapterStore, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        cursor = run(self, statement, values)
+        if statement == "COMMIT":
+            raise KeyboardInterrupt
+        return cursor
+
+    with AdapterStore(folder) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(AdapterStore, "_sql", late)
+            with pytest.raises(KeyboardInterrupt):
+                store.add(KIND, ["carl"], rows(1, 9), [1])
+        assert torch.equal(store.get(KIND, ["carl"]), rows(1, 9))
+
+
+def _die(folder: str, moment: str) -> None:
+    """Writes a shard and is killed in the middle of it, or before the commit."""
     import os
 
-    storing.checksum = lambda _: os._exit(9)  # type: ignore[assignment]
+    place: tuple[Any, str] = (storing.os, "fsync") if moment == "shard" else (storing.time, "time")
+    setattr(*place, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     AdapterStore(Path(folder)).add(KIND, ["carl"], rows(1, 9), [1])
 
 
-def test_a_killed_writer_leaves_the_store_whole(folder: Path) -> None:
-    process = multiprocessing.get_context("fork").Process(target=_die, args=(str(folder),))
+@pytest.mark.parametrize("moment", ["shard", "transaction"])
+def test_a_killed_writer_leaves_the_store_whole(folder: Path, moment: str) -> None:
+    process = multiprocessing.get_context("fork").Process(target=_die, args=(str(folder), moment))
     process.start()
     process.join(60)
-    assert process.exitcode == 9
+    assert process.exitcode == -signal.SIGKILL
     assert len(list((folder / "shards").iterdir())) == 2
+    (folder / "shards" / "0.safetensors.part").write_bytes(b"of an earlier version")
     with AdapterStore(folder) as store:
         assert store.keys(KIND) == sorted([ANNA, BEN])
         assert torch.equal(store.get(KIND, [ANNA, BEN]), rows(2))
@@ -244,29 +286,59 @@ def test_a_deleted_user_may_come_back(folder: Path) -> None:
         assert torch.equal(store.get(KIND, [ANNA, BEN]), torch.stack([rows(1, 8)[0], rows(2)[1]]))
 
 
-def test_gc_does_not_take_a_shard_that_is_being_committed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One process has put its shard in place and is about to commit; another tidies up."""
-    placed, tidied = threading.Event(), threading.Event()
+def once_before(monkeypatch: pytest.MonkeyPatch, target: Any, name: str, action: Callable[[], object]) -> None:
+    """Has something done before the next call of a function, as by another process."""
+    actual = getattr(target, name)
 
-    def slow(row: Tensor) -> str:
-        placed.set()
-        tidied.wait(0.5)  # gc, when it is right, waits for the writer instead, and this runs out
-        return checksum(row)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(target, name, actual)
+        action()
+        return actual(*args, **kwargs)
 
-    def write() -> None:
-        with AdapterStore(folder) as store:
-            store.add(KIND, ["carl"], rows(1, 9), [1])
+    monkeypatch.setattr(target, name, called)
 
-    monkeypatch.setattr(storing, "checksum", slow)
-    writer = threading.Thread(target=write)
-    writer.start()
-    assert placed.wait(60)
-    with AdapterStore(folder) as store:
-        store.gc()
-        tidied.set()
-        writer.join(60)
-        monkeypatch.undo()
-        assert torch.equal(store.get(KIND, ["carl"]), rows(1, 9))
+
+def test_gc_does_not_take_a_shard_that_is_being_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with AdapterStore(folder) as store, AdapterStore(folder) as other:
+        other.delete(ANNA)
+        once_before(monkeypatch, storing.os, "fsync", other.gc)
+        store.add(KIND, ["carl"], rows(1, 9), [1])
+        assert torch.equal(store.get(KIND, ["carl", BEN]), torch.stack([rows(1, 9)[0], rows(2)[1]]))
+        assert len(list((folder / "shards").iterdir())) == 2
+
+
+def test_others_write_while_gc_rewrites_shards(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with AdapterStore(folder) as store, AdapterStore(folder) as other:
+        other._db.execute("PRAGMA busy_timeout=0")
+        store.delete(ANNA)
+        once_before(monkeypatch, storing.os, "fsync", lambda: other.add(KIND, ["carl", ANNA], rows(2, 9), [1, 1]))
+        assert store.gc() == 1
+        assert store.verify() == 3
+        assert torch.equal(store.get(KIND, [ANNA, BEN]), torch.stack([rows(2, 9)[1], rows(2)[1]]))
+
+
+@pytest.mark.parametrize("others_gc", [False, True])
+@pytest.mark.parametrize("user", [BEN, "carl"])
+def test_what_is_deleted_while_gc_rewrites_its_shard_goes_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, user: str, others_gc: bool
+) -> None:
+    """One more is deleted from the shard that is being rewritten, or the last one; another gc may even be faster."""
+    with AdapterStore(folder) as store, AdapterStore(folder) as other:
+        store.add(OTHER, ["carl", "dora", ANNA], rows(3, 3), [1, 1, 1])
+
+        def delete() -> None:
+            other.delete(user)
+            if others_gc:
+                other.gc()
+
+        store.delete(ANNA)
+        once_before(monkeypatch, storing.os, "fsync", delete)
+        went = store.gc()
+        assert went == (0 if others_gc else 3)
+        assert store.verify() == 2
+        for row in (rows(2)[0], rows(3, 3)[2], rows(2)[1] if user == BEN else rows(3, 3)[0]):
+            assert row.numpy().tobytes() not in bytes_of(folder)
+        assert len(list((folder / "shards").iterdir())) == (1 if user == BEN else 2)
 
 
 def test_a_reader_is_not_upset_by_gc_under_its_hands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,9 +460,42 @@ def test_a_store_where_nobody_may_write_is_read(folder: Path, monkeypatch: pytes
 def test_another_s_long_write_is_one_line(folder: Path) -> None:
     with AdapterStore(folder) as store, AdapterStore(folder) as other:
         other._db.execute("PRAGMA busy_timeout=0")
-        with store._transaction(), pytest.raises(PeftuError, match=r"locked.*wait for the other process"):
+        with store._transaction(), pytest.raises(PeftuError, match=r"locked.*60 s — wait for the other process"):
             other.delete(ANNA)
         assert other.delete(ANNA) == 1
+        assert store._db.execute("PRAGMA busy_timeout").fetchone() == (60_000,)
+
+
+def refuse_to_sync(monkeypatch: pytest.MonkeyPatch, store: AdapterStore) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(storing.os, "fsync", full)
+
+
+def refuse_pages(monkeypatch: pytest.MonkeyPatch, store: AdapterStore) -> None:
+    (pages,) = store._db.execute("PRAGMA page_count").fetchone()
+    store._db.execute(f"PRAGMA max_page_count={pages}")
+
+
+@pytest.mark.parametrize("refuse", [refuse_to_sync, refuse_pages])
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, refuse: Callable[[pytest.MonkeyPatch, AdapterStore], None]
+) -> None:
+    with AdapterStore(folder) as store:
+        refuse(monkeypatch, store)
+        before = sorted(folder.rglob("*"))
+        with pytest.raises(PeftuError, match=rf"^{folder}[^\n]*: no space left on disk — free some, [^\n]+$"):
+            store.add(OTHER, [f"{place} {'long' * 99}" for place in range(50)], rows(50, 9), [1] * 50)
+        assert sorted(folder.rglob("*")) == before
+        assert store.collections() == [KIND]
+        assert torch.equal(store.get(KIND, [ANNA, BEN]), rows(2))
+        store.delete(ANNA)
+        if refuse is refuse_to_sync:
+            with pytest.raises(PeftuError, match="no space left on disk"):
+                store.gc()
+            assert sorted(folder.rglob("*")) == before
+        assert torch.equal(store.get(KIND, [BEN]), rows(2)[1:])
 
 
 def test_a_store_of_a_later_version_is_refused(folder: Path) -> None:

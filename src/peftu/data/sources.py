@@ -44,10 +44,17 @@ def writing_to(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise PeftuError(f"{folder}: no space left on disk — free some, or set PEFTU_CACHE elsewhere") from None
+            raise no_space(folder) from None
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise PeftuError(f"{folder}: cannot be written — mend its rights, or choose another folder") from None
         raise
+
+
+def no_space(folder: Path) -> PeftuError:
+    """Returns the error of a folder on a full disk."""
+    return PeftuError(
+        f"{folder}: no space left on disk — free some, or choose another folder (PEFTU_CACHE moves the cache)"
+    )
 
 
 def new_file(path: Path) -> Path:

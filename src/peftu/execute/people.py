@@ -94,7 +94,7 @@ def forgotten(run: Path, user: str) -> dict[str, int]:
     modules = holding = 0
     if (run / MODULES).is_dir():
         with AdapterStore(run / MODULES) as store:
-            holding = sum(user in store.keys(kind) for kind in store.collections())
+            holding = sum(not store.missing(kind, [user]) for kind in store.collections())
             modules = store.delete(user)  # in every collection, with earlier versions
             store.gc()
     if not knowing and not modules:

@@ -128,9 +128,13 @@ class Fitted(ABC):
     @abstractmethod
     def _forget(self, user: str) -> None: ...
 
+    def unknown(self, users: Sequence[str]) -> set[str]:
+        """Returns those of the users that it does not know."""
+        return set(users) - set(self.users)
+
     def knows(self, user: str) -> bool:
         """Returns whether anything in it is a user's, if only their key."""
-        return user in self.users
+        return not self.unknown([user])
 
     def enrol(self, user: str, examples: Sequence[Example], val: Sequence[Example] | None = None) -> None:
         """Takes in a user, or a known one anew; everybody else stays as they are, byte for byte.
@@ -196,8 +200,7 @@ class Fitted(ABC):
         Raises:
             PeftuError: one is not: nobody answers in their place.
         """
-        unknown = set(users) - set(self.users) if self.personal else set()
-        if unknown:
+        if self.personal and (unknown := self.unknown(users)):
             who = "the asked user has" if len(set(users)) == 1 else f"{len(unknown)} of {len(set(users))} users have"
             raise PeftuError(f"{self.label}: {who} no module here — enrol them first")
 

@@ -37,6 +37,10 @@ class GuardedFitted(Fitted):
         known = set(self.inner.users)
         return tuple(sorted(known & set(self.fallback.users) if self.fallback.personal else known))
 
+    def unknown(self, users: Sequence[str]) -> set[str]:
+        """Returns those of the users that one of both does not know."""
+        return self.inner.unknown(users) | (self.fallback.unknown(users) if self.fallback.personal else set())
+
     def knows(self, user: str) -> bool:
         """Returns whether anything here or in either method is a user's."""
         return user in self.kept or self.inner.knows(user) or self.fallback.knows(user)

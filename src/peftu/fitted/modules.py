@@ -75,6 +75,10 @@ class ModuleFitted(Fitted):
         """Returns the keys of all users with a module, sorted; none where there is one module for everyone."""
         return tuple(self.rows.keys()) if self.rows is not None and self.personal else ()
 
+    def unknown(self, users: Sequence[str]) -> set[str]:
+        """Returns those of the users that have no module."""
+        return self.rows.missing(users) if self.rows is not None and self.personal else set(users)
+
     @cached_property
     def layout(self) -> Layout:
         """Returns the layout of the rows."""

@@ -18,6 +18,10 @@ class ModuleRows(Protocol):
         """Returns whose rows there are, sorted."""
         ...
 
+    def missing(self, keys: Sequence[str]) -> set[str]:
+        """Returns those of the keys that have no row; the rows of others are not looked at."""
+        ...
+
     def get(self, keys: Sequence[str]) -> Tensor:
         """Returns [keys, width] rows; a key without one is an error."""
         ...
@@ -49,14 +53,18 @@ class MemoryRows:
         """Returns whose rows there are, sorted."""
         return sorted(self.order)
 
+    def missing(self, keys: Sequence[str]) -> set[str]:
+        """Returns those of the keys that have no row."""
+        return set(keys) - self._place.keys()
+
     def get(self, keys: Sequence[str]) -> Tensor:
         """Returns [keys, width] rows.
 
         Raises:
             PeftuError: a key has none.
         """
-        if missing := sum(key not in self._place for key in keys):
-            raise PeftuError(f"{missing} of {len(keys)} asked users have no module — enrol them first")
+        if missing := self.missing(keys):
+            raise PeftuError(f"{len(missing)} of {len(keys)} asked users have no module — enrol them first")
         return self.rows[[self._place[key] for key in keys]]
 
     def put(self, key: str, row: Tensor, train_rows: int) -> None:
@@ -94,6 +102,11 @@ class StoredRows:
         """Returns whose rows there are, sorted."""
         with AdapterStore(self.folder) as store:
             return store.keys(self.collection)
+
+    def missing(self, keys: Sequence[str]) -> set[str]:
+        """Returns those of the keys that have no row."""
+        with AdapterStore(self.folder) as store:
+            return store.missing(self.collection, keys)
 
     def get(self, keys: Sequence[str]) -> Tensor:
         """Returns [keys, width] rows; raises where a key has none."""
