@@ -1,9 +1,10 @@
-"""Files that appear whole or not at all, and what names their content."""
+"""Files that appear whole or not at all, work that one process does at a time, and what names a file's content."""
 
 import hashlib
 import os
+import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,3 +40,30 @@ def write_atomic(path: Path, content: str | bytes) -> Path:
         file.flush()
         os.fsync(file.fileno())
     return path
+
+
+@contextmanager
+def only_one(lock: Path, on_wait: Callable[[], object]) -> Iterator[None]:
+    """Lets one process at a time run the block; the system frees the lock of a process that dies.
+
+    On systems without ``fcntl`` two processes may both do the work: each in a place of its own, and the last one wins.
+
+    Args:
+        lock: a file that is made and left there.
+        on_wait: called before waiting for another process.
+
+    Raises:
+        OSError: the file cannot be made, or its file system has no locks.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    with lock.open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
