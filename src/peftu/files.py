@@ -1,13 +1,13 @@
-"""Files that appear whole or not at all, and what names their content."""
+"""Files that appear whole or not at all, work that one process does at a time, and what names a file's content."""
 
 import hashlib
 import os
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 
 def sha256_of(path: Path) -> str:
@@ -48,7 +48,7 @@ def held(path: Path) -> Iterator[BinaryIO]:
     """Yields a new file to write to, which is held until the block ends or the process dies; see `unheld`."""
     while True:
         with path.open("wb") as file:
-            _lock(file, wait=True)
+            locked(file, wait=True)
             if path.exists():  # else somebody who tidied up took it before it was held
                 yield file
                 return
@@ -66,11 +66,35 @@ def unheld(path: Path) -> Iterator[bool]:
         yield False
         return
     with file:
-        yield _lock(file, wait=False)
+        yield locked(file, wait=False)
 
 
-def _lock(file: BinaryIO, wait: bool) -> bool:
-    """Returns whether a file is now locked for whoever opened it; the system frees the lock when it is closed."""
+@contextmanager
+def only_one(lock: Path, on_wait: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Lets one process at a time run the block; the system frees the lock of a process that dies.
+
+    On systems without ``fcntl`` two processes may both do the work: each in a place of its own, and the last one wins.
+
+    Args:
+        lock: a file that is made and left there.
+        on_wait: called before waiting for another process.
+
+    Raises:
+        OSError: the file cannot be made, or its file system has no locks.
+    """
+    with lock.open("a") as stream:
+        if not locked(stream, wait=False):
+            on_wait()
+            locked(stream, wait=True)
+        yield
+
+
+def locked(file: IO[Any] | int, wait: bool) -> bool:
+    """Returns whether an open file or folder is now locked for whoever opened it, until that closes it or dies.
+
+    Raises:
+        OSError: its file system has no locks.
+    """
     if sys.platform == "win32":
         return False
     import fcntl

@@ -1,6 +1,7 @@
 """A base from a folder: which base it is, and that nothing in the folder is run, guessed or read at half."""
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -201,6 +202,21 @@ def test_a_damaged_cache_of_fingerprints_is_ignored(
     shutil.rmtree(place.parent)
     place.parent.write_text("a file where the folder was")
     assert load_base(folder).fingerprint == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_cache_of_fingerprints_that_cannot_be_written_is_read(
+    number: int, folder_of: Callable[[str], Path], hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    known, unknown = str(folder_of("llama")), str(folder_of("gpt2"))
+    before = load_base(known).fingerprint
+    monkeypatch.setattr(os, "fsync", refuse)
+    assert load_base(known).fingerprint == before
+    assert [load_base(unknown).fingerprint for _ in range(2)] == hashed[1:]
+    assert len(list((cache_dir() / "fingerprints").iterdir())) == 1  # no half file
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

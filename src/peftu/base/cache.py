@@ -2,6 +2,9 @@
 
 Texts are people's data. A file is named by hashes only, holds states and token numbers but no text, and can be read by
 its owner alone; `PEFTU_REGION_CACHE_BYTES=0` keeps nothing.
+
+Any number of processes share a folder: each maps its files into memory, one computes what is not there yet while the
+others wait, and a file that is removed can be read on by whoever has it open. A folder that cannot be used is a note.
 """
 
 import hashlib
@@ -9,7 +12,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -25,9 +29,10 @@ from peftu.base.model import FrozenBase
 from peftu.base.packed import Packed
 from peftu.base.prompt import Prompt, TrieNode
 from peftu.base.region import Region
-from peftu.data.sources import cache_dir, writing_to
+from peftu.base.weights import Say
+from peftu.data.sources import cache_dir
 from peftu.errors import PeftuError
-from peftu.files import partial, sha256_of
+from peftu.files import only_one, partial, sha256_of
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +43,7 @@ MEMORY_BYTES = 1 << 30  # larger contexts are read from their file, page by page
 LEAST_TOKENS = 2048  # fewer are computed faster than read
 ABANDONED = 86_400.0  # seconds after which a file that was never finished is nobody's
 _COUNTS = ("count", "cut", "tokens", "span_tokens", "longest", "beside_cut", "answers_cut")
+_noted: set[Path] = set()  # folders that this process has said it cannot use
 
 
 class RegionCache:
@@ -47,12 +53,15 @@ class RegionCache:
         folder: where they lie; None: in peftu's cache.
         limit: bytes of all files; None: $PEFTU_REGION_CACHE_BYTES or 8 GiB.
         least: tokens of the smallest context that is kept.
+        say: told in words what could not be read or kept; it is computed.
     """
 
-    def __init__(self, folder: Path | None = None, limit: int | None = None, least: int = LEAST_TOKENS) -> None:
+    def __init__(
+        self, folder: Path | None = None, limit: int | None = None, least: int = LEAST_TOKENS, say: Say = _log.warning
+    ) -> None:
         self.folder = folder or cache_dir() / "regions"
         self.limit = _limit() if limit is None else limit
-        self.least = least
+        self.least, self.say = least, say
 
     def get(
         self, base: FrozenBase, prompt: Prompt, region: Region, items: Sequence[Any], make: Callable[[], Context]
@@ -69,37 +78,54 @@ class RegionCache:
         if not self.limit:
             return make()
         key = _key(base, prompt, region, items)
-        found = self._read(key, base, prompt, region)
-        if found is not None:
-            return found
-        start = time.perf_counter()
-        context = make()
-        if context.tokens < self.least:
-            return context
-        size = self._write(key, context, time.perf_counter() - start)
+        if (kept := self._read(key, base, prompt, region)) is not None:
+            return kept
+        with self._filling(key):
+            if (kept := self._read(key, base, prompt, region)) is not None:
+                return kept
+            start = time.perf_counter()
+            context = make()
+            if context.tokens < self.least:
+                return context
+            size = self._write(key, context, time.perf_counter() - start)
         kept = self._read(key, base, prompt, region) if size > MEMORY_BYTES else None
         return context if kept is None else replace(kept, seconds=0.0)  # made in this run, which knows how long it took
 
     def _read(self, key: str, base: FrozenBase, prompt: Prompt, region: Region) -> Context | None:
-        for path in self.folder.glob(f"{key}.*.safetensors"):
-            try:
-                if sha256_of(path) != path.name.split(".")[1]:
-                    raise ValueError("its bytes are not what was written")
-                with safe_open(path, framework="pt", device=str(base.device)) as file:
-                    about = json.loads(file.metadata()["context"])
-                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-                os.utime(path)
-                nodes = tuple(TrieNode(*(tuple(part) for part in node)) for node in about["nodes"])
-                counts = {name: about[name] for name in _COUNTS}
-                state = _unpacked(about["state"], tensors)
-                return Context(region, prompt, nodes, state=state, seconds=about["seconds"], **counts)
-            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-                _log.warning("a region in the cache cannot be read (%s) and is computed again", type(error).__name__)
-                path.unlink(missing_ok=True)
+        try:
+            for path in self.folder.glob(f"{key}.*.safetensors"):
+                try:
+                    return _opened(path, base, prompt, region)
+                except FileNotFoundError:  # another process made room
+                    continue
+                except (ValueError, KeyError, TypeError, SafetensorError) as error:
+                    self.say(f"{self.folder}: a region is damaged ({type(error).__name__}) and is computed again")
+                    path.unlink(missing_ok=True)
+        except (OSError, RuntimeError) as error:  # the latter is torch's, where a file cannot be mapped
+            self._unusable(error)
         return None
 
+    @contextmanager
+    def _filling(self, key: str) -> Iterator[None]:
+        """Lets one process at a time compute a region; where there can be no lock, each does, and the last one wins."""
+        lock = self.folder / f".{key}.lock"
+        with ExitStack() as held:
+            with suppress(OSError):  # writing says what is wrong with the folder
+                self._prepare()
+                held.enter_context(
+                    only_one(lock, lambda: self.say("another process reads these texts; waiting for it"))
+                )
+                held.callback(_remove, lock)  # who comes later finds the region, or computes it to no harm
+            yield
+
+    def _prepare(self) -> None:
+        """Makes the folder, the owner's alone."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (mode := self.folder.stat().st_mode) & 0o077:
+            self.folder.chmod(mode & 0o700)
+
     def _write(self, key: str, context: Context, seconds: float) -> int:
-        """Returns the bytes written; 0 where the context is larger than the cache may be."""
+        """Returns the bytes written; 0 where the context is larger than the cache may be, or cannot be written."""
         tensors: dict[str, Tensor] = {}
         about = {name: getattr(context, name) for name in _COUNTS}
         about |= {"seconds": seconds, "state": _packed(context.state, tensors)}
@@ -107,25 +133,66 @@ class RegionCache:
         size = sum(tensor.nbytes for tensor in tensors.values())
         if size > self.limit:
             return 0
-        with writing_to(self.folder):
-            self.folder.chmod(0o700)
+        try:
+            self._prepare()
             with partial(self.folder / key) as part:
                 save_file(tensors, part, metadata={"context": json.dumps(about)})
                 part.chmod(0o600)
                 part.replace(self.folder / f"{key}.{sha256_of(part)}.safetensors")
-        self._make_room()
+            self._make_room()
+        except (OSError, SafetensorError) as error:  # the latter, too, where the disk is full
+            self._unusable(error)
+            return 0
         return size
 
     def _make_room(self) -> None:
-        for part in self.folder.glob("*.part"):
-            if time.time() - part.stat().st_mtime > ABANDONED:
-                part.unlink(missing_ok=True)
-        files = sorted(self.folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)
+        files = []
+        for path in self.folder.iterdir():
+            with suppress(FileNotFoundError):  # another process makes room, too
+                files.append((path.stat(), path))
+        files.sort(key=lambda file: file[0].st_mtime, reverse=True)
         used = 0
-        for path in files:
-            used += path.stat().st_size
-            if used > self.limit and path != files[0]:
-                path.unlink(missing_ok=True)
+        for about, path in files:
+            if path.suffix == ".safetensors":
+                used += about.st_size
+                if used > self.limit and used > about.st_size:  # the newest stays
+                    path.unlink(missing_ok=True)
+            elif path.name.startswith(".") and time.time() - about.st_mtime > ABANDONED:
+                path.unlink(missing_ok=True)  # a lock, a part of ours, or the one that safetensors writes it through
+
+    def _unusable(self, error: Exception) -> None:
+        """Says once a process that this folder cannot be used."""
+        if self.folder not in _noted:
+            _noted.add(self.folder)
+            why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            self.say(f"{self.folder}: {why} — texts are read anew; free space, mend its rights, or set PEFTU_CACHE")
+
+
+def _opened(path: Path, base: FrozenBase, prompt: Prompt, region: Region) -> Context:
+    """Returns the context in a file, mapped into memory where the base is on a processor: nothing is copied.
+
+    Raises:
+        OSError, RuntimeError: the file is not there, or cannot be read.
+        ValueError, KeyError, TypeError, SafetensorError: it is damaged.
+    """
+    with path.open("rb") as stream:
+        if hashlib.file_digest(stream, "sha256").hexdigest() != path.name.split(".")[1]:
+            raise ValueError("its bytes are not what was written")
+        held = Path(f"/proc/self/fd/{stream.fileno()}")  # torch opens it again by name, which may be gone by then
+        with safe_open(held if held.exists() else path, framework="pt", device=str(base.device)) as file:
+            about = json.loads(file.metadata()["context"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+    with suppress(OSError):  # only who is least recently used is less exact
+        os.utime(path)
+    nodes = tuple(TrieNode(*(tuple(part) for part in node)) for node in about["nodes"])
+    counts = {name: about[name] for name in _COUNTS}
+    state = _unpacked(about["state"], tensors)
+    return Context(region, prompt, nodes, state=state, seconds=about["seconds"], **counts)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
 
 
 def _limit() -> int:

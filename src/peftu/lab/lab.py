@@ -47,7 +47,7 @@ class Lab:
         self.cuts: dict[str, Cuts] = {}
         self.answers_cut: dict[str, int] = {}
         self.memo = Memo()
-        self.regions = RegionCache()
+        self.regions = RegionCache(say=self.reporter.note)
 
     def base(self, name: str) -> FrozenBase:
         """Returns the base of this name."""
