@@ -103,7 +103,7 @@ class AnyOf(Answers):
 
     def thresholds(self, scores: Reals, gold: Marks) -> npt.NDArray[Any]:
         """Returns [labels] each label's `threshold`."""
-        return np.array([threshold(own, given) for own, given in zip(scores.T, gold.T, strict=True)])
+        return np.array([threshold(label_scores, given) for label_scores, given in zip(scores.T, gold.T, strict=True)])
 
     def decide(self, scores: Reals, least: Reals | float | None = None) -> Marks:
         """Returns [rows, labels] those above their thresholds; the best alone where none is, or without thresholds."""

@@ -13,16 +13,16 @@ def with_guarded(methods: Sequence[MethodSpec]) -> tuple[MethodSpec, ...]:
     user-majority where there is nothing to fall back to.
     """  # noqa: D205
     result: list[MethodSpec] = []
-    for asked in methods:
-        if asked.name.endswith(SUFFIX) and plain(asked) not in (*result, *methods):
-            result.append(plain(asked))
-        result.append(asked)
-    wanted = any(asked.name.endswith(SUFFIX) for asked in methods)
-    if wanted and not any(asked.name in REFERENCES for asked in result):
+    for method in methods:
+        if method.name.endswith(SUFFIX) and plain(method) not in (*result, *methods):
+            result.append(plain(method))
+        result.append(method)
+    wanted = any(method.name.endswith(SUFFIX) for method in methods)
+    if wanted and not any(method.name in REFERENCES for method in result):
         result.insert(0, MethodSpec(name=REFERENCES[0]))
     return tuple(result)
 
 
-def plain(asked: MethodSpec) -> MethodSpec:
+def plain(method: MethodSpec) -> MethodSpec:
     """Returns the method that a guarded one guards."""
-    return asked.model_copy(update={"name": asked.name.removesuffix(SUFFIX)})
+    return method.model_copy(update={"name": method.name.removesuffix(SUFFIX)})

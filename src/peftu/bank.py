@@ -92,19 +92,19 @@ class Layout:
         if self.teacher is self:
             return rows
         out = rows.new_zeros(len(rows), self.width)
-        found = self.teacher.views(rows)
+        taught = self.teacher.views(rows)
         for site, tensors in self.views(out).items():
-            for name, tensor in cast(TaughtMethod, self.method).finish(self.sites[site], found[site]).items():
+            for name, tensor in cast(TaughtMethod, self.method).finish(self.sites[site], taught[site]).items():
                 tensors[name].copy_(tensor)
         return out
 
     def views(self, rows: Tensor) -> dict[str, dict[str, Tensor]]:
         """Returns site -> name -> [G, *shape] views of module rows [G, width]."""
-        found: dict[str, dict[str, Tensor]] = {}
+        views: dict[str, dict[str, Tensor]] = {}
         for column in self.columns:
             view = rows[:, column.start : column.stop].view(len(rows), *column.shape)
-            found.setdefault(column.site.name, {})[column.name] = view
-        return found
+            views.setdefault(column.site.name, {})[column.name] = view
+        return views
 
     def bind(self, views: Mapping[str, Mapping[str, Tensor]], groups: int) -> "Bound":
         """Returns the modules with these `views` (or leaves like them), bound to a batch of G equal groups of rows."""

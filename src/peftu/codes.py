@@ -48,7 +48,7 @@ class SharedLayout(Layout):
     def compose(self, shared: Views, codes: Tensor) -> Bound:
         """Returns the modules of G users, given views of the shared row and codes [G, width]."""
         tensors = {
-            name: self.joint.compose(site, one(shared, name), codes) for name, site in self.modules.sites.items()
+            name: self.joint.compose(site, tensors_at(shared, name), codes) for name, site in self.modules.sites.items()
         }
         return self.modules.bind(tensors, len(codes))
 
@@ -82,6 +82,6 @@ class CodeLayout(Layout):
         return self.shared_layout.compose(self.shared_layout.views(self.shared.to(codes)[None]), codes)
 
 
-def one(shared: Views, site: str) -> dict[str, Tensor]:
+def tensors_at(shared: Views, site: str) -> dict[str, Tensor]:
     """Returns a site's shared tensors [*shape], given views with a leading axis of one."""
     return {name: view[0] for name, view in shared.get(site, {}).items()}

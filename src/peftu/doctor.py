@@ -27,7 +27,7 @@ def examine() -> dict[str, Any]:
     Each problem is a dict with ``problem`` and ``mend``. ``torch`` is None where it (or transformers) is not
     installed. Nothing is fetched and nothing is written.
     """
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "peftu": peftu.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -39,23 +39,23 @@ def examine() -> dict[str, Any]:
         "extras": _extras(),
         "bases": describe_bases(),
     }
-    return found | {"problems": _problems(found)}
+    return facts | {"problems": _problems(facts)}
 
 
-def as_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+def as_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Returns (name, value) pairs of an examination, in the order a reader wants them; problems are not among them."""
-    cache, torch = found["cache"], found["torch"]
+    cache, torch = facts["cache"], facts["torch"]
     rows = [
-        ("peftu", found["peftu"]),
-        ("python", f"{found['python']} on {found['platform']}"),
-        ("cores", str(found["cores"])),
-        ("memory", f"{_gb(found['memory_bytes'])}, {_gb(found['free_memory_bytes'])} free"),
+        ("peftu", facts["peftu"]),
+        ("python", f"{facts['python']} on {facts['platform']}"),
+        ("cores", str(facts["cores"])),
+        ("memory", f"{_gb(facts['memory_bytes'])}, {_gb(facts['free_memory_bytes'])} free"),
         ("cache", f"{cache['path']}: {_gb(cache['bytes'])} used, {_gb(cache['free_bytes'])} free"),
         ("torch", _torch_words(torch)),
     ]
-    for name, missing in found["extras"].items():
+    for name, missing in facts["extras"].items():
         rows.append((f"extra {name}", f"missing {', '.join(missing)}" if missing else "installed"))
-    for base in found["bases"]:
+    for base in facts["bases"]:
         rows.append(
             (f"base {base['name']}", "in the cache" if base["cached"] else f"not fetched yet ({base['source']})")
         )
@@ -119,9 +119,9 @@ def _installed(package: str) -> bool:
         return False
 
 
-def _problems(found: dict[str, Any]) -> list[dict[str, str]]:
-    cache, torch, missing = found["cache"], found["torch"], found["extras"].get("train", [])
-    cached = {base["name"] for base in found["bases"] if base["cached"]}
+def _problems(facts: dict[str, Any]) -> list[dict[str, str]]:
+    cache, torch, missing = facts["cache"], facts["torch"], facts["extras"].get("train", [])
+    cached = {base["name"] for base in facts["bases"] if base["cached"]}
     checks = [
         (not cache["writable"], f"{cache['path']} cannot be written", "mend its rights, or set PEFTU_CACHE elsewhere"),
         (
@@ -130,8 +130,8 @@ def _problems(found: dict[str, Any]) -> list[dict[str, str]]:
             "free some, or set PEFTU_CACHE elsewhere",
         ),
         (
-            found["free_memory_bytes"] < LOW_MEMORY,
-            f"{_gb(found['free_memory_bytes'])} of memory free",
+            facts["free_memory_bytes"] < LOW_MEMORY,
+            f"{_gb(facts['free_memory_bytes'])} of memory free",
             "close other programs, or train fewer users at a time",
         ),
         (

@@ -27,15 +27,15 @@ def dropped(
     """
     if not any(column.dropout for column in layout.columns):
         return tensors
-    found = {site: dict(own) for site, own in tensors.items()}
+    masked = {site: dict(site_tensors) for site, site_tensors in tensors.items()}
     for column in layout.columns:
         if column.dropout:
-            own = found[column.site.name][column.name]
-            place = torch.arange(column.start, column.start + own.shape[-1], device=own.device)
+            tensor = masked[column.site.name][column.name]
+            place = torch.arange(column.start, column.start + tensor.shape[-1], device=tensor.device)
             mask_gd = draws(seeds, steps, place) >= column.dropout
-            mask = mask_gd.view(len(own), *[1] * (own.ndim - 2), -1)
-            found[column.site.name][column.name] = own * mask / (1 - column.dropout)
-    return found
+            mask = mask_gd.view(len(tensor), *[1] * (tensor.ndim - 2), -1)
+            masked[column.site.name][column.name] = tensor * mask / (1 - column.dropout)
+    return masked
 
 
 def draws(seeds: Tensor, steps: Tensor, places: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def current_environment() -> Environment:
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
         cpu=_cpu(),
         cores=cores(),
-        packages={name: found for name in PACKAGES if (found := _version(name))},
+        packages={name: version for name in PACKAGES if (version := _version(name))},
         git=_git_revision(Path(__file__).parent),
     )
 

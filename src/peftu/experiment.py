@@ -120,15 +120,15 @@ def _first(*values: Any) -> Any:
 
 def _settings(preset: Preset, spec: RunSpec) -> dict[str, dict[str, Any]]:
     """Returns method as asked for -> its settings, for the methods that the preset knows."""
-    found: dict[str, dict[str, Any]] = {}
+    by_method: dict[str, dict[str, Any]] = {}
     for method in map(plain, with_guarded(spec.methods)):
         params = method.params
         if "warm_start" in spec.train and is_personal(method_class(method.name, params)):
             params = {"warm_start": spec.train["warm_start"], **params}
-        own = preset.settings(method.model_copy(update={"params": params}), method.base or spec.base)
-        if own is not None:
-            found[str(method)] = own
-    return found
+        settings = preset.settings(method.model_copy(update={"params": params}), method.base or spec.base)
+        if settings is not None:
+            by_method[str(method)] = settings
+    return by_method
 
 
 def _beneath(preset: Preset, card: TaskCard) -> dict[str, Any]:
@@ -197,10 +197,10 @@ def _group(values: dict[str, Any], name: str) -> dict[str, Any]:
     Raises:
         PeftuError: something else stands there.
     """
-    found: Any = values.setdefault(name, {})
-    if not isinstance(found, dict):
-        raise PeftuError(f"run: {name}: is {found!r}, not a group of settings — write '{name}=…', or its parts alone")
-    return found
+    group: Any = values.setdefault(name, {})
+    if not isinstance(group, dict):
+        raise PeftuError(f"run: {name}: is {group!r}, not a group of settings — write '{name}=…', or its parts alone")
+    return group
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -194,14 +194,14 @@ def _sorted_settings(caller: str, settings: dict[str, Any]) -> dict[str, Any]:
     """
     from peftu.experiment import GROUPS, run_spec
 
-    own = inspect.signature(run_spec).parameters.keys() - {"card", "settings"}
-    known = {*own, *RunSpec.model_fields}
+    parameters = inspect.signature(run_spec).parameters.keys() - {"card", "settings"}
+    known = {*parameters, *RunSpec.model_fields}
     near: dict[str, Any] = {}
     rest: dict[str, Any] = {}
     for name, value in settings.items():
         if name.partition(".")[0] not in known:
             raise PeftuError(f"{caller}: unknown setting '{name}'{did_you_mean(name, known)}")
-        if name in own:
+        if name in parameters:
             near[name] = value
         elif name in GROUPS and isinstance(value, dict):
             rest |= {f"{name}.{key}": part for key, part in value.items()}

@@ -56,10 +56,10 @@ def generate(
     for first in range(0, len(order), ROWS):
         chosen = order[first : first + ROWS]
 
-        def bind(places: Tensor, own: tuple[int, ...] = tuple(chosen)) -> Binding | None:
+        def bind(places: Tensor, batch: tuple[int, ...] = tuple(chosen)) -> Binding | None:
             if layout is None or rows is None:
                 return None
-            numbers = torch.from_numpy(np.asarray(units)[[own[place] for place in places.tolist()]].astype(np.int64))
+            numbers = torch.from_numpy(np.asarray(units)[[batch[place] for place in places.tolist()]].astype(np.int64))
             return layout.bind(layout.views(rows[numbers].to(base.device)), len(places))
 
         answers = write_answers(

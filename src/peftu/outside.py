@@ -28,7 +28,7 @@ _quote.maxstring = _quote.maxother = 80
 
 def shown(text: str) -> str:
     r"""Returns the text as it may be printed: characters that would be obeyed are written out, as ``\x1b``."""
-    return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text.replace("\r\n", "\n"))
+    return _OBEYED.sub(lambda match: ascii(match[0])[1:-1], text.replace("\r\n", "\n"))
 
 
 def quoted(value: object) -> str:
@@ -127,11 +127,12 @@ def _check_depth(value: Any) -> None:
     """Refuses what is nested too deeply, or holds itself (as YAML can)."""
     level = [value]
     for _ in range(DEEPEST + 1):
-        inner = [one for one in level if isinstance(one, dict | list)]
+        inner = [node for node in level if isinstance(node, dict | list)]
         if not inner:
             return
-        distinct = {id(one): one for one in inner}.values()  # what YAML names twice is one object: it is looked at once
-        level = [each for one in distinct for each in (one.values() if isinstance(one, dict) else one)]
+        # What YAML names twice is one object: it is looked at once.
+        distinct = {id(node): node for node in inner}.values()
+        level = [each for node in distinct for each in (node.values() if isinstance(node, dict) else node)]
     raise ValueError(f"nested more than {DEEPEST} levels deep")
 
 

@@ -97,8 +97,8 @@ class Made:
 class Tensors:
     """The tensors of a file, taken out one by one."""
 
-    def __init__(self, path: Path, found: dict[str, Tensor]) -> None:
-        self.path, self.found = path, found
+    def __init__(self, path: Path, tensors: dict[str, Tensor]) -> None:
+        self.path, self.left = path, tensors
 
     def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Returns a tensor in float32.
@@ -107,9 +107,9 @@ class Tensors:
             PeftuError: it is not there, has another shape, or holds what no trained module does: whole or double
                 numbers, which float32 would change; numbers that are not finite, or too large.
         """
-        if name not in self.found:
+        if name not in self.left:
             raise PeftuError(f"{self.path}: lacks {name} — its targets or layers are others than this run's")
-        tensor = self.found.pop(name)
+        tensor = self.left.pop(name)
         if tensor.shape != shape:
             raise PeftuError(f"{self.path}: {name} is {tuple(tensor.shape)}, not {shape} — another rank, width or base")
         if tensor.dtype not in DTYPES:
@@ -125,9 +125,9 @@ class Tensors:
         Raises:
             PeftuError: there is a tensor that nothing here has a place for.
         """
-        if self.found:
-            more = f"({len(self.found)} such tensors)"
-            raise PeftuError(f"{self.path}: has {quoted(min(self.found))}, where this run's modules do not act {more}")
+        if self.left:
+            more = f"({len(self.left)} such tensors)"
+            raise PeftuError(f"{self.path}: has {quoted(min(self.left))}, where this run's modules do not act {more}")
 
 
 def sound(numbers: Tensor) -> bool:
@@ -162,7 +162,7 @@ class Format(ABC):
         """Returns peft's tensors by name."""
 
     @abstractmethod
-    def read(self, made: Made, columns: Sequence[Column], found: Tensors, config: Settings) -> dict[Column, Tensor]:
+    def read(self, made: Made, columns: Sequence[Column], stored: Tensors, config: Settings) -> dict[Column, Tensor]:
         """Returns the columns' tensors; the config's keys are known to be among `keys`.
 
         Raises:
@@ -204,13 +204,13 @@ class LoraFormat(Format):
         """Returns both matrices of each site."""
         return {self._name(column): tensor for column, tensor in views.items()}
 
-    def read(self, made: Made, columns: Sequence[Column], found: Tensors, config: Settings) -> dict[Column, Tensor]:
+    def read(self, made: Made, columns: Sequence[Column], stored: Tensors, config: Settings) -> dict[Column, Tensor]:
         """Returns both matrices; of another alpha they are rescaled, since only alpha times them counts."""
-        path = found.path.parent / CONFIG
+        path = stored.path.parent / CONFIG
         check_targets(path, config, names(columns))
         self._check_place(made, path, config)
         factor = {"A": 1.0, "B": self._scale(made, path, config) / made.method.scale}
-        tensors = {column: factor[column.name] * found.take(self._name(column), column.shape) for column in columns}
+        tensors = {column: factor[column.name] * stored.take(self._name(column), column.shape) for column in columns}
         if not all(map(sound, tensors.values())):
             raise PeftuError(f"{path}: lora_alpha makes numbers beyond {LARGEST:g} of its tensors — train it again")
         return tensors
@@ -281,10 +281,10 @@ class Ia3Format(Format):
         """Returns a column of factors for outputs, a row for inputs."""
         return {self._name(column): (1 + tensor).view(self._shape(column)) for column, tensor in views.items()}
 
-    def read(self, made: Made, columns: Sequence[Column], found: Tensors, config: Settings) -> dict[Column, Tensor]:
+    def read(self, made: Made, columns: Sequence[Column], stored: Tensors, config: Settings) -> dict[Column, Tensor]:
         """Returns the factors' changes from one."""
-        check_targets(found.path.parent / CONFIG, config, names(columns))
-        return {c: found.take(self._name(c), self._shape(c)).view(c.shape) - 1 for c in columns}
+        check_targets(stored.path.parent / CONFIG, config, names(columns))
+        return {c: stored.take(self._name(c), self._shape(c)).view(c.shape) - 1 for c in columns}
 
     def _name(self, column: Column) -> str:
         return f"{PREFIX}{column.site.name}.ia3_l"
@@ -309,13 +309,13 @@ class PromptFormat(Format):
 
     def write(self, made: Made, views: Views) -> dict[str, Tensor]:
         """Returns the states [tokens, d]."""
-        own = _switched_on(views)
-        return {PROMPT: next(tensor for column, tensor in own.items() if column.name == "states")}
+        switched_on = _switched_on(views)
+        return {PROMPT: next(tensor for column, tensor in switched_on.items() if column.name == "states")}
 
-    def read(self, made: Made, columns: Sequence[Column], found: Tensors, config: Settings) -> dict[Column, Tensor]:
+    def read(self, made: Made, columns: Sequence[Column], stored: Tensors, config: Settings) -> dict[Column, Tensor]:
         """Returns the states, switched on."""
-        _check_tokens(made, found.path.parent / CONFIG, config)
-        return {c: torch.ones(()) if c.name == "switch" else found.take(PROMPT, c.shape) for c in columns}
+        _check_tokens(made, stored.path.parent / CONFIG, config)
+        return {c: torch.ones(()) if c.name == "switch" else stored.take(PROMPT, c.shape) for c in columns}
 
 
 class PrefixFormat(Format):
@@ -340,25 +340,25 @@ class PrefixFormat(Format):
 
     def write(self, made: Made, views: Views) -> dict[str, Tensor]:
         """Returns the matrix, layers in peft's order."""
-        own = [tensor for column, tensor in _switched_on(views).items() if column.name == "prefix"]
-        order = _order(made.base, len(own))
-        stacked = torch.stack([own[order.index(pair)] for pair in range(len(own))])
+        prefixes = [tensor for column, tensor in _switched_on(views).items() if column.name == "prefix"]
+        order = _order(made.base, len(prefixes))
+        stacked = torch.stack([prefixes[order.index(pair)] for pair in range(len(prefixes))])
         return {PROMPT: stacked.permute(2, 0, 1, 3).flatten(1)}
 
-    def read(self, made: Made, columns: Sequence[Column], found: Tensors, config: Settings) -> dict[Column, Tensor]:
+    def read(self, made: Made, columns: Sequence[Column], stored: Tensors, config: Settings) -> dict[Column, Tensor]:
         """Returns each layer's keys and values, switched on."""
-        path, stacks = found.path.parent / CONFIG, 2 if made.base.family.kind == "encoder_decoder" else 1
+        path, stacks = stored.path.parent / CONFIG, 2 if made.base.family.kind == "encoder_decoder" else 1
         _check_tokens(made, path, config)
-        if (asked := config.get("num_transformer_submodules")) not in (None, stacks):
+        if (submodules := config.get("num_transformer_submodules")) not in (None, stacks):
             raise PeftuError(
-                f"{path}: num_transformer_submodules is {quoted(asked)}, not {stacks} — train it with that"
+                f"{path}: num_transformer_submodules is {quoted(submodules)}, not {stacks} — train it with that"
             )
-        own = [column for column in columns if column.name == "prefix"]
-        both, tokens, width = own[0].shape
-        matrix = found.take(PROMPT, (tokens, len(own) * both * width))
-        layers = matrix.view(tokens, len(own), both, width).permute(1, 2, 0, 3)
-        order = _order(made.base, len(own))
-        tensors = {column: layers[order[place]] for place, column in enumerate(own)}
+        prefixes = [column for column in columns if column.name == "prefix"]
+        both, tokens, width = prefixes[0].shape
+        matrix = stored.take(PROMPT, (tokens, len(prefixes) * both * width))
+        layers = matrix.view(tokens, len(prefixes), both, width).permute(1, 2, 0, 3)
+        order = _order(made.base, len(prefixes))
+        tensors = {column: layers[order[place]] for place, column in enumerate(prefixes)}
         return {column: tensors.get(column, torch.ones(())) for column in columns}
 
 
@@ -376,9 +376,9 @@ def format_of(method: object) -> Format:
     Raises:
         PeftuError: peft has no such modules; the message names those that it has.
     """
-    for kind, found in FORMATS.items():
+    for kind, form in FORMATS.items():
         if isinstance(method, kind) and not hasattr(method, "compose"):  # else it is nothing without what all share
-            return found
+            return form
     known = ", ".join(sorted(kind.card.name for kind in FORMATS))
     name = getattr(method, "card").name  # noqa: B009  (any method has a card)
     raise PeftuError(f"method {name}: peft has no such module — it loads those of {known}")

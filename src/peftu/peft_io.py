@@ -56,19 +56,19 @@ def export_module(
     """
     made, form = Made(layout.method, base, prompt, region), format_of(layout.method)
     form.fits(made)
-    own = [column for column in layout.columns if column.site.kind != "head"]
+    peft_columns = [column for column in layout.columns if column.site.kind != "head"]
     config: Settings = {
         "peft_type": form.kind,
         "task_type": made.task_type,
         "base_model_name_or_path": peft_name(base.name),
         "inference_mode": True,
-        **form.config(made, own),
+        **form.config(made, peft_columns),
     }
     sites = layout.views(row[None].float())
     views = {column: sites[column.site.name][column.name][0] for column in layout.columns}
-    tensors = form.write(made, {column: views[column] for column in own})
+    tensors = form.write(made, {column: views[column] for column in peft_columns})
     head = {column.name: view.contiguous() for column, view in views.items() if column.site.kind == "head"}
-    said = {
+    details = {
         "format": 1,
         "base": base.name,
         "fingerprint": base.fingerprint,
@@ -84,7 +84,7 @@ def export_module(
         if head:
             write_atomic(folder / HEAD, save(head, {"format": "pt"}))
         write_atomic(folder / CONFIG, json.dumps(config, indent=2) + "\n")
-        write_atomic(folder / OWN, json.dumps(said, indent=2, ensure_ascii=False) + "\n")
+        write_atomic(folder / OWN, json.dumps(details, indent=2, ensure_ascii=False) + "\n")
     return folder
 
 
@@ -109,15 +109,15 @@ def import_module(folder: Path, base: FrozenBase, prompt: Prompt, region: Region
     if (kind := config.get("peft_type")) != form.kind:
         raise PeftuError(f"{folder / CONFIG}: peft_type is {quoted(kind)}, {made.method.card.name} is {form.kind}")
     form.keys.check(folder / CONFIG, config)
-    found = _tensors(folder / WEIGHTS)
+    stored = _tensors(folder / WEIGHTS)
     head = _tensors(folder / HEAD) if (folder / HEAD).exists() else Tensors(folder / HEAD, {})
-    own = [column for column in layout.columns if column.site.kind != "head"]
-    tensors = form.read(made, own, found, config)
+    peft_columns = [column for column in layout.columns if column.site.kind != "head"]
+    tensors = form.read(made, peft_columns, stored, config)
     row = torch.zeros(layout.width)
     for column in layout.columns:
         tensor = tensors[column] if column in tensors else head.take(column.name, column.shape)
         row[column.start : column.stop] = tensor.flatten()
-    found.empty()
+    stored.empty()
     head.empty()
     return row
 
@@ -149,15 +149,15 @@ def loaders(base: FrozenBase, region: Region, layout: Layout) -> tuple[list[str]
     notes = [f"its head is in {HEAD}, which only peftu reads"] if head else []
     if (weights := weights_of(base.name)) is not None:
         notes.append(f"it was trained on weights {weights}: give it those in {bases.get(base.name).folder}")
-    found = ["peft"]
+    programs = ["peft"]
     if isinstance(layout.method, Lora) and base.family.kind == "decoder" and region.span == "all" and not head:
         rank = next((most for most in VLLM_RANKS if layout.method.rank <= most), None)
         if kind in VLLM and rank is not None:
-            found.append("vLLM")
+            programs.append("vLLM")
             notes += [f"vLLM needs --max-lora-rank {rank}"] if rank > VLLM_RANKS[0] else []
         if kind in LORAX and region.depth == base.family.layers:
-            found.append("LoRAX")
-    return found, notes
+            programs.append("LoRAX")
+    return programs, notes
 
 
 def _card(base: str) -> BaseCard | None:

@@ -64,9 +64,9 @@ class Job:
         """
         if base.family.kind not in self.card.families:
             known = ", ".join(name for name in bases.names() if bases.get(name).family in self.card.families)
-            hosts, found = (names.replace("_", "-") for names in (" or ".join(self.card.families), base.family.kind))
+            hosts, kind = (names.replace("_", "-") for names in (" or ".join(self.card.families), base.family.kind))
             where = f"method {self.card.name}"
-            raise PeftuError(f"{where}: needs a base of family {hosts}, {base.name} is of family {found} — use {known}")
+            raise PeftuError(f"{where}: needs a base of family {hosts}, {base.name} is of family {kind} — use {known}")
         return base.region(region_of(self.method, self.region or base.default_region))
 
     def resolved(self) -> dict[str, Any]:
@@ -118,8 +118,8 @@ def plan(spec: RunSpec) -> list[Job]:
     Raises:
         PeftuError: an unknown method or knob, a method on a base that it cannot use, or the same method twice.
     """
-    asked = with_guarded(spec.methods)
-    jobs = [dataclasses.replace(_job(spec, plain(method)), spec=method) for method in asked]
+    specs = with_guarded(spec.methods)
+    jobs = [dataclasses.replace(_job(spec, plain(method)), spec=method) for method in specs]
     seen: set[tuple[str, str | None]] = set()
     for job in jobs:
         if (job.label, job.base) in seen:
@@ -140,10 +140,10 @@ def check_kind(jobs: Sequence[Job], card: TaskCard) -> None:
     Raises:
         PeftuError: the task asks for free text and a method chooses among labels.
     """
-    for asked in (job.spec for job in jobs if not card.answers.labelled and job.spec.name.endswith(SUFFIX)):
+    for spec in (job.spec for job in jobs if not card.answers.labelled and job.spec.name.endswith(SUFFIX)):
         raise PeftuError(
-            f"method {asked.name}: keeps modules by the rows they get right, and task {card.name} has free text — "
-            f"use {plain(asked)}"
+            f"method {spec.name}: keeps modules by the rows they get right, and task {card.name} has free text — "
+            f"use {plain(spec)}"
         )
     for job in jobs:
         if not card.answers.labelled and is_reference(job.method):
@@ -162,22 +162,22 @@ def _check_finite(method: object, where: str) -> None:
             raise PeftuError(f"{where}: {knob}: is {value} — write a finite number")
 
 
-def _job(spec: RunSpec, asked: MethodSpec) -> Job:
-    cls = method_class(asked.name, asked.params)
-    where = f"method {asked.name}"
+def _job(spec: RunSpec, choice: MethodSpec) -> Job:
+    cls = method_class(choice.name, choice.params)
+    where = f"method {choice.name}"
     ours = TrainSpec.model_fields if is_module(cls) else {}
-    preset = spec.settings.get(str(asked), {})
-    train_keys = {key: value for key, value in asked.params.items() if key in ours}
-    region_keys = {key: value for key, value in asked.params.items() if ours and key in RegionSpec.model_fields}
-    given = {**preset, **asked.params}
+    preset = spec.settings.get(str(choice), {})
+    train_keys = {key: value for key, value in choice.params.items() if key in ours}
+    region_keys = {key: value for key, value in choice.params.items() if ours and key in RegionSpec.model_fields}
+    given = {**preset, **choice.params}
     knobs = {key: given[key] for key in given if key not in ours and not (ours and key in RegionSpec.model_fields)}
     card: MethodCard = cls.card
-    if card.needs_base == "no" and asked.base:
-        raise PeftuError(f"{where}: takes no base — write '{asked.name}' without '@{asked.base}'")
+    if card.needs_base == "no" and choice.base:
+        raise PeftuError(f"{where}: takes no base — write '{choice.name}' without '@{choice.base}'")
     method = validated(cls, knobs, where)
     _check_finite(method, where)
     needed = card.needs_base == "yes" or (card.needs_base == "optional" and getattr(method, "reads_base", True))
-    base = asked.base or (spec.base if needed else None)
+    base = choice.base or (spec.base if needed else None)
     region = spec.region
     for key in region_keys.keys() & getattr(method, "region", {}).keys():
         raise PeftuError(f"{where}: acts at {key}={method.region[key]} only — take {key} out")
@@ -186,7 +186,7 @@ def _job(spec: RunSpec, asked: MethodSpec) -> Job:
         region = validated(RegionSpec, {**low, **(region.model_dump() if region else {}), **region_keys}, where)
     defaults: dict[str, Any] = getattr(cls, "train_defaults", {})
     if not is_module(method):
-        return Job(asked, method, base, region, validated(TrainSpec, spec.train, "train"))
+        return Job(choice, method, base, region, validated(TrainSpec, spec.train, "train"))
     common = dict(spec.train)
     if card.scope != "user":  # a shared module has nobody to start from
         common.pop("warm_start", None), common.pop("shrink", None)
@@ -198,11 +198,11 @@ def _job(spec: RunSpec, asked: MethodSpec) -> Job:
     if train.warm_start == "none" and train.shrink:
         raise PeftuError(f"{where}: shrink pulls towards a warm start — add warm_start=global")
     if train.warm_start == "none":
-        return Job(asked, method, base, region, train)
+        return Job(choice, method, base, region, train)
     warm: dict[str, Any] = getattr(cls, "warm_defaults", {})
     train = validated(TrainSpec, {**defaults, **warm, **low, **common, **train_keys}, where)
-    everyone = for_everyone(asked.name)
+    everyone = for_everyone(choice.name)
     start = everyone(**method.model_dump())
     settings = {k: v for k, v in spec.train.items() if k not in ("warm_start", "shrink")}
     start_train = validated(TrainSpec, {**everyone.train_defaults, **settings}, f"method {everyone.card.name}")
-    return Job(asked, method, base, region, train, Job(MethodSpec(name="global"), start, base, region, start_train))
+    return Job(choice, method, base, region, train, Job(MethodSpec(name="global"), start, base, region, start_train))

@@ -48,8 +48,8 @@ def score(
         picked = start[members, None] + np.minimum(step[None], size[members, None] - 1)
         binding = None
         if layout is not None and rows is not None:
-            own = rows[torch.from_numpy(modules[members])].to(base.device)
-            binding = layout.bind(layout.views(own), len(members))
+            module_rows = rows[torch.from_numpy(modules[members])].to(base.device)
+            binding = layout.bind(layout.views(module_rows), len(members))
         text = torch.from_numpy(pairs[picked.ravel(), 1]).to(base.device)
         scores = base.readout(context, text, binding).cpu().numpy().reshape(*picked.shape, -1)
         out[picked[real]] = scores[real]

@@ -43,8 +43,8 @@ class Preset(Spec):
         """
         warm = method.params.get("warm_start") == "global"
         name = WARM + method.name if warm else method.name
-        found = [of[name] for on in (ANY_BASE, base or "") if name in (of := self.methods.get(on, {}))]
-        return {key: value for own in found for key, value in own.items()} if found or self.train else None
+        layers = [of[name] for on in (ANY_BASE, base or "") if name in (of := self.methods.get(on, {}))]
+        return {key: value for settings in layers for key, value in settings.items()} if layers or self.train else None
 
 
 def shipped() -> list[str]:

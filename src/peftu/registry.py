@@ -17,12 +17,12 @@ LISTED = 3  # names that a suggestion holds at most
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns ' — did you mean X?' for the known names that begin so, or the closest one, else what is known."""
     known = sorted(known)
-    if name not in known and (twin := next((one for one in known if same_form(one) == same_form(name)), None)):
+    if name not in known and (twin := next((other for other in known if same_form(other) == same_form(name)), None)):
         return f" — it differs from '{twin}' in Unicode form only (NFC, NFD): write both the same way"
-    plain = {one.casefold(): one for one in reversed(known)}
-    begun = [one for one in known if name and one.casefold().startswith(name.casefold())]
+    plain = {other.casefold(): other for other in reversed(known)}
+    begun = [other for other in known if name and other.casefold().startswith(name.casefold())]
     close = difflib.get_close_matches(name.casefold(), plain, n=1, cutoff=0.55)
-    meant = [f"'{one}'" for one in (begun or [plain[one] for one in close])]
+    meant = [f"'{other}'" for other in (begun or [plain[other] for other in close])]
     if not meant:
         return f" — known: {', '.join(known) or 'none'}"
     more = ["…"] if len(meant) > LISTED else []
@@ -87,8 +87,8 @@ class Registry(Generic[T]):
         """
         if not self.is_own(name):
             for finder in self._asked():
-                if (found := finder.find(name)) is not None:
-                    return found
+                if (item := finder.find(name)) is not None:
+                    return item
             raise PeftuError(f"unknown {self.kind} '{name}'{did_you_mean(name, self.names())}")
         if name not in self._loaded:
             self._loaded[name] = cast(T, _attribute(self._targets[name]))

@@ -8,7 +8,7 @@ import pytest
 
 from peftu.data import commands
 from peftu.data.imported import ImportedTask, imports, remove
-from peftu.data.importer.importing import Asked, import_file
+from peftu.data.importer.importing import ImportOptions, import_file
 from peftu.data.load import load_task
 from peftu.data.splits import make_problem, make_split
 from peftu.data.table import UserTable
@@ -120,7 +120,7 @@ class TestRoles:
     def test_what_is_given_goes_before_names(self, tmp_path: Path) -> None:
         content = "user,text,label,who,what,mark,day\nx,x,x,u,a,yes,5\nx,y,x,u,b,no,6\n"
         columns = {"user": "who", "text": "what", "time": "day"}
-        found = import_file(write(tmp_path, content), Asked(columns=columns, labels=("mark",)))
+        found = import_file(write(tmp_path, content), ImportOptions(columns=columns, labels=("mark",)))
         assert sorted(rows()) == [("u", "a", "yes"), ("u", "b", "no")]
         assert {(c["role"], c["taken"]) for c in found["columns"]} == {
             (role, "as given") for role in ("user", "text", "time", "label")
@@ -162,13 +162,13 @@ class TestRoles:
         assert "column 'split' is kept as a published split (--regime published)" in found["notes"]
         audited = commands.audit_task("mine", regime="published")
         assert audited["rows"] == {"train": 2, "val": 1, "test": 1}
-        other = import_file(write(tmp_path, content.replace("dev", "spare")), Asked("other"))
+        other = import_file(write(tmp_path, content.replace("dev", "spare")), ImportOptions("other"))
         assert "column 'split' is not used as split: not every cell is train, validation or test" in other["notes"]
 
 
 class TestLabels:
     def imported(
-        self, folder: Path, cells: list[str], asked: Asked | None = None, column: str = "label"
+        self, folder: Path, cells: list[str], asked: ImportOptions | None = None, column: str = "label"
     ) -> dict[str, object]:
         lines = "".join(f"u{n % 3}\ttext {n}\t{cell}\n" for n, cell in enumerate(cells))
         return import_file(write(folder, f"user\ttext\t{column}\n{lines}", "mine.tsv"), asked)
@@ -181,7 +181,7 @@ class TestLabels:
         assert load_task("mine").card.kind == "ordinal"
 
     def test_numbers_may_name_classes(self, tmp_path: Path) -> None:
-        found = self.imported(tmp_path, ["2", "0", "1"], Asked(kind="single"))
+        found = self.imported(tmp_path, ["2", "0", "1"], ImportOptions(kind="single"))
         assert (found["kind"], found["labels"], found["notes"][:-1]) == ("single", ["0", "1", "2"], [])
 
     def test_two_numbers_are_two_classes(self, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ class TestLabels:
         assert self.imported(tmp_path, ["0.5", "4", "3.5"])["labels"] == ["0.5", "3.5", "4"]
 
     def test_an_order_may_be_given(self, tmp_path: Path) -> None:
-        asked = Asked(kind="ordinal", label_set=("low", "mid", "high"), words=("a", "b", "c"))
+        asked = ImportOptions(kind="ordinal", label_set=("low", "mid", "high"), words=("a", "b", "c"))
         found = self.imported(tmp_path, ["mid", "low", "high"], asked)
         assert (found["kind"], found["labels"], found["words"]) == ("ordinal", ["low", "mid", "high"], ["a", "b", "c"])
         assert found["instruction"].endswith("Answer a, b or c.")  # type: ignore[attr-defined]
@@ -210,19 +210,19 @@ class TestLabels:
 
     @pytest.mark.parametrize("separator", ["|", ";", ", "])
     def test_separators(self, tmp_path: Path, separator: str) -> None:
-        found = self.imported(tmp_path, [f"joy{separator}fear", "joy", ""], Asked(kind="multi"))
+        found = self.imported(tmp_path, [f"joy{separator}fear", "joy", ""], ImportOptions(kind="multi"))
         assert (found["kind"], found["labels"]) == ("multi", ["fear", "joy", "none"])
 
     def test_several_columns_mark(self, tmp_path: Path) -> None:
         content = "user,text,joy,fear\nu,a,1,0\nu,b,true,1.0\nv,a,,0\n"
-        found = import_file(write(tmp_path, content), Asked(labels=("joy", "fear")))
+        found = import_file(write(tmp_path, content), ImportOptions(labels=("joy", "fear")))
         assert (found["kind"], found["labels"]) == ("multi", ["joy", "fear", "none"])
         assert sorted(target for _, _, target in rows()) == ["joy", "joy+fear", "none"]
-        again = import_file(write(tmp_path, content), Asked("again", labels=("joy,fear",)))
+        again = import_file(write(tmp_path, content), ImportOptions("again", labels=("joy,fear",)))
         assert again["hash"] == found["hash"]
 
     def test_free_text(self, tmp_path: Path) -> None:
-        found = self.imported(tmp_path, ["I think so.", "Never, ever."], Asked(kind="text"))
+        found = self.imported(tmp_path, ["I think so.", "Never, ever."], ImportOptions(kind="text"))
         assert (found["kind"], found["labels"]) == ("text", [])
         assert load_task("mine").card.kind == "text"
 
@@ -265,7 +265,7 @@ class TestTask:
         with pytest.raises(PeftuError, match="other data was imported under it — choose another, or pass --replace"):
             import_file(write(tmp_path, CSV.replace("bye", "ciao")))
         assert load_task("mine").hash == first["hash"]
-        second = import_file(write(tmp_path, CSV.replace("bye", "ciao")), Asked(replacing=True))
+        second = import_file(write(tmp_path, CSV.replace("bye", "ciao")), ImportOptions(replacing=True))
         assert load_task("mine").hash == second["hash"] != first["hash"]
         assert len(list(Path(second["folder"]).iterdir())) == 2
 
@@ -279,12 +279,12 @@ class TestTask:
         assert "mine" not in tasks.names()
         with pytest.raises(PeftuError, match="is damaged — import 'mine' again with --replace"):
             tasks.get("mine")
-        import_file(write(tmp_path, CSV), Asked(replacing=True))
+        import_file(write(tmp_path, CSV), ImportOptions(replacing=True))
         assert load_task("mine").frame.height == 3
 
     def test_deleting(self, tmp_path: Path) -> None:
         folder = Path(import_file(write(tmp_path, CSV))["folder"])
-        other = Path(import_file(write(tmp_path, CSV), Asked("mine-too"))["folder"])
+        other = Path(import_file(write(tmp_path, CSV), ImportOptions("mine-too"))["folder"])
         (other / "note.txt").write_text("by hand")
         assert remove("mine") == folder
         assert not folder.exists()
@@ -302,7 +302,7 @@ class TestTask:
     @pytest.mark.parametrize("name", ["../up", "Big", "a_b", "a" * 65, "-a", "epic", "a/b", "x.y"])
     def test_names_that_cannot_be(self, tmp_path: Path, name: str) -> None:
         with pytest.raises(PeftuError, match="--name"):
-            import_file(write(tmp_path, CSV), Asked(name))
+            import_file(write(tmp_path, CSV), ImportOptions(name))
         assert imports.find(name) is None
         assert not (tmp_path / "cache" / "imported").exists()
 

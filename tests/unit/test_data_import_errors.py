@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from peftu.cli.app import app
-from peftu.data.importer.importing import Asked, import_file
+from peftu.data.importer.importing import ImportOptions, import_file
 from peftu.data.importer.source import RowsError
 from peftu.data.task import tasks
 from peftu.errors import PeftuError
@@ -21,7 +21,7 @@ def write(folder: Path, content: str | bytes, name: str = "mine.csv") -> Path:
     return path
 
 
-def refused(path: Path, asked: Asked | None = None) -> PeftuError:
+def refused(path: Path, asked: ImportOptions | None = None) -> PeftuError:
     with pytest.raises(PeftuError) as caught:
         import_file(path, asked)
     assert "\n" not in str(caught.value)
@@ -132,22 +132,22 @@ def test_json_lines(tmp_path: Path, content: str, said: list[str]) -> None:
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (Asked(columns={"user": "usr"}), "--user: has no column 'usr' — did you mean 'user'?"),
-        (Asked(labels=("labell",)), "--label: has no column 'labell' — did you mean 'label'?"),
-        (Asked(columns={"user": "user", "text": "user"}), "column 'user' is given twice"),
-        (Asked(kind="ordinal"), "--kind ordinal: labels are x, y — pass --labels with them in order"),
-        (Asked(kind="singles"), "--kind: unknown kind 'singles' — did you mean 'single'?"),
-        (Asked(kind="single", labels=("label", "note")), "--label: 2 columns are kind 'multi', not 'single'"),
-        (Asked(labels=("label", "note")), "row 1: column 'label' holds neither 0 nor 1"),
-        (Asked(label_set=("x", "z")), "row 2: label 'y' is not in --labels — known: x, z"),
-        (Asked(words=("yes",)), "--words: give 2 different words, one for each label in order: x, y"),
-        (Asked(words=("yes", "Yes")), "--words: give 2 different words"),
-        (Asked(columns={"time": "note"}), "row 1: time cannot be read — write seconds since 1970"),
-        (Asked(columns={"item": "note"}), "row 2: has the item key of row 1 but another text — give each text"),
-        (Asked(columns={"item": "gap"}), "row 2: item is empty — fill it in"),
+        (ImportOptions(columns={"user": "usr"}), "--user: has no column 'usr' — did you mean 'user'?"),
+        (ImportOptions(labels=("labell",)), "--label: has no column 'labell' — did you mean 'label'?"),
+        (ImportOptions(columns={"user": "user", "text": "user"}), "column 'user' is given twice"),
+        (ImportOptions(kind="ordinal"), "--kind ordinal: labels are x, y — pass --labels with them in order"),
+        (ImportOptions(kind="singles"), "--kind: unknown kind 'singles' — did you mean 'single'?"),
+        (ImportOptions(kind="single", labels=("label", "note")), "--label: 2 columns are kind 'multi', not 'single'"),
+        (ImportOptions(labels=("label", "note")), "row 1: column 'label' holds neither 0 nor 1"),
+        (ImportOptions(label_set=("x", "z")), "row 2: label 'y' is not in --labels — known: x, z"),
+        (ImportOptions(words=("yes",)), "--words: give 2 different words, one for each label in order: x, y"),
+        (ImportOptions(words=("yes", "Yes")), "--words: give 2 different words"),
+        (ImportOptions(columns={"time": "note"}), "row 1: time cannot be read — write seconds since 1970"),
+        (ImportOptions(columns={"item": "note"}), "row 2: has the item key of row 1 but another text — give each text"),
+        (ImportOptions(columns={"item": "gap"}), "row 2: item is empty — fill it in"),
     ],
 )
-def test_what_is_asked_for_and_cannot_be(tmp_path: Path, asked: Asked, said: str) -> None:
+def test_what_is_asked_for_and_cannot_be(tmp_path: Path, asked: ImportOptions, said: str) -> None:
     error = str(refused(write(tmp_path, "user,text,label,note,gap\nu,a,x,n,1\nu,b,y,n,\n"), asked))
     assert said in error
 
@@ -161,7 +161,7 @@ def test_columns_of_other_types(tmp_path: Path) -> None:
 def test_holes_in_typed_columns_are_empty(tmp_path: Path) -> None:
     frame = pl.DataFrame({"user": [1.0, float("nan")], "text": ["a", "b"], "label": [None, 1]})
     frame.write_parquet(tmp_path / "mine.parquet")
-    error = refused(tmp_path / "mine.parquet", Asked(label_set=("0", "1")))
+    error = refused(tmp_path / "mine.parquet", ImportOptions(label_set=("0", "1")))
     assert isinstance(error, RowsError)
     assert [line.split(" — ")[0] for line in error.shown] == ["row 1: label is empty", "row 2: user is empty"]
 
@@ -177,7 +177,7 @@ def test_lists_without_a_label(tmp_path: Path, labels: list[None]) -> None:
 
 def test_a_header_that_is_data_is_not_shown(tmp_path: Path) -> None:
     path = write(tmp_path, "somebody,good,1\nsomebody,bad,0\nanother,good,1\n")
-    for asked in (None, Asked(columns={"user": "who"})):
+    for asked in (None, ImportOptions(columns={"user": "who"})):
         error = str(refused(path, asked))
         assert "somebody" not in error
         assert "first line looks like data" in error

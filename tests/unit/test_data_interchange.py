@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from peftu.answers import Kind
-from peftu.data.importer.importing import Asked, import_file
+from peftu.data.importer.importing import ImportOptions, import_file
 from peftu.data.interchange import export, flat
 from peftu.data.load import load_task
 from peftu.data.synthetic import synthetic_card, synthetic_table
@@ -39,7 +39,7 @@ def test_parquet_and_back(tmp_path: Path, kind: Kind) -> None:
     table = synthetic_table(kind=kind)
     found = export(table, "parquet", tmp_path / "out")
     assert (found["files"], found["rows"]) == ([f"synthetic-{kind}.parquet"], 180)
-    back = import_file(tmp_path / "out" / found["files"][0], Asked("back"))
+    back = import_file(tmp_path / "out" / found["files"][0], ImportOptions("back"))
     assert back["hash"] == table.hash == load_task("back").hash
     card = load_task("back").card
     assert card.model_copy(update={"name": table.card.name, "files": table.card.files}) == table.card
@@ -99,7 +99,7 @@ class TestHuggingFace:
             feature = loaded.features["label"]
             assert tuple((feature.feature if kind == "multi" else feature).names) == table.card.labels
         assert list(tmp_path.iterdir()) == [tmp_path / "out"]
-        back = import_file(tmp_path / "out", Asked("back"))
+        back = import_file(tmp_path / "out", ImportOptions("back"))
         assert back["hash"] == table.hash == load_task("back").hash
         card = load_task("back").card
         assert card.model_copy(update={"name": table.card.name, "files": table.card.files}) == table.card
@@ -109,7 +109,7 @@ class TestHuggingFace:
         export(table, "hf", tmp_path / "out")
         loaded = datasets.load_from_disk(str(tmp_path / "out"))
         assert {name: part.num_rows for name, part in loaded.items()} == {"train": 12, "validation": 3, "test": 3}
-        assert import_file(tmp_path / "out", Asked("back"))["hash"] == table.hash
+        assert import_file(tmp_path / "out", ImportOptions("back"))["hash"] == table.hash
 
     def test_a_folder_of_somebody_else(self, tmp_path: Path, datasets: Any) -> None:
         features = datasets.Features(
@@ -136,7 +136,7 @@ class TestHuggingFace:
         )
         (tmp_path / "theirs" / "train" / "state.json").write_text("{")
         with pytest.raises(PeftuError, match="is damaged or of another version"):
-            import_file(tmp_path / "theirs", Asked("again"))
+            import_file(tmp_path / "theirs", ImportOptions("again"))
 
     def test_a_folder_that_is_not_empty(self, tmp_path: Path) -> None:
         (tmp_path / "mine.txt").write_text("dear")

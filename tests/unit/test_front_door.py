@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 
 import peftu
-from peftu.data.importer.importing import Asked, import_file
+from peftu.data.importer.importing import ImportOptions, import_file
 from peftu.data.synthetic import SyntheticTask, synthetic_table
 from peftu.data.task import tasks
 from peftu.results import RunRecord, finish_folder
@@ -81,7 +81,9 @@ class TestFrames:
         table = peftu.from_frame(frame(ROWS), **COLUMNS)
         pl.DataFrame(ROWS).write_csv(tmp_path / "mine.csv")
         columns = {"user": "who", "text": "what"}
-        assert table.hash == import_file(tmp_path / "mine.csv", Asked(columns=columns, labels=("said",)))["hash"]
+        assert (
+            table.hash == import_file(tmp_path / "mine.csv", ImportOptions(columns=columns, labels=("said",)))["hash"]
+        )
         assert (table.card.name, table.card.kind, table.card.labels) == ("frame", "single", ("no", "yes"))
 
     def test_pandas_and_polars_agree_on_numbers_lists_times_and_gaps(self) -> None:

@@ -135,7 +135,7 @@ def test_the_profile_is_told_from_train_items_once_a_user() -> None:
     spy = Spy()
     compose = Profile(k=6).composer(past(MANY, ()), spy, 0)
     assert compose(0, Text("a")) == compose(0, Text("b"))
-    assert compose(0, Text("a")).told.endswith("says 3 yes")
+    assert compose(0, Text("a")).profile.endswith("says 3 yes")
     assert compose(1, Text("a")) == Composed()
     assert len(spy.asked) == 1
 

@@ -58,7 +58,7 @@ def test_rows_that_have_no_virtual_tokens_start_at_once() -> None:
     joined = some.in_front(own)
     assert joined[0].flatten().tolist() == [-1, -2, 0, 1, 2]
     assert joined[1].flatten().tolist()[:3] == [3, 4, 5]
-    assert some.own.tolist() == [2, 0]
+    assert some.per_row.tolist() == [2, 0]
     assert some.last(joined).flatten().tolist() == [2, 5]
 
 

@@ -43,18 +43,18 @@ class Memory:
         before: layer -> keys and values of the earlier tokens in one part or several, each [rows or 1, kv heads,
             tokens, head width]: 1 where all rows share them; or None.
         record: layers whose own keys and values are kept in ``made``.
-        own: looked at instead of the keys and values that the pass makes, or None.
+        keys_values: looked at instead of the keys and values that the pass makes, or None.
     """
 
     def __init__(
         self,
         before: Callable[[int], Sequence[KeysValues]] | None = None,
         record: range = range(0),
-        own: KeysValues | None = None,
+        keys_values: KeysValues | None = None,
     ) -> None:
         self.before = before
         self.record = record
-        self.own = own
+        self.keys_values = keys_values
         self.made: dict[int, KeysValues] = {}
 
     def keep(self, layer: int, keys: Tensor, values: Tensor) -> None:
@@ -127,8 +127,8 @@ def attend(
         attention_mask = None if attention_mask is None else attention_mask.repeat(1, 1, shared, 1)
     if memory is not None:
         memory.keep(int(module.layer_idx), key, value)  # type: ignore[arg-type]
-    if memory is not None and memory.own is not None:
-        key, value = memory.own
+    if memory is not None and memory.keys_values is not None:
+        key, value = memory.keys_values
     if prefix is not None:
         key, value, attention_mask = prefix.join(key, value, attention_mask)
     if memory is not None and memory.before is not None:
@@ -141,14 +141,14 @@ def attend(
 
 
 def _attend_both(
-    query: Tensor, before: Sequence[KeysValues], own: KeysValues, mask: Tensor | None, scale: float
+    query: Tensor, before: Sequence[KeysValues], current: KeysValues, mask: Tensor | None, scale: float
 ) -> Tensor:
     """Returns attention over earlier and own tokens.
 
     Written out because the earlier part needs no gradient: the fused kernel would compute one for every earlier key
     (measured: a quarter of a training step at six span tokens).
     """
-    query, parts = query * scale, [*before, own]
+    query, parts = query * scale, [*before, current]
     logits = torch.cat([_times(query, keys.mT) for keys, _ in parts], -1)
     if mask is not None:
         logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask

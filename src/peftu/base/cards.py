@@ -64,8 +64,8 @@ def weights_at_hand(card: BaseCard) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:
         return None
-    found = try_to_load_from_cache(card.hub, "model.safetensors", revision=card.revision)
-    return Path(found).parent if isinstance(found, str) else None
+    path = try_to_load_from_cache(card.hub, "model.safetensors", revision=card.revision)
+    return Path(path).parent if isinstance(path, str) else None
 
 
 def describe_bases() -> list[dict[str, Any]]:

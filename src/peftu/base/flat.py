@@ -33,11 +33,11 @@ class _Keys(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         back, shared, heads = ctx.saved_tensors
-        found = grad.index_select(0, back)
+        grad_in = grad.index_select(0, back)
         if shared.numel():
             rows = grad.index_select(0, shared.flatten()).view(*shared.shape, -1).sum(1)
-            found[heads] += rows
-        return found, None, None, None, None
+            grad_in[heads] += rows
+        return grad_in, None, None, None, None
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,15 @@ class Flat:
         start = (self._segments.cumsum(0) - self._segments).view(groups, -1)
         self._heads = start[:, :1] + torch.arange(head, device=device)
         heads = self._heads.repeat_interleave(per_group.shape[1], 0)
-        own = start[:, 1:].flatten()
-        self.last = own + lengths - 1
+        row_start = start[:, 1:].flatten()
+        self.last = row_start + lengths - 1
         buckets = max(1, min(MOST_BUCKETS, len(lengths) // ROWS_A_BUCKET))
         order = lengths.argsort(stable=True) if buckets > 1 else torch.arange(len(lengths), device=device)
         self._order = order.argsort()
         self._pieces = []
         for rows in order.chunk(buckets):
             step = torch.arange(int(lengths[rows].max()), device=device)
-            place = own[rows, None] + torch.minimum(step, lengths[rows, None] - 1)
+            place = row_start[rows, None] + torch.minimum(step, lengths[rows, None] - 1)
             self._pieces.append(_Piece(place, step < lengths[rows, None], torch.cat([heads[rows], place], 1)))
         if head:
             self._pieces.append(_Piece(self._heads, torch.ones_like(self._heads, dtype=torch.bool), self._heads))
@@ -161,11 +161,11 @@ class Flat:
     def _seen(self, plan: _Plan, key: Tensor, value: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Returns the keys and values that each piece looks at, each [r × k × (h + l), w]."""
         sizes = [piece.seen.numel() * key.shape[1] for piece in self._pieces]
-        found = []
+        parts = []
         for x in (key, value):
             picked = _Keys.apply(_by_head(x), plan.key, plan.key_back, plan.shared, plan.heads)  # type: ignore[no-untyped-call]
-            found.append(torch.split(cast(Tensor, picked), sizes))
-        return list(zip(*found, strict=True))
+            parts.append(torch.split(cast(Tensor, picked), sizes))
+        return list(zip(*parts, strict=True))
 
     def _plan(self, heads: int, kinds: int) -> _Plan:
         """Returns the gathers for a layer with so many heads, of which so many have keys of their own."""
@@ -174,7 +174,7 @@ class Flat:
             key = torch.cat([spread_heads(piece.seen, kinds) for piece in self._pieces])
             # [r, n, l] and [r, k, h + l]: which of them are the one place where a token stands for itself
             grids = [piece.real[:, None].expand(-1, heads, -1).flatten() for piece in self._pieces]
-            own = [
+            key_grids = [
                 pad(piece.real, (piece.seen.shape[1] - piece.real.shape[1], 0))[:, None].expand(-1, kinds, -1).flatten()
                 for piece in self._pieces
             ]
@@ -188,22 +188,22 @@ class Flat:
                     offset += len(number)
                 shared = torch.cat(places)[self._order].view(len(self._heads), -1, kinds * self.head)
             self._plans[heads, kinds] = _Plan(
-                query, _inverse(query, real), (~real).nonzero().squeeze(1), key, _inverse(key, torch.cat(own)), shared,
-                spread_heads(self._heads, kinds).view(len(self._heads), -1),
+                query, _inverse(query, real), (~real).nonzero().squeeze(1), key, _inverse(key, torch.cat(key_grids)),
+                shared, spread_heads(self._heads, kinds).view(len(self._heads), -1),
             )  # fmt: skip
         return self._plans[heads, kinds]
 
     @cached_property
     def _masks(self) -> list[Tensor | None]:
         """Returns for each piece which tokens may be looked at, [r or 1, l or 1, h + l]; None: all."""
-        found: list[Tensor | None] = []
+        masks: list[Tensor | None] = []
         for piece in self._pieces:
             (tokens, seen), device = (piece.real.shape[1], piece.seen.shape[1]), piece.real.device
             if self.causal:  # what stands behind a row's end is behind all its tokens
-                found.append(torch.ones(1, tokens, seen, dtype=torch.bool, device=device).tril(seen - tokens))
+                masks.append(torch.ones(1, tokens, seen, dtype=torch.bool, device=device).tril(seen - tokens))
             else:
-                found.append(None if bool(piece.real.all()) else piece.real[:, None])
-        return found
+                masks.append(None if bool(piece.real.all()) else piece.real[:, None])
+        return masks
 
     def _biases(self, dtype: torch.dtype) -> list[Tensor | None]:
         """Returns what is added to each piece's logits."""

@@ -56,10 +56,10 @@ class _Gather(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         back, void = ctx.saved_tensors
-        found = grad.index_select(0, back)
+        grad_in = grad.index_select(0, back)
         if void is not None:
-            found.index_fill_(0, void, 0)
-        return found, None, None, None
+            grad_in.index_fill_(0, void, 0)
+        return grad_in, None, None, None
 
 
 def gather_once(x: Tensor, index: Tensor, back: Tensor, void: Tensor | None = None) -> Tensor:

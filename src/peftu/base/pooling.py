@@ -70,9 +70,9 @@ def pooling_folder(folder: Path) -> str | None:
         raise PeftuError(
             f"base: {path} asks for {' + '.join(kinds) or 'nothing'}, which peftu does not make — {_OTHER}"
         )
-    own, place = str(modules[0].get("path", "")), str(modules[1].get("path"))
-    if own or not re.fullmatch(r"\w[\w-]*", place):
-        raise PeftuError(f"base: {path} has its modules in '{own}' and '{place}' — put the model beside {MODULES}")
+    model, place = str(modules[0].get("path", "")), str(modules[1].get("path"))
+    if model or not re.fullmatch(r"\w[\w-]*", place):
+        raise PeftuError(f"base: {path} has its modules in '{model}' and '{place}' — put the model beside {MODULES}")
     return place
 
 

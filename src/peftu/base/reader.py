@@ -184,8 +184,8 @@ class Reader:
 
     def _answered(self, frame: Frame, answers: Sequence[str]) -> list[list[int]]:
         """Returns the tokens of a short prompt's end alone, and with each answer behind it."""
-        asked = f"{self._named(frame.pieces[-2])}x{self._named(frame.pieces[-1])}"
-        return [encoded.ids for encoded in self._encoded([asked, *(asked + frame.lead + answer for answer in answers)])]
+        end = f"{self._named(frame.pieces[-2])}x{self._named(frame.pieces[-1])}"
+        return [encoded.ids for encoded in self._encoded([end, *(end + frame.lead + answer for answer in answers)])]
 
     def _read(  # ``trims``: nothing is left of the white space before a text that is empty
         self, before: str, after: str, texts: Sequence[Text], most: int, about: About, trims: bool = False

@@ -178,7 +178,7 @@ def linear_sites(
 ) -> Iterator[Site]:
     """Yields a site for every linear map of a layer whose role is known, in the model's own order, then its MLP."""
     prefix = next(name for name, module in model.named_modules() if module is layer)
-    found: dict[str, Site] = {}
+    roles: dict[str, Site] = {}
     for path, module in layer.named_modules():
         weight = getattr(module, "weight", None)
         if not isinstance(weight, torch.Tensor) or weight.ndim != 2 or isinstance(module, nn.Embedding):
@@ -187,10 +187,10 @@ def linear_sites(
         if role is not None:
             d_out, d_in = weight.shape if isinstance(module, nn.Linear) else weight.shape[::-1]  # GPT-2's Conv1D
             cross = "EncDecAttention" in path
-            found.setdefault(role, site := Site(f"{prefix}.{path}", "linear", role, number, stack, d_in, d_out, cross))
+            roles.setdefault(role, site := Site(f"{prefix}.{path}", "linear", role, number, stack, d_in, d_out, cross))
             yield site
-    if {"up", "down"} <= found.keys():
-        up, down = found["up"], found["down"]
+    if {"up", "down"} <= roles.keys():
+        up, down = roles["up"], roles["down"]
         ends = (up.name, down.name)
         yield Site(f"{prefix}.mlp", "block", "mlp", number, stack, up.d_in, down.d_out, ends=ends)
 

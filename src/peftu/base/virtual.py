@@ -35,7 +35,7 @@ class Switched:
         return bool(self.on.all())
 
     @cached_property
-    def own(self) -> Tensor:
+    def per_row(self) -> Tensor:
         """Returns [b] how many virtual tokens each row has: n or 0."""
         return self.on * self.count
 
@@ -51,7 +51,7 @@ class VirtualStates(Switched):
         joined = torch.cat([self.states.to(h_btd.dtype), h_btd], 1)
         if self.every:
             return joined
-        place = torch.arange(joined.shape[1], device=joined.device) + (self.count - self.own)[:, None]
+        place = torch.arange(joined.shape[1], device=joined.device) + (self.count - self.per_row)[:, None]
         return joined.gather(1, place.clamp(max=joined.shape[1] - 1)[..., None].expand_as(joined))
 
     def in_front_of(self, h_btd: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,12 +59,12 @@ class VirtualStates(Switched):
 
         The longest row may be one that has none: then the last columns are void in every row.
         """
-        lengths = lengths + self.own
+        lengths = lengths + self.per_row
         return self.in_front(h_btd)[:, : int(lengths.max())], lengths
 
     def last(self, h_btd: Tensor) -> Tensor:
         """Returns [b, d] each row's last state that is not void, of rows that were equally long before `in_front`."""
-        ends = h_btd.shape[1] - 1 - (self.count - self.own)
+        ends = h_btd.shape[1] - 1 - (self.count - self.per_row)
         return h_btd[torch.arange(len(h_btd), device=h_btd.device), ends]
 
 

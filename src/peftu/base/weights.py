@@ -156,8 +156,8 @@ def _split_digits(tokenizer: Any) -> None:
 
 def _errno_of(error: Exception) -> int:
     """Returns the system's error number that a Rust library put into its message, or 0."""
-    found = re.search(r"os error (\d+)", str(error))
-    return int(found.group(1)) if found else 0
+    match = re.search(r"os error (\d+)", str(error))
+    return int(match.group(1)) if match else 0
 
 
 def _versions() -> dict[str, str]:

@@ -51,7 +51,7 @@ def write_answers(
     written: list[list[int]] = [[] for _ in texts]
     for rows in _alike(bind(torch.arange(len(texts))), len(texts)):
         _write(base, prompt, texts, most, region, bind, temperature, draws, rows.to(base.device), written)
-    return [family.tokenizer.decode(own, skip_special_tokens=True).strip() for own in written]
+    return [family.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in written]
 
 
 def _alike(binding: Binding | None, rows: int) -> list[Tensor]:
@@ -77,15 +77,15 @@ def _write(
 ) -> None:
     """Adds the tokens of these rows' answers to ``written``."""
     writer, family = base.writer, cast(Any, base.family)
-    own = [texts[row] for row in rows.tolist()]
+    row_texts = [texts[row] for row in rows.tolist()]
     binding = bind(rows)
     if region.span == "all":
         with attached(family.model, binding) as attachment:
-            draft, first = writer.begin(prompt, own, most, region, attachment)
+            draft, first = writer.begin(prompt, row_texts, most, region, attachment)
     else:
-        place = {text: number for number, text in enumerate(dict.fromkeys(own))}
+        place = {text: number for number, text in enumerate(dict.fromkeys(row_texts))}
         draft, first = writer.begin(prompt, list(place), most, region, Attachment(None))
-        places = torch.tensor([place[text] for text in own], device=base.device)
+        places = torch.tensor([place[text] for text in row_texts], device=base.device)
         draft.keep(places)
         first = first[places]
     tokens, ends = first, torch.tensor(sorted(family.ends), device=base.device)

@@ -102,13 +102,13 @@ def bases(name: Annotated[str | None, typer.Argument(help="Show one base.")] = N
     from peftu.base.cards import describe_bases
     from peftu.cli.tables import tables
 
-    found = describe_bases()
+    descriptions = describe_bases()
     if name:
         card = known.get(name)
-        result: Any = next(base for base in found if base["name"] == card.name)
+        result: Any = next(base for base in descriptions if base["name"] == card.name)
         emit(result, json, *tables(result))
         return
-    emit(found, json, *tables(_columns(found, "name", "family", "parameters", "licence", "cached")))
+    emit(descriptions, json, *tables(_columns(descriptions, "name", "family", "parameters", "licence", "cached")))
 
 
 def _columns(rows: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
@@ -122,11 +122,11 @@ def doctor(json: Json = False) -> None:
 
     from peftu.doctor import as_rows, examine
 
-    found = examine()
+    examination = examine()
     grid = Table(show_header=False, box=None)
-    for key, value in as_rows(found):
+    for key, value in as_rows(examination):
         grid.add_row(key, value)
-    emit(found, json, grid)
+    emit(examination, json, grid)
 
 
 @app.command()
@@ -264,11 +264,11 @@ def tune(
     spec = spec.model_copy(update={"seeds": tuple(range(10, 10 + seeds))})
     try:
         with bars() as shown:
-            found = search(spec, out, trials, parameters, raw, shown)
+            preset = search(spec, out, trials, parameters, raw, shown)
     except KeyboardInterrupt:
         stderr.print("interrupted: the trials made are kept — start again to go on", soft_wrap=True)
         sys.exit(130)
-    emit(found.model_dump(mode="json", exclude_defaults=True), json, f"preset: {out}")
+    emit(preset.model_dump(mode="json", exclude_defaults=True), json, f"preset: {out}")
 
 
 @app.command()
@@ -313,11 +313,11 @@ def main() -> None:
         check_arguments(sys.argv[1:])
         sys.exit(command_tree()(prog_name="peftu", standalone_mode=False) or 0)
     except PeftuError as error:
-        said = str(error)
+        message = str(error)
     except UsageError as error:
         if not error.format_message():  # help was printed for want of arguments
             sys.exit(2)
         command = error.ctx.command_path if error.ctx else "peftu"
-        said = f"{' '.join(error.format_message().split()).rstrip('.')} — see '{command} --help'"
-    stderr.print(f"error: {said.replace(chr(10), ' ')}", style="red", soft_wrap=True)
+        message = f"{' '.join(error.format_message().split()).rstrip('.')} — see '{command} --help'"
+    stderr.print(f"error: {message.replace(chr(10), ' ')}", style="red", soft_wrap=True)
     sys.exit(2)

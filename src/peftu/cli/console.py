@@ -56,8 +56,8 @@ def emit(result: Any, as_json: bool, *human: RenderableType) -> None:
 def as_line(result: Any, *, ascii_only: bool = False) -> str:
     """Returns a value as one line of JSON, in which nothing is left for a terminal to obey."""
     line = json.dumps(result, ensure_ascii=ascii_only, allow_nan=False)
-    obeyed = {found for found in re.findall(r"[^ -~]", line) if shown(found) != found}
-    return line.translate({ord(found): json.dumps(found)[1:-1] for found in obeyed})
+    obeyed = {character for character in re.findall(r"[^ -~]", line) if shown(character) != character}
+    return line.translate({ord(character): json.dumps(character)[1:-1] for character in obeyed})
 
 
 def can_say(text: str) -> bool:
@@ -81,7 +81,7 @@ def _plainly(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]
-    return "".join(_PLAIN.get(one) or ascii(one)[1:-1] for one in lacking), error.end
+    return "".join(_PLAIN.get(character) or ascii(character)[1:-1] for character in lacking), error.end
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
@@ -95,11 +95,11 @@ def check_arguments(arguments: Sequence[str]) -> None:
             argument.encode()
         except UnicodeEncodeError:
             before = arguments[place - 2] if place > 1 else ""
-            name = next((one.partition("=")[0] for one in (argument, before) if one.startswith("-")), "")
+            name = next((word.partition("=")[0] for word in (argument, before) if word.startswith("-")), "")
             what = name if name.isascii() and name else f"argument {place}"
             encoding = sys.getfilesystemencoding()
-            said = f"{what}: is no text in this terminal's encoding ({encoding}) — write it in UTF-8"
-            raise PeftuError(said) from None
+            message = f"{what}: is no text in this terminal's encoding ({encoding}) — write it in UTF-8"
+            raise PeftuError(message) from None
 
 
 OUT_OF_TIME = 75  # exit code of a run that has more to do: sysexits' "try again later"

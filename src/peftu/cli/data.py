@@ -84,13 +84,15 @@ def import_(
     json: Json = False,
 ) -> None:
     """Make a task of your own table; columns that are not named here are found by their names."""
-    from peftu.data.importer.importing import Asked, import_file
+    from peftu.data.importer.importing import ImportOptions, import_file
     from peftu.data.importer.source import RowsError
 
     columns = {"user": user, "text": text, "item": item, "context": context, "time": time}
-    asked = Asked(name, columns, tuple(label or ()), kind, _listed(labels), _listed(words), instruction, replace)
+    options = ImportOptions(
+        name, columns, tuple(label or ()), kind, _listed(labels), _listed(words), instruction, replace
+    )
     try:
-        result = import_file(file, asked)
+        result = import_file(file, options)
     except RowsError as error:
         for line in error.shown:
             stderr.print(line, markup=False, soft_wrap=True)

@@ -89,9 +89,9 @@ def about(
     from peftu.judge.person import about_user
 
     table = load_task(task, raw, task_options(option))
-    found = about_user(table.frame, table.card, user)
-    apart = [f"You: {', '.join(text.own)}. {text.voters} others, mostly not: {text.text}" for text in found.texts]
-    emit(found.model_dump(mode="json"), json, *found.sentences(), *apart)
+    person = about_user(table.frame, table.card, user)
+    apart = [f"You: {', '.join(text.own)}. {text.voters} others, mostly not: {text.text}" for text in person.texts]
+    emit(person.model_dump(mode="json"), json, *person.sentences(), *apart)
 
 
 def _show(record: "RunRecord", scores: "pl.DataFrame", judgement: "Judgement", folder: Path, json: bool) -> None:
@@ -109,6 +109,6 @@ def _show(record: "RunRecord", scores: "pl.DataFrame", judgement: "Judgement", f
         drawn = False
         (folder / REPORT).unlink(missing_ok=True)  # an earlier one would say other things
         stderr.print(f"no report: {error}; the scores are kept: peftu report {folder}", soft_wrap=True)
-    said = record.cli_json(folder) | ({} if drawn else {"report": None}) | {"warnings": list(record.warnings)}
+    result = record.cli_json(folder) | ({} if drawn else {"report": None}) | {"warnings": list(record.warnings)}
     where = f"\nreport: {folder / 'report.html'}" if drawn else f"\nscores: {folder}"
-    emit(said, json, summary(record, judgement), *record.warnings, where)
+    emit(result, json, summary(record, judgement), *record.warnings, where)

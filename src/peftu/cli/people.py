@@ -104,8 +104,8 @@ def _check_asked(
         PeftuError: it is not.
     """
     if file is not None:
-        told = {"--user": user, "--text": text, "--context": context, "--all-users": all_users or None}
-        for option, value in told.items():
+        given = {"--user": user, "--text": text, "--context": context, "--all-users": all_users or None}
+        for option, value in given.items():
             if value is not None:
                 raise PeftuError(f"--file: has its own users and texts — leave {option} out")
     elif not text:

@@ -19,8 +19,8 @@ def list_modules(run: Run, json: Json = False) -> None:
     from peftu.cli.tables import tables
     from peftu.execute.exchange import listed
 
-    found = listed(run)
-    emit(found, json, *tables(found))
+    rows = listed(run)
+    emit(rows, json, *tables(rows))
 
 
 @store.command()
@@ -54,8 +54,8 @@ def export_module(
     """Write a user's module as a folder that the peft library loads."""
     from peftu.execute.exchange import exported
 
-    found: dict[str, Any] = exported(run, user, out, method, seed, base)
-    emit(found, json, f"{found['folder']}: {found['method']}, loaded by {', '.join(found['loads'])}", *found["notes"])
+    facts: dict[str, Any] = exported(run, user, out, method, seed, base)
+    emit(facts, json, f"{facts['folder']}: {facts['method']}, loaded by {', '.join(facts['loads'])}", *facts["notes"])
 
 
 @store.command("import")
@@ -71,5 +71,5 @@ def import_module(
     """Take a module from a folder of the peft library as a user's newest."""
     from peftu.execute.exchange import imported
 
-    found = imported(run, folder, user, method, seed, base)
-    emit(found, json, f"{found['method']}, seed {found['seed']}: {found['parameters']:,} numbers taken")
+    result = imported(run, folder, user, method, seed, base)
+    emit(result, json, f"{result['method']}, seed {result['seed']}: {result['parameters']:,} numbers taken")

@@ -13,7 +13,7 @@ def stats_tables(result: Result) -> list[Table]:
     measures = [name for name in ("disagreement", "label_distance") if name in result]
     kinds = [name for name in result[measures[0]] if name != "histogram"] if measures else []
     spread = [{"": kind, **{name: result[name][kind] for name in measures}} for kind in kinds]
-    order = sorted(result["user_differences"], key=lambda one: -(one["disagreement"] or 0))
+    order = sorted(result["user_differences"], key=lambda user: -(user["disagreement"] or 0))
     shown = {key: value for key, value in result.items() if key not in (*measures, "user_differences")}
     title = f"users who disagree most ({min(SHOWN_USERS, len(order))} of {len(order):,})"
     return tables({**shown, "how much users differ from the others": spread, title: order[:SHOWN_USERS]})

@@ -27,7 +27,7 @@ def statistics(table: UserTable) -> dict[str, Any]:
     examples = frame.group_by("user_id").len()["len"].to_numpy()
     items = frame["item_id"].n_unique()
     given = frame["target"].explode().drop_nulls()
-    found = {str(label): int(number) for label, number in given.value_counts().iter_rows()}
+    counts = {str(label): int(number) for label, number in given.value_counts().iter_rows()}
     level = card.answers.level
     return {
         "users": len(examples),
@@ -40,7 +40,7 @@ def statistics(table: UserTable) -> dict[str, Any]:
         "median_examples": float(np.median(examples)),
         "most_examples": int(examples.max()),
         "labels_per_row": len(given) / frame.height,
-        "label_shares": {label: found.get(label, 0) / frame.height for label in card.labels},
+        "label_shares": {label: counts.get(label, 0) / frame.height for label in card.labels},
         "alpha": alpha(table, level) if level else None,
         "alpha_metric": level,
         "alpha_masi": alpha(table, "masi") if level else None,
@@ -72,16 +72,16 @@ def alpha(table: UserTable, level: str) -> float | None:
     return float(krippendorff.alpha(value_counts=pairable, value_domain=domain, level_of_measurement=level))
 
 
-def masi_distance(one: frozenset[str], other: frozenset[str]) -> float:
+def masi_distance(first: frozenset[str], second: frozenset[str]) -> float:
     """Returns the MASI distance of two label sets: 1 minus Jaccard times how one set lies to the other.
 
     The factors are those of Passonneau (2006) as two-digit numbers, as the benchmark's reference code has them.
     """
-    common = len(one & other)
+    common = len(first & second)
     if not common:
-        return 0.0 if one == other else 1.0
-    factor = 1.0 if one == other else 0.67 if common == min(len(one), len(other)) else 0.33
-    return 1 - common / len(one | other) * factor
+        return 0.0 if first == second else 1.0
+    factor = 1.0 if first == second else 0.67 if common == min(len(first), len(second)) else 0.33
+    return 1 - common / len(first | second) * factor
 
 
 def _masi_distances(values: list[frozenset[str]]) -> npt.NDArray[np.float64]:

@@ -84,8 +84,8 @@ class Member(NamedTuple):
 
 def archives_in(folder: Path, besides: Sequence[str] = ()) -> list[Path]:
     """Returns the archives that lie directly in a folder, without those of these names."""
-    found = (path for path in folder.iterdir() if path.name.lower().endswith((*SUFFIXES, *OPENERS)))
-    return sorted(path for path in found if path.name not in besides and path.is_file())
+    archives = (path for path in folder.iterdir() if path.name.lower().endswith((*SUFFIXES, *OPENERS)))
+    return sorted(path for path in archives if path.name not in besides and path.is_file())
 
 
 def find(name: str, archives: Sequence[Path]) -> Member | None:
@@ -97,21 +97,21 @@ def find(name: str, archives: Sequence[Path]) -> Member | None:
         PeftuError: it stands in several places, may stand in an archive of a kind that is not read, or the archive is
             damaged or holds a name that leads out of its folder.
     """
-    found: list[Member] = []
+    members: list[Member] = []
     for archive in archives:
         if archive.name.lower().endswith((".zip", *TARS)):
             held = [inner for inner in names(archive) if f"/{inner}".endswith(f"/{name}")]
-            found += [Member(archive, inner) for inner in ([inner for inner in held if inner == name] or held)]
+            members += [Member(archive, inner) for inner in ([inner for inner in held if inner == name] or held)]
         elif archive.stem == Path(name).name:
-            found.append(Member(archive))
-    if len(found) > 1:
-        places = " and ".join(_shown(f"{member.archive.name}/{member.name}".rstrip("/")) for member in found[:2])
-        raise PeftuError(f"{found[0].archive.parent}: {name} stands in {places} — leave only one there")
+            members.append(Member(archive))
+    if len(members) > 1:
+        places = " and ".join(_shown(f"{member.archive.name}/{member.name}".rstrip("/")) for member in members[:2])
+        raise PeftuError(f"{members[0].archive.parent}: {name} stands in {places} — leave only one there")
     sevens = [archive for archive in archives if archive.suffix.lower() == ".7z"]
-    if sevens and not found:
+    if sevens and not members:
         path = sevens[0]
         raise PeftuError(f"{path}: 7z archives are not read — unpack it beside: 7z e -o{path.parent} {path} {name}")
-    return found[0] if found else None
+    return members[0] if members else None
 
 
 def names(archive: Path) -> list[str]:
@@ -120,7 +120,7 @@ def names(archive: Path) -> list[str]:
     Raises:
         PeftuError: the archive is damaged, holds too many files, or one whose name leads out of its folder.
     """
-    found = []
+    inner_names = []
     for number, (name, plain) in enumerate(_members(archive), 1):
         if number > MOST_MEMBERS:
             raise PeftuError(f"{archive}: holds more than {MOST_MEMBERS:,} files — unpack by hand what is needed")
@@ -128,8 +128,8 @@ def names(archive: Path) -> list[str]:
         if parts.is_absolute() or ".." in parts.parts or name[1:2] == ":":
             raise PeftuError(f"{archive}: holds {_shown(name)!r}, which leads out of its folder — do not trust it")
         if plain:
-            found.append(name)
-    return found
+            inner_names.append(name)
+    return inner_names
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ def audit_report(table: UserTable, split: Split) -> tuple[list[Finding], dict[st
     """
     frame = split.frame.join(table.frame, on=["user_id", "item_id"], how="left", maintain_order="left")
     similar, pairs = similar_texts(frame, split.regime)
-    found = [
+    findings = [
         *_overlaps(split),
         similar,
         _constant_users(frame),
@@ -35,20 +35,20 @@ def audit_report(table: UserTable, split: Split) -> tuple[list[Finding], dict[st
         _left_out(table, split),
     ]
     order = ("warning", "note", "ok")
-    found.sort(key=lambda one: order.index(one.level))
-    return found, {"parts": parts(frame), "similar_texts": pairs[:SHOWN_PAIRS]}
+    findings.sort(key=lambda check: order.index(check.level))
+    return findings, {"parts": parts(frame), "similar_texts": pairs[:SHOWN_PAIRS]}
 
 
 def parts(frame: pl.DataFrame) -> list[dict[str, Any]]:
     """Returns for each part of a split: rows, users, items, items that several users judged, and users an item."""
-    found = []
+    part_sizes = []
     for part in PARTS:
         rows = frame.filter(pl.col("part") == part)
         items = rows.group_by("item_id").len()["len"]
         sizes = {"rows": rows.height, "users": rows["user_id"].n_unique(), "items": len(items)}
         shared = {"shared_items": int((items > 1).sum()), "users_per_item": rows.height / max(1, len(items))}
-        found.append({"part": part, **sizes, **shared})
-    return found
+        part_sizes.append({"part": part, **sizes, **shared})
+    return part_sizes
 
 
 def _overlaps(split: Split) -> list[Finding]:
@@ -98,17 +98,17 @@ def _overlaps(split: Split) -> list[Finding]:
 def _users_and_times(split: Split) -> list[Finding]:
     leakage, rows = split.leakage, int(split.leakage["test_rows"])
     seen = round(leakage["user_seen"] * rows)
-    found = [finding("user-seen", "note", seen, rows, "test rows of users with training rows of their own")]
-    told = {
+    findings = [finding("user-seen", "note", seen, rows, "test rows of users with training rows of their own")]
+    messages = {
         "later_same_user": "test rows with a later training row of the same user; temporal rules them out",
         "later_other_users": "test rows with a later training row of another user; a shared model knows the future",
     }
-    for key, message in told.items():
+    for key, message in messages.items():
         if key in leakage:
             warns = split.regime == "temporal" and key == "later_same_user"
             count = round(leakage[key] * rows)
-            found.append(finding(key.replace("_", "-"), "warning" if warns else "note", count, rows, message))
-    return found
+            findings.append(finding(key.replace("_", "-"), "warning" if warns else "note", count, rows, message))
+    return findings
 
 
 def _constant_users(frame: pl.DataFrame) -> Finding:

@@ -52,14 +52,14 @@ def similar_texts(frame: pl.DataFrame, regime: str) -> tuple[Finding, list[dict[
     train, test = (_distinct(frame.filter(pl.col("part") == part)["text"]) for part in ("train", "test"))
     new = [key for key in test if key not in train]
     keys = list(train)
-    found = near_duplicates(new, keys)
+    similar = near_duplicates(new, keys)
     pairs = [
         {
-            "test": abridged(test[new[one]], SHORT),
-            "train": abridged(train[keys[other]], SHORT),
+            "test": abridged(test[new[tested]], SHORT),
+            "train": abridged(train[keys[trained]], SHORT),
             "similarity": round(similarity, 3),
         }
-        for one, other, similarity in sorted(found, key=lambda pair: (-pair[2], pair[0]))
+        for tested, trained, similarity in sorted(similar, key=lambda pair: (-pair[2], pair[0]))
     ]
     level: Literal["note", "warning"] = "warning" if regime == "unseen-text" else "note"
     message = f"distinct test texts that are nearly a training text (Jaccard of 5-grams at least {LEAST})"
@@ -77,9 +77,9 @@ def labels_in_texts(table: UserTable, frame: pl.DataFrame) -> Finding:
     message = "distinct texts that hold the name of a label as a word"
     if not count or not table.card.answers.exclusive:
         return finding("label-in-text", "note", count, len(texts), message)
-    one = names.select(pl.when(pl.sum_horizontal(pl.all()) == 1).then(pl.concat_list(pl.all()).list.arg_max()))
+    single = names.select(pl.when(pl.sum_horizontal(pl.all()) == 1).then(pl.concat_list(pl.all()).list.arg_max()))
     named = pl.DataFrame(
-        {"text": texts, "named": one.to_series().replace_strict(dict(enumerate(labels)), default=None)}
+        {"text": texts, "named": single.to_series().replace_strict(dict(enumerate(labels)), default=None)}
     )
     rows = frame.select("text", answer=pl.col("target").list.first()).join(named.drop_nulls(), on="text")
     shares = frame["target"].list.first().value_counts(normalize=True, name="share")
@@ -128,15 +128,15 @@ def telltale_words(table: UserTable, frame: pl.DataFrame) -> Finding:
     )
     luck = math.log(CHANCE / max(1, by_word.height))
     telling = pure.filter(pl.col("texts") * pl.col("share").log() < luck)["word"].to_list()
-    told = words.filter(pl.col("word").is_in(telling))["text"].unique().to_list()
-    count = int(rows["text"].is_in(told).sum())
+    telling_texts = words.filter(pl.col("word").is_in(telling))["text"].unique().to_list()
+    count = int(rows["text"].is_in(telling_texts).sum())
     level: Literal["note", "warning"] = "warning" if count >= TELLTALE_SHARE * frame.height else "note"
     return finding(check, level, count, frame.height, message)
 
 
 def _distinct(texts: pl.Series) -> dict[str, str]:
     """Returns normalised text -> text, in order of appearance."""
-    found: dict[str, str] = {}
+    by_key: dict[str, str] = {}
     for text in texts.unique(maintain_order=True):
-        found.setdefault(normalise(text), text)
-    return found
+        by_key.setdefault(normalise(text), text)
+    return by_key

@@ -1,6 +1,7 @@
 """The check that every task must pass, of this package or of another."""
 
 import re
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def check_card(card: TaskCard) -> None:
     if not card.homepage.startswith("https://"):
         raise PeftuError(f"{where}.homepage: give an https address")
     words = [word.casefold() for word in card.verbalisations]
-    if any(one != other and other.startswith(one) for one in words for other in words) or len(set(words)) < len(words):
+    if any(other.startswith(word) for word, other in permutations(words, 2)):
         raise PeftuError(f"{where}.words: one begins with another — choose words that differ at their start")
     if not card.files:
         raise PeftuError(f"{where}.files: is empty — name the raw files")

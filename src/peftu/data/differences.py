@@ -95,16 +95,16 @@ def _against_the_others(given: _Answers) -> tuple[Counts, Counts]:
     for first in range(0, len(user), step):
         rows = slice(first, min(first + step, len(user)))
         answers = slice(starts[rows.start], starts[rows.stop])
-        own = np.zeros((rows.stop - rows.start, given.labels), bool)
-        own[row[answers] - first, given.label[answers]] = True
-        others, number = votes[item[rows]] - own, judges[item[rows], None] - 1
+        marks = np.zeros((rows.stop - rows.start, given.labels), bool)
+        marks[row[answers] - first, given.label[answers]] = True
+        others, number = votes[item[rows]] - marks, judges[item[rows], None] - 1
         if given.exclusive:
             top = others.max(1, keepdims=True)
             decided = ((others == top).sum(1, keepdims=True) == 1) & (number > 0)
-            differs = decided & ~(own & (others == top)).any(1, keepdims=True)
+            differs = decided & ~(marks & (others == top)).any(1, keepdims=True)
         else:
             decided = 2 * others != number
-            differs = decided & (own != (2 * others > number))
+            differs = decided & (marks != (2 * others > number))
         np.add.at(wrong, user[rows], differs.sum(1))
         np.add.at(compared, user[rows], decided.sum(1))
     return wrong, compared
@@ -118,8 +118,8 @@ def _distance_from_the_rest(counts: Counts) -> Reals:
     return np.asarray(np.abs(counts / counts.sum(1, keepdims=True) - rest / rest.sum(1, keepdims=True)).sum(1) / 2)
 
 
-def _counted(one: Counts, other: Counts, shape: tuple[int, int]) -> Counts:
-    return np.bincount(one * shape[1] + other, minlength=shape[0] * shape[1]).reshape(shape)
+def _counted(rows: Counts, columns: Counts, shape: tuple[int, int]) -> Counts:
+    return np.bincount(rows * shape[1] + columns, minlength=shape[0] * shape[1]).reshape(shape)
 
 
 def _summary(values: Reals) -> dict[str, Any]:

@@ -26,11 +26,11 @@ def read_pickled_frame(path: Path) -> dict[str, Array]:
             frame = _FrameUnpickler(stream).load()
         blocks, (columns, _) = frame.state["_mgr"].arguments
         names = columns.arguments[1]["data"]
-        found: dict[str, Array] = {}
+        by_name: dict[str, Array] = {}
         for values, places, _ in (block.arguments for block in blocks):
             numbers = range(*places.indices(len(names))) if isinstance(places, slice) else places
-            found |= {str(names[number]): values[row] for row, number in enumerate(numbers)}
-        return found
+            by_name |= {str(names[number]): values[row] for row, number in enumerate(numbers)}
+        return by_name
     except (lzma.LZMAError, EOFError, pickle.UnpicklingError, AttributeError, LookupError, TypeError, ValueError):
         raise PeftuError(f"{path}: is truncated or no pickled data frame of the known layout — get it again") from None
 

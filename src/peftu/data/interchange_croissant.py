@@ -108,7 +108,7 @@ def croissant(card: TaskCard, frame: pl.DataFrame, file: str, sha256: str, size:
 
 
 def _field(name: str, dtype: pl.DataType, file: str) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    field: dict[str, Any] = {
         "@type": "cr:Field",
         "@id": f"{RECORDS}/{name}",
         "name": name,
@@ -116,4 +116,4 @@ def _field(name: str, dtype: pl.DataType, file: str) -> dict[str, Any]:
         "dataType": "sc:Float" if dtype.is_float() else "sc:Text",
         "source": {"fileObject": {"@id": file}, "extract": {"column": name}},
     }
-    return found | ({"repeated": True} if isinstance(dtype, pl.List) else {})
+    return field | ({"repeated": True} if isinstance(dtype, pl.List) else {})

@@ -24,12 +24,12 @@ def leakage_report(frame: pl.DataFrame) -> Leakage:
     frame = with_text_keys(frame)
     train, test = sides(frame, "train", "test")
     everyone = train.group_by("text_key").agg(pl.len().alias("everyone"))
-    own = train.group_by("text_key", "user_id").agg(pl.len().alias("own"))
+    by_user = train.group_by("text_key", "user_id").agg(pl.len().alias("same_user"))
     seen = (
         test.select("text_key", "user_id")
         .join(everyone, on="text_key", how="left")
-        .join(own, on=["text_key", "user_id"], how="left")
-        .select(pl.col("everyone", "own").fill_null(0))
+        .join(by_user, on=["text_key", "user_id"], how="left")
+        .select(pl.col("everyone", "same_user").fill_null(0))
     )
     trained, tested = (distinct_texts(part) for part in (train, test))
     respelt = tested.join(trained, on=["text", "context"], how="anti", nulls_equal=True)
@@ -37,8 +37,8 @@ def leakage_report(frame: pl.DataFrame) -> Leakage:
     contexts = train["context"].drop_nulls().unique().to_list()
     report: Leakage = {
         "test_rows": test.height,
-        "text_seen_same_user": _share(seen["own"] > 0),
-        "text_seen_other_users": _share(seen["everyone"] > seen["own"]),
+        "text_seen_same_user": _share(seen["same_user"] > 0),
+        "text_seen_other_users": _share(seen["everyone"] > seen["same_user"]),
         "near_duplicates": respelt.join(trained, on="text_key", how="semi").height,
         "item_overlap": _share(items.is_in(train["item_id"].unique().to_list())),
         "context_seen": _share(test["context"].is_in(contexts).fill_null(value=False)),
@@ -54,16 +54,17 @@ def sides(frame: pl.DataFrame, *parts: str) -> list[pl.DataFrame]:
 
 def _later(train: pl.DataFrame, test: pl.DataFrame) -> Leakage:
     """Returns the shares of test rows that some training row is later than; rows without a time are never that."""
-    last = train.drop_nulls("time").group_by("user_id").agg(pl.col("time").max().alias("own")).sort("own", "user_id")
-    top = last["own"].tail(2).to_list()
+    times = train.drop_nulls("time").group_by("user_id").agg(pl.col("time").max().alias("same_user"))
+    last = times.sort("same_user", "user_id")
+    top = last["same_user"].tail(2).to_list()
     latest = last["user_id"].tail(1).to_list()
     others = pl.when(pl.col("user_id").is_in(latest)).then(top[0] if len(top) > 1 else None)
-    asked = test.join(last, on="user_id", how="left").with_columns(
-        others.otherwise(top[-1] if top else None).cast(pl.Float64).alias("others")
+    rows = test.join(last, on="user_id", how="left").with_columns(
+        others.otherwise(top[-1] if top else None).cast(pl.Float64).alias("other_users")
     )
     return {
-        f"later_{whose}": _share((asked[column] > asked["time"]).fill_null(value=False))
-        for whose, column in (("same_user", "own"), ("other_users", "others"))
+        f"later_{whose}": _share((rows[whose] > rows["time"]).fill_null(value=False))
+        for whose in ("same_user", "other_users")
     }
 
 

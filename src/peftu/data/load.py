@@ -60,14 +60,14 @@ def read_table(cls: type[Task], folder: Path, options: dict[str, Any], digests: 
         PeftuError: a file cannot be read, or a row is wrong.
     """
     least = 1
-    own = dict(options)
+    row_options = dict(options)
     if MIN_EXAMPLES not in option_choices(cls):
-        least = own.pop(MIN_EXAMPLES, 1)
+        least = row_options.pop(MIN_EXAMPLES, 1)
     if (ready := getattr(cls, "table", None)) is not None:
         table: UserTable = ready(folder)
     else:
         with _other_layout_told(cls.card, digests):
-            table = UserTable.build(card_of(cls, own), cls().rows(folder, **own), options, digests)
+            table = UserTable.build(card_of(cls, row_options), cls().rows(folder, **row_options), options, digests)
     missing = [file.name for file in needed_files(cls.card, options) if file.name not in digests]
     if missing:
         table.notes[f"raw files that are not in the folder ({', '.join(missing)})"] = len(missing)
@@ -100,12 +100,12 @@ def raw_folder(cls: type[Task], raw: Path | None) -> Path | None:
 
 def option_choices(cls: type[Task]) -> dict[str, dict[str, Any]]:
     """Returns each option of a task: its default and, where they are few, the values it takes."""
-    found: dict[str, dict[str, Any]] = {}
+    options: dict[str, dict[str, Any]] = {}
     for name, parameter in inspect.signature(cls.rows).parameters.items():
         if name not in ("self", "raw") and parameter.kind is not parameter.VAR_KEYWORD:
             choices = list(get_args(parameter.annotation)) if get_origin(parameter.annotation) is Literal else None
-            found[name] = {"default": parameter.default, "choices": choices}
-    return found
+            options[name] = {"default": parameter.default, "choices": choices}
+    return options
 
 
 def task_options(cls: type[Task], given: dict[str, Any]) -> dict[str, Any]:

@@ -47,14 +47,14 @@ class Shingles:
 
     def signatures(self, values: int = BANDS * ROWS) -> Hashes:
         """Returns [texts, values] the least of each text's shingles under so many hash functions."""
-        found = np.empty((len(self.start) - 1, values), np.uint64)
+        signatures = np.empty((len(self.start) - 1, values), np.uint64)
         for value in range(values):
-            found[:, value] = np.minimum.reduceat(_mixed(self.hashes ^ _key(value)), self.start[:-1])
-        return found
+            signatures[:, value] = np.minimum.reduceat(_mixed(self.hashes ^ _key(value)), self.start[:-1])
+        return signatures
 
-    def jaccard(self, one: int, other: int) -> float:
+    def jaccard(self, text: int, other: int) -> float:
         """Returns the share of two texts' shingles that both have."""
-        first, second = self.of(one), self.of(other)
+        first, second = self.of(text), self.of(other)
         both = len(np.intersect1d(first, second, assume_unique=True))
         return both / (len(first) + len(second) - both)
 
@@ -70,17 +70,17 @@ def near_duplicates(
         return []
     shingles = Shingles([*tested, *trained])
     signatures = shingles.signatures()
-    found: dict[int, tuple[int, float]] = {}
+    matches: dict[int, tuple[int, float]] = {}
     waiting = np.ones(len(tested), np.bool_)
     for band in range(BANDS):
         test, train = _meeting(signatures, len(tested), band)
         test, train = test[waiting[test]], train[waiting[test]]
         estimate = (signatures[test] == signatures[len(tested) + train]).mean(1)
         likely = estimate >= least - SLACK
-        for one, other in zip(test[likely].tolist(), train[likely].tolist(), strict=True):
-            if one not in found and (similarity := shingles.jaccard(one, len(tested) + other)) >= least:
-                found[one], waiting[one] = (other, similarity), False
-    return [(test, *found[test]) for test in sorted(found)]
+        for text, twin in zip(test[likely].tolist(), train[likely].tolist(), strict=True):
+            if text not in matches and (similarity := shingles.jaccard(text, len(tested) + twin)) >= least:
+                matches[text], waiting[text] = (twin, similarity), False
+    return [(test, *matches[test]) for test in sorted(matches)]
 
 
 def _meeting(signatures: Hashes, tested: int, band: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

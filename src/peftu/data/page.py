@@ -29,11 +29,11 @@ reads files that you have.
 
 def tasks_page() -> str:
     """Returns the page in Markdown, with the tasks of this package only."""
-    own = [name for name in tasks.names() if tasks.get(name).__module__.startswith(HOME)]
-    classes = {name: tasks.get(name) for name in own}
+    names = [name for name in tasks.names() if tasks.get(name).__module__.startswith(HOME)]
+    classes = {name: tasks.get(name) for name in names}
     head = "| task | what | target | language | licence | read from | checked on |\n|---|---|---|---|---|---|---|\n"
     table = "".join(_line(cls.card) for cls in classes.values())
-    sites = [name for name in own if name.startswith("stackexchange-")]
+    sites = [name for name in names if name.startswith("stackexchange-")]
     sections = [_section(cls, sites) for name, cls in classes.items() if name not in sites]
     return f"{INTRO}\n{head}{table}\n" + "\n".join(sections)
 

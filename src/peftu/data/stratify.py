@@ -65,17 +65,21 @@ def deal_multi(labels: Sequence[Sequence[int]], ranks: Sequence[int], sizes: Seq
     """
     number = len(labels)
     room = list(sizes)
-    waiting = {label: {item for item, own in enumerate(labels) if label in own} for own in labels for label in own}
+    waiting = {
+        label: {item for item, item_labels in enumerate(labels) if label in item_labels}
+        for item_labels in labels
+        for label in item_labels
+    }
     lacking = {label: [len(items) * size for size in sizes] for label, items in waiting.items()}  # times ``number``
     parts = [0] * number
     while waiting:
-        label = min(waiting, key=lambda one: (len(waiting[one]), min(ranks[item] for item in waiting[one]), one))
+        label = min(waiting, key=lambda label: (len(waiting[label]), min(ranks[i] for i in waiting[label]), label))
         for item in sorted(waiting[label], key=lambda item: ranks[item]):
             part = max((p for p in range(len(sizes)) if room[p]), key=lambda p: (lacking[label][p], room[p], p))
             parts[item] = part
             room[part] -= 1
-            for own in labels[item]:
-                lacking[own][part] -= number
-                waiting[own].discard(item)
-        waiting = {one: items for one, items in waiting.items() if items}
+            for item_label in labels[item]:
+                lacking[item_label][part] -= number
+                waiting[item_label].discard(item)
+        waiting = {label: items for label, items in waiting.items() if items}
     return parts

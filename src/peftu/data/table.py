@@ -214,45 +214,45 @@ def _column(name: str, values: Sequence[Any]) -> pl.Series:
 def _problems(card: TaskCard, frame: pl.DataFrame) -> Problems:
     """Returns what is wrong with the rows, in file order."""
     frame = frame.with_row_index("row", 1)
-    found: Problems = []
+    problems: Problems = []
     for name in ("user_id", "item_id", "text"):
         empty = frame.filter(pl.col(name).is_null() | (pl.col(name).str.strip_chars() == ""))
-        found += [(row, f"{name} is empty — fill it in or leave the row out") for row in empty["row"]]
+        problems += [(row, f"{name} is empty — fill it in or leave the row out") for row in empty["row"]]
     for name in ("user_id", "item_id"):
-        found += [(row + 1, f"{name} holds a control character — take it out") for row in with_controls(frame[name])]
+        problems += [(row + 1, f"{name} holds a control character — take it out") for row in with_controls(frame[name])]
     endless = frame.filter(pl.col("time").is_nan() | pl.col("time").is_infinite())
-    found += [(row, "time is no number — give seconds since 1970 or nothing") for row in endless["row"]]
-    found += _label_problems(card, frame)
-    found += _repeated_rows(frame)
-    found += _items_with_two_texts(frame)
-    return sorted(found)
+    problems += [(row, "time is no number — give seconds since 1970 or nothing") for row in endless["row"]]
+    problems += _label_problems(card, frame)
+    problems += _repeated_rows(frame)
+    problems += _items_with_two_texts(frame)
+    return sorted(problems)
 
 
 def _label_problems(card: TaskCard, frame: pl.DataFrame) -> Problems:
     number = pl.col("target").list.len().fill_null(0)
     wrong = frame.filter(number != 1 if card.answers.exclusive else number == 0)
-    found: Problems = [
+    problems: Problems = [
         (row, f"target has no or several labels — kind '{card.kind}' takes {card.answers.takes}")
         for row in wrong["row"]
     ]
     given = frame.select("row", "target").explode("target").drop_nulls()
     if not card.answers.labelled:
         empty = given.filter(pl.col("target").str.strip_chars() == "")
-        return found + [(row, "target is empty — fill it in or leave the row out") for row in empty["row"]]
+        return problems + [(row, "target is empty — fill it in or leave the row out") for row in empty["row"]]
     broken = given["row"].gather(with_controls(given["target"])).unique()
-    found += [(row, "a label holds a control character — take it out") for row in broken]
+    problems += [(row, "a label holds a control character — take it out") for row in broken]
     for row, label in given.filter(~pl.col("target").is_in(list(card.labels))).iter_rows():
         shown = label if len(label) <= 40 else label[:40] + "…"
-        found.append((row, f"label {shown!r} is not in the label set{did_you_mean(label, card.labels)}"))
+        problems.append((row, f"label {shown!r} is not in the label set{did_you_mean(label, card.labels)}"))
     twice = given.filter(pl.struct("row", "target").is_duplicated()).unique("row")
-    return found + [(row, "a label stands twice in the target — name it once") for row in twice["row"]]
+    return problems + [(row, "a label stands twice in the target — name it once") for row in twice["row"]]
 
 
 def _repeated_rows(frame: pl.DataFrame) -> Problems:
     key = ["user_id", "item_id"]
     repeated = frame.filter(pl.struct(key).is_duplicated() & pl.all_horizontal(pl.col(key).is_not_null()))
     first: dict[tuple[str, str], tuple[Any, ...]] = {}
-    found: Problems = []
+    problems: Problems = []
     for values in repeated.select("row", *key, *(set(SCHEMA) - set(key))).iter_rows():
         row, user, item, *rest = values
         if (user, item) not in first:
@@ -264,8 +264,8 @@ def _repeated_rows(frame: pl.DataFrame) -> Problems:
             if rest == before
             else "is by the user and on the item of row {}, with another answer — keep one"
         )
-        found.append((row, how.format(earlier)))
-    return found
+        problems.append((row, how.format(earlier)))
+    return problems
 
 
 def _items_with_two_texts(frame: pl.DataFrame) -> Problems:

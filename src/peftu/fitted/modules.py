@@ -21,7 +21,6 @@ from peftu.errors import PeftuError
 from peftu.fitted.fitted import Examples, Fitted, State, TaskAnswers
 from peftu.fitted.rows import MemoryRows, ModuleRows
 from peftu.generate import generate
-from peftu.joint import encoded
 from peftu.lab.lab import Item, Lab
 from peftu.methods.joint import EncodingMethod
 from peftu.plan import Job
@@ -30,6 +29,7 @@ from peftu.run_folder import empty_folder
 from peftu.store import EVERYONE
 from peftu.train import Examples as TrainRows
 from peftu.train import Unit, train
+from peftu.train_joint import encoded
 
 
 class ModuleFitted(Fitted):

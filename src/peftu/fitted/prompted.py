@@ -141,7 +141,7 @@ class PromptedFitted(Fitted):
         progress = self.lab.reporter.stage(f"writing answers of {self.job.label}", len(texts))
         out = [""] * len(texts)
         for prompt, places in self.groups(users, [(text, None) for text in texts])[0].items():
-            pairs = [pair for own in places.values() for pair in own]
+            pairs = [pair for group in places.values() for pair in group]
             drawn: dict[str, Any] = {
                 "temperature": temperature,
                 "seeds": [seeds[pair] for pair in pairs] if seeds else (),
@@ -207,7 +207,7 @@ def fitting(base: FrozenBase, plain: Prompt, composed: Composed) -> tuple[Prompt
     Room is kept for the longest text allowed, so that a user's prompt does not depend on the text judged. The texts
     shown are cut like the text judged.
     """
-    instruction = f"{plain.instruction}\n\n{composed.told}" if composed.told else plain.instruction
+    instruction = f"{plain.instruction}\n\n{composed.profile}" if composed.profile else plain.instruction
     bodies = clipped(base, [item.text for item in composed.shown], plain.max_tokens, plain.about)
     answers = [item.answer for item in composed.shown]
     answers = clipped(base, [Text(answer) for answer in answers], plain.answer_tokens) if plain.free else answers

@@ -17,12 +17,12 @@ from peftu.errors import DivergedError, PeftuError
 from peftu.fitted.fitted import TaskAnswers
 from peftu.fitted.modules import JointFitted, ModuleFitted
 from peftu.fitted.rows import MemoryRows
-from peftu.joint import train_jointly
 from peftu.lab.lab import Lab, items_of
 from peftu.methods.joint import EncodingMethod
 from peftu.plan import Job, is_joint
 from peftu.store import EVERYONE
 from peftu.train import Examples, Trained, Unit, train
+from peftu.train_joint import train_jointly
 
 BYTES_PER_NUMBER = 4  # modules are float32
 

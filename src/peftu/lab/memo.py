@@ -55,10 +55,10 @@ class Memo:
                 value = make()
             self._spent += cost.seconds
             self._made[key] = (value, {**bill, key: cost.seconds + earlier(value)})
-        found, used = self._made[key]
+        made, used = self._made[key]
         if self._open:
             self._open[-1].update(used)
-        return cast(T, found)
+        return cast(T, made)
 
     def has(self, key: Hashable) -> bool:
         """Returns whether a key has a value."""

@@ -41,11 +41,11 @@ class Composed(NamedTuple):
     """What a base reads before the text that it is to judge.
 
     Attributes:
-        told: what is said of the user, after the instruction; may be empty.
+        profile: what is said of the user, after the instruction; may be empty.
         shown: items with the user's answers, least valuable first: where they do not all fit, the first go first.
     """
 
-    told: str = ""
+    profile: str = ""
     shown: tuple[Answered, ...] = ()
 
 

@@ -46,12 +46,12 @@ def for_everyone(name: str) -> type[Any]:
     knob: Any = (Literal[name], Field(name, description="Which method's module is trained on everyone."))
     made = cast(Any, create_model(f"Global{cls.__name__}", __base__=cls, __module__=__name__, method=knob))
     summary = f"One {name} module for all users, trained on everyone's labels."
-    told = {"name": NAME, "summary": summary, "scope": "global", "uses_others_labels": True}
-    made.card = cls.card.model_copy(update=told)
-    own, everyone = (
+    card_fields = {"name": NAME, "summary": summary, "scope": "global", "uses_others_labels": True}
+    made.card = cls.card.model_copy(update=card_fields)
+    defaults, everyone = (
         getattr(cls, name, {}) for name in ("train_defaults", "everyone_defaults")
     )  # a class may have none
-    made.train_defaults = {**own, **DEFAULTS, **everyone}
+    made.train_defaults = {**defaults, **DEFAULTS, **everyone}
     return cast(type[Any], made)
 
 

@@ -50,12 +50,12 @@ class Hypernet(UserEmbedding):
 
     def shared(self, site: "Site") -> dict[str, TensorSpec]:
         """Returns what `user-embedding` shares and, at the head site, the network."""
-        own = super().shared(site)
+        tensors = super().shared(site)
         if site.kind != "head":
-            return own
+            return tensors
         inputs = site.d_out * (site.d_in + 1)
         w1 = TensorSpec((self.hidden, inputs), inputs**-0.5)
-        return {**own, "W1": w1, "W2": TensorSpec((self.size, self.hidden), self.hidden**-0.5)}
+        return {**tensors, "W1": w1, "W2": TensorSpec((self.size, self.hidden), self.hidden**-0.5)}
 
     def compose(self, site: "Site", shared: "Mapping[str, Tensor]", code: "Tensor") -> "dict[str, Tensor]":
         """Returns each user's tensors; none at a head that the base does not need."""

@@ -132,9 +132,9 @@ class ModuleMethod(Protocol):
         ...
 
 
-def region_of(method: object, asked: RegionSpec) -> RegionSpec:
+def region_of(method: object, region: RegionSpec) -> RegionSpec:
     """Returns the region where a method acts when this one is asked for: a class may fix parts of it in ``region``."""
-    return asked.model_copy(update=getattr(method, "region", {}))
+    return region.model_copy(update=getattr(method, "region", {}))
 
 
 @runtime_checkable

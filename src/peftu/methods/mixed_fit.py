@@ -38,15 +38,15 @@ def fit_mixed(data: Data, priors: Priors, tolerance: float = 1e-9, start: MixedM
     with threadpool_limits(1):  # many small products: threads only get in each other's way
         objective = _Objective(data, priors)
         first = np.zeros(objective.size) if start is None else objective.join(start.parts) / objective.step
-        found = minimize(
+        optimum = minimize(
             objective,
             first,
             jac=True,
             method="L-BFGS-B",
             options={"maxiter": 1000, "maxcor": 10, "ftol": tolerance, "gtol": 1e-6},
         )
-    parts = objective.split(found.x * objective.step)
-    return MixedModel(data.features, parts, data.target.shape[1], data.link, int(found.nfev))
+    parts = objective.split(optimum.x * objective.step)
+    return MixedModel(data.features, parts, data.target.shape[1], data.link, int(optimum.nfev))
 
 
 class _Objective:
@@ -108,8 +108,8 @@ class _Objective:
 
     def join(self, parts: Parts) -> Reals:
         """Returns the parts laid end to end, without those left out; zeros where ``parts`` has left out one of ours."""
-        found = {name: parts[name] if len(parts[name]) else np.zeros(shape) for name, shape in self._present()}
-        return np.concatenate([values.ravel() for values in found.values()])
+        arrays = {name: parts[name] if len(parts[name]) else np.zeros(shape) for name, shape in self._present()}
+        return np.concatenate([values.ravel() for values in arrays.values()])
 
     def _present(self) -> list[tuple[str, tuple[int, ...]]]:
         return [(name, shape) for name, shape in self.shapes.items() if shape[0]]
@@ -127,7 +127,7 @@ class _Objective:
         squares = np.zeros((*self.shapes["deviation"][:2], 1))
         for block in self.blocks:
             squares[block.users, :, 0] = np.square(block.x).sum(1)
-        told = {
+        information = {
             "intercept": rows_u.sum(keepdims=True),
             "embedding": squared(self.data.features.embedding).T @ rows_t,
             "tfidf": squared(self.data.features.tfidf).T @ rows_t,
@@ -136,7 +136,7 @@ class _Objective:
             "slope": rows_u,
             "deviation": squares,
         }
-        return self.join({name: np.broadcast_to(told[name] / 4, shape) for name, shape in self._present()})
+        return self.join({name: np.broadcast_to(information[name] / 4, shape) for name, shape in self._present()})
 
 
 @dataclass(frozen=True)

@@ -86,12 +86,12 @@ class MixedModel:
     def logits(self, user: Numbers, text: Numbers) -> Reals:
         """Returns [pairs, outputs] logits; a user without training rows has the shared model's."""
         result = without_deviation(self.parts, shared_score(self.features, self.parts)[text], user)
-        own, personal = self.parts["deviation"], self.features.personal
-        if own.size:
-            step = max(1, CHUNK // own[0].size)
+        deviation, personal = self.parts["deviation"], self.features.personal
+        if deviation.size:
+            step = max(1, CHUNK // deviation[0].size)
             for first in range(0, len(user), step):
                 pairs = slice(first, first + step)
-                result[pairs] += np.einsum("nk,nko->no", personal[text[pairs]], own[user[pairs]])
+                result[pairs] += np.einsum("nk,nko->no", personal[text[pairs]], deviation[user[pairs]])
         return result
 
     def log_probabilities(self, user: Numbers, text: Numbers) -> Reals:

@@ -65,20 +65,20 @@ class PromptEncoder(Module):
         if site.kind != "tokens":
             return {}
         width, hidden = site.d_out, self.hidden
-        found = {"switch": TensorSpec((), switch=True), "embedding.weight": TensorSpec((self.tokens, width), UNIFORM)}
+        specs = {"switch": TensorSpec((), switch=True), "embedding.weight": TensorSpec((self.tokens, width), UNIFORM)}
         sizes = [width, hidden, hidden, width]
         if self.encoder == "lstm":
             for layer in range(LSTM_LAYERS):
                 for side in ("", "_reverse"):
                     for name, wide in (("ih", 2 * hidden if layer else width), ("hh", hidden)):
                         where = f"l{layer}{side}"
-                        found[f"lstm_head.weight_{name}_{where}"] = TensorSpec((4 * hidden, wide), hidden**-0.5)
-                        found[f"lstm_head.bias_{name}_{where}"] = TensorSpec((4 * hidden,), hidden**-0.5)
+                        specs[f"lstm_head.weight_{name}_{where}"] = TensorSpec((4 * hidden, wide), hidden**-0.5)
+                        specs[f"lstm_head.bias_{name}_{where}"] = TensorSpec((4 * hidden,), hidden**-0.5)
             sizes = [2 * hidden, 2 * hidden, width]
         for number, (before, after) in enumerate(pairwise(sizes)):
-            found[f"mlp_head.{2 * number}.weight"] = TensorSpec((after, before), before**-0.5)
-            found[f"mlp_head.{2 * number}.bias"] = TensorSpec((after,), before**-0.5)
-        return found
+            specs[f"mlp_head.{2 * number}.weight"] = TensorSpec((after, before), before**-0.5)
+            specs[f"mlp_head.{2 * number}.bias"] = TensorSpec((after,), before**-0.5)
+        return specs
 
     def virtual(self, site: "Site", p: Mapping[str, "Tensor"]) -> "Tensor":
         """Returns the virtual tokens' states [G, tokens, d] that the encoder makes."""
@@ -104,15 +104,15 @@ def _lstm(x_gnd: "Tensor", p: Mapping[str, "Tensor"]) -> "Tensor":
     for layer in range(LSTM_LAYERS):
         sides = []
         for side in ("", "_reverse"):
-            own = {
+            weights = {
                 name: p[f"lstm_head.{name}_l{layer}{side}"] for name in ("weight_ih", "bias_ih", "weight_hh", "bias_hh")
             }
-            gates_gnf = _linear(x_gnd, own["weight_ih"], own["bias_ih"] + own["bias_hh"])
+            gates_gnf = _linear(x_gnd, weights["weight_ih"], weights["bias_ih"] + weights["bias_hh"])
             h_g1h = c_g1h = x_gnd.new_zeros(len(x_gnd), 1, gates_gnf.shape[-1] // 4)
             out = []
             steps = range(x_gnd.shape[1])
             for step in reversed(steps) if side else steps:
-                i, f, g, o = torch.baddbmm(gates_gnf[:, [step]], h_g1h, own["weight_hh"].mT).chunk(4, -1)
+                i, f, g, o = torch.baddbmm(gates_gnf[:, [step]], h_g1h, weights["weight_hh"].mT).chunk(4, -1)
                 c_g1h = f.sigmoid() * c_g1h + i.sigmoid() * g.tanh()
                 h_g1h = o.sigmoid() * c_g1h.tanh()
                 out.append(h_g1h)

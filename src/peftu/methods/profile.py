@@ -51,7 +51,7 @@ class Profile(Prompting):
             raise PeftuError("profile: answers of this task are free text and have no shares — use by=base")
 
         @cache
-        def told(user: int) -> str:
+        def profile_of(user: int) -> str:
             items = past.items[user]
             if not items:
                 return ""
@@ -61,12 +61,12 @@ class Profile(Prompting):
             seen = "\n\n".join(f"{item.text.text}\nAnswer: {item.answer}" for item in chosen)
             return ABOUT.format(tools.write(ASK, seen, self.tokens))
 
-        return lambda user, text: Composed(told=told(user))
+        return lambda user, text: Composed(profile=profile_of(user))
 
 
 def shares(items: Sequence[Answered], words: Sequence[str]) -> str:
     """Returns in words how often each label was given, the commonest first."""
     count = [sum(label in item.labels for item in items) for label in range(len(words))]
     order = sorted(range(len(words)), key=lambda label: (-count[label], label))
-    said = ", ".join(f"{words[label]} to {100 * count[label] / len(items):.0f}%" for label in order if count[label])
-    return f"of {len(items)} texts before, this person answered {said}."
+    listed = ", ".join(f"{words[label]} to {100 * count[label] / len(items):.0f}%" for label in order if count[label])
+    return f"of {len(items)} texts before, this person answered {listed}."

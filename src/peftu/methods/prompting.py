@@ -29,8 +29,8 @@ def balanced(items: Sequence[Answered], labels: int, seed: int, user: str) -> li
     order = sorted(range(len(items)), key=lambda i: (hashed(seed, "shown", user, i), i))
     groups: list[list[int]] = [[] for _ in range(max(1, labels))]
     for number in order:  # an item of several labels stands for the one that so far has fewest
-        own = items[number].labels or (0,)
-        groups[min(own, key=lambda label: len(groups[label]))].append(number)
+        item_labels = items[number].labels or (0,)
+        groups[min(item_labels, key=lambda label: len(groups[label]))].append(number)
     groups.sort(key=lambda group: order.index(group[0]) if group else len(order))
     return [items[i] for turn in zip_longest(*groups) for i in turn if i is not None]
 

@@ -41,10 +41,10 @@ class Bm25:
 
     def likeness(self, text: Text) -> Likeness:
         """Returns [texts] scores."""
-        asked = [word for word in words_of(text) if word in self.known]
-        if not asked:
+        query = [word for word in words_of(text) if word in self.known]
+        if not query:
             return np.zeros(self.count)
-        return np.asarray(self.index.get_scores(asked), dtype=np.float64)
+        return np.asarray(self.index.get_scores(query), dtype=np.float64)
 
 
 class Dense:

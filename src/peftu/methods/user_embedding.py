@@ -43,16 +43,16 @@ class UserEmbedding(Lora):
 
     def inside(self, site: "Site") -> dict[str, TensorSpec]:
         """Returns a user's A, B and shift at a target."""
-        own = super().inside(site)
-        return {**own, "shift": TensorSpec((self.rank,))} if own else {}
+        tensors = super().inside(site)
+        return {**tensors, "shift": TensorSpec((self.rank,))} if tensors else {}
 
     def shared(self, site: "Site") -> dict[str, TensorSpec]:
         """Returns A, B, C and D at a target; at a head, weight, bias and U."""
-        own, spread = self.tensors(site), self.size**-0.5
+        tensors, spread = self.tensors(site), self.size**-0.5
         if site.kind == "head":
-            return {**own, "U": TensorSpec((site.d_out, self.size), spread)} if own else {}
+            return {**tensors, "U": TensorSpec((site.d_out, self.size), spread)} if tensors else {}
         maps = {name: TensorSpec((self.rank, self.size), spread) for name in "CD"}
-        return {"A": own["A"], "B": own["B"], **maps} if own else {}
+        return {"A": tensors["A"], "B": tensors["B"], **maps} if tensors else {}
 
     def compose(self, site: "Site", shared: "Mapping[str, Tensor]", code: "Tensor") -> "dict[str, Tensor]":
         """Returns each user's tensors."""

@@ -54,8 +54,8 @@ class UserToken(Lora):
 
     def compose(self, site: "Site", shared: "Mapping[str, Tensor]", code: "Tensor") -> "dict[str, Tensor]":
         """Returns each user's tensors."""
-        found = {name: tensor.expand(len(code), *tensor.shape) for name, tensor in shared.items()}
-        return {**found, "states": shared["states"] + code[:, None]} if site.kind == "tokens" else found
+        tensors = {name: tensor.expand(len(code), *tensor.shape) for name, tensor in shared.items()}
+        return {**tensors, "states": shared["states"] + code[:, None]} if site.kind == "tokens" else tensors
 
     def virtual(self, site: "Site", p: "Mapping[str, Tensor]") -> "Tensor":
         """Returns the users' tokens [G, 1, d]."""

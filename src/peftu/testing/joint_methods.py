@@ -6,7 +6,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from peftu.codes import CodeLayout, SharedLayout, one
+from peftu.codes import CodeLayout, SharedLayout, tensors_at
 from peftu.methods.joint import EncodingMethod, JointMethod
 from peftu.methods.method import region_of
 from peftu.testing.bank import AdapterBank
@@ -76,17 +76,17 @@ def _check(method: JointMethod, case: _Case) -> None:
 def _composed(layout: SharedLayout, row: Tensor, codes: Tensor) -> None:
     views = layout.views(row)
     for name, site in layout.modules.sites.items():
-        found = layout.joint.compose(site, one(views, name), codes)
+        composed = layout.joint.compose(site, tensors_at(views, name), codes)
         declared = layout.joint.tensors(site)
-        _hold(found.keys() == declared.keys(), f"{name}: composed tensors are not the declared ones")
+        _hold(composed.keys() == declared.keys(), f"{name}: composed tensors are not the declared ones")
         for key, spec in declared.items():
             shape = (len(codes), *spec.shape)
-            _hold(tuple(found[key].shape) == shape, f"{name}, {key}: is {tuple(found[key].shape)}, not {shape}")
+            _hold(tuple(composed[key].shape) == shape, f"{name}, {key}: is {tuple(composed[key].shape)}, not {shape}")
 
 
 def _encodes(method: EncodingMethod, layout: SharedLayout, row: Tensor) -> None:
     head = next(site for site in layout.all_sites if site.kind == "head")
-    shared = one(layout.views(row), head.name)
+    shared = tensors_at(layout.views(row), head.name)
     embedded = _noise(torch.empty(6, head.d_in), 3)
     target = torch.eye(head.d_out)[torch.arange(6) % head.d_out]
     moments = method.moments(embedded, target)

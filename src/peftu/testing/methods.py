@@ -155,7 +155,7 @@ class _Case:
             alone = train(self.base, self.context, layout, [unit], spec, seed=0).rows
             # Judged by scores: where a gradient is a rounding error, Adam takes a whole step along it all the same.
             way, apart = (
-                float((self.read(layout, one) - self.read(layout, alone)).norm()) for one in (0 * alone, row[None])
+                float((self.read(layout, rows) - self.read(layout, alone)).norm()) for rows in (0 * alone, row[None])
             )
             _hold(apart <= 0.01 * way, f"a user trained with another ends {apart:.1e} off the same user trained alone")
         self._stored(layout, [unit.key for unit in units], together.rows)
@@ -168,7 +168,7 @@ class _Case:
         _hold(layout.width == number, f"{number} numbers are declared, a module has {layout.width}")
         learned = sum(prod(spec.shape) for spec in declared.values() if not spec.switch)
         _hold(layout.parameters == learned, f"{learned} parameters are declared, a module has {layout.parameters}")
-        views = {(site, name): view for site, own in layout.views(fresh).items() for name, view in own.items()}
+        views = {(site, name): view for site, tensors in layout.views(fresh).items() for name, view in tensors.items()}
         _hold(views.keys() == declared.keys(), "a module's tensors are not the declared ones")
         for key, spec in declared.items():
             _hold(tuple(views[key].shape[1:]) == spec.shape, f"{key}: is {tuple(views[key].shape[1:])}")
@@ -239,7 +239,7 @@ class _Case:
         with TemporaryDirectory() as folder, AdapterStore(Path(folder), create=True) as store:
             kind = Collection("checked", 0, self.base.name, "sha256:0", layout.width, "{}")
             store.add(kind, keys, rows, [1] * len(keys))
-            (found,) = store.collections()
-            back = store.get(found, list(keys)[::-1]).flip(0)
+            (collection,) = store.collections()
+            back = store.get(collection, list(keys)[::-1]).flip(0)
         _hold(torch.equal(back, rows), "a module comes back from a store changed")
         _hold(torch.equal(self.read(layout, back), self.read(layout, rows)), "a stored module scores differently")

@@ -45,15 +45,15 @@ def tiny_units(
     for user, size in enumerate(sizes):
         rng = np.random.Generator(np.random.PCG64([seed, user]))
         taste = rng.integers(0, labels, len(TOPICS))
-        own = rng.permutation(texts)[: size + val]
-        if len(own) < size + val:
+        user_texts = rng.permutation(texts)[: size + val]
+        if len(user_texts) < size + val:
             raise ValueError(f"{size} + {val} rows need more than {texts} texts")
-        target = np.zeros((len(own), labels), dtype=np.float32)
-        target[np.arange(len(own)), taste[own % len(TOPICS)]] = 1
+        target = np.zeros((len(user_texts), labels), dtype=np.float32)
+        target[np.arange(len(user_texts)), taste[user_texts % len(TOPICS)]] = 1
         if not exclusive:
-            target[np.arange(len(own)), rng.integers(0, labels, len(own))] = 1
+            target[np.arange(len(user_texts)), rng.integers(0, labels, len(user_texts))] = 1
         train, held_out = (
-            Examples(own[part].astype(np.int64), target[part], np.ones(len(own[part]), dtype=np.float32))
+            Examples(user_texts[part].astype(np.int64), target[part], np.ones(len(user_texts[part]), dtype=np.float32))
             for part in (slice(0, size), slice(size, None))
         )
         units.append(Unit(f"user-{seed}-{user}", train, held_out))

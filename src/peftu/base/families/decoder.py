@@ -90,9 +90,9 @@ class Decoder:
     def sites(self, region: Region, labels: int) -> list[Site]:
         """Returns the linear maps of the region's layers, virtual tokens, and the head over the last hidden state."""
         layers = range(region.floor(self.layers), self.layers)
-        found = [site for number in layers for site in linear_sites(self.model, self.stack[number], number, "decoder")]
-        found += virtual_sites(cast(Any, self.model).config, "decoder", layers.start, "decoder", layers)
-        return [*found, Site("head", "head", "head", self.layers, "decoder", self.width, labels)]
+        sites = [site for number in layers for site in linear_sites(self.model, self.stack[number], number, "decoder")]
+        sites += virtual_sites(cast(Any, self.model).config, "decoder", layers.start, "decoder", layers)
+        return [*sites, Site("head", "head", "head", self.layers, "decoder", self.width, labels)]
 
     def parts(self, prompt: Prompt, texts: Sequence[Text], region: Region) -> Parts:
         """Returns the prompts of these texts as tokens; with span 'all', the tails are still the answer span's."""
@@ -189,7 +189,7 @@ class Decoder:
         tokens = len(head_ids)
         if region.span == "all" and floor == 0:
             prompts = [[head_ids, *map(list.__add__, bodies, ids)] for ids in tails]
-            state["ids"] = [Packed.of([torch.tensor(ids, device=self.device) for ids in own]) for own in prompts]
+            state["ids"] = [Packed.of([torch.tensor(ids, device=self.device) for ids in lists]) for lists in prompts]
         else:
             for number, ids in enumerate(tails):
                 tokens += self._fill(state, bodies, ids, region, progress, first=number == 0)
@@ -261,9 +261,9 @@ class Decoder:
             h_bsd = self.place(virtual.in_front(h_bsd), positions)
         elif virtual is not None:
             h_bsd = virtual.in_front(h_bsd)
-        own = causal_mask(span, rows.device).expand(len(rows), -1, -1, -1)
+        causal = causal_mask(span, rows.device).expand(len(rows), -1, -1, -1)
         text = real[:, None, None, :].expand(-1, -1, span, -1)
-        mask = torch.cat([_ones(own, state["head"]), text, own], -1)
+        mask = torch.cat([_ones(causal, state["head"]), text, causal], -1)
 
         earlier = Earlier(state["head_kv"], state["kv"], places)
 
@@ -273,7 +273,7 @@ class Decoder:
         if span == 1:
             return self.run(h_bsd, positions, range(floor, self.layers), mask, Memory(earlier), prefixes=prefixes)[:, 0]
         h_bsd = self.run(h_bsd, positions, range(floor, top), mask, Memory(earlier), prefixes=prefixes)
-        memory = Memory(earlier, own=self._top_keys(h_bsd, positions))
+        memory = Memory(earlier, keys_values=self._top_keys(h_bsd, positions))
         h_bsd, positions, mask = last(h_bsd)[:, None], last(positions)[:, None], last(mask[:, 0])[:, None, None]
         return self.run(h_bsd, positions, range(top, self.layers), mask, memory, prefixes=prefixes)[:, 0]
 
@@ -318,7 +318,7 @@ class Decoder:
             h_btd, lengths = virtual.in_front_of(h_btd, lengths)
         positions = torch.arange(h_btd.shape[1], device=rows.device)[None].expand(len(rows), -1)
         if prefixes is not None:
-            positions = positions + prefixes.own[:, None]
+            positions = positions + prefixes.per_row[:, None]
         if floor == 0:
             h_btd = self.place(h_btd, positions)
         ragged = Ragged(lengths)

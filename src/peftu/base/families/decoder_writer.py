@@ -105,20 +105,22 @@ class DecoderWriter:
         parts = decoder.parts(prompt, texts, region)
         head_ids, bodies = parts.head, parts.bodies
         words = decoder.reader.answers(prompt, [answer.words for answer in answers])
-        said = AnswerTokens.of(words, decoder.reader.end(prompt, decoder.ends), prompt.answer_tokens)
-        own = [parts.tails[answer.text] + tokens[:-1] for answer, tokens in zip(answers, said.lists, strict=True)]
+        target = AnswerTokens.of(words, decoder.reader.end(prompt, decoder.ends), prompt.answer_tokens)
+        answer_ids = [
+            parts.tails[answer.text] + tokens[:-1] for answer, tokens in zip(answers, target.lists, strict=True)
+        ]
         before = len(head_ids) + max(map(len, bodies))
-        check_reach(cast(Any, decoder.model).config, before + max(map(len, own)))
+        check_reach(cast(Any, decoder.model).config, before + max(map(len, answer_ids)))
         head_floor, head_kv = decoder.head_pass(head_ids, region.floor(decoder.layers))
         state: dict[str, Any] = {
             "head": len(head_ids),
             "head_kv": head_kv,
             "text": torch.tensor([answer.text for answer in answers], device=device),
-            "target": said.packed(device),
+            "target": target.packed(device),
         }
-        reading = _Reading(decoder, region, head_kv, bodies, own, [answer.text for answer in answers])
+        reading = _Reading(decoder, region, head_kv, bodies, answer_ids, [answer.text for answer in answers])
         reading.run(progress)
-        state["own"] = Packed.of(reading.own_floors)
+        state["own"] = Packed.of(reading.answer_floors)
         if region.answering:
             state["lengths"] = Packed.of([torch.empty(len(body), 0, device=device) for body in bodies])
             state["kv"] = {
@@ -130,20 +132,20 @@ class DecoderWriter:
             state["texts"] = Packed.of(reading.text_floors)
             # One pool of head, texts and answers, so that a row is three ranges of it.
             state["pool"] = torch.cat([start, state["texts"].values, state["own"].values])
-        span = max(map(len, own)) + (before if region.span == "all" else 0)
-        tokens = len(head_ids) + sum(map(len, bodies)) + sum(map(len, own))
-        longest = before + max(map(len, own))
+        span = max(map(len, answer_ids)) + (before if region.span == "all" else 0)
+        tokens = len(head_ids) + sum(map(len, bodies)) + sum(map(len, answer_ids))
+        longest = before + max(map(len, answer_ids))
         cut, beside_cut = parts.cuts
-        return Context(region, prompt, (), len(answers), cut, tokens, span, state, longest, beside_cut, said.cut)
+        return Context(region, prompt, (), len(answers), cut, tokens, span, state, longest, beside_cut, target.cut)
 
     def hidden(self, context: Context, rows: Tensor, attachment: Attachment) -> Tensor:
         """Returns [tokens, d] the states after the final norm that predict the answers' tokens, row after row."""
         virtual, prefixes = virtual_tokens(cast(Any, self.decoder.model).config, context, len(rows), attachment)
         read = self._read_answers if context.region.answering else self._read_all
         out, lengths = read(context, rows, virtual, prefixes, attachment)
-        said = context.state["target"].lengths[rows]
+        answer_lengths = context.state["target"].lengths[rows]
         step = torch.arange(int(lengths.max()), device=rows.device)
-        predicts = step >= (lengths - said)[:, None]
+        predicts = step >= (lengths - answer_lengths)[:, None]
         return cast(Tensor, self.decoder.norm(out[predicts[step < lengths[:, None]]]))
 
     def _read_answers(
@@ -180,16 +182,16 @@ class DecoderWriter:
         """Returns [tokens, d] the last layer's states of head, text, tail and answer, and the rows' lengths [b]."""
         state, head = context.state, context.state["head"]
         texts: Packed = state["texts"]
-        own: Packed = state["own"]
+        answers: Packed = state["own"]
         text = state["text"][rows]
         text_end = head + texts.lengths[text]
-        lengths = text_end + own.lengths[rows]
+        lengths = text_end + answers.lengths[rows]
         step = torch.arange(int(lengths.max()), device=rows.device)[None].expand(len(rows), -1)
         step = torch.minimum(step, lengths[:, None] - 1)  # behind a row's end: its last token
         in_text = texts.offsets[text][:, None] + step  # the pool begins with the head
-        in_own = head + len(texts.values) + own.offsets[rows][:, None] + step - text_end[:, None]
-        places = torch.where(step < head, step, torch.where(step < text_end[:, None], in_text, in_own))
-        start = torch.zeros_like(lengths) if prefixes is None else prefixes.own
+        in_answer = head + len(texts.values) + answers.offsets[rows][:, None] + step - text_end[:, None]
+        places = torch.where(step < head, step, torch.where(step < text_end[:, None], in_text, in_answer))
+        start = torch.zeros_like(lengths) if prefixes is None else prefixes.per_row
         h_btd, lengths, positions = self._entered(state["pool"][places], lengths, start, context, virtual)
         mask = causal_mask(h_btd.shape[1], rows.device)
         return self._run_flat(h_btd, lengths, positions, mask, context, prefixes, attachment), lengths
@@ -261,7 +263,7 @@ class DecoderWriter:
         if binding is not None and not draft.entered:
             draft.entered = True
             if prefixes is not None and not draft.cache:  # in front of the text, so that all of it moves on
-                draft.shift = draft.shift + prefixes.own
+                draft.shift = draft.shift + prefixes.per_row
         width = ids.shape[1] + (0 if virtual is None else virtual.count)
         draft.widen(draft.filled + width + draft.room)
         check_reach(cast(Any, decoder.model).config, draft.columns)
@@ -273,7 +275,7 @@ class DecoderWriter:
         lengths = real.sum(1)
         if virtual is not None:
             h_bsd = virtual.in_front(h_bsd)
-            lengths = lengths + virtual.own
+            lengths = lengths + virtual.per_row
         step = torch.arange(h_bsd.shape[1], device=ids.device)
         positions = (draft.position + draft.shift)[:, None] + step
         if not floor:
@@ -282,7 +284,7 @@ class DecoderWriter:
         h_bsd = self._run(draft, h_bsd, positions, range(floor, decoder.layers), draft.seen, reads, prefixes)
         draft.position, draft.filled = draft.position + real.sum(1), draft.filled + width
         if virtual is not None:
-            draft.shift = draft.shift + virtual.own
+            draft.shift = draft.shift + virtual.per_row
         return h_bsd[torch.arange(rows, device=ids.device), lengths - 1]
 
     def _run(
@@ -297,8 +299,8 @@ class DecoderWriter:
     ) -> Tensor:
         """Returns the states after these layers, whose keys and values the draft then holds."""
         span, filled = h_bsd.shape[1], draft.filled
-        own = causal_mask(span, h_bsd.device).expand(len(h_bsd), -1, -1, -1)
-        mask = torch.cat([seen[:, None, None, :filled].expand(-1, -1, span, -1), own], -1)
+        causal = causal_mask(span, h_bsd.device).expand(len(h_bsd), -1, -1, -1)
+        mask = torch.cat([seen[:, None, None, :filled].expand(-1, -1, span, -1), causal], -1)
 
         def before(layer: int) -> list[KeysValues]:
             keys, values = draft.cache[layer]
@@ -315,7 +317,7 @@ class _Reading:
 
     Attributes:
         text_floors: of each text, its tokens' states at the floor [t, d], or ids at floor 0 (span 'all').
-        own_floors: of each answer, the states of tail and answer at the floor [s, d], or ids at floor 0.
+        answer_floors: of each answer, the states of tail and answer at the floor [s, d], or ids at floor 0.
         kv: layer -> keys and values [t, kv heads, head width] of each text (not for span 'all').
     """
 
@@ -325,14 +327,14 @@ class _Reading:
         region: Region,
         head_kv: dict[int, KeysValues],
         bodies: list[list[int]],
-        own: list[list[int]],
+        answer_ids: list[list[int]],
         text_of: list[int],
     ) -> None:
         self.decoder, self.region, self.head_kv = decoder, region, head_kv
-        self.bodies, self.own, self.text_of = bodies, own, text_of
+        self.bodies, self.answer_ids, self.text_of = bodies, answer_ids, text_of
         self.floor = region.floor(decoder.layers)
         self.text_floors = [torch.tensor(body, device=decoder.device, dtype=torch.long) for body in bodies]
-        self.own_floors = [torch.tensor(tokens, device=decoder.device) for tokens in own]
+        self.answer_floors = [torch.tensor(tokens, device=decoder.device) for tokens in answer_ids]
         layers = range(self.floor, decoder.layers) if region.answering else range(0)
         nothing = torch.empty(0)
         self.kv: dict[int, list[KeysValues]] = {layer: [(nothing, nothing)] * len(bodies) for layer in layers}
@@ -348,7 +350,7 @@ class _Reading:
             made = self._texts(batch)
             members = [answer for text in batch for answer in answers.get(text, [])]
             if self.floor:
-                for some in length_batches([len(self.own[answer]) for answer in members], PREFILL_TOKENS):
+                for some in length_batches([len(self.answer_ids[answer]) for answer in members], PREFILL_TOKENS):
                     self._answers([members[i] for i in some], batch, made)
             progress(len(batch))
 
@@ -379,7 +381,7 @@ class _Reading:
         place = {text: row for row, text in enumerate(batch)}
         rows = torch.tensor([place[self.text_of[answer]] for answer in members], device=decoder.device)
         lengths = torch.tensor([len(self.bodies[text]) for text in batch], device=decoder.device)[rows]
-        ids, _ = padded([self.own[answer] for answer in members], 0, decoder.device)
+        ids, _ = padded([self.answer_ids[answer] for answer in members], 0, decoder.device)
         positions = (self._head + lengths)[:, None] + torch.arange(ids.shape[1], device=ids.device)
         real = torch.arange(int(made[0][0].shape[2]), device=ids.device) < lengths[:, None]
 
@@ -390,7 +392,7 @@ class _Reading:
         mask = _after_text(ids.shape[1], self._head, real)
         h_bsd = decoder.run(decoder.embed_tokens(ids, positions), positions, range(self.floor), mask, Memory(before))
         for row, answer in enumerate(members):
-            self.own_floors[answer] = h_bsd[row, : len(self.own[answer])].clone()
+            self.answer_floors[answer] = h_bsd[row, : len(self.answer_ids[answer])].clone()
 
     @property
     def _head(self) -> int:
@@ -400,6 +402,6 @@ class _Reading:
 def _after_text(span: int, head: int, text_real: Tensor) -> Tensor:
     """Returns [b, 1, span, head + t + span] True where a token may look: the head, real text, itself and before."""
     rows = len(text_real)
-    own = causal_mask(span, text_real.device).expand(rows, -1, -1, -1)
+    causal = causal_mask(span, text_real.device).expand(rows, -1, -1, -1)
     text = text_real[:, None, None, :].expand(-1, -1, span, -1)
-    return torch.cat([own.new_ones(rows, 1, span, head), text, own], -1)
+    return torch.cat([causal.new_ones(rows, 1, span, head), text, causal], -1)

@@ -102,9 +102,9 @@ class Encoder:
         if region.answering:
             raise PeftuError("region: an encoder has no answer span — use span=all")
         layers = range(region.floor(self.layers), self.layers)
-        found = [site for number in layers for site in linear_sites(self.model, self.stack[number], number, "encoder")]
-        found += virtual_sites(self.config, "encoder", layers.start, "encoder", layers)
-        return [*found, Site("head", "head", "head", self.layers, "encoder", self.width, labels)]
+        sites = [site for number in layers for site in linear_sites(self.model, self.stack[number], number, "encoder")]
+        sites += virtual_sites(self.config, "encoder", layers.start, "encoder", layers)
+        return [*sites, Site("head", "head", "head", self.layers, "encoder", self.width, labels)]
 
     def tokens(self, texts: Sequence[Text], max_tokens: int, about: About = "text") -> tuple[list[list[int]], Cuts]:
         """Returns the texts' tokens with the special ones, cut to the longest allowed, and how many were cut."""
@@ -177,10 +177,10 @@ class Encoder:
             cast(Any, self.embeddings).word_embeddings(packed.values[places]) if floor == 0 else packed.values[places]
         )
         if virtual is not None:
-            (h_btd, lengths), before = virtual.in_front_of(h_btd, lengths), virtual.own
+            (h_btd, lengths), before = virtual.in_front_of(h_btd, lengths), virtual.per_row
         if floor == 0:
             positions = self.first_place + torch.arange(h_btd.shape[1], device=rows.device)[None]
-            positions = positions if prefixes is None else positions + prefixes.own[:, None]
+            positions = positions if prefixes is None else positions + prefixes.per_row[:, None]
             h_btd = self.embeddings(input_ids=None, inputs_embeds=h_btd, position_ids=positions)
         step = torch.arange(h_btd.shape[1], device=rows.device)
         real = step < lengths[:, None]
@@ -193,8 +193,8 @@ class Encoder:
         else:
             h_btd = self.run(h_btd, real, layers, ragged, prefixes)
         row = torch.arange(len(rows), device=rows.device).repeat_interleave(lengths)
-        own = (step >= before[:, None])[real]
-        return unit(pooled(self.sentence.pool, h_btd[0, own], row[own], len(rows))) * math.sqrt(self.width)
+        is_text = (step >= before[:, None])[real]
+        return unit(pooled(self.sentence.pool, h_btd[0, is_text], row[is_text], len(rows))) * math.sqrt(self.width)
 
     def scores(self, context: Context, hidden: Sequence[Tensor]) -> Tensor:
         """Returns [b, labels] scaled cosines with the label statements; log-softmaxed where labels exclude."""

@@ -64,21 +64,21 @@ class EncoderDecoder:
         decoder's attention over its own tokens.
         For span 'answer' the decoder's maps of the encoded text (cross-attention keys and values) lie outside.
         """
-        found: list[Site] = []
+        sites: list[Site] = []
         below, above = (
             range(region.floor(len(stack.block)), len(stack.block)) for stack in (self.encoder, self.decoder)
         )
         if region.span == "all":
             for number in below:
-                found += linear_sites(self.model, self.encoder.block[number], number, "encoder")
+                sites += linear_sites(self.model, self.encoder.block[number], number, "encoder")
         for number in above:
-            found += linear_sites(self.model, self.decoder.block[number], number, "decoder")
+            sites += linear_sites(self.model, self.decoder.block[number], number, "decoder")
         if region.answering:
-            found = [site for site in found if not site.name.endswith(("EncDecAttention.k", "EncDecAttention.v"))]
-            found += virtual_sites(self.config, "decoder", above.start, "decoder", above)
+            sites = [site for site in sites if not site.name.endswith(("EncDecAttention.k", "EncDecAttention.v"))]
+            sites += virtual_sites(self.config, "decoder", above.start, "decoder", above)
         else:
-            found += virtual_sites(self.config, "encoder", below.start, "decoder", above)
-        return [*found, Site("head", "head", "head", self.layers, "decoder", self.width, labels)]
+            sites += virtual_sites(self.config, "encoder", below.start, "decoder", above)
+        return [*sites, Site("head", "head", "head", self.layers, "decoder", self.width, labels)]
 
     # --- running ------------------------------------------------------------------------------------------------
 
@@ -135,12 +135,12 @@ class EncoderDecoder:
             cross: keys and values of the encoded text, where they were computed before.
         """
         dtype = self.head.weight.dtype
-        own, none = DynamicCache(), torch.empty(0, device=self.device, dtype=dtype)
+        self_attention, none = DynamicCache(), torch.empty(0, device=self.device, dtype=dtype)
         for layer in range(len(self.decoder.block) if prefixes is not None else 0):
             prefix = None if prefixes is None else prefixes.get(layer)
             heads = (none, none) if prefix is None else prefix.in_heads(self.config.num_heads, dtype)
-            own.update(*heads, layer)
-        return EncoderDecoderCache(own, DynamicCache() if cross is None else cross)
+            self_attention.update(*heads, layer)
+        return EncoderDecoderCache(self_attention, DynamicCache() if cross is None else cross)
 
     def cross(self, encoded: Tensor, layer: int) -> KeysValues:
         """Returns a decoder layer's keys and values of the encoded text, each [b, t, heads, head width]."""
@@ -241,7 +241,7 @@ class EncoderDecoder:
         h_btd = self.encoder.embed_tokens(h_btd) if floor == 0 else h_btd
         if virtual is not None:
             h_btd = virtual.in_front(h_btd)
-            ends = packed.lengths[texts] + virtual.own
+            ends = packed.lengths[texts] + virtual.per_row
             real = torch.arange(h_btd.shape[1], device=texts.device) < ends[:, None]
         return self.encode(h_btd, real, range(floor, len(self.encoder.block))), real
 

@@ -72,12 +72,12 @@ class EncoderDecoderWriter:
         reading = family.reader.read(prompt, texts)
         lists, (cut, beside_cut) = reading.lists, reading.cuts
         words = family.reader.alone([answer.words for answer in answers])
-        said = AnswerTokens.of(words, family.reader.end(prompt, family.ends), prompt.answer_tokens)
-        own = [[family.start, *tokens[:-1]] for tokens in said.lists]
-        own_floors = [torch.tensor(tokens, device=device) for tokens in own]
+        target = AnswerTokens.of(words, family.reader.end(prompt, family.ends), prompt.answer_tokens)
+        answer_ids = [[family.start, *tokens[:-1]] for tokens in target.lists]
+        answer_floors = [torch.tensor(tokens, device=device) for tokens in answer_ids]
         state: dict[Any, Any] = {
             "text": torch.tensor([answer.text for answer in answers], device=device),
-            "target": said.packed(device),
+            "target": target.packed(device),
         }
         layers, all_layers = len(family.decoder.block), range(len(family.encoder.block))
         floor = region.floor(layers if region.answering else len(all_layers))
@@ -101,17 +101,17 @@ class EncoderDecoderWriter:
                         made["k", layer], made["v", layer] = family.cross(encoded, layer)
                     members = [answer for text in batch for answer in by_text.get(text, [])]
                     if floor:
-                        self._to_floor(members, batch, encoded, real, own, floor, answers, own_floors)
+                        self._to_floor(members, batch, encoded, real, answer_ids, floor, answers, answer_floors)
                 for key, value in made.items():
                     items = gathered.setdefault(key, list(nothing))
                     for row, text in enumerate(batch):
                         items[text] = value[row, : len(lists[text])].clone()
                 progress(len(batch))
         state |= {key: Packed.of(items) for key, items in gathered.items()}
-        state["own"] = Packed.of(own_floors)
-        span = max(map(len, own)) + (max(map(len, lists)) if region.span == "all" else 0)
-        tokens = sum(map(len, lists)) + sum(map(len, own))
-        cuts = {"beside_cut": beside_cut, "answers_cut": said.cut}
+        state["own"] = Packed.of(answer_floors)
+        span = max(map(len, answer_ids)) + (max(map(len, lists)) if region.span == "all" else 0)
+        tokens = sum(map(len, lists)) + sum(map(len, answer_ids))
+        cuts = {"beside_cut": beside_cut, "answers_cut": target.cut}
         return Context(region, prompt, (), len(answers), cut, tokens, span, state, **cuts)
 
     def _to_floor(
@@ -120,7 +120,7 @@ class EncoderDecoderWriter:
         batch: list[int],
         encoded: Tensor,
         real: Tensor,
-        own: list[list[int]],
+        answer_ids: list[list[int]],
         floor: int,
         answers: Sequence[Answer],
         floors: list[Tensor],
@@ -128,13 +128,13 @@ class EncoderDecoderWriter:
         """Runs some answers through the decoder's layers below the region, and keeps their states."""
         family = self.family
         place = {text: row for row, text in enumerate(batch)}
-        for some in length_batches([len(own[answer]) for answer in members], PREFILL_TOKENS):
+        for some in length_batches([len(answer_ids[answer]) for answer in members], PREFILL_TOKENS):
             chosen = [members[i] for i in some]
             rows = torch.tensor([place[answers[answer].text] for answer in chosen], device=family.device)
-            ids, _ = padded([own[answer] for answer in chosen], 0, family.device)
+            ids, _ = padded([answer_ids[answer] for answer in chosen], 0, family.device)
             h_bsd = family.decode(family.decoder.embed_tokens(ids), range(floor), real[rows], encoded[rows], None)
             for row, answer in enumerate(chosen):
-                floors[answer] = h_bsd[row, : len(own[answer])].clone()
+                floors[answer] = h_bsd[row, : len(answer_ids[answer])].clone()
 
     def hidden(self, context: Context, rows: Tensor, attachment: Attachment) -> Tensor:
         """Returns [tokens, d] the decoder's states that predict the answers' tokens, scaled for the output matrix."""
@@ -149,7 +149,7 @@ class EncoderDecoderWriter:
                 h_bsd = family.decoder.embed_tokens(h_bsd)
             if virtual is not None:
                 h_bsd = virtual.in_front(h_bsd)
-                step = torch.arange(h_bsd.shape[1], device=rows.device) - virtual.own[:, None]
+                step = torch.arange(h_bsd.shape[1], device=rows.device) - virtual.per_row[:, None]
                 predicts = (step >= 0) & (step < state["own"].lengths[rows][:, None])
             h_bsd = family.decode_span(state, texts, h_bsd, floor, prefixes)
         else:

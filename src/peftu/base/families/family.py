@@ -86,11 +86,11 @@ class Family(Protocol):
 def first_attribute(owner: nn.Module, *paths: str) -> nn.Module | None:
     """Returns the first submodule that exists among dotted paths, else None."""
     for path in paths:
-        found: Any = owner
+        module: Any = owner
         for part in path.split("."):
-            found = getattr(found, part, None)
-        if isinstance(found, nn.Module):
-            return found
+            module = getattr(module, part, None)
+        if isinstance(module, nn.Module):
+            return module
     return None
 
 
@@ -163,7 +163,7 @@ def virtual_tokens(
         PeftuError: with them, the longest input is longer than the model can look at.
     """
     states, prefixes = (make(attachment.binding, rows) for make in (virtual_states, virtual_prefixes))
-    more = sum(found.count for found in (states, prefixes) if found is not None)
+    more = sum(virtual.count for virtual in (states, prefixes) if virtual is not None)
     if more:
         check_reach(config, context.longest + more, offset)
     return cast(VirtualStates | None, states), cast(Prefixes | None, prefixes)

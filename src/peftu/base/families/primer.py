@@ -22,13 +22,13 @@ def primer(family: Family, prompt: Prompt, region: Region) -> dict[str, Tensor]:
     Label words come last. An encoder gives states alone.
     """
     if isinstance(family, Decoder):
-        found = _decoder(family, prompt, region)
+        states = _decoder(family, prompt, region)
     elif isinstance(family, EncoderDecoder):
-        found = _encoder_decoder(family, prompt, region)
+        states = _encoder_decoder(family, prompt, region)
     else:
         assert isinstance(family, Encoder)  # noqa: S101  (there are three families)
-        found = {"tokens": _encoder(family, prompt, region)}
-    return {site: tensor.float() for site, tensor in found.items()}
+        states = {"tokens": _encoder(family, prompt, region)}
+    return {site: tensor.float() for site, tensor in states.items()}
 
 
 def _decoder(family: Decoder, prompt: Prompt, region: Region) -> dict[str, Tensor]:
@@ -63,8 +63,8 @@ def _encoder_decoder(family: EncoderDecoder, prompt: Prompt, region: Region) -> 
     family.decode(h_bsd, range(floor, layers), real, encoded, cache)
     if region.span == "all":
         h_bsd = family.encode(family.encoder.embed_tokens(ids), real, range(region.floor(below)), final=False)
-    own = cache.self_attention_cache.layers
-    return {"tokens": h_bsd[0], **{f"kv.{n}": _paired(own[n].keys, own[n].values) for n in range(floor, layers)}}
+    cached = cache.self_attention_cache.layers
+    return {"tokens": h_bsd[0], **{f"kv.{n}": _paired(cached[n].keys, cached[n].values) for n in range(floor, layers)}}
 
 
 def _paired(keys: Tensor, values: Tensor) -> Tensor:

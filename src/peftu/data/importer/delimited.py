@@ -21,18 +21,18 @@ def find_delimiter(path: Path, sample: str, whole: bool) -> tuple[str, list[tupl
     """Returns the delimiter under which most rows of a sample have as many cells as the header, and those rows."""
     csv.field_size_limit(LONGEST_CELL)
     best: tuple[float, int] = (0.0, 1)
-    found: tuple[str, list[tuple[str, ...]]] | None = None
+    chosen: tuple[str, list[tuple[str, ...]]] | None = None
     for delimiter in DELIMITERS:
         rows = [tuple(row) for row in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter) if row]
         rows = rows if whole or len(rows) < 3 else rows[:-1]  # the sample may end within a row
         width = len(rows[0])
         score = sum(len(row) == width for row in rows) / len(rows), width
         if width > 1 and score > best:
-            best, found = score, (delimiter, rows[: 1 + SHOWN])
-    if found is None:
+            best, chosen = score, (delimiter, rows[: 1 + SHOWN])
+    if chosen is None:
         listed = ", ".join(DELIMITERS.values())
         raise PeftuError(f"{path}: no delimiter found (tried {listed}) — save it as CSV, TSV, JSONL or Parquet")
-    return found
+    return chosen
 
 
 def read_delimited(source: Source, columns: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:

@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from peftu.data.imported import check_name
-from peftu.data.importer.importing import Asked, check_kind, table_of
+from peftu.data.importer.importing import ImportOptions, check_kind, table_of
 from peftu.data.importer.roles import Roles, find_roles
 from peftu.data.importer.source import Source, one_line
 from peftu.data.table import UserTable
@@ -61,7 +61,7 @@ def from_frame(
         return _from_frame(
             frame,
             {"user": user, "text": text, "context": context, "item": item, "time": time},
-            Asked(
+            ImportOptions(
                 name=check_name(name),
                 labels=_texts("label", (label,) if isinstance(label, str) else label),
                 kind=check_kind(kind),
@@ -74,17 +74,17 @@ def from_frame(
         raise PeftuError(OPTION.sub(_argument, one_line(str(error)))) from None
 
 
-def _from_frame(given: Any, columns: dict[str, str | None], asked: Asked) -> UserTable:
-    where = Path(str(asked.name))
+def _from_frame(given: Any, columns: dict[str, str | None], options: ImportOptions) -> UserTable:
+    where = Path(str(options.name))
     source = Source(where, "frame", _columns(given))
-    roles = find_roles(source, columns, asked.labels)
+    roles = find_roles(source, columns, options.labels)
     roles = Roles(
         {role: column for role, column in roles.column.items() if role in roles.given}, roles.labels, roles.given
     )
     frame = _polars(given, roles.columns, where)
     if frame.is_empty():
         raise PeftuError(f"{where}: holds no rows — pass a frame with one row a judgement")
-    table = table_of(frame, roles, asked, where).table
+    table = table_of(frame, roles, options, where).table
     card = {"title": table.card.name, "description": f"A data frame; '{', '.join(roles.labels)}' is what a user says."}
     return replace(table, card=table.card.model_copy(update=card))
 

@@ -33,7 +33,7 @@ LISTED_LABELS = 12
 
 
 @dataclass(frozen=True)
-class Asked:
+class ImportOptions:
     """What the user says of a file; everything else is found.
 
     Attributes:
@@ -74,30 +74,30 @@ class Imported:
     notes: list[str]
 
 
-def import_file(path: Path, asked: Asked | None = None) -> dict[str, Any]:
+def import_file(path: Path, options: ImportOptions | None = None) -> dict[str, Any]:
     """Returns what was found in a file, after keeping it as a task that every command takes by name.
 
     Args:
         path: a CSV, TSV, JSONL, JSON or Parquet file, or a folder that Hugging Face ``datasets`` saved.
-        asked: what is known beforehand.
+        options: what is known beforehand.
 
     Raises:
         PeftuError: the file, an option or rows are wrong (`RowsError` for rows); nothing is kept then.
     """
-    asked = asked or Asked()
-    name = check_name(asked.name or _slug(plain_file(path)))
-    check_kind(asked.kind)
+    options = options or ImportOptions()
+    name = check_name(options.name or _slug(plain_file(path)))
+    check_kind(options.kind)
     try:
-        imported = _own_table(path, name) if _is_own_table(path) else _read(path, name, asked)
+        imported = _own_table(path, name) if _is_own_table(path) else _read(path, name, options)
     except RowsError:
         raise
     except PeftuError as error:
         raise PeftuError(one_line(str(error))) from None
-    folder = keep(imported.table, replacing=asked.replacing)
+    folder = keep(imported.table, replacing=options.replacing)
     return _described(imported, path, folder)
 
 
-def _read(path: Path, name: str, asked: Asked) -> Imported:
+def _read(path: Path, name: str, options: ImportOptions) -> Imported:
     base: TaskCard | None = None
     if path.is_dir():
         from peftu.data.interchange import read_folder
@@ -106,19 +106,19 @@ def _read(path: Path, name: str, asked: Asked) -> Imported:
     else:
         source = look(path)
     if base is not None:
-        kind, label_set = asked.kind or base.kind, asked.label_set or base.labels
-        asked = replace(asked, kind=kind, label_set=label_set if kind == base.kind else asked.label_set)
-    roles = find_roles(source, asked.columns, asked.labels)
+        kind, label_set = options.kind or base.kind, options.label_set or base.labels
+        options = replace(options, kind=kind, label_set=label_set if kind == base.kind else options.label_set)
+    roles = find_roles(source, options.columns, options.labels)
     frame, notes = (folder_frame, []) if path.is_dir() else read(source, roles.columns)
     sources = {path.name: sha256_of(path)} if path.is_file() else {}
-    imported = table_of(frame, roles, replace(asked, name=name), path, base, sources)
+    imported = table_of(frame, roles, replace(options, name=name), path, base, sources)
     return replace(imported, read_as=source.described, notes=notes + imported.notes)
 
 
 def table_of(
     frame: pl.DataFrame,
     roles: Roles,
-    asked: Asked,
+    options: ImportOptions,
     where: Path,
     base: TaskCard | None = None,
     sources: dict[str, str] | None = None,
@@ -128,7 +128,7 @@ def table_of(
     Args:
         frame: the rows, in the order in which messages count them.
         roles: which column is what.
-        asked: with the task's name.
+        options: with the task's name.
         where: the file, or what stands for it in messages.
         base: the card that the new one is made from, if there is one.
         sources: see ``UserTable``.
@@ -137,12 +137,12 @@ def table_of(
         PeftuError: a column cannot hold what it must; `RowsError`: rows are wrong.
     """
     try:
-        rows = to_rows(frame, roles, asked.kind, asked.label_set)
+        rows = to_rows(frame, roles, options.kind, options.label_set)
     except PeftuError as error:
         raise PeftuError(f"{where}: {error}") from None
     if rows.problems:
         raise RowsError(where, rows.problems)
-    card = _card(str(asked.name), rows.labels, rows.roles, asked, base)
+    card = _card(str(options.name), rows.labels, rows.roles, options, base)
     table = UserTable.of_frame(card, rows.frame, {}, sources, rows.left_out)
     return Imported(table, "a frame", rows.roles, rows.notes)
 
@@ -179,17 +179,17 @@ def _slug(path: Path) -> str:
     return slug
 
 
-def _card(name: str, labels: Labels, roles: Roles, asked: Asked, base: TaskCard | None) -> TaskCard:
-    words = _words(labels, asked.words or (base.words if base and base.labels == labels.labels else ()))
+def _card(name: str, labels: Labels, roles: Roles, options: ImportOptions, base: TaskCard | None) -> TaskCard:
+    words = _words(labels, options.words or (base.words if base and base.labels == labels.labels else ()))
     column = roles.labels[0].replace("_", " ") if len(roles.labels) == 1 else "label"
-    found = {
+    fields = {
         "kind": labels.kind,
         "labels": labels.labels,
         "words": words,
-        "instruction": asked.instruction or (base.instruction if base else _instruction(labels, words, column)),
+        "instruction": options.instruction or (base.instruction if base else _instruction(labels, words, column)),
     }
     if base is not None:
-        return base.model_copy(update={**found, "name": name, "files": (), "presets": {}})
+        return base.model_copy(update={**fields, "name": name, "files": (), "presets": {}})
     return TaskCard(
         name=name,
         version="1",
@@ -202,7 +202,7 @@ def _card(name: str, labels: Labels, roles: Roles, asked: Asked, base: TaskCard 
         citation="not stated",
         homepage="",
         files=(),
-        **found,
+        **fields,
     )
 
 
@@ -220,10 +220,10 @@ def _words(labels: Labels, words: Sequence[str]) -> tuple[str, ...]:
 def _instruction(labels: Labels, words: Sequence[str], column: str) -> str:
     if not answers_of(labels.kind).labelled:
         return "What does this person write about the text?"
-    said = list(words or labels.labels)
-    listed = ", ".join(said[:-1]) + f" or {said[-1]}" if len(said) <= LISTED_LABELS else "one label"
+    answers = list(words or labels.labels)
+    listed = ", ".join(answers[:-1]) + f" or {answers[-1]}" if len(answers) <= LISTED_LABELS else "one label"
     if not answers_of(labels.kind).exclusive:
-        return f"Which of these does this person give the text: {', '.join(said)}?"
+        return f"Which of these does this person give the text: {', '.join(answers)}?"
     if column in PLAIN:
         return f"Which label does this person give the text? Answer {listed}."
     return f"How does this person judge the text for '{column}'? Answer {listed}."

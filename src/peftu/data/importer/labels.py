@@ -55,12 +55,12 @@ def read_labels(
     Raises:
         PeftuError: the columns cannot hold labels of that kind, or there are too few or too many labels.
     """
-    found = _read_labels(frame, columns, kind, labels)
-    if answers_of(found.kind).labelled:
+    parsed = _read_labels(frame, columns, kind, labels)
+    if answers_of(parsed.kind).labelled:
         if not all(map(is_plain, (*labels, *(columns if len(columns) > 1 else ())))):
             raise PeftuError("--labels: a label holds a control character — take it out")
-        found.problems += control_rows(found.target.list.join("|"), "label")
-    return found
+        parsed.problems += control_rows(parsed.target.list.join("|"), "label")
+    return parsed
 
 
 def _read_labels(frame: pl.DataFrame, columns: Sequence[str], kind: str | None, labels: Sequence[str]) -> Labels:
@@ -79,9 +79,9 @@ def _read_labels(frame: pl.DataFrame, columns: Sequence[str], kind: str | None, 
     all_listed = bool((text.str.starts_with("[") & text.str.ends_with("]")).all())
     if kind == "multi" or (kind is None and all_listed and any(map(_parsed_list, text.drop_nulls().unique()))):
         lists, notes, problems = _parted(text, column, all_listed)
-        found = _several(lists, column, labels)
-        found.notes, found.problems = notes + found.notes, problems + found.problems
-        return found
+        parsed = _several(lists, column, labels)
+        parsed.notes, parsed.problems = notes + parsed.notes, problems + parsed.problems
+        return parsed
     return _one(text, column, kind, labels)
 
 
@@ -109,17 +109,17 @@ def empty_rows(text: pl.Series, what: str = "label") -> list[RowProblem]:
     return [(row, f"{what} is empty — fill it in or leave the row out") for row in rows]
 
 
-def _one(text: pl.Series, column: str, kind: str | None, asked: Sequence[str]) -> Labels:
+def _one(text: pl.Series, column: str, kind: str | None, label_set: Sequence[str]) -> Labels:
     """Returns one label a row: numbers with more than two values are in order, unless another kind is asked for."""
     problems, notes = empty_rows(text), []
     text = text.replace("", None)
     counts = text.drop_nulls().value_counts(sort=True)
     values = counts[text.name].to_list()
     numbers = all(re.fullmatch(NUMBER, value) for value in values)
-    if not asked and numbers and kind != "single":
+    if not label_set and numbers and kind != "single":
         plain = {value: _number(value) for value in values}
         text, values = text.replace_strict(plain, return_dtype=pl.String), sorted(set(plain.values()), key=float)
-    labels = tuple(asked) or tuple(values if numbers and kind != "single" else sorted(values))
+    labels = tuple(label_set) or tuple(values if numbers and kind != "single" else sorted(values))
     _check_number(labels, len(text), column)
     if kind is None:
         kind = "ordinal" if numbers and len(labels) > 2 else "single"
@@ -128,13 +128,13 @@ def _one(text: pl.Series, column: str, kind: str | None, asked: Sequence[str]) -
             notes.append(
                 f"labels are numbers ({span}), so taken as ordered; pass --kind single if they only name classes"
             )
-    elif kind == "ordinal" and not numbers and not asked:
+    elif kind == "ordinal" and not numbers and not label_set:
         raise PeftuError(f"--kind ordinal: labels are {_listed(labels)} — pass --labels with them in order")
-    if asked:
+    if label_set:
         problems += _unknown(text, labels)
     elif len(text) > RARE_ROWS:
         once = counts.filter(pl.col("count") == 1)[text.name].to_list()
-        notes += [f"label '{_short(one)}' stands in one row only: a typing error?" for one in once[:3]]
+        notes += [f"label '{_short(value)}' stands in one row only: a typing error?" for value in once[:3]]
     assert kind in ("single", "ordinal")  # noqa: S101  (the others have readers of their own)
     return Labels("ordinal" if kind == "ordinal" else "single", labels, _lists(text), notes, problems)
 
@@ -173,19 +173,19 @@ def _parted(text: pl.Series, column: str, all_listed: bool) -> tuple[pl.Series, 
         lists = {value: _parsed_list(value) for value in distinct}
         notes = [f"column '{column}' holds lists, so several labels a row"]
     else:
-        separator = next((one for one in ("|", ";", ",") if any(one in value for value in distinct)), "|")
+        separator = next((mark for mark in ("|", ";", ",") if any(mark in value for value in distinct)), "|")
         lists = {value: [part.strip() for part in value.split(separator) if part.strip()] for value in distinct}
         notes = [f"'{separator}' stands between the labels of column '{column}'"]
     places = {value: number for number, value in enumerate(lists)}
     table = pl.Series([parts or [] for parts in lists.values()], dtype=pl.List(pl.String))
-    found = (
+    cell_lists = (
         table.gather(text.replace_strict(places, return_dtype=pl.UInt32))
         if len(table)
         else text.cast(pl.List(pl.String))
     )
     wrong = [value for value, parts in lists.items() if parts is None]
     rows = text.is_in(wrong).fill_null(value=False).arg_true() + 1
-    return found, notes, [(row, 'label is no list of texts — write it as ["a", "b"]') for row in rows]
+    return cell_lists, notes, [(row, 'label is no list of texts — write it as ["a", "b"]') for row in rows]
 
 
 def _parsed_list(text: str) -> list[str] | None:
@@ -194,20 +194,20 @@ def _parsed_list(text: str) -> list[str] | None:
             value: Any = parse(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
-        if isinstance(value, list) and all(isinstance(one, str | int) for one in value):
-            return [str(one).strip() for one in value]
+        if isinstance(value, list) and all(isinstance(label, str | int) for label in value):
+            return [str(label).strip() for label in value]
     return None
 
 
-def _several(lists: pl.Series, column: str, asked: Sequence[str]) -> Labels:
+def _several(lists: pl.Series, column: str, label_set: Sequence[str]) -> Labels:
     """Returns lists of labels, each label once."""
     without = lists.is_null() | (lists.list.len() == 0)
     values = sorted(lists.explode().drop_nulls().unique())
-    labels = tuple(asked) or tuple(values)
+    labels = tuple(label_set) or tuple(values)
     _check_number(labels or (NONE,), len(lists), column)
     notes, problems = [], []
     if without.any():
-        if asked and NONE not in asked:
+        if label_set and NONE not in label_set:
             rows = without.arg_true() + 1
             problems += [(row, f"no label is given — name one, or add '{NONE}' to --labels") for row in rows]
         labels = labels if NONE in labels else (*labels, NONE)

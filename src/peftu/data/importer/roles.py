@@ -61,19 +61,19 @@ class Roles:
         return Roles({name: column for name, column in self.column.items() if name != role}, self.labels, self.given)
 
 
-def find_roles(source: Source, asked: Mapping[str, str | None], labels: Sequence[str] = ()) -> Roles:
+def find_roles(source: Source, columns: Mapping[str, str | None], labels: Sequence[str] = ()) -> Roles:
     """Returns the roles of a file's columns.
 
     Args:
         source: the file.
-        asked: role -> the column given for it, or None.
+        columns: role -> the column given for it, or None.
         labels: the label columns given; commas may stand between several.
 
     Raises:
         PeftuError: a column that is not there, stands twice, has two roles, or cannot be found for a role.
     """
-    chosen = {role: _known(source, column, f"--{role}") for role, column in asked.items() if column is not None}
-    several = [one for column in labels for one in _divided(source, column)]
+    chosen = {role: _known(source, column, f"--{role}") for role, column in columns.items() if column is not None}
+    several = [part for column in labels for part in _divided(source, column)]
     chosen_labels = tuple(_known(source, column, "--label") for column in several)
     given = frozenset(chosen) | ({"label"} if chosen_labels else set())
     taken = [*chosen.values(), *chosen_labels]
@@ -84,12 +84,12 @@ def find_roles(source: Source, asked: Mapping[str, str | None], labels: Sequence
     for role, names in NAMES.items():
         if role in chosen or (role == "label" and chosen_labels):
             continue
-        found = [plain[name] for name in names if name in plain and plain[name] not in [*taken, *chosen.values()]]
-        if found and role == "label":
-            chosen_labels = (found[0],)
-        elif found:
-            chosen[role] = found[0]
-        taken = [*taken, *found[:1]]
+        candidates = [plain[name] for name in names if name in plain and plain[name] not in [*taken, *chosen.values()]]
+        if candidates and role == "label":
+            chosen_labels = (candidates[0],)
+        elif candidates:
+            chosen[role] = candidates[0]
+        taken = [*taken, *candidates[:1]]
     left = [column for column in source.columns if column not in taken]
     if not chosen_labels and len(left) == 1 and {"user", "text"} <= set(chosen):
         chosen_labels = (left[0],)

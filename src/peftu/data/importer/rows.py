@@ -150,8 +150,8 @@ def _two_texts(items: pl.Series, pairs: pl.DataFrame) -> list[RowProblem]:
         ~pl.col("text").eq_missing(pl.col("text_first")) | ~pl.col("context").eq_missing(pl.col("context_first"))
     )
     mend = "give each text an item key of its own"
-    found = other.filter(pl.col("item") != "").select("row", "row_first").iter_rows()
-    return [(row, f"has the item key of row {earlier} but another text — {mend}") for row, earlier in found]
+    conflicts = other.filter(pl.col("item") != "").select("row", "row_first").iter_rows()
+    return [(row, f"has the item key of row {earlier} but another text — {mend}") for row, earlier in conflicts]
 
 
 def _settle_repeats(rows: Rows) -> None:

@@ -43,7 +43,7 @@ class Cockamamie:
         yield from once(
             Row(user, word, word, (label,))
             for votes in read_json(raw / "cockamamie.json")["word_ratings"]["votes"]
-            for word, said in votes.items()
+            for word, ballot in votes.items()
             for label in ("no", "yes")
-            for user in said[f"{label}_votes"]
+            for user in ballot[f"{label}_votes"]
         )

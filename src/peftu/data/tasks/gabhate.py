@@ -47,6 +47,6 @@ class GabHate:
         """Yields every judgement in file order."""
         cells = read_csv(raw / FILE, ("ID", "Annotator", "Text", "Hate"), "\t")
         yield from once(
-            (Row(one["Annotator"], one["ID"], one["Text"], (LABELS.get(one["Hate"], one["Hate"]),)) for one in cells),
+            (Row(row["Annotator"], row["ID"], row["Text"], (LABELS.get(row["Hate"], row["Hate"]),)) for row in cells),
             repeated,
         )

@@ -74,8 +74,8 @@ class GoEmotions:
         """Yields every judgement in file order."""
         coarse = {fine: ekman for ekman, group in EKMAN.items() for fine in group}
         name_of = coarse if emotions == "ekman" else {fine: fine for fine in FINE}
-        found = (self._row(cells, name_of, neutral, unclear) for cells in _cells(raw))
-        yield from once(found)
+        rows = (self._row(cells, name_of, neutral, unclear) for cells in _cells(raw))
+        yield from once(rows)
 
     @staticmethod
     def _row(cells: dict[str, str], name_of: dict[str, str], neutral: str, unclear: str) -> Row | LeftOut:

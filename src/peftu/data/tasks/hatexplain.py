@@ -52,6 +52,6 @@ class HateXplain:
         divisions = read_json(raw / DIVISIONS) if (raw / DIVISIONS).is_file() else {}
         part = {post: name for name, posts in divisions.items() for post in posts}
         for post, value in read_json(raw / "dataset.json").items():
-            for said in value["annotators"]:
+            for vote in value["annotators"]:
                 text = " ".join(value["post_tokens"])
-                yield Row(str(said["annotator_id"]), post, text, (said["label"],), meta=meta(split=part.get(post)))
+                yield Row(str(vote["annotator_id"]), post, text, (vote["label"],), meta=meta(split=part.get(post)))

@@ -67,11 +67,11 @@ class _Judgements:
         columns = ("qa_index", *TEXTS, "gold_workers", self.column)
         for number, cells in enumerate(read_csv_in_tar(raw / ARCHIVE, MEMBER, columns, "\t"), 1):
             where = f"{raw / ARCHIVE}: {MEMBER}: row {number}"
-            workers, said = (literal(cells[name], f"{where}: {name}") for name in ("gold_workers", self.column))
-            if len(workers) != len(said):
-                raise PeftuError(f"{where}: {len(workers)} workers but {len(said)} {self.column} — get the file again")
+            workers, votes = (literal(cells[name], f"{where}: {name}") for name in ("gold_workers", self.column))
+            if len(workers) != len(votes):
+                raise PeftuError(f"{where}: {len(workers)} workers but {len(votes)} {self.column} — get the file again")
             asker, question, witness, reply = (cells[name].strip() for name in TEXTS)
-            for user, label in zip(workers, said, strict=True):
+            for user, label in zip(workers, votes, strict=True):
                 target = (STEPS.get(label, label),)
                 yield Row(user, cells["qa_index"], f"{witness}: {reply}", target, f"{asker}: {question}")
 

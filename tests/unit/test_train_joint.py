@@ -20,7 +20,6 @@ from peftu.errors import DivergedError, PeftuError
 from peftu.execute.answer import answer
 from peftu.execute.exchange import exported
 from peftu.execute.run import run
-from peftu.joint import GROUP, JointTrained, _Loop, encoded, train_jointly
 from peftu.lab.progress import Silent
 from peftu.methods.hypernet import Hypernet
 from peftu.methods.joint import EncodingMethod
@@ -30,6 +29,7 @@ from peftu.plan import plan
 from peftu.predict import score
 from peftu.testing import load_tiny, tiny_base, tiny_prompt, tiny_texts
 from peftu.train import Examples, Unit, train
+from peftu.train_joint import GROUP, JointTrained, _Loop, encoded, train_jointly
 
 torch.set_num_threads(1)
 

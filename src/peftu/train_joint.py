@@ -16,7 +16,7 @@ from torch import Tensor
 from peftu.bank import derived_seed
 from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase
-from peftu.codes import CodeLayout, SharedLayout, one
+from peftu.codes import CodeLayout, SharedLayout, tensors_at
 from peftu.config import TrainSpec
 from peftu.methods.joint import EncodingMethod
 from peftu.predict import score
@@ -78,7 +78,7 @@ def encoded(layout: SharedLayout, shared: Tensor, examples: Sequence[Examples], 
     """
     method = layout.joint
     assert isinstance(method, EncodingMethod)  # noqa: S101  (only these have examples to read)
-    head = one(layout.views(shared[None]), "head")
+    head = tensors_at(layout.views(shared[None]), "head")
     return method.encode(head, torch.stack([_moments(method, part, embedded) for part in examples]).to(shared))
 
 
@@ -152,9 +152,9 @@ class _Loop:
         for number, unit in enumerate(self.units):
             size = int(self.data.size[number])
             rng = np.random.Generator(np.random.PCG64(derived_seed(self.seed, unit.key, "order", str(epoch))))
-            own = np.full(-(-size // GROUP) * GROUP, -1, dtype=np.int64)
-            own[:size] = rng.permutation(size) + self.data.start[number]
-            blocks.append(own.reshape(-1, GROUP))
+            padded = np.full(-(-size // GROUP) * GROUP, -1, dtype=np.int64)
+            padded[:size] = rng.permutation(size) + self.data.start[number]
+            blocks.append(padded.reshape(-1, GROUP))
             users.append(np.full(len(blocks[-1]), number, dtype=np.int64))
         who, rows = np.concatenate(users), np.concatenate(blocks)
         rng = np.random.Generator(np.random.PCG64(derived_seed(self.seed, "groups", str(epoch))))
@@ -167,17 +167,17 @@ class _Loop:
         """Takes one step with these users' rows."""
         text, target, weight = self.data.take(picked)
         present, place = torch.unique(torch.from_numpy(users).to(self.row.device), return_inverse=True)
-        own = self.codes[present].requires_grad_()
+        present_codes = self.codes[present].requires_grad_()
         if isinstance(self.method, EncodingMethod) and self.embedded is not None:
             # Of the user's other rows alone: else a code could tell the very labels that it is to predict.
             seen = self.method.moments(self.embedded[text], target * (weight > 0)[..., None])
-            codes = self.method.encode(one(self.leaves, "head"), self.sums[present][place] - seen)
+            codes = self.method.encode(tensors_at(self.leaves, "head"), self.sums[present][place] - seen)
         else:
-            codes = own[place]
+            codes = present_codes[place]
         scores_nc = self.base.readout(self.context, text.view(-1), self.layout.compose(self.leaves, codes))
         loss = row_loss(scores_nc, target.flatten(0, 1), self.context.prompt).view_as(weight)
         ((loss * weight).sum() / GROUP).backward()  # type: ignore[no-untyped-call]
-        self._update(present, own.grad, len(users))
+        self._update(present, present_codes.grad, len(users))
         self.step += 1
 
     @torch.no_grad()
@@ -207,15 +207,15 @@ class _Loop:
     def _take_grad(self, site: str, name: str) -> Tensor:
         """Returns [1, numbers] the gradient of a shared tensor, zero where nothing read it, and clears it."""
         leaf = self.leaves[site][name]
-        found = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+        grad = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
         leaf.grad = None
-        return found.reshape(1, -1)
+        return grad.reshape(1, -1)
 
     @torch.no_grad()
     def _codes(self) -> Tensor:
         """Returns everybody's code now."""
         if isinstance(self.method, EncodingMethod):
-            return self.method.encode(one(self.layout.views(self.row), "head"), self.sums)
+            return self.method.encode(tensors_at(self.layout.views(self.row), "head"), self.sums)
         return self.codes
 
     def _validate(self, epoch: int) -> None:
