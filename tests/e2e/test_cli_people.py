@@ -14,7 +14,11 @@ from terminal import MANY, TASK, peftu, refused
 
 torch.set_num_threads(1)
 
-METHODS = ["user-majority", "mixed-head", "few-shot[k=2]", "lora+guard[rank=1]"]
+STARTED = "lora[rank=1,warm_start=global]"
+METHODS = [
+    *("user-majority", "mixed-head", "few-shot[k=2]", "retrieval[k=2]", "hypernet[rank=1,hidden=4]"),
+    STARTED.replace("lora", "lora+guard"),
+]
 TEXTS = ("a note of blue", "another, on trains", "a note of blue; and more")
 
 
@@ -67,7 +71,7 @@ def written(path: Path, header: str, rows: Iterable[tuple[str, ...]]) -> Path:
 def holding(run: Path, key: str) -> list[str]:
     """Returns the files of what was fitted that hold a key."""
     files = [path for part in ("fitted", "modules") for path in (run / part).rglob("*") if path.is_file()]
-    assert len(files) > len(METHODS)
+    assert len(files) > 1
     return [path.name for path in files if key.encode() in path.read_bytes()]
 
 
@@ -100,7 +104,7 @@ def test_a_file_and_all_users_are_answered_as_each_user_is(
 
 
 def test_several_labels_and_contexts_stand_in_the_table(place: Path, tmp_path: Path) -> None:
-    made = ("compare", MANY, "--methods", "user-majority,mixed-head", "--raw", "raw", "--out", tmp_path / "many")
+    made = ("compare", MANY, "--methods", "user-majority,mixed-head@./bert", "--raw", "raw", "--out", tmp_path / "many")
     assert peftu(*made).code == 0
     file = written(tmp_path / "pairs.csv", "user,text,context", [("user-0", "x", ""), ("user-1", "y", "asked")])
     rows = table("predict", tmp_path / "many", "--file", file, "--method", "user-majority")
@@ -209,7 +213,7 @@ def test_who_is_forgotten_is_in_no_file_of_what_was_fitted(run: Path, place: Pat
         said = told("forget", run, "--user", "user-1")
     finally:
         (place / "llama-elsewhere").rename(place / "llama")
-    assert said["modules"] == 1
+    assert said["modules"] == 2
     assert said["methods"] >= len(METHODS) + 1  # the guarded method, too
     assert holding(run, "user-1") == []
     for method in METHODS:
@@ -231,6 +235,14 @@ def test_what_a_stopped_deletion_left_is_deleted(run: Path) -> None:
 
 def test_a_run_of_an_earlier_release_forgets_too(run: Path) -> None:
     shutil.rmtree(run / "fitted")
-    assert told("forget", run, "--user", "user-1") == {"methods": 1, "modules": 1}
-    refused(peftu("predict", run, "--user", "user-1", "--text", "x"), "has no module")
-    assert told("predict", run, "--user", "user-2", "--text", "x")["answers"]
+    assert told("forget", run, "--user", "user-1") == {"methods": 2, "modules": 2}
+    asked = ("predict", run, "--method", STARTED, "--text", "x")
+    refused(peftu(*asked, "--user", "user-1"), "has no module")
+    assert told(*asked, "--user", "user-2")["answers"]
+
+
+def test_a_run_of_an_earlier_release_lacks_what_newcomers_start_from(run: Path, tmp_path: Path) -> None:
+    shutil.rmtree(run / "fitted")
+    file = written(tmp_path / "more.csv", "user,text,label", [("newcomer", "a", "likes")])
+    refused(peftu("enrol", run, "--file", file, "--method", STARTED), "starts from everyone's module, which was not kept")
+    assert holding(run, "newcomer") == []
