@@ -116,7 +116,8 @@ def plan(spec: RunSpec) -> list[Job]:
     """Returns the run's jobs, in the order asked for; those that guarded methods need stand before them.
 
     Raises:
-        PeftuError: an unknown method or knob, a method on a base that it cannot use, or the same method twice.
+        PeftuError: an unknown method or knob, a method on a base that it cannot use, the same method twice, or another
+            package's method whose class lacks what a run calls.
     """
     asked = with_guarded(spec.methods)
     jobs = [dataclasses.replace(_job(spec, plain(method)), spec=method) for method in asked]
@@ -165,6 +166,9 @@ def _check_finite(method: object, where: str) -> None:
 def _job(spec: RunSpec, asked: MethodSpec) -> Job:
     cls = method_class(asked.name, asked.params)
     where = f"method {asked.name}"
+    if is_reference(cls) and not hasattr(cls, "restore"):
+        mend = "add it (see ReferenceMethod in peftu.methods.method)"
+        raise PeftuError(f"{where}: has no restore, so what it fits could not be kept — {mend}")
     ours = TrainSpec.model_fields if is_module(cls) else {}
     preset = spec.settings.get(str(asked), {})
     train_keys = {key: value for key, value in asked.params.items() if key in ours}

@@ -244,5 +244,6 @@ def test_a_run_of_an_earlier_release_forgets_too(run: Path) -> None:
 def test_a_run_of_an_earlier_release_lacks_what_newcomers_start_from(run: Path, tmp_path: Path) -> None:
     shutil.rmtree(run / "fitted")
     file = written(tmp_path / "more.csv", "user,text,label", [("newcomer", "a", "likes")])
-    refused(peftu("enrol", run, "--file", file, "--method", STARTED), "starts from everyone's module, which was not kept")
+    said = peftu("enrol", run, "--file", file, "--method", STARTED)
+    refused(said, "starts from everyone's module, which was not kept")
     assert holding(run, "newcomer") == []

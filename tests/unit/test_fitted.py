@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,7 +12,8 @@ from peftu.data.problem import Text
 from peftu.errors import PeftuError
 from peftu.fitted.folder import load
 from peftu.fitted.guarded import GuardedFitted
-from peftu.methods.method import methods
+from peftu.methods.method import MethodCard, methods
+from peftu.methods.reference import UserMajority
 from peftu.testing import load_tiny
 from peftu.testing.fitted import CLOSE, check_fitted, fit_tiny
 
@@ -75,6 +76,40 @@ def test_a_guard_is_fitted_around_two_others(tmp_path: Path) -> None:
     again = load(tmp_path / "guard", inner.lab)
     assert again.users == tuple(sorted((*problem.users[1:], "new")))
     assert problem.users[0] not in (tmp_path / "guard" / "fitted.json").read_text()
+
+
+class Bare:
+    """Another package's reference method, or what it fitted: as much as answering takes."""
+
+    card: ClassVar[MethodCard] = UserMajority.card.model_copy(update={"name": "bare"})
+    notes: ClassVar[dict[str, Any]] = {}
+    parameters_per_user = 0
+
+    def fit(self, *_: Any) -> "Bare":
+        return self
+
+    def scores(self, users: Any, texts: Any) -> Any:
+        return np.log(np.full((len(users), 2), 0.5))
+
+
+class BareAndRestored(Bare):
+    def restore(self, *_: Any) -> "BareAndRestored":
+        return self
+
+
+@pytest.mark.parametrize(
+    ("method", "complaint"),
+    [
+        (Bare, "method bare: has no restore, .* add it"),
+        (BareAndRestored, "method bare: what it fits has no enrol, forget, state — add them"),
+    ],
+)
+def test_a_method_whose_fit_could_not_be_kept_is_refused_before_it_answers(
+    method: type[Bare], complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(methods, "_loaded", {**methods._loaded, "bare": method})
+    with pytest.raises(PeftuError, match=complaint):
+        fit_tiny("bare", "llama")
 
 
 def test_a_fitted_on_another_base_is_refused(tmp_path: Path) -> None:

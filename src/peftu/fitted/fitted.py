@@ -294,12 +294,14 @@ class Fitted(ABC):
         users = pairs["user"].cast(pl.String).to_list()
         return self.answered(users, texts).insert_column(0, pl.Series("user", users, pl.String))
 
-    def answered(self, users: Sequence[str], texts: Sequence[Text], temperature: float = 0.0) -> pl.DataFrame:
-        """Returns a row a pair; see `predict`."""
+    def answered(
+        self, users: Sequence[str], texts: Sequence[Text], temperature: float = 0.0, first: int = 0
+    ) -> pl.DataFrame:
+        """Returns a row a pair; see `predict`. Draws go by a pair's place; ``first`` is that of the first pair."""
         frame = pl.DataFrame({"text": pl.Series([text.text for text in texts], dtype=pl.String)})
         if not self.task.answers.labelled:
             self.check_users(users)
-            seeds = [derived_seed(self.seed, "draw", str(place)) for place in range(len(texts))]
+            seeds = [derived_seed(self.seed, "draw", str(first + place)) for place in range(len(texts))]
             return frame.with_columns(answer=pl.Series(self.write(users, texts, temperature, seeds), dtype=pl.String))
         if temperature:
             raise PeftuError("predict: labels are not drawn — leave --temperature out")

@@ -61,7 +61,7 @@ def save(
         place: among the systems of a run.
 
     Raises:
-        PeftuError: the folder cannot be written to, or the method gives no state.
+        PeftuError: the folder cannot be written to.
     """
     folder = Path(folder)
     state = fitted.state()
