@@ -2,8 +2,9 @@
 
 import hashlib
 import os
+import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,3 +40,27 @@ def write_atomic(path: Path, content: str | bytes) -> Path:
         file.flush()
         os.fsync(file.fileno())
     return path
+
+
+@contextmanager
+def one_at_a_time(lock: Path, on_wait: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Lets one process at a time run the block; the system frees the lock of a process that dies.
+
+    On systems without ``fcntl`` nobody waits: the last one wins.
+
+    Args:
+        lock: a file, made if it is not there; it stays.
+        on_wait: called once if another process holds it.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    with lock.open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

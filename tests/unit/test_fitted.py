@@ -1,6 +1,8 @@
 """Every fitted method is asked about any text, takes in and forgets users, and comes back from a folder."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,6 +12,7 @@ import torch
 
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
+from peftu.fitted import folder as folder_module
 from peftu.fitted.folder import load
 from peftu.fitted.guarded import GuardedFitted
 from peftu.methods.method import MethodCard, methods
@@ -118,8 +121,57 @@ def test_a_fitted_on_another_base_is_refused(tmp_path: Path) -> None:
     about = json.loads((folder / "fitted.json").read_text())
     about["base"]["place"] = "gpt2"
     (folder / "fitted.json").write_text(json.dumps(about))
-    with pytest.raises(PeftuError, match="base gpt2 has changed since training"):
+    with pytest.raises(PeftuError, match=r"base gpt2 has changed since training \(weights \w{8}… then, \w{8}… now\)"):
         load(folder)
+
+
+def test_what_another_process_enrolled_is_not_lost(tmp_path: Path) -> None:
+    fitted, problem = fit_tiny("user-majority", "llama")
+    examples = [("a note", problem.card.labels[0])]
+    folder = fitted.save(tmp_path / "kept")
+    ours, theirs = load(folder), load(folder)
+    theirs.enrol("theirs", examples)
+    for change in (lambda: ours.enrol("ours", examples), lambda: ours.forget(problem.users[0])):
+        with pytest.raises(PeftuError, match=r"another process has changed it .* open it again"):
+            change()
+    assert load(folder).users == tuple(sorted((*problem.users, "theirs")))
+    theirs.save(folder)
+    theirs.enrol("more", examples)
+    assert {"theirs", "more"} < set(load(folder).users)
+
+
+def test_many_may_enrol_at_once_and_read_meanwhile(tmp_path: Path) -> None:
+    fitted, problem = fit_tiny("user-majority", "llama")
+    folder = fitted.save(tmp_path / "kept")
+
+    def enrolled(user: str) -> None:
+        for _ in range(999):
+            opened = load(folder)
+            if user in opened.users:
+                return
+            with suppress(PeftuError):  # another was quicker
+                opened.enrol(user, [("a note", problem.card.labels[0])])
+
+    newcomers = [f"new-{number}" for number in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(enrolled, newcomers))
+    assert load(folder).users == tuple(sorted((*problem.users, *newcomers)))
+    assert len(list(folder.glob("*.safetensors"))) == 1
+
+
+def test_a_state_that_is_replaced_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted, problem = fit_tiny("user-majority", "llama")
+    folder = fitted.save(tmp_path / "kept")
+    writer, read = load(folder), folder_module.load_file
+    monkeypatch.setattr(folder_module, "load_file", lambda path: replaced() or read(path))
+
+    def replaced() -> None:
+        if "meanwhile" not in writer.users:
+            writer.enrol("meanwhile", [("a note", problem.card.labels[0])])
+
+    assert "meanwhile" in load(folder).users
 
 
 def test_a_text_of_far_pairs_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:

