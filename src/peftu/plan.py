@@ -116,7 +116,8 @@ def plan(spec: RunSpec) -> list[Job]:
     """Returns the run's jobs, in the order asked for; those that guarded methods need stand before them.
 
     Raises:
-        PeftuError: an unknown method or knob, a method on a base that it cannot use, or the same method twice.
+        PeftuError: an unknown method or knob, a method on a base that it cannot use, the same method twice, or another
+            package's method whose class lacks what a run calls.
     """
     specs = with_guarded(spec.methods)
     jobs = [dataclasses.replace(_job(spec, plain(method)), spec=method) for method in specs]
@@ -165,6 +166,9 @@ def _check_finite(method: object, where: str) -> None:
 def _job(spec: RunSpec, choice: MethodSpec) -> Job:
     cls = method_class(choice.name, choice.params)
     where = f"method {choice.name}"
+    if is_reference(cls) and not hasattr(cls, "restore"):
+        mend = "add it (see ReferenceMethod in peftu.methods.method)"
+        raise PeftuError(f"{where}: has no restore, so what it fits could not be kept — {mend}")
     ours = TrainSpec.model_fields if is_module(cls) else {}
     preset = spec.settings.get(str(choice), {})
     train_keys = {key: value for key, value in choice.params.items() if key in ours}

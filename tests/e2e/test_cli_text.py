@@ -75,6 +75,18 @@ def test_predict_writes_with_the_user_s_module(written: Said, place: Path) -> No
     assert text in peftu(*ask).out.replace("\n", "")
 
 
+def test_what_a_row_of_a_file_draws_goes_by_its_place_in_the_file(
+    written: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "pairs.csv"
+    file.write_text("user,text\n" + "user-1,the same note\n" * 5)
+    ask = ("predict", "free", "--file", file, "--temperature", 1)
+    whole = peftu(*ask)
+    assert len(set(whole.out.splitlines()[1:])) > 3
+    monkeypatch.setattr("peftu.execute.answer.PAIRS", 2)
+    assert peftu(*ask).out == whole.out
+
+
 def test_prompting_reads_free_answers(place: Path) -> None:
     said = peftu("run", FREE, "--method", "few-shot[k=1]", *PLACE, "--out", "shown", "--json", "-s", "max_tokens=32")
     assert said.code == 0, said.err

@@ -91,7 +91,7 @@ def test_users_modules_write_what_peft_writes(family: str) -> None:
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("spec", SPECS, ids=str)
 @pytest.mark.parametrize("family", WRITERS)
-def test_together_as_one_at_a_time(family: str, spec: RegionSpec, temperature: float) -> None:
+def test_together_as_only_one(family: str, spec: RegionSpec, temperature: float) -> None:
     base = tiny_base(family)
     region = base.region(spec)
     layout = Layout(Lora(rank=2), base.sites(region, 0))

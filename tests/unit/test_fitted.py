@@ -1,8 +1,10 @@
 """Every fitted method is asked about any text, takes in and forgets users, and comes back from a folder."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -10,9 +12,11 @@ import torch
 
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
+from peftu.fitted import folder as folder_module
 from peftu.fitted.folder import load
 from peftu.fitted.guarded import GuardedFitted
-from peftu.methods.method import methods
+from peftu.methods.method import MethodCard, methods
+from peftu.methods.reference import UserMajority
 from peftu.store import AdapterStore
 from peftu.testing import load_tiny
 from peftu.testing.fitted import CLOSE, check_fitted, fit_tiny
@@ -78,14 +82,97 @@ def test_a_guard_is_fitted_around_two_others(tmp_path: Path) -> None:
     assert problem.users[0] not in (tmp_path / "guard" / "fitted.json").read_text()
 
 
+class Bare:
+    """Another package's reference method, or what it fitted: as much as answering takes."""
+
+    card: ClassVar[MethodCard] = UserMajority.card.model_copy(update={"name": "bare"})
+    notes: ClassVar[dict[str, Any]] = {}
+    parameters_per_user = 0
+
+    def fit(self, *_: Any) -> "Bare":
+        return self
+
+    def scores(self, users: Any, texts: Any) -> Any:
+        return np.log(np.full((len(users), 2), 0.5))
+
+
+class BareAndRestored(Bare):
+    def restore(self, *_: Any) -> "BareAndRestored":
+        return self
+
+
+@pytest.mark.parametrize(
+    ("method", "complaint"),
+    [
+        (Bare, "method bare: has no restore, .* add it"),
+        (BareAndRestored, "method bare: what it fits has no enrol, forget, state — add them"),
+    ],
+)
+def test_a_method_whose_fit_could_not_be_kept_is_refused_before_it_answers(
+    method: type[Bare], complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(methods, "_loaded", {**methods._loaded, "bare": method})
+    with pytest.raises(PeftuError, match=complaint):
+        fit_tiny("bare", "llama")
+
+
 def test_a_fitted_on_another_base_is_refused(tmp_path: Path) -> None:
     fitted, _ = fit_tiny("lora[rank=2]", "llama")
     folder = fitted.save(tmp_path / "kept")
     about = json.loads((folder / "fitted.json").read_text())
     about["base"]["place"] = "gpt2"
     (folder / "fitted.json").write_text(json.dumps(about))
-    with pytest.raises(PeftuError, match="base gpt2 has changed since training"):
+    with pytest.raises(PeftuError, match=r"base gpt2 has changed since training \(weights \w{8}… then, \w{8}… now\)"):
         load(folder)
+
+
+def test_what_another_process_enrolled_is_not_lost(tmp_path: Path) -> None:
+    fitted, problem = fit_tiny("user-majority", "llama")
+    examples = [("a note", problem.card.labels[0])]
+    folder = fitted.save(tmp_path / "kept")
+    ours, theirs = load(folder), load(folder)
+    theirs.enrol("theirs", examples)
+    for change in (lambda: ours.enrol("ours", examples), lambda: ours.forget(problem.users[0])):
+        with pytest.raises(PeftuError, match=r"another process has changed it .* open it again"):
+            change()
+    assert load(folder).users == tuple(sorted((*problem.users, "theirs")))
+    theirs.save(folder)
+    theirs.enrol("more", examples)
+    assert {"theirs", "more"} < set(load(folder).users)
+
+
+def test_many_may_enrol_at_once_and_read_meanwhile(tmp_path: Path) -> None:
+    fitted, problem = fit_tiny("user-majority", "llama")
+    folder = fitted.save(tmp_path / "kept")
+
+    def enrolled(user: str) -> None:
+        for _ in range(999):
+            opened = load(folder)
+            if user in opened.users:
+                return
+            with suppress(PeftuError):  # another was quicker
+                opened.enrol(user, [("a note", problem.card.labels[0])])
+
+    newcomers = [f"new-{number}" for number in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(enrolled, newcomers))
+    assert load(folder).users == tuple(sorted((*problem.users, *newcomers)))
+    assert len(list(folder.glob("*.safetensors"))) == 1
+
+
+def test_a_state_that_is_replaced_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted, problem = fit_tiny("user-majority", "llama")
+    folder = fitted.save(tmp_path / "kept")
+    writer, read = load(folder), folder_module.load_file
+    monkeypatch.setattr(folder_module, "load_file", lambda path: replaced() or read(path))
+
+    def replaced() -> None:
+        if "meanwhile" not in writer.users:
+            writer.enrol("meanwhile", [("a note", problem.card.labels[0])])
+
+    assert "meanwhile" in load(folder).users
 
 
 def test_a_text_of_far_pairs_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,8 @@ def _answered(
     rest, cuts, number = iter(pairs), Cuts(), 0
     while part := list(islice(rest, PAIRS)):
         users, texts = [user for user, _ in part], [text for _, text in part]
-        frame = fitted.answered(users, texts, temperature).insert_column(0, pl.Series("user", users, pl.String))
+        frame = fitted.answered(users, texts, temperature, number)
+        frame.insert_column(0, pl.Series("user", users, pl.String))
         if context:
             frame.insert_column(2, pl.Series("context", [text.context for text in texts], pl.String))
         more = _cuts(fitted, texts)

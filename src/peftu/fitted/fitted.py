@@ -103,6 +103,7 @@ class Fitted(ABC):
         self.job, self.task, self.seed, self.lab, self.prompt = job, task, seed, lab, prompt
         self.notes: dict[str, Any] = notes or {}
         self.folder: Path | None = None  # where it lies, if it does: what is changed is kept there
+        self.revision = ""  # which of the states that were kept there it is
         self.thresholds: Floats | None = None  # [labels], where several may hold; else the best label is named
 
     @property
@@ -283,12 +284,16 @@ class Fitted(ABC):
         """Returns the answers for a frame (polars or pandas) with columns ``user``, ``text`` and perhaps ``context``.
 
         Raises:
-            PeftuError: a column is missing, a user is null or not known.
+            PeftuError: no such frame, a column is missing, a user is null or not known.
         """
-        pairs = frame if isinstance(frame, pl.DataFrame) else pl.from_pandas(frame)
+        from peftu.data.importer.frame import as_polars, column_names
+
+        columns = column_names(frame, "predict")
         for column in ("user", "text"):
-            if column not in pairs.columns:
+            if column not in columns:
                 raise PeftuError(f"predict: no column '{column}' — pass columns user and text")
+        pairs = as_polars(frame, [name for name in ("user", "text", "context") if name in columns], Path("predict"))
+        for column in ("user", "text"):
             if pairs[column].null_count():
                 row = pairs[column].is_null().arg_true()[0] + 1
                 raise PeftuError(f"predict: column '{column}' is empty in row {row} — fill it in, or drop the row")
@@ -297,12 +302,14 @@ class Fitted(ABC):
         users = pairs["user"].cast(pl.String).to_list()
         return self.answered(users, texts).insert_column(0, pl.Series("user", users, pl.String))
 
-    def answered(self, users: Sequence[str], texts: Sequence[Text], temperature: float = 0.0) -> pl.DataFrame:
-        """Returns a row a pair; see `predict`."""
+    def answered(
+        self, users: Sequence[str], texts: Sequence[Text], temperature: float = 0.0, first: int = 0
+    ) -> pl.DataFrame:
+        """Returns a row a pair; see `predict`. Draws go by a pair's place; ``first`` is that of the first pair."""
         frame = pl.DataFrame({"text": pl.Series([text.text for text in texts], dtype=pl.String)})
         if not self.task.answers.labelled:
             self.check_users(users)
-            seeds = [derived_seed(self.seed, "draw", str(place)) for place in range(len(texts))]
+            seeds = [derived_seed(self.seed, "draw", str(first + place)) for place in range(len(texts))]
             return frame.with_columns(answer=pl.Series(self.write(users, texts, temperature, seeds), dtype=pl.String))
         if temperature:
             raise PeftuError("predict: labels are not drawn — leave --temperature out")

@@ -11,6 +11,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +28,7 @@ from peftu.config import MethodSpec, RegionSpec, TrainSpec, validated
 from peftu.data.problem import Floats
 from peftu.data.sources import writing_to
 from peftu.errors import PeftuError
-from peftu.files import replacing, write_atomic
+from peftu.files import only_one, replacing, write_atomic
 from peftu.fitted.fitted import Fitted, State, TaskAnswers
 from peftu.fitted.guarded import GuardedFitted
 from peftu.fitted.kinds import KINDS
@@ -39,7 +40,7 @@ from peftu.outside import parse_json
 from peftu.plan import Job
 from peftu.store import AdapterStore, Collection, is_store, recipe
 
-ABOUT, ROWS = "fitted.json", "modules"
+ABOUT, ROWS, LOCK = "fitted.json", "modules", ".lock"
 CODES = "codes"  # the part of a joint method that is each user's own
 FORMAT = 1
 
@@ -63,7 +64,7 @@ def save(
         place: among the systems of a run.
 
     Raises:
-        PeftuError: the folder cannot be written to, or the method gives no state.
+        PeftuError: the folder cannot be written to.
     """
     folder = Path(folder)
     state = fitted.state()
@@ -80,20 +81,33 @@ def save(
             about["around"] = {role: name if beside is None else f"../{name}" for role, name in names.items()}
             if beside is None:
                 save(fitted.inner, folder / "inner"), save(fitted.fallback, folder / "fallback")
-        _write(folder, about, state)
+        with only_one(folder / LOCK) if (folder / ABOUT).exists() else nullcontext():
+            revision = _write(folder, about, state)
+        if folder == fitted.folder:
+            fitted.revision = revision
     return folder
 
 
 def keep(fitted: Fitted) -> None:
-    """Writes the present state over that in the fitted method's own folder."""
+    """Writes the present state over that in the fitted method's own folder; rows in a store are there already.
+
+    Raises:
+        PeftuError: another process has changed the folder since it was opened.
+    """
     assert fitted.folder is not None  # noqa: S101  (the caller has looked)
-    about, state = read_about(fitted.folder), fitted.state()
+    if isinstance(fitted, ModuleFitted):
+        return
     if isinstance(fitted, GuardedFitted):
         for part in (fitted.inner, fitted.fallback):
             if part.folder is not None:
                 keep(part)
-    with writing_to(fitted.folder):
-        _write(fitted.folder, about | {"state": state.about}, state)
+    folder, state = fitted.folder, fitted.state()
+    with writing_to(folder), only_one(folder / LOCK):
+        about = read_about(folder)
+        if about["tensors"] != fitted.revision:
+            changed = "another process has changed it since it was opened, so nothing is changed now"
+            raise PeftuError(f"{folder}: {changed} — open it again and repeat")
+        fitted.revision = _write(folder, about | {"state": state.about}, state)
 
 
 def load(
@@ -116,13 +130,13 @@ def load(
         PeftuError: no fitted method there, a damaged or newer one, or another base than it was fitted on.
     """
     folder, lab = Path(folder), lab or Lab()
-    about = read_about(folder)
+    about, tensors = _read(folder)
     job, prompt = job_of(about["job"], about["label"]), Prompt.of(about["prompt"])
     task = TaskAnswers(**{**about["task"], **{key: tuple(about["task"][key]) for key in ("labels", "words")}})
     if with_base and job.base is not None:
         open_base(lab, job.base, about["base"], where or str(folder), base)
     parts = (job, task, about["seed"], lab, prompt)
-    kind, state = KINDS[about["kind"]], State(about["state"], _read_tensors(folder, about["tensors"]))
+    kind, state = KINDS[about["kind"]], State(about["state"], tensors)
     beside: dict[str, Any] = {
         role: load(folder / name, lab, base, with_base=with_base) for role, name in about.get("around", {}).items()
     }
@@ -131,7 +145,7 @@ def load(
     fitted = kind.of(state, *parts, **beside)
     fitted.notes = about["notes"]
     fitted.thresholds = None if about["thresholds"] is None else _floats(about["thresholds"])
-    fitted.folder = folder
+    fitted.folder, fitted.revision = folder, about["tensors"]
     return fitted
 
 
@@ -233,16 +247,21 @@ def open_base(lab: Lab, name: str, about: Mapping[str, Any], where: str, moved: 
     place = moved or about["place"]
     if moved is None and place.startswith(("/", ".", "~")) and not Path(place).expanduser().is_dir():
         raise PeftuError(f"{where}: its base was in {place}, where no folder is — say with --base where it is now")
+    now, former = "", about["fingerprint"].startswith(FORMER)
     for dtype in _dtypes(about["dtype"], where):
         base = load_base(place, dtype=dtype)
-        former = about["fingerprint"].startswith(FORMER)
-        if about["fingerprint"] == (base.former_fingerprint if former else base.fingerprint):
+        now = base.former_fingerprint if former else base.fingerprint
+        if about["fingerprint"] == now:
             base.name = name
             lab.add(name, base)
             return base
     if moved is not None:
-        raise PeftuError(f"--base {moved}: is not the base that {where} was trained on — pass that one")
-    raise PeftuError(f"{where}: base {place} has changed since training — restore it, or run again")
+        raise PeftuError(
+            f"--base {moved}: is not the base {about['place']} that {where} was trained on — pass that one"
+        )
+    was, now = (fingerprint.rpartition(":")[2][:8] for fingerprint in (about["fingerprint"], now))
+    changed = f"base {place} has changed since training (weights {was}… then, {now}… now)"
+    raise PeftuError(f"{where}: {changed} — restore it, or run again")
 
 
 def collection_of(fitted: ModuleFitted) -> Collection:
@@ -312,8 +331,8 @@ def _store_rows(fitted: ModuleFitted, rows: ModuleRows, folder: Path) -> None:
             store.add(collection_of(fitted), keys, rows.get(keys), [counts.get(key, 0) for key in keys])
 
 
-def _write(folder: Path, about: dict[str, Any], state: State) -> None:
-    """Writes tensors under a name of their own, then the JSON that names them, then lets go of earlier ones."""
+def _write(folder: Path, about: dict[str, Any], state: State) -> str:
+    """Writes tensors under a name of their own, which is returned, then the JSON that has it; earlier ones go."""
     tensors = {name: torch.from_numpy(np.array(tensor)).contiguous() for name, tensor in state.tensors.items()}
     name = f"{uuid.uuid4().hex}.safetensors"
     with replacing(folder / name) as part:
@@ -322,6 +341,18 @@ def _write(folder: Path, about: dict[str, Any], state: State) -> None:
     for other in folder.glob("*.safetensors"):
         if other.name != name:
             other.unlink()
+    return name
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns what a folder says of its fitted method, and the tensors, as of one moment: others may write to it."""
+    while True:
+        about = read_about(folder)
+        try:
+            return about, _read_tensors(folder, about["tensors"])
+        except PeftuError:
+            if read_about(folder)["tensors"] == about["tensors"]:
+                raise
 
 
 def _read_tensors(folder: Path, name: str) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from peftu.fitted.fitted import Examples, Fitted, State, TaskAnswers
 from peftu.lab.lab import Item, Lab
 from peftu.plan import Job
 
+MEMBERS = ("notes", "parameters_per_user", "scores", "enrol", "forget", "state")  # of `FittedReference`
+
 
 class ReferenceFitted(Fitted):
     """A reference method: numbers for each user, and what all share.
@@ -68,8 +70,6 @@ class ReferenceFitted(Fitted):
 
     def state(self) -> State:
         """Returns the method's own state, and whose its numbers are."""
-        if not hasattr(self.model, "state"):
-            raise PeftuError(f"method {self.job.card.name}: gives no state, so it cannot be kept")
         tensors, about = self.model.state()
         return State({"users": self._users if self.personal else [], "model": about}, tensors)
 
@@ -84,7 +84,14 @@ class ReferenceFitted(Fitted):
 
 
 def fit_reference(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt) -> tuple[ReferenceFitted, None]:
-    """Returns a reference method fitted on a problem's train rows, and that it has no modules."""
+    """Returns a reference method fitted on a problem's train rows, and that it has no modules.
+
+    Raises:
+        PeftuError: what another package's method fits lacks what is called later, when answers were waited for.
+    """
     features = None if job.base is None else lab.features(job.base, prompt)
     model = job.method.fit(problem, features, seed)
+    if missing := [name for name in MEMBERS if not hasattr(model, name)]:
+        mend = "add them (see FittedReference in peftu.methods.method)"
+        raise PeftuError(f"method {job.card.name}: what it fits has no {', '.join(missing)} — {mend}")
     return ReferenceFitted(job, TaskAnswers.of(problem.card), seed, lab, prompt, model, problem.users), None

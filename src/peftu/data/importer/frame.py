@@ -76,12 +76,12 @@ def from_frame(
 
 def _from_frame(given: Any, columns: dict[str, str | None], options: ImportOptions) -> UserTable:
     where = Path(str(options.name))
-    source = Source(where, "frame", _columns(given))
+    source = Source(where, "frame", column_names(given, "from_frame"))
     roles = find_roles(source, columns, options.labels)
     roles = Roles(
         {role: column for role, column in roles.column.items() if role in roles.given}, roles.labels, roles.given
     )
-    frame = _polars(given, roles.columns, where)
+    frame = as_polars(given, roles.columns, where)
     if frame.is_empty():
         raise PeftuError(f"{where}: holds no rows — pass a frame with one row a judgement")
     table = table_of(frame, roles, options, where).table
@@ -101,14 +101,23 @@ def _is_pandas(frame: Any) -> bool:
     )
 
 
-def _columns(frame: Any) -> tuple[str, ...]:
+def column_names(frame: Any, where: str) -> tuple[str, ...]:
+    """Returns the columns of a pandas or polars frame that have text for a name.
+
+    Raises:
+        PeftuError: it is no such frame.
+    """
     if not isinstance(frame, pl.DataFrame) and not _is_pandas(frame):
-        raise PeftuError(f"from_frame: got {type(frame).__name__} — pass a pandas or polars DataFrame")
+        raise PeftuError(f"{where}: got {type(frame).__name__} — pass a pandas or polars DataFrame")
     return tuple(column for column in frame.columns if isinstance(column, str))
 
 
-def _polars(frame: Any, columns: Sequence[str], where: Path) -> pl.DataFrame:
-    """Returns these columns as polars has them; NaN of pandas is a missing value."""
+def as_polars(frame: Any, columns: Sequence[str], where: Path) -> pl.DataFrame:
+    """Returns these columns as polars has them; NaN of pandas is a missing value.
+
+    Raises:
+        PeftuError: a column of pandas holds values of several types.
+    """
     if isinstance(frame, pl.DataFrame):
         return frame.select(columns)
     read = []
