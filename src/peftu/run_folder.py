@@ -1,6 +1,5 @@
 """Which folder a run goes into, so that nothing an earlier run made is lost, and the command that made it."""
 
-import fcntl
 import itertools
 import os
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from peftu.data.sources import writing_to
 from peftu.errors import PeftuError
+from peftu.files import locked
 from peftu.results import RECORD
 
 MODULES = "modules"  # the folder of a run's stored modules
@@ -65,7 +65,7 @@ def check_unused(folder: Path, mend: str) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def claimed(folder: Path) -> Iterator[None]:
     """Makes a folder and keeps other runs out of it while the block runs.
 
     Raises:
@@ -74,10 +74,8 @@ def locked(folder: Path) -> Iterator[None]:
     with writing_to(folder), tempfile.TemporaryFile(dir=folder):
         held = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise PeftuError(f"{folder}: another run is at work in it — wait for it, or pass another --out") from None
+        if not locked(held, wait=False):
+            raise PeftuError(f"{folder}: another run is at work in it — wait for it, or pass another --out")
         yield
     finally:
         os.close(held)

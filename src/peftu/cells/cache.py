@@ -6,7 +6,6 @@ removed by whoever comes next.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ from typing import Any
 import polars as pl
 
 from peftu.data.sources import cache_dir, writing_to
-from peftu.files import sha256_of, write_atomic
+from peftu.files import locked, sha256_of, write_atomic
 from peftu.outside import parse_json
 
 CELL, USERS = "cell.json", "users.parquet"
@@ -73,7 +72,7 @@ class Cells:
             mine = home / uuid.uuid4().hex
             mine.mkdir()
             held = os.open(mine, os.O_RDONLY)
-            fcntl.flock(held, fcntl.LOCK_EX)
+            locked(held, wait=True)
         try:
             yield mine
         finally:
@@ -179,9 +178,7 @@ def _remove_if_dead(part: Path) -> None:
     except OSError:
         return
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(part, ignore_errors=True)
-    except OSError:
-        return
+        if locked(held, wait=False):
+            shutil.rmtree(part, ignore_errors=True)
     finally:
         os.close(held)

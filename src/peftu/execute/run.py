@@ -30,7 +30,7 @@ from peftu.metrics import metrics, metrics_of
 from peftu.plan import Job, check_kind, plan, without_settings
 from peftu.report.html import render_folders
 from peftu.results import REPORT, Failed, RunCell, RunRecord
-from peftu.run_folder import check_folder, check_unused, free_folder, is_kept, locked
+from peftu.run_folder import check_folder, check_unused, claimed, free_folder, is_kept
 
 IfExists = Literal["resume", "overwrite", "error"]
 
@@ -128,7 +128,7 @@ def run(
     elif how.if_exists == "resume":
         check_unused(finished, "it is another one; pass --if-exists overwrite to put this one in its place")
     check_folder(finished, OURS)
-    with locked(finished):
+    with claimed(finished):
         return finished, _carried_out(planned, finished, passed, reporter, how)
 
 
