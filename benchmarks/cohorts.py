@@ -3,15 +3,16 @@
     python benchmarks/cohorts.py        # writes results/cohorts.json
 
 Texts are made up and labels random: speed looks at no value. A user takes one step of 8 rows, validated before and
-after on 2; more epochs are more of the same. A cohort is given the memory that so many users are reckoned to need. On MiniLM
-every layer and position is the user's and activations fill it; on SmolLM2, where one token of the top layers is, module
-rows and optimiser state. Every measurement is a process of its own with one thread, the sizes in turn; the texts are
-read before. Shares of the best are of processor time, which other work on the machine disturbs less. ``cohort_bytes``
-is peak memory less what was held before and the finished modules.
+after on 2; more epochs are more of the same. A cohort is given the memory that so many users are reckoned to need. On
+MiniLM the top layers are the user's on all positions and activations fill it; on SmolLM2 one token is, and module rows
+and optimiser state do. Every measurement is a process of its own with one thread, forked after the texts were read, the
+sizes in turn. Shares of the best are of processor time, which other work on the machine disturbs less. ``cohort_bytes`` is
+peak memory less what was held before and the finished modules.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -26,7 +27,8 @@ import torch
 
 from peftu import train as training
 from peftu.bank import Layout
-from peftu.base.model import dtype_name, load_base
+from peftu.base.families.family import Context
+from peftu.base.model import FrozenBase, dtype_name, load_base
 from peftu.base.prompt import Prompt
 from peftu.config import TrainSpec
 from peftu.data.problem import Text
@@ -36,8 +38,8 @@ from peftu.train import Examples, Unit, cohort_size, train, user_bytes
 
 RESULT = Path(__file__).parent / "results" / "cohorts.json"
 PROMPT = Prompt("Is this post hateful? Answer yes or no.", ("yes", "no"))
-SIZES = {"all-minilm-l6-v2": (4, 8, 16, 32, 64, 128), "smollm2-135m-instruct": (16, 32, 64, 128, 256, 512)}
-USERS, REPETITIONS, TEXTS, TRAIN, VAL = 64, 3, 16, 8, 2  # users at least: a whole cohort
+SIZES = {"all-minilm-l6-v2": (4, 8, 16, 32, 64), "smollm2-135m-instruct": (16, 32, 64, 128, 256)}
+USERS, REPETITIONS, TEXTS, TRAIN, VAL = 32, 3, 16, 8, 2  # users at least: a whole cohort
 
 
 def texts() -> list[Text]:
@@ -66,13 +68,23 @@ def memory(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
-def measure(name: str, size: int) -> dict[str, Any]:
-    """Returns what training on a base takes in cohorts of this size."""
-    torch.set_num_threads(1)
+def measure_base(name: str) -> None:
+    """Prints what training on a base takes, a line for each size of cohort."""
+    torch.set_num_threads(1)  # before anything is reckoned: threads do not outlive a fork
     base = load_base(name)
     region = base.region(None)
     context = base.prefill(PROMPT, texts(), region)
-    layout, spec = Layout(Lora(), base.sites(region, 2)), TrainSpec(epochs=1)
+    layout = Layout(Lora(), base.sites(region, 2))
+    for size in SIZES[name]:
+        child = multiprocessing.get_context("fork").Process(target=measure, args=(base, context, layout, size))
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+
+
+def measure(base: FrozenBase, context: Context, layout: Layout, size: int) -> None:
+    """Prints what training takes in cohorts of this size."""
+    spec, load_before = TrainSpec(epochs=1), os.getloadavg()[0]
     everybody = units(max(USERS, size))
     budget = size * user_bytes(base, context, layout, spec)
     training.cohort_bytes = lambda _: budget
@@ -83,8 +95,8 @@ def measure(name: str, size: int) -> dict[str, Any]:
     train(base, context, layout, everybody, spec, seed=0)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
     peak, users = memory("VmHWM"), len(everybody)
-    return {
-        "base": name,
+    found = {
+        "base": base.name,
         "cohort": size,
         "users": users,
         "budget_bytes": budget,
@@ -93,18 +105,18 @@ def measure(name: str, size: int) -> dict[str, Any]:
         "peak_bytes": peak,
         "cohort_bytes": peak - before - users * layout.width * 4,
         "module_bytes": layout.width * 4,
-        "region": str(region),
+        "region": str(context.region),
         "dtype": dtype_name(base.dtype),
+        "load_before": round(load_before, 2),
     }
+    print(json.dumps(found), flush=True)
 
 
-def measured(name: str, size: int) -> dict[str, Any]:
-    """Returns what a process of its own measures, with the machine's load as it starts."""
-    load_before = os.getloadavg()[0]
-    command = [sys.executable, __file__, "--base", name, "--cohort", str(size)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+def measured(name: str) -> list[dict[str, Any]]:
+    """Returns what a process of its own measures on a base."""
+    done = subprocess.run([sys.executable, __file__, "--base", name], stdout=subprocess.PIPE, text=True, check=True)
     print(done.stdout, end="", file=sys.stderr)
-    return {**json.loads(done.stdout), "load_before": round(load_before, 2)}
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def medians(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -118,11 +130,8 @@ def medians(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row | {"of_the_best": round(row["steps_per_cpu_hour"] / best, 3)} for row in found]
 
 
-def measure_all() -> dict[str, Any]:
+def result(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns medians, all repetitions and what they were made on."""
-    rows = [
-        measured(name, size) for _ in range(REPETITIONS) for name, sizes in SIZES.items() for size in sizes
-    ]  # fmt: skip
     return {
         "benchmark": "cohorts",
         "method": "lora",
@@ -135,17 +144,19 @@ def measure_all() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measures everything, or one size in this process."""
+    """Measures everything, or one base in this process."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--base", choices=SIZES)
-    parser.add_argument("--cohort", type=int, help="only this size of cohort on this base, in this process")
+    parser.add_argument("--base", choices=SIZES, help="only this base, in this process")
     arguments = parser.parse_args()
-    if arguments.cohort:
-        print(json.dumps(measure(arguments.base, arguments.cohort)))
+    if arguments.base:
+        measure_base(arguments.base)
         return
-    result = measure_all()
-    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result["medians"], indent=1))
+    rows: list[dict[str, Any]] = []
+    for _ in range(REPETITIONS):
+        for name in SIZES:
+            rows += measured(name)
+        RESULT.write_text(json.dumps(result(rows), indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(result(rows)["medians"], indent=1))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,6 @@ def tried(work: Callable[[], T]) -> T | None:
             raise
     # Only here, behind the handler, are the frames gone that held what had been made.
     gc.collect()
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
     return None
