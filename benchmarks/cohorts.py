@@ -5,9 +5,9 @@
 Texts are made up and labels random: speed looks at no value. A user takes one step of 8 rows, validated before and
 after on 2; more epochs are more of the same. A cohort is given the memory that so many users are reckoned to need. On
 MiniLM the top layers are the user's on all positions and activations fill it; on SmolLM2 one token is, and module rows
-and optimiser state do. Every measurement is a process of its own with one thread, forked after the texts were read, the
-sizes in turn. Shares of the best are of processor time, which other work on the machine disturbs less. ``cohort_bytes`` is
-peak memory less what was held before and the finished modules.
+and optimiser state do. Every measurement is a process of its own with one thread, forked after the texts were read,
+the sizes in turn. Shares of the best are of processor time, which other work on the machine disturbs less.
+``cohort_bytes`` is peak memory less what was held before and the finished modules.
 """
 
 import argparse
@@ -141,6 +141,16 @@ def result(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "environment": current_environment().model_dump(mode="json"),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def table(medians: dict[str, list[dict[str, Any]]]) -> str:
+    """Returns the medians in Markdown, a row a size."""
+    lines = ["| base | users at once | reckoned, MB | measured, MB | of the best speed |", "|---|---|---|---|---|"]
+    for name, rows in medians.items():
+        for row in rows:
+            reckoned, held = (round(row[of] / 1e6) for of in ("budget_bytes", "cohort_bytes"))
+            lines.append(f"| `{name}` | {row['cohort']} | {reckoned:,} | {held:,} | {row['of_the_best']:.2f} |")
+    return "\n".join(lines)
 
 
 def main() -> None:

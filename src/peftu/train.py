@@ -29,7 +29,7 @@ from peftu.errors import PeftuError
 from peftu.memory import tried
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # AdamW's own (Loshchilov & Hutter 2019)
-COHORT_BYTES = (1 << 30, 8 << 30)  # least and most of a cohort: module rows, optimiser state and activations
+COHORT_BYTES = 256 << 20  # most of a cohort on a processor; more made no base faster (benchmarks/cohorts.py)
 ROWS_BYTES = 1 << 30  # finished modules that are held in memory; more of them lie in a file
 COMPACT_BELOW = 0.75  # share of users still training at which the matrix is compacted
 
@@ -157,7 +157,7 @@ def _halved(users: int) -> int:
     """
     if users == 1:
         raise PeftuError(
-            "training: out of memory with one user at a time — lower batch, max_tokens or the region's depth"
+            "training: out of memory with one user at a time — lower train.batch, max_tokens or the region's depth"
         )
     return users // 2
 
@@ -171,14 +171,14 @@ def _matrix(units: int, width: int) -> Tensor:
 
 
 def cohort_bytes(device: torch.device) -> int:
-    """Returns the memory that one cohort may take: an eighth of the machine's, half of an accelerator's, within bounds.
+    """Returns the memory that one cohort may take: module rows, optimiser state and activations.
 
+    On a processor `COHORT_BYTES`, or an eighth of the machine's memory where that is less; half of an accelerator's.
     What is there in all counts, not what is free just now: runs on one machine form the same cohorts.
     """
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory // 2)
-    least, most = COHORT_BYTES
-    return int(min(most, max(least, memory_bytes() // 8)))
+    return min(COHORT_BYTES, memory_bytes() // 8)
 
 
 def cohort_size(base: FrozenBase, context: Context, layout: Layout, spec: TrainSpec) -> int:
