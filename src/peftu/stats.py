@@ -7,7 +7,6 @@ resampled, so more seeds never pass for more users.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ import polars as pl
 
 from peftu.errors import PeftuError
 from peftu.metrics import SYSTEM
+from peftu.system import System
 
 Doubles = npt.NDArray[np.float64]
 
@@ -25,18 +25,6 @@ SAME = 1e-9  # gains smaller than this are rounding: the user's score is unchang
 _FEW = 10
 _KEPT = 25_000_000  # draws times users that are kept for the next metric, 50 MB
 _CHUNK = 4_000_000  # drawn users held at once, 32 MB of weights
-
-
-class System(NamedTuple):
-    """What stands on one line of a leaderboard: a method's label and the base it ran on."""
-
-    method: str
-    base: str | None
-
-    @property
-    def rows(self) -> pl.Expr:
-        """Returns which rows of a frame with the columns method and base are this system's."""
-        return (pl.col("method") == self.method) & pl.col("base").eq_missing(self.base)
 
 
 @dataclass(frozen=True)

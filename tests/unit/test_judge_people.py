@@ -126,15 +126,15 @@ def test_a_whole_judgement_says_who_is_who() -> None:
     assert by_name["others-threshold"].oracle
     assert by_name["others-majority"].score.mean == pytest.approx(0.9, abs=0.05)
     assert by_name["others-threshold"].score.mean >= by_name["others-majority"].score.mean
-    closed = {one.ceiling: one.share.mean for one in found.closed if one.label == "lora"}
+    closed = {one.ceiling: one.share.mean for one in found.closed if one.system.label == "lora"}
     assert 0.8 < closed["others-majority"] < 1.6
     assert (found.shifts[0].user, found.shifts[0].label) in {(1, "yes"), (1, "no")}
     assert "User 1 says" in found.shifts[0].words
     assert len({shift.user for shift in found.shifts}) <= 4  # one in twenty is chance
-    people = {(group.by, group.value): group.users for group in found.groups if group.label == "lora"}
+    people = {(group.by, group.value): group.users for group in found.groups if group.system.label == "lora"}
     assert people == {("label", "no"): 29, ("label", "yes"): 30, ("sex", "f"): 15, ("sex", "m"): 15}
     [trend] = found.trends
-    assert (trend.by, trend.label, trend.users, len(trend.bins)) == ("distance", "lora", 30, len(trend.bins))
+    assert (trend.by, trend.system.label, trend.users, len(trend.bins)) == ("distance", "lora", 30, len(trend.bins))
     helped = found.helped[0]
     assert helped.helped + helped.unchanged + helped.hurt == helped.users == 30
     assert 0 < helped.surely_helped <= helped.helped

@@ -7,7 +7,8 @@ from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import t
 
 from peftu.errors import PeftuError
-from peftu.stats import Gain, MeanEstimate, System, bootstrap, interval, paired_gains, seed_means, user_matrix
+from peftu.stats import Gain, MeanEstimate, bootstrap, interval, paired_gains, seed_means, user_matrix
+from peftu.system import System
 
 OWN, OTHER = System("own", "base"), System("other", None)
 

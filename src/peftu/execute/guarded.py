@@ -14,6 +14,7 @@ from peftu.fitted.guarded import GuardedFitted
 from peftu.judge.guard import guard
 from peftu.plan import Job
 from peftu.results import REFERENCES
+from peftu.system import System
 
 Place = tuple[int, int]  # number of the job, seed
 
@@ -58,12 +59,12 @@ def guarded_cells(
     """
     for place, one in guards.items():
         for seed in sorted({seed for _, seed in frames}):
-            names = {jobs[other].full_label: other for other in one.fallbacks}
+            names = {System(jobs[other].label, jobs[other].base): other for other in one.fallbacks}
             fallbacks = {name: frames[other, seed] for name, other in names.items()}
             own = frames[one.inner, seed]
             frames[place, seed], said, kept = guard(own, fallbacks, card, jobs[place].label)
             inner, fallback = cells[one.inner, seed], cells[names[said.fallback], seed]
-            notes = {**inner.notes, "fallback": said.fallback, "users": said.users, "kept": said.kept}
+            notes = {**inner.notes, "fallback": said.fallback.label, "users": said.users, "kept": said.kept}
             cells[place, seed] = replace(
                 inner,
                 seconds=inner.seconds + fallback.seconds,

@@ -48,7 +48,6 @@ from peftu.results import (
     MethodCost,
     MethodResult,
     RunRecord,
-    SystemKey,
     TaskSummary,
     finish_folder,
     start_folder,
@@ -56,6 +55,7 @@ from peftu.results import (
 )
 from peftu.run_folder import FITTED, MODULES, check_folder, command_line
 from peftu.store import EVERYONE, AdapterStore, recipe
+from peftu.system import System
 
 TRAIN_LOG = "train_log.jsonl"
 _FILES = "|".join(map(re.escape, (RECORD, REPORT, PREDICTIONS, USER_SCORES, JUDGEMENT, TRAIN_LOG, MODULES, FITTED)))
@@ -176,7 +176,7 @@ def _judged_by(card: TaskCard, name: str) -> TaskCard:
 
 
 def _results(
-    jobs: Sequence[Job], scores: pl.DataFrame, card: TaskCard, costs: dict[SystemKey, MethodCost]
+    jobs: Sequence[Job], scores: pl.DataFrame, card: TaskCard, costs: dict[System, MethodCost]
 ) -> tuple[MethodResult, ...]:
     """Returns the leaderboard; modules that start from everyone's, and guarded ones, have seen others' labels."""
     guards = find_guards(jobs)
@@ -307,13 +307,13 @@ def _train_counts(problems: dict[int, Problem]) -> pl.DataFrame:
 
 def _costs(
     jobs: Sequence[Job], cells: dict[tuple[int, int], Cell], problems: dict[int, Problem]
-) -> dict[SystemKey, MethodCost]:
-    costs: dict[SystemKey, MethodCost] = {}
+) -> dict[System, MethodCost]:
+    costs: dict[System, MethodCost] = {}
     for number, job in enumerate(jobs):
         own = {seed: cell for (n, seed), cell in cells.items() if n == number}
         last = next(reversed(own.values()))
         seconds = [cell.seconds / len(problems[seed].users) for seed, cell in own.items()]
-        costs[job.label, job.base] = MethodCost(
+        costs[System(job.label, job.base)] = MethodCost(
             parameters_per_user=last.parameters,
             bytes_per_user=last.bytes_per_user,
             seconds_per_user=sum(seconds) / len(seconds),

@@ -12,13 +12,13 @@ import numpy.typing as npt
 import polars as pl
 
 from peftu.data.task import TaskCard
-from peftu.judge.board import Board, label_of
+from peftu.judge.board import Board
 from peftu.judge.shapes import Ceiling, GapClosed
 from peftu.judge.votes import TIE, Places, Votes
 from peftu.metrics import PREDICTIONS
 from peftu.metrics.rows import scored_rows
 from peftu.metrics.users import scores_of_rows
-from peftu.results import USER_MAJORITY, Score, plain_name
+from peftu.results import USER_MAJORITY, Score
 from peftu.stats import Doubles, drawn_weights, user_matrix
 
 Name = Literal["others-majority", "others-threshold", "self-consistency"]
@@ -174,7 +174,7 @@ def _frame(tests: pl.DataFrame, said: pl.Series) -> pl.DataFrame:
 
 def _closed(board: Board, name: Name, ceiling: dict[str, float]) -> Sequence[GapClosed]:
     """Returns the share of the way from user-majority to the ceiling that each method goes, on their common users."""
-    majority = next((system for system in board.systems if plain_name(system.method) == USER_MAJORITY), None)
+    majority = next((system for system in board.systems if system.name == USER_MAJORITY), None)
     if majority is None:
         return []
     sign = 1.0 if board.metric.higher_is_better else -1.0
@@ -187,7 +187,7 @@ def _closed(board: Board, name: Name, ceiling: dict[str, float]) -> Sequence[Gap
         gain = board.gains(system, majority)
         both = ~np.isnan(gain) & ~np.isnan(way)
         share = _ratio(board, gain[both], way[both])
-        result.append(GapClosed(label=label_of(system), ceiling=name, share=share, users=int(both.sum())))
+        result.append(GapClosed(system=system, ceiling=name, share=share, users=int(both.sum())))
     return result
 
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from peftu.judge.board import Board, label_of
+from peftu.judge.board import Board
 from peftu.judge.shapes import Intervals
 from peftu.metrics import SYSTEM
-from peftu.stats import Doubles, MeanEstimate, System, interval, seed_means
+from peftu.stats import Doubles, MeanEstimate, interval, seed_means
+from peftu.system import System
 
 _MOST_ITEMS = 20_000  # more are put into as many groups of items, which are drawn whole
 _SAME = 1e-12  # a smaller surplus is rounding; a factor over such a variance would depend on the order of rows
@@ -38,7 +39,7 @@ def _intervals(board: Board, system: System, by_user: MeanEstimate, rows: pl.Dat
         weighted = _weighted(own, board.metric.value)
         by_item, both = _by_item(board, weighted, by_user)
     return Intervals(
-        label=label_of(system),
+        system=system,
         mean=by_user.mean,
         by_user=by_user.ci,
         by_item=by_item and by_item.ci,

@@ -6,12 +6,13 @@ from itertools import combinations
 import numpy as np
 import polars as pl
 
-from peftu.judge.board import Board, label_of
+from peftu.judge.board import Board
 from peftu.judge.decide import LEVEL
 from peftu.judge.noise import ItemNoise
 from peftu.judge.shapes import Comparison
 from peftu.results import Score
-from peftu.stats import Doubles, System
+from peftu.stats import Doubles
+from peftu.system import System
 
 FLIPS = 9999
 _EXACT = 13  # users up to which every one of the 2^n sign patterns is looked at
@@ -42,20 +43,20 @@ def corrected(gains: Sequence[Comparison]) -> tuple[Comparison, ...]:
     Two references meet twice, once from each side. That is one question: it is asked, corrected and counted with the
     reference that stands first.
     """
-    asked: dict[tuple[str, str], float | None] = {}
+    asked: dict[tuple[System, System], float | None] = {}
     for reference in dict.fromkeys(gain.against for gain in gains):
-        new = [gain for gain in gains if gain.against == reference and (reference, gain.label) not in asked]
+        new = [gain for gain in gains if gain.against == reference and (reference, gain.system) not in asked]
         for gain, p in zip(new, holm([gain.p for gain in new]), strict=True):
-            asked[gain.label, reference] = p
+            asked[gain.system, reference] = p
     return tuple(gain.model_copy(update={"p_holm": _of_pair(gain, asked)}) for gain in gains)
 
 
 def corrected_pairs(pairs: Sequence[Comparison], gains: Sequence[Comparison]) -> tuple[Comparison, ...]:
     """Returns pairs of methods: those with a reference as their gain has it, Holm's correction over all others."""
-    asked = {(gain.label, gain.against): gain.p_holm for gain in gains}
-    others = [pair for pair in pairs if not {(pair.label, pair.against), (pair.against, pair.label)} & set(asked)]
+    asked = {(gain.system, gain.against): gain.p_holm for gain in gains}
+    others = [pair for pair in pairs if not {(pair.system, pair.against), (pair.against, pair.system)} & set(asked)]
     for pair, p in zip(others, holm([pair.p for pair in others]), strict=True):
-        asked[pair.label, pair.against] = p
+        asked[pair.system, pair.against] = p
     return tuple(pair.model_copy(update={"p_holm": _of_pair(pair, asked)}) for pair in pairs)
 
 
@@ -129,9 +130,9 @@ def _as_extreme(signs: np.ndarray[tuple[int, ...], np.dtype[np.integer]], gains:
     return np.asarray((sums >= observed - 1e-9).sum(0), dtype=np.float64)
 
 
-def _of_pair(pair: Comparison, asked: dict[tuple[str, str], float | None]) -> float | None:
+def _of_pair(pair: Comparison, asked: dict[tuple[System, System], float | None]) -> float | None:
     """Returns the corrected p-value of a pair, whichever way round it was asked."""
-    own = (pair.label, pair.against)
+    own = (pair.system, pair.against)
     return asked[own] if own in asked else asked[own[::-1]]
 
 
@@ -146,8 +147,8 @@ def _compared(
     noise = None if rows is None else ItemNoise.of(board, rows)
     return [
         Comparison(
-            label=label_of(own),
-            against=label_of(other),
+            system=own,
+            against=other,
             gain=Score.of(estimates[place]),
             users=estimates[place].users,
             p=p_values[place],

@@ -8,13 +8,14 @@ import polars as pl
 
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
-from peftu.judge.board import Board, label_of
+from peftu.judge.board import Board
 from peftu.judge.compare import holm, sign_flip_test
 from peftu.judge.shapes import Group
 from peftu.metrics import KEYS
 from peftu.outside import parse_json
 from peftu.results import Score
 from peftu.stats import UserMatrix, bootstrap, user_matrix
+from peftu.system import System
 
 FEWEST = 5  # users that a demographic group must have to be shown
 _MOST_VALUES = 12
@@ -106,13 +107,13 @@ def _words(values: dict[str, Any]) -> dict[str, str]:
 
 def _corrected(groups: list[Group]) -> tuple[Group, ...]:
     """Returns groups whose p-values are corrected for all methods and values by which users or rows are grouped."""
-    found: dict[tuple[str, str, str], float | None] = {}
+    found: dict[tuple[str, str, System], float | None] = {}
     for by in dict.fromkeys(group.by for group in groups):
-        asked = [group for group in groups if group.by == by and group.label != group.against]
+        asked = [group for group in groups if group.by == by and group.system != group.against]
         for group, p in zip(asked, holm([group.p for group in asked]), strict=True):
-            found[by, group.value, group.label] = p
+            found[by, group.value, group.system] = p
     return tuple(
-        group.model_copy(update={"p_holm": found.get((group.by, group.value, group.label))}) for group in groups
+        group.model_copy(update={"p_holm": found.get((group.by, group.value, group.system))}) for group in groups
     )
 
 
@@ -128,18 +129,17 @@ def _groups(
     gains = sign * (matrix.values - matrix.column(reference)[:, None])
     reach = (bounds[0] - bounds[1], bounds[1] - bounds[0])
     gained, p_values = bootstrap(gains, resamples=board.resamples, bounds=reach), sign_flip_test(gains)
-    counts = {
-        (method, base): number for method, base, number in rows.group_by("method", "base").agg(pl.sum("rows")).rows()
-    }
+    numbers = rows.group_by("method", "base").agg(pl.sum("rows")).rows()
+    counts = {System(method, base): number for method, base, number in numbers}
     return [
         Group(
-            label=label_of(system),
-            against=label_of(reference),
+            system=system,
+            against=reference,
             by=by,
             value=value,
             users=gained[place].users,
             p=p_values[place],
-            rows=int(counts.get((system.method, system.base), 0)),
+            rows=int(counts.get(system, 0)),
             score=Score.of(scores[place]),
             gain=Score.of(gained[place]),
         )

@@ -4,10 +4,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from peftu.judge.board import Board, label_of
+from peftu.judge.board import Board
 from peftu.judge.shapes import Helped, WorstServed
 from peftu.results import Score
-from peftu.stats import LEVEL, Doubles, System, count_gains
+from peftu.stats import LEVEL, Doubles, count_gains
+from peftu.system import System
 
 _TENTH = 10
 
@@ -31,8 +32,8 @@ def helped(board: Board, rows: pl.DataFrame) -> tuple[Helped, ...]:
             better, worse = _sure(values, own, reference, higher_is_better=board.metric.higher_is_better)
             result.append(
                 Helped(
-                    label=label_of(own),
-                    against=label_of(reference),
+                    system=own,
+                    against=reference,
                     users=users,
                     helped=counts[0],
                     unchanged=counts[1],
@@ -62,8 +63,8 @@ def worst_served(board: Board) -> tuple[WorstServed, ...]:
             scores = [Score.of(board.estimate(tail)) for tail in tails]
             result.append(
                 WorstServed(
-                    label=label_of(own),
-                    against=label_of(reference),
+                    system=own,
+                    against=reference,
                     users=len(tails[0]),
                     score=scores[0],
                     reference=scores[1],

@@ -8,7 +8,8 @@ import polars as pl
 
 from peftu.judge.board import Board
 from peftu.metrics import SYSTEM
-from peftu.stats import Doubles, System
+from peftu.stats import Doubles
+from peftu.system import System
 
 _FEWEST_ITEMS = 2
 
@@ -38,7 +39,7 @@ class ItemNoise:
         items = cells.select(keys).unique().sort(keys).with_row_index("item")
         users = pl.DataFrame({"user_id": board.matrix.users}).with_row_index("user")
         systems = pl.DataFrame(
-            [(*system, place) for place, system in enumerate(board.systems)],
+            [(system.method, system.base, place) for place, system in enumerate(board.systems)],
             schema={"method": pl.String, "base": pl.String, "system": pl.Int64},
             orient="row",
         )

@@ -28,7 +28,7 @@ def pareto(results: Sequence[MethodResult], *, higher_is_better: bool) -> tuple[
 
     return tuple(
         ParetoPoint(
-            label=result.label,
+            system=result.system,
             mean=result.mean or 0.0,
             ci=result.ci,
             **{cost: getattr(result, cost) for cost in COSTS},

@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from peftu.judge.board import Board, label_of
+from peftu.judge.board import Board
 from peftu.judge.compare import holm
 from peftu.judge.shapes import Trend, TrendBin
 from peftu.judge.votes import Votes
@@ -88,8 +88,8 @@ def _trends(board: Board, by: str, values: Doubles) -> list[Trend]:
         ]
         result.append(
             Trend(
-                label=label_of(system),
-                against=label_of(reference),
+                system=system,
+                against=reference,
                 by=by,
                 title=TITLES[by],
                 users=int(known.sum()),

@@ -14,6 +14,7 @@ from peftu.metrics import PREDICTIONS, user_scores
 from peftu.report.view import RunView
 from peftu.results import CostTotals, Hashes, MethodCost, MethodResult, RunRecord, Scope, TaskSummary, summarise
 from peftu.stats import Doubles
+from peftu.system import System
 
 CARD = TaskCard(
     name="invented",
@@ -100,7 +101,7 @@ def _invented(users: int, seeds: int, test_rows: int) -> tuple[RunRecord, pl.Dat
     predictions = pl.concat(parts)
     scores = user_scores(predictions, CARD, n_train)
     costs = {
-        (method.name, method.base): method.cost.model_copy(
+        System(method.name, method.base): method.cost.model_copy(
             update={
                 "seconds_per_user": seconds, "ms_per_answer": 20 * seconds, "peak_rss_bytes": int(4e8 + 1e8 * seconds),
             }

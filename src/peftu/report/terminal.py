@@ -102,7 +102,7 @@ def _legend(scale: Scale, heads: list[list[str]], rows: list[list[str]]) -> list
 
 def _names(result: MethodResult) -> list[str]:
     """Returns the method's plain name and, on a second line, its id and what weighs on its numbers."""
-    name = plain(result.method)
+    name = plain(result.system)
     below = [result.label] if name != result.method else [result.base] if result.base else []
     below += [f"{count(result.unscored)} rows not scored"] if result.unscored else []
     return [name, f"  {' · '.join(below)}"] if below else [name]

@@ -74,11 +74,11 @@ def _closed(view: RunView) -> list[Block]:
         for one in found.closed:
             if one.ceiling != name or one.share.mean is None:
                 continue
-            rows.append((above(one.label), titles.get(name, name), f"{_SHARE.number(one.share.mean)} %",
+            rows.append((above(one.system), titles.get(name, name), f"{_SHARE.number(one.share.mean)} %",
                          bounds(_SHARE, one.share), count(one.users)))  # fmt: skip
-            if one.label in view.by_label and view.by_label[one.label].personal:
-                drawn.append(Row(view.name(one.label), *span(one.share, 100)))
-                best[view.name(one.label)] = view.by_label[one.label]
+            if one.system in view.results and view.results[one.system].personal:
+                drawn.append(Row(view.name(one.system), *span(one.share, 100)))
+                best[view.name(one.system)] = view.results[one.system]
         if drawn:
             drawn.sort(key=lambda row: -row.mean)
             title = _finding(view, drawn[0], best[drawn[0].name])

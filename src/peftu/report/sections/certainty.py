@@ -7,6 +7,7 @@ from peftu.report.names import above, capital, drawn, plain
 from peftu.report.sections.tables import bounds, chance
 from peftu.report.view import RunView
 from peftu.report.words import NOTHING, Scale, join, plural
+from peftu.system import System
 
 _SHARE = Scale.of_shares()
 
@@ -27,8 +28,8 @@ def _lead(view: RunView, found: Judgement) -> str:
         least = f"{view.scale.number(gain.detectable)} {view.scale.unit}"
         text = (
             f"With {plural(gain.users, 'user')} like these, a true gain of {view.short(best)} over "
-            f"{plain(view.findings.bar)} is easily missed below {least}: a test of it alone would then miss it more "
-            "than one time in five, and the more methods are tried, the more it takes."
+            f"{plain(System(view.findings.bar))} is easily missed below {least}: a test of it alone would then miss it "
+            "more than one time in five, and the more methods are tried, the more it takes."
         )
     if found.one_item_users:
         text += f" {plural(found.one_item_users, 'user')} had a single test item; they count, and widen the intervals."
@@ -41,17 +42,17 @@ def _ranks(view: RunView, found: Judgement) -> list[Block]:
     standings.sort(key=lambda one: one.mean_rank or 0.0)
     if difference.distance is None or len(standings) < 2:
         return []
-    ranks = [Rank(drawn(one.label), one.mean_rank or 0.0, _personal(view, one.label)) for one in standings]
+    ranks = [Rank(drawn(one.system), one.mean_rank or 0.0, _personal(view, one.system)) for one in standings]
     best = [one for one in standings if one.mean_rank == standings[0].mean_rank]
-    first, rank = join([view.name(one.label) for one in best]), f"{standings[0].mean_rank:.2f}"
-    groups = [[drawn(label) for label in group] for group in difference.groups]
+    first, rank = join([view.name(one.system) for one in best]), f"{standings[0].mean_rank:.2f}"
+    groups = [[drawn(system) for system in group] for group in difference.groups]
     picture = Picture(
         title=f"{capital(first)} {'have' if len(best) > 1 else 'has'} the best mean rank, {rank} of {len(standings)}",
         note=f"mean ranks nearer than {difference.distance:.2f} (grey band) may be chance",
         svg=rank_chart(ranks, groups, difference.distance),
         narrow=rank_chart(ranks, groups, difference.distance, narrow=True),
-        alt="Mean ranks: " + "; ".join(f"{view.name(one.label)} {one.mean_rank:.2f}" for one in standings)
-        + ". Joined: " + "; ".join(join([view.name(label) for label in group]) for group in difference.groups),
+        alt="Mean ranks: " + "; ".join(f"{view.name(one.system)} {one.mean_rank:.2f}" for one in standings)
+        + ". Joined: " + "; ".join(join([view.name(system) for system in group]) for group in difference.groups),
     )  # fmt: skip
     lead = (
         f"A second, coarser look, at ranks alone: {plural(difference.users, 'user')} each rank the methods, and a bar "
@@ -65,7 +66,7 @@ def _standings(found: Judgement) -> Table:
     ranks = [one.rank for one in found.standings]
     rows = tuple(
         (
-            above(one.label),
+            above(one.system),
             f"{one.rank}{' (shared)' if ranks.count(one.rank) > 1 else ''}",
             NOTHING if one.ci is None else f"{one.ci[0]} to {one.ci[1]}",
             f"{_SHARE.number(one.first)} %",
@@ -86,7 +87,7 @@ def _intervals(view: RunView, found: Judgement) -> list[Block]:
             for span in (one.by_user, one.by_item, one.two_way)
         ]
         spread = NOTHING if one.seed_sd is None else view.scale.number(one.seed_sd)
-        rows.append((above(one.label), view.scale.number(one.mean), *spans, spread))
+        rows.append((above(one.system), view.scale.number(one.mean), *spans, spread))
     caption = (
         "95 % intervals if other users, other items, or both could have been drawn. Where all users judge the same few "
         "texts, the last one is the honest one."
@@ -98,7 +99,7 @@ def _intervals(view: RunView, found: Judgement) -> list[Block]:
 def _pairs(view: RunView, found: Judgement) -> list[Block]:
     rows = tuple(
         (
-            f"{view.name(one.label)} over {view.name(one.against)}",
+            f"{view.name(one.system)} over {view.name(one.against)}",
             view.scale.signed(one.gain.mean),
             bounds(view.scale, one.gain, gain=True),
             chance(one.p),
@@ -118,8 +119,8 @@ def _pairs(view: RunView, found: Judgement) -> list[Block]:
     return [Table(caption, head, rows, summary=f"Tests of all {len(rows)} pairs")] if rows else []
 
 
-def _personal(view: RunView, label: str) -> bool:
-    return label in view.by_label and view.by_label[label].personal
+def _personal(view: RunView, system: System) -> bool:
+    return system in view.results and view.results[system].personal
 
 
 def _p(value: float | None) -> str:

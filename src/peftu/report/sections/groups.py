@@ -1,6 +1,5 @@
 """Gains for rows with one label, and for groups of users."""
 
-from peftu.config import split_label
 from peftu.judge import Judgement
 from peftu.judge.shapes import Group
 from peftu.report.blocks import Picture, Pictures, Section, Table
@@ -11,6 +10,7 @@ from peftu.report.sections.tables import bounds, span
 from peftu.report.view import RunView
 from peftu.report.words import Scale, count, join
 from peftu.results import USER_MAJORITY, MethodResult
+from peftu.system import System
 
 _LABEL = "label"
 
@@ -54,7 +54,7 @@ def _pictures(view: RunView, by: str, lead: str = "") -> Pictures | None:
     scale = _scale(view, by)
     rows = tuple(
         (
-            above(group.label),
+            above(group.system),
             group.value,
             count(group.users),
             count(group.rows),
@@ -70,23 +70,23 @@ def _pictures(view: RunView, by: str, lead: str = "") -> Pictures | None:
 
 
 def _of(found: Judgement, by: str) -> list[Group]:
-    return [group for group in found.groups if group.by == by and split_label(group.against)[0] == USER_MAJORITY]
+    return [group for group in found.groups if group.by == by and group.against.name == USER_MAJORITY]
 
 
-def _rows(view: RunView, found: Judgement, half: list[MethodResult], by: str) -> dict[str, list[Row]]:
-    """Returns label of method -> gain of each group, as it is shown."""
+def _rows(view: RunView, found: Judgement, half: list[MethodResult], by: str) -> dict[System, list[Row]]:
+    """Returns each method's gain of each group, as it is shown."""
     factor = _scale(view, by).factor
-    labels = {result.label for result in half}
-    rows: dict[str, list[Row]] = {}
+    systems = {result.system for result in half}
+    rows: dict[System, list[Row]] = {}
     for group in _of(found, by):
-        if group.label in labels and group.gain.mean is not None and group.gain.ci is not None:
-            rows.setdefault(group.label, []).append(Row(group.value, *span(group.gain, factor)))
+        if group.system in systems and group.gain.mean is not None and group.gain.ci is not None:
+            rows.setdefault(group.system, []).append(Row(group.value, *span(group.gain, factor)))
     return rows
 
 
 def _finding(view: RunView, result: MethodResult, by: str) -> str:
     """Returns for which groups a gain or loss is shown; a judgement from before they were tested shows none."""
-    groups = [group for group in _of(view.judgement, by) if group.label == result.label] if view.judgement else []
+    groups = [group for group in _of(view.judgement, by) if group.system == result.system] if view.judgement else []
     name = capital(view.short(result))
     if all(group.p is None for group in groups):
         return f"{name}: gain by {by}"
@@ -97,8 +97,8 @@ def _finding(view: RunView, result: MethodResult, by: str) -> str:
     return f"{name} {' and '.join(words) or 'has no clear gain or loss'}"
 
 
-def _picture(view: RunView, result: MethodResult, rows: dict[str, list[Row]], by: str) -> Picture | None:
-    own = rows.get(result.label)
+def _picture(view: RunView, result: MethodResult, rows: dict[System, list[Row]], by: str) -> Picture | None:
+    own = rows.get(result.system)
     if not own:
         return None
     everything = [bound for drawn in rows.values() for row in drawn for bound in (row.low, row.high, 0.0)]

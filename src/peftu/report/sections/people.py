@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from peftu.config import split_label
 from peftu.judge.decide import Decision
 from peftu.judge.shapes import WorstServed
 from peftu.report.blocks import Block, Picture, Pictures, Section, Table
@@ -13,8 +12,7 @@ from peftu.report.names import above, capital, named, plain
 from peftu.report.sections.tables import bounds
 from peftu.report.view import RunView
 from peftu.report.words import NOTHING, Scale, count, plural
-from peftu.results import USER_MAJORITY, MethodResult, plain_name
-from peftu.stats import System
+from peftu.results import USER_MAJORITY, MethodResult
 
 MOST_PANELS = 6
 _EXTREMES = 3
@@ -84,7 +82,7 @@ def _picture(view: RunView, result: MethodResult, domain: tuple[float, float]) -
 def _quantiles(view: RunView) -> Table:
     rows = [
         (
-            above(result.label),
+            above(result.system),
             *(view.scale.signed(float(value)) for value in np.nanquantile(view.gains(result), _QUANTILES)),
         )
         for result in view.compared
@@ -98,16 +96,16 @@ def _shares(view: RunView) -> list[Block]:
     found = view.judgement
     if found is None:
         return []
-    worst = {one.label: one for one in found.worst if plain_name(one.against) == USER_MAJORITY}
+    worst = {tail.system: tail for tail in found.worst if tail.against.name == USER_MAJORITY}
     rows = []
-    helped = {one.label: one for one in found.helped if plain_name(one.against) == USER_MAJORITY}
+    helped = {shares.system: shares for shares in found.helped if shares.against.name == USER_MAJORITY}
     for result in view.compared:
-        one, tail = helped.get(result.label), worst.get(result.label)
+        one, tail = helped.get(result.system), worst.get(result.system)
         if one is None:
             continue
         rows.append(
             (
-                above(one.label),
+                above(one.system),
                 f"{_SHARE.number(one.helped_share.mean)} ({bounds(_SHARE, one.helped_share)})",
                 f"{_SHARE.number(one.hurt_share.mean)} ({bounds(_SHARE, one.hurt_share)})",
                 count(one.surely_helped),
@@ -133,10 +131,7 @@ def _rests(tail: WorstServed) -> str:
 def _guards(view: RunView) -> list[Block]:
     """Returns for how many users a guarded method kept the module."""
     guards = view.judgement.guards if view.judgement else ()
-    rows = tuple(
-        (above(one.label), plain(split_label(one.fallback)[0]), f"{count(one.kept)} of {count(one.users)}")
-        for one in guards
-    )
+    rows = tuple((above(one.system), plain(one.fallback), f"{count(one.kept)} of {count(one.users)}") for one in guards)
     caption = "When to personalise: guarded methods keep a module only where a user's validation rows support it."
     return [Table(caption, ("method", "falls back to", "users who keep the module"), rows)] if rows else []
 
@@ -146,7 +141,7 @@ def _extremes(view: RunView) -> tuple[Block, ...]:
     best = view.best
     if best is None or view.reference is None:
         return ()
-    gains, own, other = view.gains(best), view.column(best), view.matrix.column(System(*view.reference))
+    gains, own, other = view.gains(best), view.column(best), view.matrix.column(view.reference)
     order = [int(place) for place in np.argsort(-gains, kind="stable") if not np.isnan(gains[place])]
     chosen = order if len(order) <= 2 * _EXTREMES else order[:_EXTREMES] + order[-_EXTREMES:]
     rows = tuple(
@@ -161,8 +156,8 @@ def _extremes(view: RunView) -> tuple[Block, ...]:
         for place in chosen
     )
     caption = (
-        f"The users that {named(best.label)} helps most and least. Users are numbered in a fixed order; their keys are "
-        "in no report."
+        f"The users that {named(best.system)} helps most and least. Users are numbered in a fixed order; their keys "
+        "are in no report."
     )
     head = ("user", "training items", "test items", "habit", view.short(best), f"gain, {view.scale.unit}")
     summary = "The users helped most and least"

@@ -15,14 +15,14 @@ _WELL = 0.05  # a calibration error below five points is called small
 def reliability(view: RunView) -> Section | None:
     """Returns confidence against the share of right answers, for methods that give probabilities."""
     found = view.judgement.reliability if view.judgement else ()
-    ranked = [one for result in view.ranked for one in found if one.label == result.label and one.bins]
+    ranked = [one for result in view.ranked for one in found if one.system == result.system and one.bins]
     if not ranked:
         return None
     least = 10 * int(10 * min(min(bin_.confidence, bin_.right) for one in ranked for bin_ in one.bins))
     pictures = tuple(_picture(view, one, float(min(least, 90))) for one in ranked)
     rows = tuple(
         (
-            above(one.label),
+            above(one.system),
             f"{_SHARE.number(bin_.low)} to {_SHARE.number(bin_.high)}",
             _SHARE.number(bin_.confidence),
             _SHARE.number(bin_.right),
@@ -52,5 +52,5 @@ def _picture(view: RunView, one: Reliability, least: float) -> Picture:
     bins = [Believed(100 * bin_.confidence, 100 * bin_.right, bin_.rows) for bin_ in one.bins]
     alt = "; ".join(f"at {bin_.confidence:.0f} % confidence {bin_.right:.0f} % right" for bin_ in bins)
     return Picture(
-        f"{capital(view.name(one.label))}: {finding}", reliability_panel(bins, least), f"{one.label}: {alt}", note
+        f"{capital(view.name(one.system))}: {finding}", reliability_panel(bins, least), f"{one.system}: {alt}", note
     )

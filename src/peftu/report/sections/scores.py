@@ -26,7 +26,7 @@ def scores(view: RunView) -> Section | None:
     rows = []
     for method in found.scores:
         cells = [_cell(metric, method.scores.get(metric.name, _NOTHING)) for metric in shown]
-        rows.append((above(method.label), *cells))
+        rows.append((above(method.system), *cells))
     lead = "↑ higher is better, ↓ lower is better; with 95 % intervals."
     of_items = [metric.title for metric in shown if metric.unit == "item"]
     if of_items:
