@@ -352,15 +352,15 @@ def _macro_f1(user_scores: pl.DataFrame, systems: int) -> tuple[MeanEstimate, ..
     return bootstrap(user_matrix(user_scores, "macro_f1").values, bounds=(0.0, 1.0))
 
 
-def _references(matrix: UserMatrix, own: System, names: tuple[str, ...]) -> dict[str, System]:
+def _references(matrix: UserMatrix, compared: System, names: tuple[str, ...]) -> dict[str, System]:
     """Returns the reference systems that this one is compared with."""
-    found = {}
+    result = {}
     for name in names:
         candidates = [system for system in matrix.systems if system.name == name]
-        candidates = [system for system in candidates if system.base == own.base] or candidates
+        candidates = [system for system in candidates if system.base == compared.base] or candidates
         if len(candidates) == 1:
-            found[name] = candidates[0]
-    return found
+            result[name] = candidates[0]
+    return result
 
 
 def _cost(cost: MethodCost | None) -> dict[str, Any]:

@@ -100,8 +100,8 @@ def user_matrix(scores: pl.DataFrame, metric: str) -> UserMatrix:
 
 def seed_means(scores: pl.DataFrame, metric: str, system: System) -> list[float]:
     """Returns the mean over users for each seed of a system, in seed order."""
-    own = scores.filter(system.rows)
-    means = own.sort("user_id").group_by("seed").agg(pl.col(metric).mean()).sort("seed")
+    rows = scores.filter(system.rows)
+    means = rows.sort("user_id").group_by("seed").agg(pl.col(metric).mean()).sort("seed")
     return means[metric].drop_nulls().to_list()
 
 
@@ -149,8 +149,8 @@ def bootstrap(
             mean = float(means[column]) if users else None
             estimates.append(MeanEstimate(mean, None, None, users))
             continue
-        own = draws[:, column]
-        high_t, low_t = np.quantile(own[~np.isnan(own)], tails)
+        column_draws = draws[:, column]
+        high_t, low_t = np.quantile(column_draws[~np.isnan(column_draws)], tails)
         if users < _FEW:
             student = _student(users - 1, tails[0])
             high_t, low_t = max(high_t, student), min(low_t, -student)
@@ -176,9 +176,9 @@ def interval(
     return bootstrap(column, resamples=resamples, level=level, seed=seed, bounds=bounds)[0]
 
 
-def differences(own: Doubles, other: Doubles, *, higher_is_better: bool = True) -> Doubles:
-    """Returns [users] own minus other, turned so that positive is better; NaN where either has no score."""
-    return own - other if higher_is_better else other - own
+def differences(values: Doubles, other: Doubles, *, higher_is_better: bool = True) -> Doubles:
+    """Returns [users] values minus other, turned so that positive is better; NaN where either has no score."""
+    return values - other if higher_is_better else other - values
 
 
 def count_gains(gains: Doubles) -> tuple[int, int, int]:

@@ -78,8 +78,8 @@ def test_the_oracle_threshold_is_the_best_of_all_thresholds() -> None:
                 others = np.where(np.arange(3) == label, -np.inf, shares[mine]).argmax(1)
                 for threshold in [-1.0, *shares[mine][:, label], 2.0]:
                     said = np.where(shares[mine][:, label] > threshold, label, others)
-                    best = max(best, accuracy(np.eye(3)[said] > 0, found.own[mine] > 0))
-            assert accuracy(answer[mine], found.own[mine] > 0) == pytest.approx(best)
+                    best = max(best, accuracy(np.eye(3)[said] > 0, found.given[mine] > 0))
+            assert accuracy(answer[mine], found.given[mine] > 0) == pytest.approx(best)
 
 
 def test_the_oracle_of_label_sets_is_the_best_for_each_label() -> None:
@@ -91,7 +91,7 @@ def test_the_oracle_of_label_sets_is_the_best_for_each_label() -> None:
     for user in range(8):
         mine = unit == user
         for label in range(3):
-            own, share = found.own[mine][:, label] > 0, shares[mine][:, label]
+            own, share = found.given[mine][:, label] > 0, shares[mine][:, label]
             best = max(((share > threshold) == own).mean() for threshold in [-1.0, *share, 2.0])
             assert (answer[mine][:, label] == own).mean() == pytest.approx(best)
 

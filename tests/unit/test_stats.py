@@ -16,7 +16,7 @@ OWN, OTHER = System("own", "base"), System("other", None)
 def scores(own: list[list[float | None]], other: list[list[float | None]]) -> pl.DataFrame:
     """Returns user scores from [users][seeds] lists."""
     rows = [
-        (*system, seed, f"u{user}", 5, 5, value)
+        (system.method, system.base, seed, f"u{user}", 5, 5, value)
         for system, values in ((OWN, own), (OTHER, other))
         for user, of_seeds in enumerate(values)
         for seed, value in enumerate(of_seeds)

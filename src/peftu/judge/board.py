@@ -42,10 +42,10 @@ class Board:
         names = (FreeText() if free else OneOf()).references
         return tuple(system for name in names for system in self.systems if system.name == name)
 
-    def gains(self, own: System, other: System) -> Doubles:
+    def gains(self, system: System, other: System) -> Doubles:
         """Returns [users] the gain of one method over another, positive when better; NaN where either has no score."""
         return differences(
-            self.matrix.column(own), self.matrix.column(other), higher_is_better=self.metric.higher_is_better
+            self.matrix.column(system), self.matrix.column(other), higher_is_better=self.metric.higher_is_better
         )
 
     def estimates(self, values: Doubles, *, gains: bool = False) -> tuple[MeanEstimate, ...]:

@@ -33,9 +33,9 @@ def cold_start(
     """
     refuse_own_folder(folders, out)
     runs = sorted((load_run(folder) for folder in folders), key=_place)
-    found = curves(runs)
+    cold = curves(runs)
     record, scores, judgement = merge([runs[-1].folder], out, command, replace)
-    judgement = judgement.model_copy(update={"cold_start": found})
+    judgement = judgement.model_copy(update={"cold_start": cold})
     write_judgement(judgement, out)
     return finish_folder(out, record), scores, judgement
 
@@ -73,7 +73,7 @@ def curves(runs: Sequence[Run]) -> tuple[Curve, ...]:
                 over_habit=gains.get(system),
             )
             points.setdefault(system, []).append(point)
-    return tuple(Curve(system=system, points=tuple(own)) for system, own in points.items() if len(own) > 1)
+    return tuple(Curve(system=system, points=tuple(curve)) for system, curve in points.items() if len(curve) > 1)
 
 
 def _k(record: RunRecord) -> int | None:

@@ -37,9 +37,9 @@ def by_label(board: Board, rows: pl.DataFrame, card: TaskCard) -> tuple[Group, .
     recalls = scored.group_by(*KEYS, "gold").agg(recall=hit.mean(), rows=pl.len())
     result: list[Group] = []
     for place, label in enumerate(card.labels):
-        own = recalls.filter(pl.col("gold") == place).sort(KEYS)
-        if len(own):
-            result += _groups(board, user_matrix(own, "recall"), "label", label, own)
+        part = recalls.filter(pl.col("gold") == place).sort(KEYS)
+        if len(part):
+            result += _groups(board, user_matrix(part, "recall"), "label", label, part)
     return _corrected(result)
 
 
@@ -67,23 +67,23 @@ def by_people(board: Board, meta: pl.DataFrame) -> tuple[Group, ...]:
         for value, places in shown.items():
             users = tuple(board.matrix.users[place] for place in places)
             part = UserMatrix(users, board.systems, board.matrix.values[places])
-            own = board.scores.filter(pl.col("user_id").is_in(users)).select(*KEYS, rows="n_scored")
-            result += _groups(board, part, field, value, own, main=True)
+            counts = board.scores.filter(pl.col("user_id").is_in(users)).select(*KEYS, rows="n_scored")
+            result += _groups(board, part, field, value, counts, main=True)
     return _corrected(result)
 
 
 def user_fields(meta: pl.DataFrame) -> dict[str, dict[str, str]]:
     """Returns field -> user -> value, for fields that every user who has them has with one value throughout."""
-    found: dict[str, dict[str, Any]] = defaultdict(dict)
+    fields: dict[str, dict[str, Any]] = defaultdict(dict)
     several: set[str] = set()
     for user, text in meta.drop_nulls("meta").unique(["user_id", "meta"]).sort("user_id", "meta").iter_rows():
         for field, value in _described(text).items():
             if value is None or isinstance(value, list | dict):
                 continue
-            if found[field].setdefault(user, value) != value:
+            if fields[field].setdefault(user, value) != value:
                 several.add(field)
-    kept = {field: own for field, own in found.items() if field not in several and field not in _NOT_PEOPLE}
-    return {field: _words(own) for field, own in kept.items()}
+    kept = {field: values for field, values in fields.items() if field not in several and field not in _NOT_PEOPLE}
+    return {field: _words(values) for field, values in kept.items()}
 
 
 def _described(text: str) -> dict[str, Any]:
@@ -107,13 +107,13 @@ def _words(values: dict[str, Any]) -> dict[str, str]:
 
 def _corrected(groups: list[Group]) -> tuple[Group, ...]:
     """Returns groups whose p-values are corrected for all methods and values by which users or rows are grouped."""
-    found: dict[tuple[str, str, System], float | None] = {}
+    p_holm: dict[tuple[str, str, System], float | None] = {}
     for by in dict.fromkeys(group.by for group in groups):
-        asked = [group for group in groups if group.by == by and group.system != group.against]
-        for group, p in zip(asked, holm([group.p for group in asked]), strict=True):
-            found[by, group.value, group.system] = p
+        compared = [group for group in groups if group.by == by and group.system != group.against]
+        for group, p in zip(compared, holm([group.p for group in compared]), strict=True):
+            p_holm[by, group.value, group.system] = p
     return tuple(
-        group.model_copy(update={"p_holm": found.get((group.by, group.value, group.system))}) for group in groups
+        group.model_copy(update={"p_holm": p_holm.get((group.by, group.value, group.system))}) for group in groups
     )
 
 

@@ -75,7 +75,7 @@ def judge(evidence: Evidence) -> Judgement:
     known = [metric for metric in metrics_of(card.kind, "rows", "labels") if metric.name in scores.columns]
     of_items = [metric for metric in metrics_of(card.kind, "items") if metric.name in items.columns]
     voted = votes(_judgements(evidence), card) if card.answers.labelled else None
-    found = ceilings(board, _tests(rows), voted, card) if voted else ((), ())
+    limits, closed = ceilings(board, _tests(rows), voted, card) if voted else ((), ())
     tests = scores.group_by("user_id").agg(pl.col("n_test").max())
     return Judgement(
         metric=_info(board.metric),
@@ -90,8 +90,8 @@ def judge(evidence: Evidence) -> Judgement:
         detectable=detectable(gains),
         standings=standings(board),
         critical_difference=critical_difference(board),
-        ceilings=found[0],
-        closed=found[1],
+        ceilings=limits,
+        closed=closed,
         helped=helped(board, rows),
         worst=worst_served(board),
         trends=trends(board, voted),
@@ -173,18 +173,18 @@ def _all_metrics(
     board: Board, known: Sequence[Metric], items: pl.DataFrame, of_items: Sequence[Metric]
 ) -> tuple[MethodMetrics, ...]:
     """Returns every metric of every method: over users, and over items for those that are of items."""
-    found: dict[System, dict[str, tuple[Score, int]]] = {system: {} for system in board.systems}
+    of_systems: dict[System, dict[str, tuple[Score, int]]] = {system: {} for system in board.systems}
     for frame, chosen in ((board.scores, known), (items.rename({"item_id": "user_id"}), of_items)):
         for metric in chosen:
             matrix = user_matrix(frame, metric.name)
             estimates = bootstrap(matrix.values, resamples=board.resamples, bounds=metric.bounds)
             for system, estimate in zip(matrix.systems, estimates, strict=True):
-                found[system][metric.name] = (Score.of(estimate), estimate.users)
+                of_systems[system][metric.name] = (Score.of(estimate), estimate.users)
     return tuple(
         MethodMetrics(
             system=system,
-            scores={name: score for name, (score, _) in own.items()},
-            counts={name: users for name, (_, users) in own.items()},
+            scores={name: score for name, (score, _) in of_metrics.items()},
+            counts={name: users for name, (_, users) in of_metrics.items()},
         )
-        for system, own in found.items()
+        for system, of_metrics in of_systems.items()
     )

@@ -18,13 +18,13 @@ def standings(board: Board) -> tuple[Standing, ...]:
     values, kept = _complete(board)
     if not kept:
         return ()
-    own = values.mean(0)
-    places = 1 + (own > own[:, None] + _SAME).sum(1)
+    overall = values.mean(0)
+    places = 1 + (overall > overall[:, None] + _SAME).sum(1)
     means = np.concatenate([weights @ values for weights in drawn_weights(len(values), board.resamples, 0)])
     ranks = 1 + (means[:, None, :] > means[:, :, None] + _SAME * len(values)).sum(2)
     mean_ranks = user_ranks(values).mean(0)
     low, high = np.quantile(ranks, [0.025, 0.975], axis=0, method="nearest")
-    found = [
+    result = [
         Standing(
             system=board.systems[kept[place]],
             rank=rank,
@@ -34,7 +34,7 @@ def standings(board: Board) -> tuple[Standing, ...]:
         )
         for place, rank in enumerate(places.tolist())
     ]
-    return tuple(sorted(found, key=lambda standing: (standing.rank, standing.system.label)))
+    return tuple(sorted(result, key=lambda standing: (standing.rank, standing.system.label)))
 
 
 def critical_difference(board: Board) -> CriticalDifference:

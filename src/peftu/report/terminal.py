@@ -59,10 +59,10 @@ def summary(record: RunRecord, judgement: Judgement | None) -> Group:
     findings = Findings(record.methods, judgement.gains if judgement else (), record.task.kind)
     answer = verdict(record, findings)
     words = f"{answer.text} {answer.whom}".strip()
-    said = Text.assemble((f"{answer.headline}. ", _STYLES[answer.tone]), words)
+    verdict_text = Text.assemble((f"{answer.headline}. ", _STYLES[answer.tone]), words)
     if answer.advice:
-        said.append("\nWhat to do: ", "bold").append(answer.advice)
-    return Group(leaderboard(record, findings), "", said)
+        verdict_text.append("\nWhat to do: ", "bold").append(answer.advice)
+    return Group(leaderboard(record, findings), "", verdict_text)
 
 
 def ranked(record: RunRecord) -> list[MethodResult]:

@@ -96,9 +96,9 @@ class RunView:
         """Returns the methods that gain or lose against user-majority: personal ones first, then best first."""
         if self.reference is None:
             return []
-        found = [result for result in self.ranked if result.name != USER_MAJORITY]
-        found = [result for result in found if self.habit_gain(result).mean is not None]
-        return sorted(found, key=lambda result: not result.personal)
+        results = [result for result in self.ranked if result.name != USER_MAJORITY]
+        results = [result for result in results if self.habit_gain(result).mean is not None]
+        return sorted(results, key=lambda result: not result.personal)
 
     def short(self, result: MethodResult) -> str:
         """Returns a method's plain name for titles: with its base where another line has that name, too."""

@@ -80,14 +80,14 @@ def _worst(view: RunView, system: System) -> str:
     if tail is None or tail.score.mean is None:
         return ""
     unit = " %" if view.scale.metric.percent else ""
-    own, habit = (f"{view.scale.number(score.mean)}{unit}" for score in (tail.score, tail.reference))
+    reached, habit = (f"{view.scale.number(score.mean)}{unit}" for score in (tail.score, tail.reference))
     who = "The user" if tail.users == 1 else f"The {tail.users} users"
     rests = f" ({plural(round(tail.items), 'test item')}{' in all' if tail.users > 1 else ''})" if tail.items else ""
     few = " That is little to go by." if tail.items is not None and tail.items < _FEW_ITEMS else ""
     verb = "scores" if tail.users == 1 else "score"
     average = "" if tail.users == 1 else " on average"
     others = "the one" if tail.users == 1 else f"the {tail.users}"
-    return f" {who} it serves worst{rests} {verb} {own}{average}; {others} served worst by habit, {habit}.{few}"
+    return f" {who} it serves worst{rests} {verb} {reached}{average}; {others} served worst by habit, {habit}.{few}"
 
 
 def _how_sure(view: RunView) -> str:

@@ -93,23 +93,23 @@ def _quantiles(view: RunView) -> Table:
 
 def _shares(view: RunView) -> list[Block]:
     """Returns how many users are helped and hurt, with intervals, and what the worst served get."""
-    found = view.judgement
-    if found is None:
+    judgement = view.judgement
+    if judgement is None:
         return []
-    worst = {tail.system: tail for tail in found.worst if tail.against.name == USER_MAJORITY}
+    worst = {tail.system: tail for tail in judgement.worst if tail.against.name == USER_MAJORITY}
     rows = []
-    helped = {shares.system: shares for shares in found.helped if shares.against.name == USER_MAJORITY}
+    helped = {shares.system: shares for shares in judgement.helped if shares.against.name == USER_MAJORITY}
     for result in view.compared:
-        one, tail = helped.get(result.system), worst.get(result.system)
-        if one is None:
+        shares, tail = helped.get(result.system), worst.get(result.system)
+        if shares is None:
             continue
         rows.append(
             (
-                above(one.system),
-                f"{_SHARE.number(one.helped_share.mean)} ({bounds(_SHARE, one.helped_share)})",
-                f"{_SHARE.number(one.hurt_share.mean)} ({bounds(_SHARE, one.hurt_share)})",
-                count(one.surely_helped),
-                count(one.surely_hurt),
+                above(shares.system),
+                f"{_SHARE.number(shares.helped_share.mean)} ({bounds(_SHARE, shares.helped_share)})",
+                f"{_SHARE.number(shares.hurt_share.mean)} ({bounds(_SHARE, shares.hurt_share)})",
+                count(shares.surely_helped),
+                count(shares.surely_hurt),
                 NOTHING if tail is None else f"{view.scale.number(tail.score.mean)}{_rests(tail)}",
                 NOTHING if tail is None else view.scale.number(tail.reference.mean),
             )
@@ -131,7 +131,9 @@ def _rests(tail: WorstServed) -> str:
 def _guards(view: RunView) -> list[Block]:
     """Returns for how many users a guarded method kept the module."""
     guards = view.judgement.guards if view.judgement else ()
-    rows = tuple((above(one.system), plain(one.fallback), f"{count(one.kept)} of {count(one.users)}") for one in guards)
+    rows = tuple(
+        (above(guard.system), plain(guard.fallback), f"{count(guard.kept)} of {count(guard.users)}") for guard in guards
+    )
     caption = "When to personalise: guarded methods keep a module only where a user's validation rows support it."
     return [Table(caption, ("method", "falls back to", "users who keep the module"), rows)] if rows else []
 
@@ -141,7 +143,7 @@ def _extremes(view: RunView) -> tuple[Block, ...]:
     best = view.best
     if best is None or view.reference is None:
         return ()
-    gains, own, other = view.gains(best), view.column(best), view.matrix.column(view.reference)
+    gains, scores, habit = view.gains(best), view.column(best), view.matrix.column(view.reference)
     order = [int(place) for place in np.argsort(-gains, kind="stable") if not np.isnan(gains[place])]
     chosen = order if len(order) <= 2 * _EXTREMES else order[:_EXTREMES] + order[-_EXTREMES:]
     rows = tuple(
@@ -149,8 +151,8 @@ def _extremes(view: RunView) -> tuple[Block, ...]:
             f"user {place + 1}",
             NOTHING if view.training is None else count(view.training[place]),
             count(view.testing[place]),
-            view.scale.number(other[place]),
-            view.scale.number(own[place]),
+            view.scale.number(habit[place]),
+            view.scale.number(scores[place]),
             view.scale.signed(gains[place]),
         )
         for place in chosen

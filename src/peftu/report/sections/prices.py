@@ -63,7 +63,7 @@ def _picture(view: RunView, price: _Price) -> Picture | None:
     if len(priced) < 2:
         return None
     better = view.scale.metric.higher_is_better
-    front = {one.system for one in pareto(view.ranked, higher_is_better=better) if price.field in one.front}
+    front = {point.system for point in pareto(view.ranked, higher_is_better=better) if price.field in point.front}
     points = [
         Point(view.short(result), value, mean, result.personal, result.system not in front)
         for result, value, mean in priced
