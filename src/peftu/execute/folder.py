@@ -41,12 +41,12 @@ from peftu.results import (
     MethodResult,
     RunCell,
     RunRecord,
-    SystemKey,
     TaskSummary,
     finish_folder,
     summarise,
 )
 from peftu.run_folder import FITTED, MODULES, command_line, put_in_place
+from peftu.system import System
 
 TRAIN_LOG = "train_log.jsonl"
 _FILES = "|".join(map(re.escape, (RECORD, REPORT, PREDICTIONS, USER_SCORES, JUDGEMENT, TRAIN_LOG, MODULES, FITTED)))
@@ -176,11 +176,11 @@ def _results(made: Made, scores: pl.DataFrame, judged: _Judged) -> tuple[MethodR
     guards = find_guards(made.jobs)
     jobs = made.jobs
     started = {(job.label, job.base) for place, job in enumerate(jobs) if job.start is not None or place in guards}
-    costs: dict[SystemKey, MethodCost] = {}
+    costs: dict[System, MethodCost] = {}
     for place, job in enumerate(jobs):
         seeds = [cost for (p, _), cost in judged.costs.items() if p == place]
         if seeds:
-            costs[job.label, job.base] = _averaged(seeds)
+            costs[System(job.label, job.base)] = _averaged(seeds)
     results = summarise(scores, made.card, costs, {job.spec.name: job.card for job in jobs})
     return tuple(
         r.model_copy(update={"uses_others_labels": True}) if (r.method, r.base) in started else r for r in results
