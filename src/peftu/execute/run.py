@@ -129,7 +129,7 @@ def run(
         check_unused(finished, "it is another one; pass --if-exists overwrite to put this one in its place")
     check_folder(finished, OURS)
     with claimed(finished):
-        return finished, _carried_out(planned, finished, passed, reporter, how)
+        return finished, _carried_out(planned, finished, default if out is None else out, passed, reporter, how)
 
 
 def planned_run(spec: RunSpec, raw: Path | None, reporter: Reporter, table: UserTable | None) -> Planned:
@@ -178,13 +178,15 @@ def _finished(planned: Planned, folder: Path) -> RunRecord | None:
     return record if same else None
 
 
-def _carried_out(planned: Planned, out: Path, passed: dict[str, Any] | None, reporter: Reporter, how: How) -> RunRecord:
+def _carried_out(
+    planned: Planned, out: Path, before: Path, passed: dict[str, Any] | None, reporter: Reporter, how: How
+) -> RunRecord:
     _announce(planned, reporter)
     cells = Cells(how.cells)
     with measured() as total:
         fillings = _filled(planned, cells, reporter, how)
         made = _made(planned, fillings, reporter)
-    record = written(made, out, passed, reporter, total)
+    record = written(made, out, before, passed, reporter, total)
     cells.trim({cell.name for cell in record.cells})
     return record
 
