@@ -133,14 +133,15 @@ def fill(task: str, only: list[str], raw: Path | None, end: float, tables: Path)
     from peftu.execute.run import How, run
 
     table, folder = read(task, tables), raw / task.partition("-")[0] if raw else None
+    files = folder if folder and folder.exists() else None
     for seeds, lacking in missing(table).items():
         if methods := tuple(name for name in lacking if not only or name in only):
             how, spec = How(max_minutes=max(0.0, end - time.monotonic()) / 60), experiment(task, methods, seeds)
             with bars() as reporter:
-                out, _ = run(spec, None, folder if folder and folder.exists() else None, reporter=reporter, how=how)
+                out, record = run(spec, None, files, reporter=reporter, how=how)
             add(table, spec, load_run(out))
             write(judged(table), tables)
-            print(f"{task}, seeds {', '.join(map(str, seeds))}: {', '.join(methods)}; {out}", flush=True)
+            print(f"{task}, seeds {seeds}: {len(record.methods)} of {len(methods)} methods, in {out}", flush=True)
 
 
 def add(table: Table, spec: RunSpec, run: Run) -> None:
@@ -164,8 +165,9 @@ def add(table: Table, spec: RunSpec, run: Run) -> None:
         line["result"] = result.model_dump(mode="json", exclude_defaults=True)
     for (method, base, seed), users in scores.group_by("method", "base", "seed", maintain_order=True):
         kept = users.select(*dict.fromkeys(("n_test", "n_scored", "accuracy", "macro_f1", table["metric"])))
-        cell = {**machine, "dtype": record.dtypes.get(base), "users": kept.to_dict(as_series=False)}
-        table["methods"][names[method, base]]["cells"][str(seed)] = cell
+        line = table["methods"][names[method, base]]
+        about = {**machine, "dtype": record.dtypes.get(base), "seconds": line["result"].get("seconds_per_user")}
+        line["cells"][str(seed)] = {**about, "users": kept.to_dict(as_series=False)}
 
 
 def judged(table: Table) -> Table:
@@ -180,9 +182,8 @@ def judged(table: Table) -> Table:
     gains: list[Comparison] = []
     for group in dict.fromkeys(seeds.values()):
         names = {given[name].label: name for name in lines if seeds[name] == group}
-        beside = [
-            name for name in lines if seeds[name] >= group and (seeds[name] == group or plain_name(name) in REFERENCES)
-        ]
+        references = [name for name in lines if seeds[name] > group and plain_name(name) in REFERENCES]
+        beside = [name for name in lines if name in references or seeds[name] == group]
         scores = pl.concat([_scores(given[name], seed, lines[name]) for name in beside for seed in sorted(group)])
         results |= {names[row.label]: row for row in summarise(scores, card) if row.label in names}
         board = Board(scores, metrics.get(card.main_metric), RESAMPLES)
