@@ -219,14 +219,14 @@ def test_while_another_process_writes_the_store_is_read_and_not_written(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A newcomer is refused in one line, and taken in when the other is done; answers do not wait."""
-    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0))
+    monkeypatch.setattr("peftu.store.PATIENCE", 0)
     ask = ("predict", run, "--text", "x", "--method", STARTED, "--user")
     before = told(*ask, "user-2")
     file = written(tmp_path / "more.csv", "user,text,label", [("newcomer", "a", "likes")])
     with closing(sqlite3.connect(run / "modules" / "index.sqlite", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         for change in (("enrol", run, "--file", file, "--method", STARTED), ("forget", run, "--user", "user-1")):
-            refused(peftu(*change), "(database is locked) — wait for the other process")
+            refused(peftu(*change), "the index is locked by another process")
         assert told(*ask, "user-2") == before
         other.execute("COMMIT")
     assert holding(run, "newcomer") == []

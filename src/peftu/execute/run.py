@@ -246,6 +246,9 @@ def _made(planned: Planned, fillings: dict[str, Filling], reporter: Reporter) ->
             if why := missing.get((inner.label, inner.base, seed)):
                 made.failed.append(Failed(method=job.label, base=job.base, seed=seed, why=why))
     if not made.systems:
+        traces = [filling.failure.trace for filling in fillings.values() if filling.failure and filling.failure.trace]
+        if traces:  # a bug keeps its traceback
+            raise RuntimeError(traces[0])
         raise PeftuError(made.failed[0].why)
     made.drop_failed()
     return made
