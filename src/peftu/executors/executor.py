@@ -12,6 +12,8 @@ from peftu.errors import PeftuError
 from peftu.lab.progress import Reporter
 from peftu.registry import Registry
 
+DIED = "its worker process ended: out of memory, killed, or it cannot start"
+
 
 @dataclass(frozen=True)
 class Task:

@@ -9,7 +9,7 @@ from typing import Any
 from peftu.cells.fill import Filler
 from peftu.environment import cores
 from peftu.errors import PeftuError
-from peftu.executors.executor import Executor, Failure, Outcome, Task, attempt
+from peftu.executors.executor import DIED, Executor, Failure, Outcome, Task, attempt
 from peftu.lab.progress import Reporter
 
 _FILLER: Filler | None = None  # a worker process's own
@@ -72,7 +72,7 @@ class Workers:
             return task, future.result()
         except BrokenProcessPool:
             self._pools[slot] = None
-            return task, Failure("died", "its worker process ended: out of memory, killed, or it cannot start")
+            return task, Failure("died", DIED)
         except Exception as error:  # noqa: BLE001  (the task could not be handed over)
             return task, Failure("error", f"{type(error).__name__}: {error}")
 
@@ -88,12 +88,18 @@ class Workers:
 def local(reporter: Reporter, workers: int = 1, **options: Any) -> Executor:
     """Returns an executor of this machine.
 
+    Args:
+        reporter: hears of work in this process.
+        workers: how many processes work at once; 1: this one; 0: one a core.
+        options: there are none.
+
     Raises:
         PeftuError: an option that only other executors have.
     """
     if unknown := [name for name, value in options.items() if value is not None]:
         raise PeftuError(f"--{unknown[0]}: is for --executor ray — leave it out")
-    return InProcess(reporter) if workers <= 1 else Workers(workers)
+    workers = workers or cores()
+    return InProcess(reporter) if workers == 1 else Workers(workers)
 
 
 def _begin_worker(threads: int) -> None:

@@ -52,7 +52,12 @@ def for_everyone(name: str) -> type[Any]:
         getattr(cls, name, {}) for name in ("train_defaults", "everyone_defaults")
     )  # a class may have none
     made.train_defaults = {**defaults, **DEFAULTS, **everyone}
+    made.__reduce__ = lambda method: (_unpickled, (name, method.model_dump()))  # its class is no module's attribute
     return cast(type[Any], made)
+
+
+def _unpickled(name: str, knobs: dict[str, Any]) -> Any:
+    return for_everyone(name)(**knobs)
 
 
 def is_personal(cls: type[Any]) -> bool:
