@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
