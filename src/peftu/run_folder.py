@@ -85,7 +85,8 @@ def claimed(folder: Path) -> Iterator[None]:
 def put_in_place(folder: Path) -> Iterator[Path]:
     """Yields a folder beside this one to put a run together in; it takes this one's place when the block ends well.
 
-    Until then what was there stays as it was, and after it nothing of that is left.
+    Until then what was there stays as it was, and after it nothing of that is left, nor of earlier ones that were
+    killed at this. Only one process may be at it: see `claimed`.
     """
     folder = folder.absolute()
     parent = folder.parent
@@ -98,6 +99,9 @@ def put_in_place(folder: Path) -> Iterator[Path]:
             if folder.exists():
                 folder.rename(old)
             new.rename(folder)
+        for left in parent.iterdir():
+            if re.fullmatch(rf"\.{re.escape(folder.name)}\.[0-9a-f]{{32}}\.(part|old)", left.name):
+                shutil.rmtree(left, ignore_errors=True)
     finally:
         if old.exists() and not folder.exists():
             old.rename(folder)

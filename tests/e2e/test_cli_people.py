@@ -3,13 +3,15 @@
 import csv
 import io
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 from terminal import MANY, TASK, peftu, refused
@@ -225,7 +227,7 @@ def test_while_another_process_writes_the_store_is_read_and_not_written(
     with closing(sqlite3.connect(run / "modules" / "index.sqlite", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         for change in (("enrol", run, "--file", file, "--method", STARTED), ("forget", run, "--user", "user-1")):
-            refused(peftu(*change), "the index is locked by another process")
+            refused(peftu(*change), "— wait for the other process")
         assert told(*ask, "user-2") == before
         other.execute("COMMIT")
     assert holding(run, "newcomer") == []
@@ -263,18 +265,51 @@ def test_who_is_forgotten_is_in_no_file_of_what_was_fitted(run: Path, place: Pat
         refused(peftu(*command, run, "--user", ""), "--user: is empty")
 
 
+def test_no_cell_holds_who_is_forgotten(run: Path, place: Path, tmp_path: Path) -> None:
+    """Not those of the run, not what a process that died left, not one that cannot tell whose rows it was made with."""
+    cells = Path(shutil.copytree(place / "cache" / "cells", tmp_path / "kept cells"))
+    filled = {path.name for path in cells.iterdir() if (path / "cell.json").is_file()}
+    damaged, *_ = (cells / name for name in sorted(filled))
+    (damaged / "users.parquet").write_bytes(b"no table")
+    (cells / ".parts" / "left").mkdir()
+    (cells / ".parts" / "left" / "log").write_text("user-1")
+    stranger = cells / ("0" * 32)
+    stranger.mkdir()
+    pl.DataFrame({"user_id": ["user-11", "user"]}).write_parquet(stranger / "users.parquet")
+    assert len(filled) > len(METHODS)
+    assert set(keys_in(cells)) == {"user-1", *(f"user-{place}" for place in (0, 2, 3, 4, 5)), "user-11", "user"}
+    said = told("forget", run, "--user", "user-1", "--cells", cells)
+    assert said["cells"] == len(filled)  # all of them: every cell is of all users
+    assert {path.name for path in cells.iterdir()} == {".parts", stranger.name}
+    assert set(keys_in(cells)) == {"user-11", "user"}
+    assert [path for path in cells.rglob("*") if path.is_file() and b"user-1\n" in path.read_bytes() + b"\n"] == []
+    refused(peftu("forget", run, "--user", "user-1", "--cells", cells), "nothing was deleted")
+
+
+def keys_in(cells: Path) -> list[str]:
+    """Returns every user's key in a table or in what was fitted, below a folder of cells."""
+    keys = []
+    for path in cells.rglob("*.parquet"):
+        with suppress(pl.exceptions.PolarsError):
+            keys += pl.read_parquet(path, glob=False)["user_id"].to_list()
+    for path in [*cells.rglob("*.json"), *cells.rglob("*.sqlite"), *(cells / ".parts").rglob("*")]:
+        if path.is_file():
+            keys += re.findall(r"\buser-\d+\b", path.read_bytes().decode(errors="replace"))
+    return keys
+
+
 def test_what_a_stopped_deletion_left_is_deleted(run: Path) -> None:
     """The module is gone, and the guard still names the user."""
     guard = next(path for path in (run / "fitted").glob("*/fitted.json") if '"guarded"' in path.read_text())
     about = json.loads(guard.read_text())
     guard.write_text(json.dumps(about | {"state": {"kept": [*about["state"]["kept"], "left-over"]}}))
-    assert told("forget", run, "--user", "left-over") == {"methods": 1, "modules": 0}
+    assert told("forget", run, "--user", "left-over") == {"methods": 1, "modules": 0, "cells": 0}
     assert holding(run, "left-over") == []
 
 
 def test_a_run_of_an_earlier_release_forgets_too(run: Path) -> None:
     shutil.rmtree(run / "fitted")
-    assert told("forget", run, "--user", "user-1") == {"methods": 2, "modules": 2}
+    assert told("forget", run, "--user", "user-1") == {"methods": 2, "modules": 2, "cells": 0}
     asked = ("predict", run, "--method", STARTED, "--text", "x")
     refused(peftu(*asked, "--user", "user-1"), "has no module")
     assert told(*asked, "--user", "user-2")["answers"]

@@ -16,6 +16,7 @@ from peftu.cells.fits import Fits
 from peftu.cells.frames import scores_frame
 from peftu.cells.spec import CellSpec
 from peftu.environment import current_environment
+from peftu.errors import PeftuError
 from peftu.fitted.folder import save
 from peftu.fitted.training import Modules, everyone_key, fit_everyone, layout_of
 from peftu.lab.lab import Lab
@@ -113,9 +114,12 @@ def _take(need: CellSpec, folder: Path, fits: Fits) -> None:
     key = everyone_key(need.problem, need.job, need.seed)
     if fits.lab.memo.has(key):
         return
-    about = json.loads((folder / CELL).read_bytes())
-    logs = [UnitLog(**json.loads(line)) for line in (folder / LOG).read_text(encoding="utf-8").splitlines()]
-    rows = load_file(folder / ROW)["row"][None]
+    try:
+        about = json.loads((folder / CELL).read_bytes())
+        logs = [UnitLog(**json.loads(line)) for line in (folder / LOG).read_text(encoding="utf-8").splitlines()]
+        rows = load_file(folder / ROW)["row"][None]
+    except FileNotFoundError:
+        raise PeftuError(f"cell {need.name}: was taken away while it was needed — start again") from None
     layout = layout_of(need.job, fits.lab, fits.prompt, 1)
     region = need.job.region_on(fits.lab.base(cast(str, need.job.base)))
     modules = Modules(layout, region, Trained(rows, logs), (EVERYONE,), (about["train_rows"],))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from peftu.cli.console import emit, need_torch, stderr
-from peftu.cli.options import Json, Method, MovedBase, Seed, User
+from peftu.cli.options import CellsFolder, Json, Method, MovedBase, Seed, User
 from peftu.errors import PeftuError
 from peftu.outside import shown
 
@@ -86,13 +86,14 @@ def enrol(
     emit(done, json, f"{done['method']}, seed {done['seed']}: {counts}")
 
 
-def forget(run: Run, user: User, json: Json = False) -> None:
-    """Delete a user from every method and seed that a run kept; the bytes are gone when the command ends."""
+def forget(run: Run, user: User, cells: CellsFolder = None, json: Json = False) -> None:
+    """Delete a user from every method and seed that a run kept, and all cells with the user; the bytes are gone."""
     need_torch()
     from peftu.execute.people import forgotten
 
-    done = forgotten(run, user)
-    emit(done, json, f"deleted from {done['methods']} methods and seeds, with {done['modules']} modules")
+    done = forgotten(run, user, cells)
+    counts = f"{done['methods']} methods and seeds, with {done['modules']} modules and {done['cells']} cells"
+    emit(done, json, f"deleted from {counts}")
 
 
 def _check_asked(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from peftu.cli.console import emit
-from peftu.cli.options import Json, Method, MovedBase, Seed, User
+from peftu.cli.options import CellsFolder, Json, Method, MovedBase, Seed, User
 
 store = typer.Typer(no_args_is_help=True, help="List, check, delete, export and import the modules that a run keeps.")
 
@@ -33,11 +33,11 @@ def verify(run: Run, json: Json = False) -> None:
 
 
 @store.command()
-def rm(run: Run, user: User, json: Json = False) -> None:
+def rm(run: Run, user: User, cells: CellsFolder = None, json: Json = False) -> None:
     """Delete a user as 'peftu forget' does, and count the modules; the bytes are gone when the command ends."""
     from peftu.execute.people import forgotten
 
-    modules = forgotten(run, user)["modules"]
+    modules = forgotten(run, user, cells)["modules"]
     emit({"deleted": modules}, json, f"{modules} modules deleted")
 
 

@@ -24,6 +24,7 @@ from peftu.errors import PeftuError
 from peftu.files import replacing, sha256_of, write_atomic
 
 BLOCK = 1 << 20
+_NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 def cache_dir() -> Path:
@@ -33,8 +34,12 @@ def cache_dir() -> Path:
 
 
 @contextlib.contextmanager
-def writing_to(folder: Path) -> Iterator[None]:
+def writing_to(folder: Path, choice: str = "") -> Iterator[None]:
     """Makes a folder and turns a full disk or a missing right, while the block runs, into one clear line.
+
+    Args:
+        folder: where the block writes.
+        choice: the option that chooses it.
 
     Raises:
         PeftuError: no space left, or the folder cannot be written.
@@ -42,19 +47,29 @@ def writing_to(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise no_space(folder) from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise PeftuError(f"{folder}: cannot be written — mend its rights, or choose another folder") from None
+    except Exception as error:
+        if is_no_space(error):
+            raise no_space(folder, choice) from None
+        if isinstance(error, OSError) and error.errno in _NO_RIGHT:
+            raise PeftuError(f"{folder}: cannot be written — mend its rights, or {_another(choice)}") from None
         raise
 
 
-def no_space(folder: Path) -> PeftuError:
-    """Returns the error of a folder on a full disk."""
+def is_no_space(error: Exception) -> bool:
+    """Returns whether a disk is full; writers of Parquet and tensors say so in words of their own."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or any(f"(os error {number})" in str(error) for number in full)
+
+
+def no_space(folder: Path, choice: str = "") -> PeftuError:
+    """Returns the error of a folder on a full disk; ``choice`` is the option that chooses the folder."""
     return PeftuError(
-        f"{folder}: no space left on disk — free some, or choose another folder (PEFTU_CACHE moves the cache)"
+        f"{folder}: no space left on disk — free some, or {_another(choice)} (PEFTU_CACHE moves the cache)"
     )
+
+
+def _another(choice: str) -> str:
+    return f"choose another folder with {choice}" if choice else "choose another folder"
 
 
 def new_file(path: Path) -> Path:

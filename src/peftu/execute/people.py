@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from peftu.cells.cache import Cells
 from peftu.data.problem import Text
 from peftu.data.reading import read_csv
 from peftu.errors import PeftuError
@@ -79,10 +80,16 @@ def enrolled(
     return {"method": fitted.label, "seed": fitted.seed, "users": len(people), "texts": labels_given}
 
 
-def forgotten(run: Path, user: str) -> dict[str, int]:
-    """Returns how many methods and seeds a user was deleted from, and how many modules that were; bytes are gone.
+def forgotten(run: Path, user: str, cells: Path | None = None) -> dict[str, int]:
+    """Returns how many methods and seeds a user was deleted from, how many modules that were, and how many cells went.
 
-    No base is needed for it. What all users share was fitted with the user's rows, and stays.
+    Bytes are gone. No base is needed for it. What all users share was fitted with the user's rows, and stays.
+
+    Args:
+        run: a finished run folder.
+        user: the user's key.
+        cells: folder of the cells, of this and other runs; those that were made with the user's rows go.
+            None: in peftu's cache.
 
     Raises:
         PeftuError: no such run, or nothing in it knows the user.
@@ -97,13 +104,14 @@ def forgotten(run: Path, user: str) -> dict[str, int]:
             holding = sum(not store.missing(kind, [user]) for kind in store.collections())
             modules = store.delete(user)  # in every collection, with earlier versions
             store.gc()
-    if not knowing and not modules:
+    removed = Cells(cells).forget(user)
+    if not knowing and not modules and not removed:
         raise PeftuError(f"{run}: no method knows the asked user — nothing was deleted")
     for folder in knowing:
         fitted = _at_rest(folder)
         if fitted.knows(user):  # rows in the store are gone
             fitted.forget(user)
-    return {"methods": len(knowing) if folders else holding, "modules": modules}
+    return {"methods": len(knowing) if folders else holding, "modules": modules, "cells": removed}
 
 
 def check_user(user: str) -> None:

@@ -1,5 +1,6 @@
 """A whole run: data, split, the cells that are missing, judgement, and one folder that is put in place whole."""
 
+import contextlib
 import dataclasses
 import time
 from dataclasses import dataclass, field
@@ -186,8 +187,16 @@ def _carried_out(
     with measured() as total:
         fillings = _filled(planned, cells, reporter, how)
         made = _made(planned, fillings, reporter)
-    record = written(made, out, before, passed, reporter, total)
-    cells.trim({cell.name for cell in record.cells})
+    try:
+        record = written(made, out, before, passed, reporter, total)
+    except FileNotFoundError as error:
+        if str(cells.folder) not in str(error):
+            raise
+        raise PeftuError(
+            f"{cells.folder}: a cell was taken away meanwhile — the same command fills it again and goes on"
+        ) from None
+    with contextlib.suppress(PeftuError):  # cells that can only be read stay
+        cells.trim({cell.name for cell in record.cells})
     return record
 
 
@@ -227,7 +236,10 @@ def _made(planned: Planned, fillings: dict[str, Filling], reporter: Reporter) ->
     made = Made(planned.spec, planned.table, planned.jobs, planned.problems, planned.splits, planned.fits.lab)
     for (place, seed), specs in planned.wanted.items():
         job = planned.jobs[place]
-        failure = next((f for spec in specs if (f := fillings[spec.name].failure)), None)
+        filled = [fillings[spec.name] for spec in specs]
+        failure = next((filling.failure for filling in filled if filling.failure), None)
+        if sum(filling.broken for filling in filled) == len(planned.problems[seed].users):  # not for any user's sake
+            failure = failure or filled[-1].cause
         if failure is None:
             made.systems[place, seed] = system_of(job, seed, planned.problems[seed], specs, fillings)
             made.cells += [

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 from peftu.cells.fill import About, Filler
 from peftu.cells.spec import CellSpec
+from peftu.data.sources import is_no_space
 from peftu.errors import PeftuError
 from peftu.lab.progress import Reporter
 from peftu.registry import Registry
@@ -43,12 +44,12 @@ class Failure:
 
     Attributes:
         kind: 'input': something that the user can mend. 'error': a bug, or a machine at its end. 'died': the worker
-            is no more.
+            is no more. 'full': a disk is, so that no other cell can be filled either.
         message: one line.
         trace: the traceback of an error.
     """
 
-    kind: Literal["input", "error", "died"]
+    kind: Literal["input", "error", "died", "full"]
     message: str
     trace: str = ""
 
@@ -104,6 +105,8 @@ def attempt(filler: Filler, task: Task) -> Outcome:
     except PeftuError as error:
         return Failure("input", str(error))
     except Exception as error:  # noqa: BLE001  (one cell's bug is recorded with its traceback; others go on)
+        if is_no_space(error):
+            return Failure("full", "no space left on disk")
         last = traceback.extract_tb(error.__traceback__)[-1]  # the error's own words may hold a user's key
         where = f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"
         return Failure("error", f"{where}: a bug — please report it with the traceback", traceback.format_exc())

@@ -1,7 +1,9 @@
 """Cells filled on this machine: in this process, or in worker processes beside it."""
 
 import multiprocessing
+import os
 import signal
+import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -55,13 +57,17 @@ class Workers:
         """Hands a task to a process that has none."""
         busy = {slot for slot, _ in self._flying.values()}
         slot = next(slot for slot in range(self.slots) if slot not in busy)
-        if self._pools[slot] is None:
-            self._pools[slot] = ProcessPoolExecutor(
-                1, multiprocessing.get_context("spawn"), _begin_worker, (self._threads,)
-            )
-        pool = self._pools[slot]
-        assert pool is not None  # noqa: S101
-        self._flying[pool.submit(_work, task)] = (slot, task)
+        pool = self._pools[slot] or self._begin()
+        try:
+            future = pool.submit(_work, task)
+        except BrokenProcessPool:  # it died while it had nothing to do
+            pool = self._begin()
+            future = pool.submit(_work, task)
+        self._pools[slot] = pool
+        self._flying[future] = (slot, task)
+
+    def _begin(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin_worker, (self._threads,))
 
     def next(self) -> tuple[Task, Outcome]:
         """Returns a task that has ended."""
@@ -106,9 +112,18 @@ def _begin_worker(threads: int) -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to answer
+    threading.Thread(target=_end_with_driver, daemon=True).start()
     torch.set_num_threads(threads)
     global _FILLER
     _FILLER = Filler()
+
+
+def _end_with_driver() -> None:
+    """Ends this process when its driver has been killed: nobody else would."""
+    driver = multiprocessing.parent_process()
+    assert driver is not None  # noqa: S101
+    driver.join()
+    os._exit(1)
 
 
 def _work(task: Task) -> Outcome:

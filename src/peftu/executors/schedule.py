@@ -5,6 +5,7 @@ anything trained for them. Where no quarter of a shard can be filled, it is not 
 """
 
 import dataclasses
+import shutil
 import time
 import uuid
 from collections import deque
@@ -15,6 +16,7 @@ from pathlib import Path
 from peftu.cells.cache import Cells, StoredCell
 from peftu.cells.spec import CellSpec
 from peftu.data.shards import part_of
+from peftu.data.sources import no_space
 from peftu.executors.executor import Executor, Failure, Filled, Outcome, Task
 
 QUARTERS_TRIED = 7  # a shard, its halves, its quarters
@@ -41,11 +43,13 @@ class Filling:
         pieces: cells that make it up, one where it was filled whole; None beside a user who could not even be scored.
         failure: why there is none.
         broken: users for whom the method could not be fitted.
+        cause: why it could not be fitted for the last of them.
     """
 
     pieces: list[tuple[CellSpec, StoredCell | None]] = field(default_factory=list)
     failure: Failure | None = None
     broken: int = 0
+    cause: Failure | None = None
     tried: int = 0
 
     @property
@@ -92,6 +96,8 @@ class Driver:
         """
         for spec in wanted:
             self._want(spec)
+        if not self._pending:  # a folder that can only be read will do
+            return self.fillings
         with self.cells.parts() as parts:
             while self._pending or self._flying:
                 self._submit(parts)
@@ -106,18 +112,20 @@ class Driver:
     def _done(self) -> list[Filling]:
         return [filling for filling in self.fillings.values() if filling.pieces]
 
-    def _want(self, spec: CellSpec) -> None:
-        """Puts a cell in line behind those it needs, unless it is there."""
+    def _want(self, spec: CellSpec, needed: bool = True) -> None:
+        """Puts a cell in line behind those it needs, unless it is there; one not needed is only looked for."""
         if spec.name in self.fillings:
             return
-        self.fillings[spec.name] = Filling()
         stored = self.cells.find(spec.name)
+        if stored is None and not needed:
+            return
+        self.fillings[spec.name] = Filling()
+        for need in spec.needs:
+            self._want(need, stored is None)
         if stored is not None:
             self._take(_Piece(spec, spec.name), stored, True)
-            return
-        for need in spec.needs:
-            self._want(need)
-        self._pending.append(_Piece(spec, spec.name))
+        else:
+            self._pending.append(_Piece(spec, spec.name))
 
     def _submit(self, parts: Path) -> None:
         """Submits what can be begun, while slots are free and time is left."""
@@ -140,12 +148,15 @@ class Driver:
                 self._pending.append(piece)
 
     def _late(self) -> bool:
-        return self.deadline is not None and time.monotonic() > self.deadline
+        return self.deadline is not None and time.monotonic() >= self.deadline
 
     def _end(self, piece: _Piece, task: Task, outcome: Outcome) -> None:
         if isinstance(outcome, Filled):
             self._take(piece, self.cells.commit(piece.spec.name, task.part, outcome.about), False)
             return
+        shutil.rmtree(task.part, ignore_errors=True)
+        if outcome.kind == "full":
+            raise no_space(self.cells.folder, "--cells")
         filling, spec = self.fillings[piece.wanted], piece.spec
         if filling.failure is not None:
             return
@@ -162,7 +173,7 @@ class Driver:
             for half in (spec.users[:middle], spec.users[middle:]):
                 self._divide(piece, dataclasses.replace(spec, problem=part_of(spec.problem, half)))
         else:
-            filling.broken += 1
+            filling.broken, filling.cause = filling.broken + 1, outcome
             self._divide(piece, dataclasses.replace(spec, part="without"))
 
     def _hopeless(self, filling: Filling) -> bool:
