@@ -83,6 +83,16 @@ class Driver:
         self._pending: deque[_Piece] = deque()
         self._flying: dict[Path, _Piece] = {}
 
+    @property
+    def left(self) -> list[CellSpec]:
+        """Returns the cells that are yet to be filled."""
+        return [piece.spec for piece in (*self._pending, *self._flying.values())]
+
+    def want(self, wanted: Iterable[CellSpec]) -> None:
+        """Looks for cells and for those they need, and puts in line what is missing."""
+        for spec in wanted:
+            self._want(spec)
+
     def fill(self, wanted: Iterable[CellSpec]) -> dict[str, Filling]:
         """Returns what became of every wanted cell and of those they need, by name.
 
@@ -90,8 +100,7 @@ class Driver:
             OutOfTimeError: the deadline has passed before all were there; those that are stay.
             PeftuError: cells cannot be written.
         """
-        for spec in wanted:
-            self._want(spec)
+        self.want(wanted)
         with self.cells.parts() as parts:
             while self._pending or self._flying:
                 self._submit(parts)
