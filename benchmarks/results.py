@@ -194,6 +194,7 @@ def board(cells: list[Cell]) -> list[Any]:
     from peftu.data.task import tasks
     from peftu.plan import plan
     from peftu.results import MethodCost, summarise
+    from peftu.system import System
 
     frames, costs, cards = [], {}, {}
     for cell in cells:
@@ -206,7 +207,7 @@ def board(cells: list[Cell]) -> list[Any]:
             n_train=pl.lit(None, dtype=pl.Int64),
         )
         frames.append(frame.drop("user"))
-        costs[cell["method"], cell["base"]] = MethodCost(
+        costs[System(cell["method"], cell["base"])] = MethodCost(
             parameters_per_user=cell["parameters"], bytes_per_user=cell["bytes"], seconds_per_user=cell["seconds"]
         )
         (job,) = plan(spec_of(cell["task"], cell["seed"], cell["asked"]))

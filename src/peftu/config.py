@@ -174,12 +174,6 @@ class RunSpec(Spec):
         return self.digest()[:12]
 
 
-def split_label(label: str) -> tuple[str, str | None]:
-    """Returns the method and the base, if it has one, of a label 'name[key=value,…]@base'; a base may hold an '@'."""
-    method, *base = outside_brackets(label, "@")
-    return method, "@".join(base) if base else None
-
-
 def outside_brackets(text: str, sign: str) -> list[str]:
     """Returns the pieces of a text between signs; those inside brackets do not divide."""
     parts, depth = [""], 0

@@ -22,7 +22,8 @@ from peftu.errors import PeftuError
 from peftu.files import sha256_of, write_atomic
 from peftu.metrics import metrics
 from peftu.outside import parse_json, plain_file
-from peftu.stats import MeanEstimate, System, UserMatrix, bootstrap, paired_gains, seed_means, user_matrix
+from peftu.stats import MeanEstimate, UserMatrix, bootstrap, paired_gains, seed_means, user_matrix
+from peftu.system import System
 
 RECORD = "run.json"
 REPORT = "report.html"
@@ -32,7 +33,6 @@ REFERENCES = OneOf().references
 USER_MAJORITY, GLOBAL, MIXED_HEAD = REFERENCES
 ZERO_SHOT = FreeText().floor
 
-SystemKey = tuple[str, str | None]
 Scope = Literal["none", "global", "user", "both"]
 
 
@@ -108,14 +108,19 @@ class MethodResult(Part):
     notes: dict[str, Any] = Field(default_factory=dict)
 
     @property
+    def system(self) -> System:
+        """Returns the method and base of this line; a scored file may have the base in its method's name."""
+        return System.parse(self.label)
+
+    @property
     def label(self) -> str:
         """Returns 'method@base', the name of this line."""
-        return f"{self.method}@{self.base}" if self.base else self.method
+        return System(self.method, self.base).label
 
     @property
     def name(self) -> str:
         """Returns the method's plain name, without knobs and base."""
-        return plain_name(self.method)
+        return self.system.name
 
     @property
     def personal(self) -> bool:
@@ -306,7 +311,7 @@ class RunRecord(Part):
 def summarise(
     user_scores: pl.DataFrame,
     card: TaskCard,
-    costs: Mapping[SystemKey, MethodCost] | None = None,
+    costs: Mapping[System, MethodCost] | None = None,
     cards: Mapping[str, Tags] | None = None,
 ) -> list[MethodResult]:
     """Returns one result per method and base, in the order of the frame.
@@ -317,7 +322,7 @@ def summarise(
     Args:
         user_scores: the frame that ``peftu.metrics.user_scores`` returns.
         card: names the main metric.
-        costs: (method, base) -> its cost; the method with or without '@base'.
+        costs: what each cost.
         cards: plain method name -> its card; fills scope, trained and uses_others_labels.
 
     Raises:
@@ -329,16 +334,15 @@ def summarise(
     gains = {
         reference: paired_gains(matrix, reference, higher_is_better=main.higher_is_better, bounds=main.bounds)
         for reference in matrix.systems
-        if plain_name(reference.method) in card.answers.references
+        if reference.name in card.answers.references
     }
-    costs = {(method.removesuffix(f"@{base}"), base): cost for (method, base), cost in (costs or {}).items()}
     rows = user_scores.group_by("method", "base").agg(pl.col("n_test", "n_scored").sum()).rows()
     tested = {System(method, base): (n_test, n_scored) for method, base, n_test, n_scored in rows}
     results = []
     for place, system in enumerate(matrix.systems):
         references = _references(matrix, system, card.answers.references)
         majority = gains[references[USER_MAJORITY]][place] if USER_MAJORITY in references else None
-        tags = (cards or {}).get(plain_name(system.method))
+        tags = (cards or {}).get(system.name)
         n_test, n_scored = tested[system]
         results.append(
             MethodResult(
@@ -350,7 +354,7 @@ def summarise(
                 helped=majority and majority.helped,
                 unchanged=majority and majority.unchanged,
                 hurt=majority and majority.hurt,
-                **_cost(costs.get(system)),
+                **_cost((costs or {}).get(system)),
                 macro_f1=Score.of(f1_means[place]),
                 users=means[place].users,
                 scored=n_scored,
@@ -370,20 +374,15 @@ def _macro_f1(user_scores: pl.DataFrame, systems: int) -> tuple[MeanEstimate, ..
     return bootstrap(user_matrix(user_scores, "macro_f1").values, bounds=(0.0, 1.0))
 
 
-def plain_name(label: str) -> str:
-    """Returns 'lora' for 'lora[rank=4]@base'."""
-    return label.partition("@")[0].partition("[")[0]
-
-
-def _references(matrix: UserMatrix, own: System, names: tuple[str, ...]) -> dict[str, System]:
+def _references(matrix: UserMatrix, compared: System, names: tuple[str, ...]) -> dict[str, System]:
     """Returns the reference systems that this one is compared with."""
-    found = {}
+    result = {}
     for name in names:
-        candidates = [system for system in matrix.systems if plain_name(system.method) == name]
-        candidates = [system for system in candidates if system.base == own.base] or candidates
+        candidates = [system for system in matrix.systems if system.name == name]
+        candidates = [system for system in candidates if system.base == compared.base] or candidates
         if len(candidates) == 1:
-            found[name] = candidates[0]
-    return found
+            result[name] = candidates[0]
+    return result
 
 
 def _cost(cost: MethodCost | None) -> dict[str, Any]:
@@ -407,9 +406,9 @@ class Run:
             PeftuError: the record does not list them, or has a method of which there are none.
         """
         scores = self._listed(USER_SCORES)
-        known = set(scores.select("method", "base").unique().rows())
+        known = {System(*row) for row in scores.select("method", "base").unique().rows()}
         for result in self.record.methods:
-            if (result.method, result.base) not in known:
+            if result.system not in known:
                 where = f"{self.folder / RECORD}: methods: '{result.label}'"
                 raise PeftuError(f"{where} has no scores — the record was changed or damaged; run again")
         return scores

@@ -7,7 +7,6 @@ resampled, so more seeds never pass for more users.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ import polars as pl
 
 from peftu.errors import PeftuError
 from peftu.metrics import SYSTEM
+from peftu.system import System
 
 Doubles = npt.NDArray[np.float64]
 
@@ -25,18 +25,6 @@ SAME = 1e-9  # gains smaller than this are rounding: the user's score is unchang
 _FEW = 10
 _KEPT = 25_000_000  # draws times users that are kept for the next metric, 50 MB
 _CHUNK = 4_000_000  # drawn users held at once, 32 MB of weights
-
-
-class System(NamedTuple):
-    """What stands on one line of a leaderboard: a method's label and the base it ran on."""
-
-    method: str
-    base: str | None
-
-    @property
-    def rows(self) -> pl.Expr:
-        """Returns which rows of a frame with the columns method and base are this system's."""
-        return (pl.col("method") == self.method) & pl.col("base").eq_missing(self.base)
 
 
 @dataclass(frozen=True)
@@ -112,8 +100,8 @@ def user_matrix(scores: pl.DataFrame, metric: str) -> UserMatrix:
 
 def seed_means(scores: pl.DataFrame, metric: str, system: System) -> list[float]:
     """Returns the mean over users for each seed of a system, in seed order."""
-    own = scores.filter(system.rows)
-    means = own.sort("user_id").group_by("seed").agg(pl.col(metric).mean()).sort("seed")
+    rows = scores.filter(system.rows)
+    means = rows.sort("user_id").group_by("seed").agg(pl.col(metric).mean()).sort("seed")
     return means[metric].drop_nulls().to_list()
 
 
@@ -161,8 +149,8 @@ def bootstrap(
             mean = float(means[column]) if users else None
             estimates.append(MeanEstimate(mean, None, None, users))
             continue
-        own = draws[:, column]
-        high_t, low_t = np.quantile(own[~np.isnan(own)], tails)
+        column_draws = draws[:, column]
+        high_t, low_t = np.quantile(column_draws[~np.isnan(column_draws)], tails)
         if users < _FEW:
             student = _student(users - 1, tails[0])
             high_t, low_t = max(high_t, student), min(low_t, -student)
@@ -188,9 +176,9 @@ def interval(
     return bootstrap(column, resamples=resamples, level=level, seed=seed, bounds=bounds)[0]
 
 
-def differences(own: Doubles, other: Doubles, *, higher_is_better: bool = True) -> Doubles:
-    """Returns [users] own minus other, turned so that positive is better; NaN where either has no score."""
-    return own - other if higher_is_better else other - own
+def differences(values: Doubles, other: Doubles, *, higher_is_better: bool = True) -> Doubles:
+    """Returns [users] values minus other, turned so that positive is better; NaN where either has no score."""
+    return values - other if higher_is_better else other - values
 
 
 def count_gains(gains: Doubles) -> tuple[int, int, int]:

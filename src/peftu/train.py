@@ -10,6 +10,7 @@ Shape letters: g users of the cohort still training, w module width, b rows a us
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +25,11 @@ from peftu.config import TrainSpec
 from peftu.data.sources import cache_dir, writing_to
 from peftu.dropout import dropped
 from peftu.environment import memory_bytes
+from peftu.errors import PeftuError
+from peftu.memory import tried
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # AdamW's own (Loshchilov & Hutter 2019)
-COHORT_BYTES = (1 << 30, 8 << 30)  # least and most of a cohort: module rows, optimiser state and activations
+COHORT_BYTES = 256 << 20  # most of a cohort on a processor; more made no base faster (benchmarks/cohorts.py)
 ROWS_BYTES = 1 << 30  # finished modules that are held in memory; more of them lie in a file
 COMPACT_BELOW = 0.75  # share of users still training at which the matrix is compacted
 
@@ -90,8 +93,11 @@ def train(
     seed: int,
     start: Tensor | None = None,
     progress: Callable[[int], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Trained:
     """Returns a trained module for every unit.
+
+    A cohort that runs out of memory begins again with half its users, and so do those after it.
 
     Args:
         base: the frozen base.
@@ -101,7 +107,11 @@ def train(
         spec: learning rate, epochs and the rest.
         seed: the run's seed.
         start: [w] where all begin, and what ``spec.shrink`` pulls towards; None: fresh modules.
-        progress: told the number of training rows done.
+        progress: told the number of training rows done; less than none where a cohort begins again.
+        say: told of memory that ran out.
+
+    Raises:
+        PeftuError: there is not enough memory for one unit.
     """
     rows = _matrix(len(units), layout.width)
     trained = layout.teacher if start is None else layout
@@ -109,19 +119,47 @@ def train(
     logs: list[UnitLog | None] = [None] * len(units)
     # Users of like length together: fewer part-filled batches. Which cohort a user is in changes nothing else.
     order = sorted(range(len(units)), key=lambda i: (len(units[i].train), units[i].key))
-    size = cohort_size(base, context, trained, spec)
-    for first in range(0, len(order), size):
-        chosen = order[first : first + size]
-        cohort = [units[i] for i in chosen]
+    size, first, done = cohort_size(base, context, trained, spec), 0, [0]
+
+    def tell(count: int) -> None:
+        done[0] += count
+        progress(count)
+
+    def trained_cohort(cohort: Sequence[Unit]) -> tuple[Tensor, list[UnitLog]]:
         keys = [unit.key for unit in cohort]
         begin = trained.fresh(keys, seed, primer) if start is None else start.expand(len(cohort), -1).clone()
         loop = _Cohort(base, context, trained, cohort, spec, seed, begin.to(base.device), start is not None)
-        loop.run(progress)
+        loop.run(tell)
         best = torch.where(torch.from_numpy(loop.diverged)[:, None], begin.cpu(), loop.best.cpu())
-        rows[torch.tensor(chosen)] = layout.finish(best) if start is None else best
-        for place, i in enumerate(chosen):
-            logs[i] = loop.log(place)
+        return layout.finish(best) if start is None else best, [loop.log(place) for place in range(len(cohort))]
+
+    while first < len(order):
+        chosen, done[0] = order[first : first + size], 0
+        finished = tried(partial(trained_cohort, [units[i] for i in chosen]))
+        if finished is None:
+            size = _halved(len(chosen))
+            say(f"training: out of memory with {len(chosen)} users at once — going on with {size}")
+            progress(-done[0])
+            continue
+        rows[torch.tensor(chosen)] = finished[0]
+        for i, log in zip(chosen, finished[1], strict=True):
+            logs[i] = log
+        first += len(chosen)
+        del finished  # two cohorts are never held at once
     return Trained(rows, [log for log in logs if log is not None])
+
+
+def _halved(users: int) -> int:
+    """Returns half of them.
+
+    Raises:
+        PeftuError: there is no half of one.
+    """
+    if users == 1:
+        raise PeftuError(
+            "training: out of memory with one user at a time — lower train.batch, max_tokens or the region's depth"
+        )
+    return users // 2
 
 
 def _matrix(units: int, width: int) -> Tensor:
@@ -133,24 +171,28 @@ def _matrix(units: int, width: int) -> Tensor:
 
 
 def cohort_bytes(device: torch.device) -> int:
-    """Returns the memory that one cohort may take: an eighth of the machine's, half of an accelerator's, within bounds.
+    """Returns the memory that one cohort may take: module rows, optimiser state and activations.
 
+    On a processor `COHORT_BYTES`, or an eighth of the machine's memory where that is less; half of an accelerator's.
     What is there in all counts, not what is free just now: runs on one machine form the same cohorts.
     """
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory // 2)
-    least, most = COHORT_BYTES
-    return int(min(most, max(least, memory_bytes() // 8)))
+    return min(COHORT_BYTES, memory_bytes() // 8)
 
 
 def cohort_size(base: FrozenBase, context: Context, layout: Layout, spec: TrainSpec) -> int:
     """Returns how many users are trained at once within `cohort_bytes`."""
+    return int(max(1, min(512, cohort_bytes(base.device) // user_bytes(base, context, layout, spec))))
+
+
+def user_bytes(base: FrozenBase, context: Context, layout: Layout, spec: TrainSpec) -> int:
+    """Returns the memory that a user takes while they are trained, as reckoned from shapes."""
     rows_bytes = 4 * layout.width * 7  # weights, gradient, two moments, best, start, one temporary
     states = max(1, context.span_tokens + layout.added_tokens) * base.family.width * 24
     # Outside the span a row has the keys and values of its text, which the backward pass holds on to.
     numbers = context.region.depth * (states + base.earlier_numbers(context))
-    activations = spec.batch * numbers * base.dtype.itemsize
-    return int(max(1, min(512, cohort_bytes(base.device) // (rows_bytes + activations))))
+    return int(rows_bytes + spec.batch * numbers * base.dtype.itemsize)
 
 
 def row_loss(scores_nc: Tensor, target_nc: Tensor, prompt: Prompt) -> Tensor:

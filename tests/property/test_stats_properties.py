@@ -5,7 +5,8 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peftu.stats import SAME, Gain, System, bootstrap, interval, paired_gains, user_matrix
+from peftu.stats import SAME, Gain, bootstrap, interval, paired_gains, user_matrix
+from peftu.system import System
 
 unit = st.floats(0, 1)
 A, B = System("a", None), System("b", "base")
@@ -20,7 +21,7 @@ def gain(scores: pl.DataFrame, own: System, other: System) -> Gain:
 def user_scores(draw: st.DrawFn) -> pl.DataFrame:
     users, seeds = draw(st.integers(2, 12)), draw(st.integers(1, 3))
     rows = [
-        (*system, seed, f"u{user}", 4, 4, draw(unit))
+        (system.method, system.base, seed, f"u{user}", 4, 4, draw(unit))
         for system in (A, B)
         for seed in range(seeds)
         for user in range(users)

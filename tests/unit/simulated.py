@@ -14,6 +14,7 @@ from peftu.metrics import PREDICTIONS, user_scores
 from peftu.report.example import CARD, example_run
 from peftu.report.view import RunView
 from peftu.results import Hashes, MethodCost, Scope, TaskSummary, summarise
+from peftu.system import System
 
 _SCOPES: dict[str, Scope] = {"global": "global", "zero-shot": "none", "global-majority": "global"}
 _METRICS: dict[Kind, str] = {"single": "accuracy", "ordinal": "mae", "multi": "accuracy", "text": "perplexity"}
@@ -72,7 +73,7 @@ def simulated(world: World) -> RunView:
                 "notes": dict(world.notes.get(result.method, {})),
             }
         )
-        for result in summarise(scores, card, {(method, None): cost for method in world.skill})
+        for result in summarise(scores, card, {System(method): cost for method in world.skill})
     )
     splits = {str(seed): "sha256:0" for seed in range(world.seeds)}
     record = _RECORD.model_copy(

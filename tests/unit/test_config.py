@@ -5,7 +5,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from peftu.config import MethodSpec, RegionSpec, RunSpec, SplitSpec, TrainSpec, split_label
+from peftu.config import MethodSpec, RegionSpec, RunSpec, SplitSpec, TrainSpec
 from peftu.errors import PeftuError
 
 
@@ -27,20 +27,6 @@ from peftu.errors import PeftuError
 def test_methods_are_read_and_written_back(text: str, spec: MethodSpec) -> None:
     assert MethodSpec.parse(text) == spec
     assert MethodSpec.parse(str(spec)).name == spec.name
-
-
-@pytest.mark.parametrize(
-    ("label", "method", "base"),
-    [
-        ("lora", "lora", None),
-        ("lora@base", "lora", "base"),
-        ("lora[rank=4]@/data/a@b/base", "lora[rank=4]", "/data/a@b/base"),
-        ("few-shot[words=a@b,order=['x@y']]@./b", "few-shot[words=a@b,order=['x@y']]", "./b"),
-        ("describe[words=a@b]", "describe[words=a@b]", None),
-    ],
-)
-def test_a_label_is_a_method_and_a_base(label: str, method: str, base: str | None) -> None:
-    assert split_label(label) == (method, base)
 
 
 @pytest.mark.parametrize("text", ["", "lora[rank=4", "lora[rank]", "a b", "@base"])

@@ -104,7 +104,7 @@ H, G, Z, M = "user-majority", "global", "zero-shot", "mixed-head"
 )
 def test_cases_and_recommendations(given: Findings, case: str, action: str | None, target: str | None) -> None:
     own = answer(given)
-    assert (own.case, own.action, own.target) == (case, action, target)
+    assert (own.case, own.action, own.target and own.target.label) == (case, action, target)
     assert own == Answer.model_validate_json(own.model_dump_json())
 
 
@@ -120,12 +120,12 @@ def test_a_pair_of_references_is_asked_once() -> None:
     names = dict(zip(["m0", "m1", "m2", "m3"], [H, G, "lora", "ia3"], strict=True))
     scores = type(scores)(scores.scores.with_columns(method=scores.scores["method"].replace(names)), scores.metric, 500)
     gains = gains_over_references(scores)
-    by_pair = {(gain.label, gain.against): gain for gain in gains}
+    by_pair = {(gain.system.label, gain.against.label): gain for gain in gains}
     assert by_pair[G, H].p_holm == by_pair[H, G].p_holm
     assert by_pair[G, H].decision != by_pair[H, G].decision or by_pair[G, H].decision == "unclear"
     assert Findings([], gains, "single").corrected_for(by_pair["lora", H]) == 3
     assert Findings([], gains, "single").corrected_for(by_pair["lora", G]) == 2
-    pairs = {(pair.label, pair.against): pair for pair in comparisons(scores, gains)}
+    pairs = {(pair.system.label, pair.against.label): pair for pair in comparisons(scores, gains)}
     assert pairs["lora", H].p_holm == by_pair["lora", H].p_holm
     assert pairs["ia3", "lora"].p_holm == pairs["ia3", "lora"].p, "the one pair without a reference"
     assert corrected(gains) == gains, "correcting twice changes nothing"

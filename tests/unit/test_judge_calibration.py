@@ -10,7 +10,7 @@ from peftu.report.example import CARD, example_predictions
 
 def test_bins_are_those_of_a_plain_loop() -> None:
     predictions = example_predictions(12, seeds=2)
-    found = {one.label: one for one in reliability(scored_rows(predictions, CARD), CARD)}
+    found = {one.system.label: one for one in reliability(scored_rows(predictions, CARD), CARD)}
     assert list(found) == [
         *("user-majority", "global@minilm", "zero-shot@smollm2", "mixed-head@minilm", "lora[r=4]@smollm2"),
         "ia3@smollm2",

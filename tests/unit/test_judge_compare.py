@@ -12,6 +12,7 @@ from peftu.judge.helped import wilson
 from peftu.judge.pareto import pareto
 from peftu.judge.ranks import critical_difference, standings, user_ranks
 from peftu.results import MethodResult, Score
+from peftu.system import System
 
 
 def test_sign_flips_of_few_users_are_all_tried() -> None:
@@ -63,19 +64,19 @@ def test_friedman_and_ranks_are_those_of_scipy() -> None:
 def test_groups_are_longest_runs_within_the_distance() -> None:
     rng = np.random.default_rng(5)
     values = np.clip(np.array([0.9, 0.5, 0.495, 0.1]) + rng.normal(0, 0.02, (30, 4)), 0, 1)
-    assert critical_difference(board(values)).groups == (("m1", "m2"),)
+    assert critical_difference(board(values)).groups == ((System("m1"), System("m2")),)
 
 
 def test_a_clear_board_has_sure_ranks() -> None:
     values = np.array([0.2, 0.8, 0.5]) + np.random.default_rng(6).normal(0, 0.01, (12, 3))
     places = standings(board(values))
-    assert [(place.label, place.rank, place.ci, place.first) for place in places] == [
+    assert [(place.system.label, place.rank, place.ci, place.first) for place in places] == [
         ("m1", 1, (1, 1), 1.0),
         ("m2", 2, (2, 2), 0.0),
         ("m0", 3, (3, 3), 0.0),
     ]
     errors = standings(board(values, higher_is_better=False))
-    assert [place.label for place in errors] == ["m0", "m2", "m1"]
+    assert [place.system.label for place in errors] == ["m0", "m2", "m1"]
 
 
 def test_equal_means_share_a_rank_whatever_their_order() -> None:
@@ -83,7 +84,13 @@ def test_equal_means_share_a_rank_whatever_their_order() -> None:
     values = rng.integers(0, 5, (12, 1)) / 5
     values = np.hstack([values, rng.permutation(values), values + 0.1, np.roll(values, 3), values])
     places = standings(board(values))
-    assert [(place.label, place.rank) for place in places] == [("m2", 1), ("m0", 2), ("m1", 2), ("m3", 2), ("m4", 2)]
+    assert [(place.system.label, place.rank) for place in places] == [
+        ("m2", 1),
+        ("m0", 2),
+        ("m1", 2),
+        ("m3", 2),
+        ("m4", 2),
+    ]
     turned = standings(board(values[:, ::-1]))
     assert {place.rank: place.first for place in places} == {place.rank: place.first for place in turned}
     for place in places:
@@ -104,6 +111,6 @@ def test_pareto_front() -> None:
         [result("cheap", 0.6, 1), result("dear", 0.8, 10), result("beaten", 0.7, 11), result("unmeasured", 0.9, None)],
         higher_is_better=True,
     )
-    assert {point.label: point.front for point in points} == {
+    assert {point.system.label: point.front for point in points} == {
         "cheap": ("bytes_per_user",), "dear": ("bytes_per_user",), "beaten": (), "unmeasured": (),
     }  # fmt: skip

@@ -14,7 +14,9 @@ from peftu.judge.guard import guard, shrunken_gains
 from peftu.metrics import user_scores
 from peftu.plan import plan
 from peftu.results import MethodCost
+from peftu.system import System
 
+HABIT = System("user-majority")
 CARD = TaskCard(
     name="made-up", version="1", title="Made up", description="d", user="a person", kind="single",
     labels=("no", "yes"), instruction="?", main_metric="accuracy", language="en", licence="CC0", citation="none",
@@ -40,8 +42,8 @@ def test_a_module_that_helps_some_users_is_kept_for_these() -> None:
     rng = np.random.default_rng(0)
     own = np.repeat([0.95, 0.5], 15)
     made = frames(rng, own, 0.7)
-    kept, said, _ = guard(made["lora"], {"user-majority": made["user-majority"]}, CARD, "lora+guard")
-    assert (said.label, said.fallback, said.users) == ("lora+guard", "user-majority", 30)
+    kept, said, _ = guard(made["lora"], {HABIT: made["user-majority"]}, CARD, "lora+guard")
+    assert (said.system.label, said.fallback.label, said.users) == ("lora+guard", "user-majority", 30)
     assert 13 <= said.kept <= 18
     assert kept["method"].unique().to_list() == ["lora+guard"]
     assert kept.select("user_id", "item_id", "part", "target").equals(
@@ -55,11 +57,11 @@ def test_where_nothing_is_to_be_gained_a_guard_does_no_harm() -> None:
     losses = []
     for _ in range(60):
         made = frames(rng, np.full(15, 0.7), 0.7)
-        kept, _, _ = guard(made["lora"], {"user-majority": made["user-majority"]}, CARD, "lora+guard")
+        kept, _, _ = guard(made["lora"], {HABIT: made["user-majority"]}, CARD, "lora+guard")
         losses.append(mean(made["user-majority"]) - mean(kept))
     assert abs(np.mean(losses)) < 3 * np.std(losses) / 60**0.5
     harmful = frames(rng, np.full(15, 0.5), 0.7)
-    kept, said, _ = guard(harmful["lora"], {"user-majority": harmful["user-majority"]}, CARD, "lora+guard")
+    kept, said, _ = guard(harmful["lora"], {HABIT: harmful["user-majority"]}, CARD, "lora+guard")
     assert said.kept <= 1
     assert mean(kept) == pytest.approx(mean(harmful["user-majority"]), abs=0.02)
 
@@ -70,10 +72,10 @@ def test_test_rows_decide_nothing_and_without_validation_rows_all_fall_back() ->
         name: frame.with_columns(predicted=pl.when(pl.col("part") == "test").then("target").otherwise("predicted"))
         for name, frame in made.items()
     }
-    said = [guard(one["lora"], {"user-majority": one["user-majority"]}, CARD, "x")[1] for one in (made, turned)]
+    said = [guard(one["lora"], {HABIT: one["user-majority"]}, CARD, "x")[1] for one in (made, turned)]
     assert said[0] == said[1]
     bare = {name: frame.filter(pl.col("part") == "test") for name, frame in made.items()}
-    kept, none, _ = guard(bare["lora"], {"user-majority": bare["user-majority"]}, CARD, "x")
+    kept, none, _ = guard(bare["lora"], {HABIT: bare["user-majority"]}, CARD, "x")
     assert none.kept == 0
     assert kept["predicted"].to_list() == bare["user-majority"].sort("user_id", "item_id")["predicted"].to_list()
 
@@ -81,9 +83,9 @@ def test_test_rows_decide_nothing_and_without_validation_rows_all_fall_back() ->
 def test_the_fallback_is_the_best_on_validation_rows() -> None:
     rng = np.random.default_rng(3)
     good = frames(rng, np.full(12, 0.9), 0.6)
-    fallbacks = {"user-majority": good["user-majority"], "mixed-head": good["lora"]}
+    fallbacks = {HABIT: good["user-majority"], System("mixed-head"): good["lora"]}
     _, said, _ = guard(good["user-majority"], fallbacks, CARD, "x")
-    assert said.fallback == "mixed-head"
+    assert said.fallback.label == "mixed-head"
     with pytest.raises(PeftuError, match="nothing to fall back to"):
         guard(good["lora"], {}, CARD, "x")
 

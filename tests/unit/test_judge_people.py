@@ -78,8 +78,8 @@ def test_the_oracle_threshold_is_the_best_of_all_thresholds() -> None:
                 others = np.where(np.arange(3) == label, -np.inf, shares[mine]).argmax(1)
                 for threshold in [-1.0, *shares[mine][:, label], 2.0]:
                     said = np.where(shares[mine][:, label] > threshold, label, others)
-                    best = max(best, accuracy(np.eye(3)[said] > 0, found.own[mine] > 0))
-            assert accuracy(answer[mine], found.own[mine] > 0) == pytest.approx(best)
+                    best = max(best, accuracy(np.eye(3)[said] > 0, found.given[mine] > 0))
+            assert accuracy(answer[mine], found.given[mine] > 0) == pytest.approx(best)
 
 
 def test_the_oracle_of_label_sets_is_the_best_for_each_label() -> None:
@@ -91,7 +91,7 @@ def test_the_oracle_of_label_sets_is_the_best_for_each_label() -> None:
     for user in range(8):
         mine = unit == user
         for label in range(3):
-            own, share = found.own[mine][:, label] > 0, shares[mine][:, label]
+            own, share = found.given[mine][:, label] > 0, shares[mine][:, label]
             best = max(((share > threshold) == own).mean() for threshold in [-1.0, *share, 2.0])
             assert (answer[mine][:, label] == own).mean() == pytest.approx(best)
 
@@ -126,15 +126,15 @@ def test_a_whole_judgement_says_who_is_who() -> None:
     assert by_name["others-threshold"].oracle
     assert by_name["others-majority"].score.mean == pytest.approx(0.9, abs=0.05)
     assert by_name["others-threshold"].score.mean >= by_name["others-majority"].score.mean
-    closed = {one.ceiling: one.share.mean for one in found.closed if one.label == "lora"}
+    closed = {one.ceiling: one.share.mean for one in found.closed if one.system.label == "lora"}
     assert 0.8 < closed["others-majority"] < 1.6
     assert (found.shifts[0].user, found.shifts[0].label) in {(1, "yes"), (1, "no")}
     assert "User 1 says" in found.shifts[0].words
     assert len({shift.user for shift in found.shifts}) <= 4  # one in twenty is chance
-    people = {(group.by, group.value): group.users for group in found.groups if group.label == "lora"}
+    people = {(group.by, group.value): group.users for group in found.groups if group.system.label == "lora"}
     assert people == {("label", "no"): 29, ("label", "yes"): 30, ("sex", "f"): 15, ("sex", "m"): 15}
     [trend] = found.trends
-    assert (trend.by, trend.label, trend.users, len(trend.bins)) == ("distance", "lora", 30, len(trend.bins))
+    assert (trend.by, trend.system.label, trend.users, len(trend.bins)) == ("distance", "lora", 30, len(trend.bins))
     helped = found.helped[0]
     assert helped.helped + helped.unchanged + helped.hurt == helped.users == 30
     assert 0 < helped.surely_helped <= helped.helped

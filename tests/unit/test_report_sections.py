@@ -264,7 +264,7 @@ def test_ranks_claim_nothing_of_their_own() -> None:
     judgement = VIEW.judgement
     assert judgement is not None
     ranked = sorted(judgement.standings, key=lambda one: one.mean_rank or 0.0)
-    first = capital(VIEW.name(ranked[0].label))
+    first = capital(VIEW.name(ranked[0].system))
     assert list(pictures(certainty(VIEW))) == [f"{first} has the best mean rank, {ranked[0].mean_rank:.2f} of 6"]
     assert certainty(view(standings=judgement.standings[:1])) is None
     pairs = [block for block in certainty(VIEW).blocks if isinstance(block, Table)]  # type: ignore[union-attr]

@@ -18,7 +18,7 @@ from peftu.report.sections.answer import answer
 from peftu.report.sections.board import Cell, board
 from peftu.report.terminal import summary
 from peftu.report.view import RunView
-from peftu.results import plain_name
+from peftu.system import System
 
 H, G, Z, M, L, I = "user-majority", "global", "zero-shot", "mixed-head", "lora", "ia3"  # noqa: E741
 WARM = "lora[warm_start=global]"
@@ -84,27 +84,27 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 def oracle(view: RunView, own: str, reference: str) -> str:
     """Returns what the rule says, from the raw p-values: written apart from the code under test."""
     assert view.judgement is not None
-    family = [one for one in view.judgement.gains if plain_name(one.against) == reference and one.p is not None]
-    earlier = [plain_name(name) for name in view.judgement.references]
+    family = [one for one in view.judgement.gains if one.against.name == reference and one.p is not None]
+    earlier = [system.name for system in view.judgement.references]
     earlier = earlier[: earlier.index(reference)]
-    ps = sorted((one.p or 0.0, one.label) for one in family if plain_name(one.label) not in earlier)
+    ps = sorted((one.p or 0.0, one.system.label) for one in family if one.system.name not in earlier)
     corrected = {
         label: max(min(1.0, p * (len(ps) - k)) for k, (p, _) in enumerate(ps[: place + 1]))
         for place, (_, label) in enumerate(ps)
     }
-    gain = next(one for one in view.judgement.gains if (one.label, plain_name(one.against)) == (own, reference))
+    gain = next(one for one in view.judgement.gains if (one.system.label, one.against.name) == (own, reference))
     if gain.users < 10 or gain.gain.ci is None or gain.gain.ci[0] <= 0 <= gain.gain.ci[1] or corrected[own] >= 0.05:
         return "unclear"
     return "better" if gain.gain.ci[0] > 0 else "worse"
 
 
 def over(view: RunView, label: str, reference: str) -> Comparison | None:
-    return view.findings.over(view.by_label[label], reference)
+    return view.findings.over(view.results[System.parse(label)], reference)
 
 
 def decided(view: RunView, reference: str) -> dict[str, str]:
     """Returns label -> decision over a reference."""
-    found = {label: over(view, label, reference) for label in view.by_label}
+    found = {label: over(view, label, reference) for label in map(str, view.results)}
     return {label: gain.decision for label, gain in found.items() if gain is not None}
 
 
@@ -117,7 +117,7 @@ def terminal(view: RunView, width: int = 80) -> str:
 def stars(view: RunView) -> set[str]:
     """Returns the labels of the methods whose lines of the terminal's board bear a star."""
     lines = terminal(view).splitlines()
-    starts = [next(place for place, line in enumerate(lines) if line.split("  ")[0] == plain(result.method))
+    starts = [next(place for place, line in enumerate(lines) if line.split("  ")[0] == plain(result.system))
               for result in view.ranked]  # fmt: skip
     ends = [*starts[1:], next((place for place, line in enumerate(lines) if line[:2] in ("* ", "ti")), None)]
     spans = zip(view.ranked, starts, ends, strict=True)
@@ -143,26 +143,26 @@ def test_case_and_recommendation_are_the_true_ones(name: str) -> None:
     assert view.judgement is not None
     found = view.judgement.answer
     assert found is not None
-    assert (found.case, found.action, found.target) == (case, action, target)
+    assert (found.case, found.action, found.target and found.target.label) == (case, action, target)
 
 
 @each
 def test_decisions_follow_the_rule_alone(name: str) -> None:
     view = view_of(name)
     assert view.judgement is not None
-    references = [plain_name(label) for label in view.judgement.references]
+    references = [system.name for system in view.judgement.references]
     first = references[0] if references else ""
     for gain in view.judgement.gains:
-        reference = plain_name(gain.against)
-        if reference == first or plain_name(gain.label) not in references[: references.index(reference)]:
-            assert gain.decision == oracle(view, gain.label, reference)
-    by_pair = {(gain.label, gain.against): gain.decision for gain in view.judgement.gains}
+        reference = gain.against.name
+        if reference == first or gain.system.name not in references[: references.index(reference)]:
+            assert gain.decision == oracle(view, gain.system.label, reference)
+    by_pair = {(gain.system, gain.against): gain.decision for gain in view.judgement.gains}
     turned = {"better": "worse", "worse": "better", "unclear": "unclear"}
     for (own, other), decision in by_pair.items():
         assert by_pair.get((other, own), turned[decision]) == turned[decision], "one pair, one decision"
     for pair in view.judgement.comparisons:
-        assert by_pair.get((pair.label, pair.against), pair.decision) == pair.decision
-        assert by_pair.get((pair.against, pair.label), turned[pair.decision]) == turned[pair.decision]
+        assert by_pair.get((pair.system, pair.against), pair.decision) == pair.decision
+        assert by_pair.get((pair.against, pair.system), turned[pair.decision]) == turned[pair.decision]
 
 
 @each
@@ -176,15 +176,15 @@ def test_title_and_marks_say_what_the_verdict_says(name: str) -> None:
     if not compared:
         assert "clearly" not in title
     elif not better:
-        assert title.endswith(f"; no personal method is clearly better than {plain(bar)}")
+        assert title.endswith(f"; no personal method is clearly better than {plain(System(bar))}")
         assert view.verdict.tone != "yes"
-        assert f"clearly better than {named(bar)}" not in view.verdict.text.replace("not clearly better", "")
+        assert f"clearly better than {named(System(bar))}" not in view.verdict.text.replace("not clearly better", "")
     else:
-        assert title.endswith(f"clearly better than {plain(bar)}")
+        assert title.endswith(f"clearly better than {plain(System(bar))}")
         assert "no personal" not in title
-        assert f"is clearly better than {named(bar)}" in view.verdict.text
+        assert f"is clearly better than {named(System(bar))}" in view.verdict.text
         assert view.verdict.method in better
-    place = [column.title for column in shown.columns].index(f"gain over {plain(bar)}") if decisions else None
+    place = [column.title for column in shown.columns].index(f"gain over {plain(System(bar))}") if decisions else None
     starred = stars(view)
     for result, line in zip(view.ranked, shown.lines, strict=True):
         clear = decisions.get(result.label, "unclear") != "unclear"
@@ -206,18 +206,18 @@ def test_no_picture_claims_what_is_not_decided(name: str) -> None:
     found = pictures(view)
     words = {"better": "a clear gain", "worse": "a clear loss", "unclear": "no clear gain or loss"}
     for picture in found.get("people", []):
-        result = next(one for one in view.ranked if picture.title.startswith(f"{capital(plain(one.method))}: "))
+        result = next(one for one in view.ranked if picture.title.startswith(f"{capital(plain(one.system))}: "))
         assert picture.note.endswith(words[of_habit[result.label]])
-    clear = {(group.label, group.value): group.decision for group in view.judgement.groups}
+    clear = {(group.system.label, group.value): group.decision for group in view.judgement.groups}
     for picture in found.get("labels", []):
         claims = dict(re.findall(r"clearly (gains|loses) for (.*?)(?: and clearly|$)", picture.title))
-        result = next(one for one in view.ranked if picture.title.startswith(f"{capital(plain(one.method))} "))
+        result = next(one for one in view.ranked if picture.title.startswith(f"{capital(plain(one.system))} "))
         for verb, decision in (("gains", "better"), ("loses", "worse")):
             values = [value for (label, value), one in clear.items() if label == result.label and one == decision]
             named_ones = [f"'{value}'" for value in values] if len(values) <= 3 else [f"{len(values)} of them"]
             assert all(value in claims[verb] for value in named_ones) if values else verb not in claims
     for picture in found.get("ceilings", []):
-        best = max(decided(view, H).items(), key=lambda pair: view.by_label[pair[0]].mean or 0.0)
+        best = max(decided(view, H).items(), key=lambda pair: view.results[System.parse(pair[0])].mean or 0.0)
         assert picture.title.startswith("No personal method") == (of_habit[best[0]] != "better")
     assert not [picture.title for own in found.values() for picture in own if "beats" in picture.title]
 
@@ -238,7 +238,7 @@ def test_figures_belong_to_the_method_that_is_named(name: str) -> None:
     assert scale.whole_gain(gain.gain) in view.verdict.text
     assert best.label in view.verdict.text
     if best.helped is not None:
-        assert view.verdict.whom.startswith(f"With {plain(best.method)}: {best.helped} of ")
+        assert view.verdict.whom.startswith(f"With {plain(best.system)}: {best.helped} of ")
     if gain.detectable:
         shown = f"A true gain of it below {scale.number(gain.detectable)} {scale.unit} is easily missed"
         assert shown in lines["How sure?"]
@@ -276,7 +276,7 @@ def test_equal_means_share_a_rank_within_its_interval(name: str) -> None:
     assert view.judgement is not None
     means = {result.label: result.mean for result in view.ranked}
     for one in view.judgement.standings:
-        above = [label for label, mean in means.items() if _better(view, mean, means[one.label])]
+        above = [label for label, mean in means.items() if _better(view, mean, means[one.system.label])]
         assert one.rank == 1 + len(above) or name == "rows without a score"
         assert one.ci is None or one.ci[0] <= one.rank <= one.ci[1]
 

@@ -12,6 +12,7 @@ from peftu.report.names import above, drawn, named, plain
 from peftu.report.terminal import ranked, summary
 from peftu.report.words import MINUS, NOTHING, Scale, count, data_size, seconds
 from peftu.results import RunRecord, Score
+from peftu.system import System
 
 VIEW = example_view(20, seeds=1)
 RECORD = VIEW.record
@@ -42,14 +43,14 @@ def test_numbers_for_people() -> None:
 
 
 def test_methods_have_plain_names_with_their_ids_beneath() -> None:
-    assert plain("user-majority") == "each user's habit"
-    assert plain("lora[r=4,warm_start=global]") == "LoRA, started from everyone's (r=4)"
-    assert plain("lora+guard") == "LoRA, only where it pays"
-    assert plain("somebody's[a=b]") == "somebody's (a=b)"
-    assert named("lora[r=4]@base") == "LoRA (lora[r=4]@base)"
-    assert named("unknown") == "unknown", "a name is not said twice"
-    assert above("global@base") == "One shared model\nglobal@base"
-    assert drawn("lora[r=4,warm_start=global]@base") == "LoRA, started from everyone's\nr=4 · base"
+    assert plain(System.parse("user-majority")) == "each user's habit"
+    assert plain(System.parse("lora[r=4,warm_start=global]")) == "LoRA, started from everyone's (r=4)"
+    assert plain(System.parse("lora+guard")) == "LoRA, only where it pays"
+    assert plain(System.parse("somebody's[a=b]")) == "somebody's (a=b)"
+    assert named(System.parse("lora[r=4]@base")) == "LoRA (lora[r=4]@base)"
+    assert named(System.parse("unknown")) == "unknown", "a name is not said twice"
+    assert above(System.parse("global@base")) == "One shared model\nglobal@base"
+    assert drawn(System.parse("lora[r=4,warm_start=global]@base")) == "LoRA, started from everyone's\nr=4 · base"
 
 
 def shown(record: RunRecord, width: int = 100) -> str:
@@ -63,7 +64,7 @@ def test_leaderboard_in_the_terminal() -> None:
     lines = text.splitlines()
     assert "Invented judgements · within-user · 20 users" in lines[0]
     best, *_ = ranked(RECORD)
-    row, below = next(pair for pair in pairwise(lines) if pair[0].startswith(f"{plain(best.method)} "))
+    row, below = next(pair for pair in pairwise(lines) if pair[0].startswith(f"{plain(best.system)} "))
     assert best.label in below, "the id that a command takes stands beneath"
     assert ACCURACY.give_or_take(Score(mean=best.mean, ci=best.ci)) in row
     assert ACCURACY.gain(best.gain["user-majority"]) in row
@@ -95,7 +96,7 @@ def test_a_long_name_stands_whole_above_its_numbers() -> None:
     methods = (*RECORD.methods[1:], RECORD.methods[0].model_copy(update={"method": name, "base": "a-base"}))
     lines = shown(RECORD.model_copy(update={"methods": methods}), width=80).splitlines()
     assert max(map(len, lines)) <= 80
-    place = lines.index(plain(name))
+    place = lines.index(plain(System(name)))
     assert lines[place + 1] == f"  {name}@a-base"
     assert "±" in lines[place + 2]
 

@@ -26,7 +26,8 @@ from peftu.results import (
     start_folder,
     summarise,
 )
-from peftu.stats import System, paired_gains, user_matrix
+from peftu.stats import paired_gains, user_matrix
+from peftu.system import System
 
 SCHEMA = Path(peftu.__file__).parent / "schemas" / "run-record-v1.json"
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-record-v1.json"
@@ -73,7 +74,7 @@ def test_unscored_rows_and_costs_are_told() -> None:
     tags = MethodCard(
         name="ia3", summary="s", scope="user", trained=True, uses_others_labels=False, needs_base="yes", source="s"
     )
-    result = summarise(scores, CARD, {("ia3@smollm2", "smollm2"): cost}, {"ia3": tags})[-1]
+    result = summarise(scores, CARD, {System("ia3", "smollm2"): cost}, {"ia3": tags})[-1]
     assert (result.method, result.scored, result.unscored) == ("ia3", 432, 48)
     assert (result.parameters_per_user, result.users_per_hour, result.notes) == (5, 7200, {"alpha": 1})
     assert (result.scope, result.trained, result.uses_others_labels) == ("user", True, False)

@@ -7,7 +7,8 @@ from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import t
 
 from peftu.errors import PeftuError
-from peftu.stats import Gain, MeanEstimate, System, bootstrap, interval, paired_gains, seed_means, user_matrix
+from peftu.stats import Gain, MeanEstimate, bootstrap, interval, paired_gains, seed_means, user_matrix
+from peftu.system import System
 
 OWN, OTHER = System("own", "base"), System("other", None)
 
@@ -15,7 +16,7 @@ OWN, OTHER = System("own", "base"), System("other", None)
 def scores(own: list[list[float | None]], other: list[list[float | None]]) -> pl.DataFrame:
     """Returns user scores from [users][seeds] lists."""
     rows = [
-        (*system, seed, f"u{user}", 5, 5, value)
+        (system.method, system.base, seed, f"u{user}", 5, 5, value)
         for system, values in ((OWN, own), (OTHER, other))
         for user, of_seeds in enumerate(values)
         for seed, value in enumerate(of_seeds)

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from peftu.config import split_label
 from peftu.errors import PeftuError
 from peftu.execute.people import check_user
 from peftu.execute.stored import opened_modules, opened_store
@@ -11,6 +10,7 @@ from peftu.fitted.training import BYTES_PER_NUMBER
 from peftu.peft_io import import_module, loaders
 from peftu.run_folder import empty_folder
 from peftu.store import EVERYONE
+from peftu.system import System
 
 
 def listed(run: Path) -> list[dict[str, Any]]:
@@ -24,7 +24,7 @@ def listed(run: Path) -> list[dict[str, Any]]:
             {
                 "method": kind.label,
                 "seed": kind.seed,
-                "base": split_label(kind.label)[1] or kind.base,
+                "base": System.parse(kind.label).base or kind.base,
                 "modules": (modules := len(store.keys(kind))),
                 "parameters": kind.width,
                 "bytes": BYTES_PER_NUMBER * kind.width * modules,

@@ -18,6 +18,7 @@ from peftu.data.splits import Split
 from peftu.data.table import UserTable
 from peftu.data.task import TaskCard
 from peftu.execute.assemble import SystemCells, cuts_of
+from peftu.execute.drift import drift
 from peftu.execute.guarded import GuardedSystem, find_guards, guarded_system, keep_guarded
 from peftu.execute.train_log import TRAIN_LOG
 from peftu.fitted.folder import folder_name
@@ -42,12 +43,12 @@ from peftu.results import (
     MethodResult,
     RunCell,
     RunRecord,
-    SystemKey,
     TaskSummary,
     finish_folder,
     summarise,
 )
 from peftu.run_folder import FITTED, MODULES, command_line, put_in_place
+from peftu.system import System
 
 _FILES = "|".join(map(re.escape, (RECORD, REPORT, PREDICTIONS, USER_SCORES, JUDGEMENT, TRAIN_LOG, MODULES, FITTED)))
 # What a run leaves in its folder; of a run that was killed, half-written files too.
@@ -103,12 +104,15 @@ class _Judged:
     guarded: dict[tuple[int, int], GuardedSystem] = field(default_factory=dict)
 
 
-def written(made: Made, out: Path, passed: dict[str, Any] | None, reporter: Reporter, total: Measured) -> RunRecord:
+def written(
+    made: Made, out: Path, before: Path, passed: dict[str, Any] | None, reporter: Reporter, total: Measured
+) -> RunRecord:
     """Returns the record of a run whose folder is now in place, whole.
 
     Args:
         made: what the run came to.
         out: the folder; a run in it goes when this one is whole.
+        before: where an earlier version of this run may be; what changed since is said.
         passed: what the user asked for.
         reporter: hears what could not be drawn.
         total: what filling cells took.
@@ -120,6 +124,9 @@ def written(made: Made, out: Path, passed: dict[str, Any] | None, reporter: Repo
     predictions = pl.concat(judged.predictions[place] for place in sorted(judged.predictions))
     scores = user_scores(predictions, made.card, _train_counts(made.problems))
     results = _results(made, scores, judged)
+    changes = drift(before, predictions)
+    for line in changes:
+        reporter.note(line)
     judgement = judge(Evidence(predictions, made.card, scores, results, made.table.frame))
     with put_in_place(out) as folder, writing_to(folder):
         _keep(made, judged, folder)
@@ -128,7 +135,7 @@ def written(made: Made, out: Path, passed: dict[str, Any] | None, reporter: Repo
         write_judgement(judgement, folder)
         lines = [line for system in made.systems.values() for line in system.log()]
         (folder / TRAIN_LOG).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        record = finish_folder(folder, _record(made, results, passed, total, _size(folder / MODULES / "shards")))
+        record = finish_folder(folder, _record(made, results, changes, passed, total, folder))
         try:
             render([RunView(record, scores, judgement)], folder / REPORT)
         except DrawingError as error:  # the run is whole without it
@@ -176,11 +183,11 @@ def _results(made: Made, scores: pl.DataFrame, judged: _Judged) -> tuple[MethodR
     guards = find_guards(made.jobs)
     jobs = made.jobs
     started = {(job.label, job.base) for place, job in enumerate(jobs) if job.start is not None or place in guards}
-    costs: dict[SystemKey, MethodCost] = {}
+    costs: dict[System, MethodCost] = {}
     for place, job in enumerate(jobs):
         seeds = [cost for (p, _), cost in judged.costs.items() if p == place]
         if seeds:
-            costs[job.label, job.base] = _averaged(seeds)
+            costs[System(job.label, job.base)] = _averaged(seeds)
     results = summarise(scores, made.card, costs, {job.spec.name: job.card for job in jobs})
     return tuple(
         r.model_copy(update={"uses_others_labels": True}) if (r.method, r.base) in started else r for r in results
@@ -199,7 +206,12 @@ def _averaged(seeds: Sequence[MethodCost]) -> MethodCost:
 
 
 def _record(
-    made: Made, results: tuple[MethodResult, ...], passed: dict[str, Any] | None, total: Measured, size: int | None
+    made: Made,
+    results: tuple[MethodResult, ...],
+    changes: Sequence[str],
+    passed: dict[str, Any] | None,
+    total: Measured,
+    folder: Path,
 ) -> RunRecord:
     spec, table, jobs, first = made.spec, made.table, made.jobs, made.splits[made.spec.seeds[0]]
     judged_cut, beside_cut, answers_cut = cuts_of(list(made.systems.values()))
@@ -228,7 +240,9 @@ def _record(
         methods=results,
         cells=tuple(made.cells),
         failed=tuple(made.failed),
-        cost=CostTotals(seconds=total.seconds, peak_rss_bytes=total.peak_rss_bytes, bytes=size),
+        cost=CostTotals(
+            seconds=total.seconds, peak_rss_bytes=total.peak_rss_bytes, bytes=_size(folder / MODULES / "shards")
+        ),
         warnings=(
             *(f"{rule}: {users} users" for rule, users in first.notes.items()),
             *(
@@ -238,6 +252,7 @@ def _record(
             ),
             *_untrained(made),
             *([f"preset {spec.preset} has no settings for {without}: defaults are used"] if without else []),
+            *changes,
             *(f"{failed.method}, seed {failed.seed}: failed: {failed.why}" for failed in made.failed),
         ),
     )

@@ -15,6 +15,7 @@ from peftu.judge.guard import guard
 from peftu.lab.lab import Lab
 from peftu.plan import Job
 from peftu.results import REFERENCES, MethodCost
+from peftu.system import System
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,11 @@ def guarded_system(
         costs: place -> what it cost at this seed.
         card: the task.
     """
-    names = {jobs[other].full_label: other for other in needed.fallbacks}
+    names = {System(jobs[other].label, jobs[other].base): other for other in needed.fallbacks}
     fallbacks = {name: predictions[other] for name, other in names.items()}
     frame, guarded, kept = guard(predictions[needed.inner], fallbacks, card, jobs[place].label)
     inner, fallback = costs[needed.inner], costs[names[guarded.fallback]]
-    notes = {**inner.notes, "fallback": guarded.fallback, "users": guarded.users, "kept": guarded.kept}
+    notes = {**inner.notes, "fallback": guarded.fallback.label, "users": guarded.users, "kept": guarded.kept}
     seconds = (inner.seconds_per_user or 0.0) + (fallback.seconds_per_user or 0.0)
     cost = inner.model_copy(update={"seconds_per_user": seconds, "notes": notes})
     return GuardedSystem(place, needed.inner, names[guarded.fallback], kept, frame, cost)

@@ -138,7 +138,7 @@ def run(
     log = None if is_kept(finished) else finished
     with claimed(finished), tracking.following(spec):
         watch = Watch(planned.problems, log, reporter, tracking)
-        record = _carried_out(planned, finished, passed, reporter, how, watch)
+        record = _carried_out(planned, finished, default if out is None else out, passed, reporter, how, watch)
         tracking.finished(record.methods)
     return finished, record
 
@@ -190,14 +190,14 @@ def _finished(planned: Planned, folder: Path) -> RunRecord | None:
 
 
 def _carried_out(
-    planned: Planned, out: Path, passed: dict[str, Any] | None, reporter: Reporter, how: How, watch: Watch
+    planned: Planned, out: Path, before: Path, passed: dict[str, Any] | None, reporter: Reporter, how: How, watch: Watch
 ) -> RunRecord:
     _announce(planned, reporter)
     cells = Cells(how.cells)
     with measured() as total:
         fillings = _filled(planned, cells, reporter, how, watch)
         made = _made(planned, fillings, reporter)
-    record = written(made, out, passed, reporter, total)
+    record = written(made, out, before, passed, reporter, total)
     cells.trim({cell.name for cell in record.cells})
     return record
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
-from peftu.config import MethodSpec, split_label
+from peftu.config import MethodSpec
 from peftu.data.problem import Floats
 from peftu.errors import PeftuError
 from peftu.fitted.fitted import Fitted, TaskAnswers
@@ -23,11 +23,12 @@ from peftu.registry import did_you_mean
 from peftu.results import Run, load_run
 from peftu.run_folder import FITTED, MODULES
 from peftu.store import EVERYONE, AdapterStore, Collection, recipe
+from peftu.system import System
 
 SHARED = "shared"  # the part of a joint method that is everybody's, kept beside users' codes
 TRAINED = (ModuleFitted.kind, JointFitted.kind)
 
-System = dict[str, Any]  # label, seed, kind, personal; and its folder, or its collection in an earlier release's run
+Kept = dict[str, Any]  # label, seed, kind, personal; and its folder, or its collection in an earlier release's run
 
 
 def shared_label(label: str) -> str:
@@ -47,7 +48,7 @@ def opened_store(run: Path) -> Iterator[AdapterStore]:
         yield store
 
 
-def systems(run: Path) -> list[System]:
+def systems(run: Path) -> list[Kept]:
     """Returns every method and seed that a finished run kept.
 
     Raises:
@@ -105,13 +106,13 @@ def opened_modules(
     return fitted, fitted.rows
 
 
-def _opened(run: Path, system: System, base: str | None) -> Fitted:
+def _opened(run: Path, system: Kept, base: str | None) -> Fitted:
     if "folder" in system:
         return load(system["folder"], base=base, where=str(run))
     return _of_collection(Path(run), system["collection"], base)
 
 
-def _chosen(kept: list[System], method: str | None, seed: int | None) -> System:
+def _chosen(kept: list[Kept], method: str | None, seed: int | None) -> Kept:
     labels = {system["label"] for system in kept}
     if method is None:
         trained = [system for system in kept if system["kind"] in TRAINED] or kept
@@ -123,7 +124,7 @@ def _chosen(kept: list[System], method: str | None, seed: int | None) -> System:
         method = personal.pop()
     if method not in labels:  # as it was asked for: 'global+lora' is lora[warm_start=global]
         method = str(MethodSpec.parse(method))
-    named = [system for system in kept if method in (system["label"], split_label(system["label"])[0])]
+    named = [system for system in kept if method in (system["label"], System.parse(system["label"]).method)]
     if not named:
         raise PeftuError(f"the run has no modules of '{method}'{did_you_mean(method, labels)}")
     for system in named:
@@ -137,11 +138,11 @@ def _chosen(kept: list[System], method: str | None, seed: int | None) -> System:
 
 def _of_collection(folder: Path, collection: Collection, moved: str | None) -> ModuleFitted:
     made, run, lab = collection.made, load_run(folder), Lab()
-    label, base = split_label(collection.label)
-    name = base or collection.base
+    system = System.parse(collection.label)
+    name = system.base or collection.base
     about = {"place": collection.base, "fingerprint": collection.fingerprint, "dtype": made.get("dtype")}
     open_base(lab, name, about, str(folder), moved)
-    job = job_of({**_resolved(run, made, name), "spec": MethodSpec.parse(label).model_dump()}, "store")
+    job = job_of({**_resolved(run, made, name), "spec": MethodSpec.parse(system.method).model_dump()}, "store")
     prompt = Prompt.of(made["prompt"])
     task = TaskAnswers(run.record.task.name, run.record.task.kind, tuple(made["labels"]), prompt.words)
     rows, region = StoredRows(folder / MODULES, collection), Region(**made["region"])

@@ -116,8 +116,8 @@ class ModuleFitted(Fitted):
         modules, units = self._modules(users)
         context, rows = self.lab.read(self.base.name, self.prompt, self.region, items)
         if modules is None:
-            return score(self.base, context, rows)
-        return score(self.base, context, rows, self.layout, modules, units)
+            return score(self.base, context, rows, say=self.lab.reporter.note)
+        return score(self.base, context, rows, self.layout, modules, units, say=self.lab.reporter.note)
 
     def write(
         self, users: Sequence[str], texts: Sequence[Text], temperature: float = 0.0, seeds: Sequence[int] = ()

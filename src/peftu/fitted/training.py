@@ -224,7 +224,7 @@ def _trained(
     context = lab.context(base.name, prompt, region)
     layout = layout_of(job, lab, prompt, len(problem.users))
     progress = lab.reporter.stage(stage, sum(len(unit.train) for unit in units) * job.train.epochs)
-    trained = train(base, context, layout, units, job.train, seed, start, progress)
+    trained = train(base, context, layout, units, job.train, seed, start, progress, lab.reporter.note)
     counts = tuple(round(float(unit.train.weight.sum())) for unit in units)
     return Modules(layout, region, trained, tuple(unit.key for unit in units), counts)
 

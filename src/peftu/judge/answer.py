@@ -8,6 +8,7 @@ from peftu.judge.decide import FEWEST
 from peftu.judge.findings import Findings
 from peftu.judge.shapes import Answer, Comparison
 from peftu.results import GLOBAL, MIXED_HEAD, MethodResult
+from peftu.system import System
 
 MOST = 4  # times as many users or items are still a suggestion; beyond, the gain is too small to be looked for
 
@@ -24,7 +25,7 @@ def answer(findings: Findings) -> Answer:
         return _nothing_personal(findings)
     compared = [method for method in findings.personal if findings.over(method, bar)]
     if len(compared) < len(findings.personal):
-        return Answer(case="no-yardstick", label=None, against=bar, shared=None, action=None)
+        return Answer(case="no-yardstick", system=None, against=System(bar), shared=None, action=None)
     compared.sort(key=lambda method: -_gain(findings, method, bar))
     better = [method for method in compared if findings.decision(method, bar) == "better"]
     if better:
@@ -97,7 +98,7 @@ def _subject(findings: Findings, method: MethodResult) -> dict[str, Any]:
     gain = findings.over(method, findings.bar)
     shared = findings.over(method, GLOBAL) if findings.bar != GLOBAL else None
     return {
-        "label": method.label,
+        "system": method.system,
         "against": gain.against if gain else None,
         "shared": shared.against if shared else None,
     }
@@ -107,11 +108,11 @@ def _better(findings: Findings, better: Sequence[MethodResult]) -> Answer:
     """Returns the answer where personal methods, best first, are shown to be better than the bar."""
     if findings.bar == GLOBAL:
         chosen = _cheapest(findings, better)
-        return Answer(case="pays", **_subject(findings, chosen), action="ship", target=chosen.label)
+        return Answer(case="pays", **_subject(findings, chosen), action="ship", target=chosen.system)
     beyond = [method for method in better if findings.decision(method, GLOBAL) == "better"]
     if beyond:
         chosen = _cheapest(findings, beyond)
-        return Answer(case="pays", **_subject(findings, chosen), action="ship", target=chosen.label)
+        return Answer(case="pays", **_subject(findings, chosen), action="ship", target=chosen.system)
     chosen = _cheapest(findings, better)
     subject, shared = _subject(findings, chosen), findings.over(chosen, GLOBAL)
     if shared is not None and shared.decision == "worse":
@@ -119,7 +120,7 @@ def _better(findings: Findings, better: Sequence[MethodResult]) -> Answer:
     known = _shown_shared(findings)
     if shared is not None and known is not None:
         return Answer(case="shared-suffices", **subject, **_ship_shared(known))
-    return Answer(case="better-than-habit", **subject, action="ship", target=chosen.label)
+    return Answer(case="better-than-habit", **subject, action="ship", target=chosen.system)
 
 
 def _cheapest(findings: Findings, shown: Sequence[MethodResult]) -> MethodResult:
@@ -136,20 +137,21 @@ def _shown_shared(findings: Findings) -> MethodResult | None:
 
 
 def _ship_shared(shared: MethodResult) -> dict[str, Any]:
-    return {"action": "ship-shared", "target": shared.label}
+    return {"action": "ship-shared", "target": shared.system}
 
 
 def _keep(findings: Findings) -> dict[str, Any]:
     """Returns to keep what costs nothing; for free text the shared model, unless it was tested and not shown better."""
-    label = next((method.label for method in findings.methods if method.name == findings.floor), None)
-    shared = _shown_shared(findings) or (findings.shared[0] if findings.shared and label is None else None)
+    floor = next((method.system for method in findings.methods if method.name == findings.floor), None)
+    shared = _shown_shared(findings) or (findings.shared[0] if findings.shared and floor is None else None)
     if shared is not None:
         return _ship_shared(shared)
-    return {"action": "keep-habit", "target": label} if label else {"action": None}
+    return {"action": "keep-habit", "target": floor} if floor else {"action": None}
 
 
 def _nothing_personal(findings: Findings) -> Answer:
-    subject: dict[str, Any] = {"case": "nothing-personal", "label": None, "against": findings.bar, "shared": None}
+    bar = System(findings.bar)
+    subject: dict[str, Any] = {"case": "nothing-personal", "system": None, "against": bar, "shared": None}
     tried = [method for method in findings.shared if findings.over(method, findings.floor)]
     if not tried:
         return Answer(**subject, action=None)
@@ -160,7 +162,7 @@ def _without_a_gain(findings: Findings, tried: Sequence[MethodResult]) -> dict[s
     """Returns to collect more where up to four times the users would show a gain, the soonest shown; else to keep."""
     name = findings.bar if any(method.personal for method in tried) else findings.floor
     others = findings.shared if name != GLOBAL else []
-    gains = {method.label: (method, findings.over(method, name)) for method in [*tried, *others]}
+    gains = {method.system: (method, findings.over(method, name)) for method in [*tried, *others]}
     open_ones = [(method, gain) for method, gain in gains.values() if gain is not None and gain.decision == "unclear"]
     if not open_ones:
         return _keep(findings)
@@ -179,7 +181,7 @@ def _collect(findings: Findings, method: MethodResult, gain: Comparison) -> dict
     more_items = max(items - round(gain.items or 0), 1) if items else None
     return {
         "action": "collect",
-        "target": method.label,
+        "target": method.system,
         "more_users": rounded(max(size - gain.users, 1)) if size else None,
         "more_items": rounded(more_items) if more_items else None,
     }

@@ -7,8 +7,8 @@ import polars as pl
 
 from peftu.answers import FreeText, OneOf, answers_of
 from peftu.metrics import Metric
-from peftu.results import plain_name
-from peftu.stats import Doubles, MeanEstimate, System, UserMatrix, bootstrap, differences, user_matrix
+from peftu.stats import Doubles, MeanEstimate, UserMatrix, bootstrap, differences, user_matrix
+from peftu.system import System
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Board:
         """Returns the reference methods that were run, the most telling first."""
         free = not any(answers_of(kind).labelled for kind in self.metric.kinds)
         names = (FreeText() if free else OneOf()).references
-        return tuple(system for name in names for system in self.systems if plain_name(system.method) == name)
+        return tuple(system for name in names for system in self.systems if system.name == name)
 
-    def gains(self, own: System, other: System) -> Doubles:
+    def gains(self, system: System, other: System) -> Doubles:
         """Returns [users] the gain of one method over another, positive when better; NaN where either has no score."""
         return differences(
-            self.matrix.column(own), self.matrix.column(other), higher_is_better=self.metric.higher_is_better
+            self.matrix.column(system), self.matrix.column(other), higher_is_better=self.metric.higher_is_better
         )
 
     def estimates(self, values: Doubles, *, gains: bool = False) -> tuple[MeanEstimate, ...]:
@@ -57,8 +57,3 @@ class Board:
     def estimate(self, values: Doubles, *, gains: bool = False) -> MeanEstimate:
         """Returns the mean and interval over users of one column."""
         return self.estimates(values[:, None], gains=gains)[0]
-
-
-def label_of(system: System) -> str:
-    """Returns 'method@base', or the method alone where it has no base."""
-    return f"{system.method}@{system.base}" if system.base else system.method

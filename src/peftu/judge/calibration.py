@@ -4,11 +4,10 @@ import polars as pl
 
 from peftu.answers import OneOf
 from peftu.data.task import TaskCard
-from peftu.judge.board import label_of
 from peftu.judge.shapes import Reliability, ReliabilityBin
 from peftu.metrics import SYSTEM
 from peftu.metrics.chances import BINS
-from peftu.stats import System
+from peftu.system import System
 
 
 def reliability(rows: pl.DataFrame, card: TaskCard) -> tuple[Reliability, ...]:
@@ -34,7 +33,7 @@ def reliability(rows: pl.DataFrame, card: TaskCard) -> tuple[Reliability, ...]:
 def _reliability(system: System, bins: pl.DataFrame) -> Reliability:
     gap = (pl.col("confidence") - pl.col("right")).abs() * pl.col("rows")
     return Reliability(
-        label=label_of(system),
+        system=system,
         rows=int(bins["rows"].sum()),
         error=float(bins.select(gap.sum() / pl.col("rows").sum()).item()),
         bins=tuple(

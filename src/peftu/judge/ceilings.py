@@ -12,13 +12,13 @@ import numpy.typing as npt
 import polars as pl
 
 from peftu.data.task import TaskCard
-from peftu.judge.board import Board, label_of
+from peftu.judge.board import Board
 from peftu.judge.shapes import Ceiling, GapClosed
 from peftu.judge.votes import TIE, Places, Votes
 from peftu.metrics import PREDICTIONS
 from peftu.metrics.rows import scored_rows
 from peftu.metrics.users import scores_of_rows
-from peftu.results import USER_MAJORITY, Score, plain_name
+from peftu.results import USER_MAJORITY, Score
 from peftu.stats import Doubles, drawn_weights, user_matrix
 
 Name = Literal["others-majority", "others-threshold", "self-consistency"]
@@ -52,14 +52,14 @@ def ceilings(
     again = _again(votes)
     if len(again):
         frames["self-consistency"] = again
-    found: list[Ceiling] = []
+    result: list[Ceiling] = []
     closed: list[GapClosed] = []
     for name, frame in frames.items():
         scores = scores_of_rows(scored_rows(frame, card), card)
         matrix = user_matrix(scores, board.metric.name)
         values = matrix.values[:, 0]
         estimate = board.estimate(values)
-        found.append(
+        result.append(
             Ceiling(
                 name=name,
                 title=TITLES[name],
@@ -71,7 +71,7 @@ def ceilings(
             )
         )
         closed += _closed(board, name, dict(zip(matrix.users, values.tolist(), strict=True)))
-    return tuple(found), tuple(closed)
+    return tuple(result), tuple(closed)
 
 
 def best_thresholds(votes: Votes, row: Places, unit: Places) -> npt.NDArray[np.bool_]:
@@ -86,19 +86,19 @@ def best_thresholds(votes: Votes, row: Places, unit: Places) -> npt.NDArray[np.b
         row: [tests] the judgement of each test row.
         unit: [tests] the user (and seed) of each test row, numbered from 0.
     """
-    own = votes.own[row] > 0
+    given = votes.given[row] > 0
     shares = np.nan_to_num(votes.shares[row]) + TIE * votes.common
-    labels = own.shape[1]
-    answer = np.zeros_like(own)
+    labels = given.shape[1]
+    answer = np.zeros_like(given)
     if not votes.answers.exclusive:
         for label in range(labels):
-            answer[:, label] = _cut(shares[:, label], np.where(own[:, label], 1.0, -1.0), unit)[0]
+            answer[:, label] = _cut(shares[:, label], np.where(given[:, label], 1.0, -1.0), unit)[0]
         return answer
     most = np.full(unit.max() + 1, -np.inf)
     for label in range(labels):
         others = np.where(np.arange(labels) == label, -np.inf, shares).argmax(1)
-        below = own[np.arange(len(own)), others]
-        chosen, gained = _cut(shares[:, label], own[:, label].astype(np.float64) - below, unit)
+        below = given[np.arange(len(given)), others]
+        chosen, gained = _cut(shares[:, label], given[:, label].astype(np.float64) - below, unit)
         right = gained + np.bincount(unit, below, len(most))
         better = (right > most)[unit]
         picked = np.where(chosen, label, others)
@@ -146,19 +146,19 @@ def _predicted(
         sets, on="row", how="left", maintain_order="left"
     )
     nothing = pl.lit(pl.Series([[]], dtype=PREDICTIONS["predicted"])).first()
-    said = numbered.select(predicted=pl.when("known").then(pl.col("predicted").fill_null(nothing)))
-    return _frame(tests, said["predicted"])
+    answers = numbered.select(predicted=pl.when("known").then(pl.col("predicted").fill_null(nothing)))
+    return _frame(tests, answers["predicted"])
 
 
 def _again(votes: Votes) -> pl.DataFrame:
     """Returns each judgement of a text that its user judged several times, predicted by the user's next one of it."""
     several = votes.rows.with_columns(times=pl.len().over("user_id", "text_key")).filter(pl.col("times") > 1)
     following = pl.col("target").shift(-1).fill_null(pl.col("target").first()).over("user_id", "text_key")
-    said = several.select(predicted=following)["predicted"]
-    return _frame(several.with_columns(seed=pl.lit(0, pl.Int64)), said)
+    answers = several.select(predicted=following)["predicted"]
+    return _frame(several.with_columns(seed=pl.lit(0, pl.Int64)), answers)
 
 
-def _frame(tests: pl.DataFrame, said: pl.Series) -> pl.DataFrame:
+def _frame(tests: pl.DataFrame, predicted: pl.Series) -> pl.DataFrame:
     return tests.select(
         pl.lit("ceiling").alias("method"),
         pl.lit(None, pl.String).alias("base"),
@@ -167,14 +167,14 @@ def _frame(tests: pl.DataFrame, said: pl.Series) -> pl.DataFrame:
         "item_id",
         pl.lit("test").alias("part"),
         "target",
-        said,
+        predicted,
         pl.lit(None, PREDICTIONS["scores"]).alias("scores"),
     )
 
 
 def _closed(board: Board, name: Name, ceiling: dict[str, float]) -> Sequence[GapClosed]:
     """Returns the share of the way from user-majority to the ceiling that each method goes, on their common users."""
-    majority = next((system for system in board.systems if plain_name(system.method) == USER_MAJORITY), None)
+    majority = next((system for system in board.systems if system.name == USER_MAJORITY), None)
     if majority is None:
         return []
     sign = 1.0 if board.metric.higher_is_better else -1.0
@@ -187,7 +187,7 @@ def _closed(board: Board, name: Name, ceiling: dict[str, float]) -> Sequence[Gap
         gain = board.gains(system, majority)
         both = ~np.isnan(gain) & ~np.isnan(way)
         share = _ratio(board, gain[both], way[both])
-        result.append(GapClosed(label=label_of(system), ceiling=name, share=share, users=int(both.sum())))
+        result.append(GapClosed(system=system, ceiling=name, share=share, users=int(both.sum())))
     return result
 
 

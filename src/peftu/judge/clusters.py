@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from peftu.judge.board import Board, label_of
+from peftu.judge.board import Board
 from peftu.judge.shapes import Intervals
 from peftu.metrics import SYSTEM
-from peftu.stats import Doubles, MeanEstimate, System, interval, seed_means
+from peftu.stats import Doubles, MeanEstimate, interval, seed_means
+from peftu.system import System
 
 _MOST_ITEMS = 20_000  # more are put into as many groups of items, which are drawn whole
 _SAME = 1e-12  # a smaller surplus is rounding; a factor over such a variance would depend on the order of rows
@@ -31,20 +32,20 @@ def intervals(board: Board, rows: pl.DataFrame) -> tuple[Intervals, ...]:
 
 def _intervals(board: Board, system: System, by_user: MeanEstimate, rows: pl.DataFrame) -> Intervals:
     seeds = seed_means(board.scores, board.metric.name, system)
-    own = rows.filter("scored", system.rows)
+    scored = rows.filter("scored", system.rows)
     by_item: MeanEstimate | None = None
     both: MeanEstimate | None = None
     if board.metric.value is not None and by_user.mean is not None:
-        weighted = _weighted(own, board.metric.value)
+        weighted = _weighted(scored, board.metric.value)
         by_item, both = _by_item(board, weighted, by_user)
     return Intervals(
-        label=label_of(system),
+        system=system,
         mean=by_user.mean,
         by_user=by_user.ci,
         by_item=by_item and by_item.ci,
         two_way=both and both.ci,
         users=by_user.users,
-        items=own["item_id"].n_unique(),
+        items=scored["item_id"].n_unique(),
         seeds=len(seeds),
         seed_sd=float(np.std(seeds, ddof=1)) if len(seeds) > 1 else None,
     )
@@ -84,8 +85,10 @@ def _by_item(
     single = rows.select(surplus.alias("surplus"))["surplus"].to_numpy()
     v_user, v_item, v_row = _variance(users), _variance(items), _variance(single)
     total = max(v_user + v_item - v_row, v_user, v_item)
-    fewer, own = (by_user, v_user) if len(users) <= len(items) else (by_item, v_item)
-    return replace(by_item, mean=mean), _stretched(fewer, (total / own) ** 0.5 if own else 1.0, board.metric.bounds)
+    fewer, variance = (by_user, v_user) if len(users) <= len(items) else (by_item, v_item)
+    return replace(by_item, mean=mean), _stretched(
+        fewer, (total / variance) ** 0.5 if variance else 1.0, board.metric.bounds
+    )
 
 
 def _variance(surplus: Doubles) -> float:

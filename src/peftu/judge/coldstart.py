@@ -7,14 +7,15 @@ import polars as pl
 
 from peftu.data.regimes import DEFAULT_K
 from peftu.errors import PeftuError
-from peftu.judge.board import Board, label_of
+from peftu.judge.board import Board
 from peftu.judge.compare import gains_over_references
 from peftu.judge.judgement import write_judgement
 from peftu.judge.merge import card_of, merge, refuse_own_folder
 from peftu.judge.shapes import Curve, CurvePoint, Judgement
 from peftu.metrics import metrics, user_scores
-from peftu.results import USER_MAJORITY, Run, RunRecord, Score, finish_folder, load_run, plain_name
+from peftu.results import USER_MAJORITY, Run, RunRecord, Score, finish_folder, load_run
 from peftu.stats import RESAMPLES
+from peftu.system import System
 
 UNSEEN_USER = "unseen-user"
 _ROW = ["seed", "user_id", "item_id"]
@@ -32,9 +33,9 @@ def cold_start(
     """
     refuse_own_folder(folders, out)
     runs = sorted((load_run(folder) for folder in folders), key=_place)
-    found = curves(runs)
+    cold = curves(runs)
     record, scores, judgement = merge([runs[-1].folder], out, command, replace)
-    judgement = judgement.model_copy(update={"cold_start": found})
+    judgement = judgement.model_copy(update={"cold_start": cold})
     write_judgement(judgement, out)
     return finish_folder(out, record), scores, judgement
 
@@ -58,21 +59,21 @@ def curves(runs: Sequence[Run]) -> tuple[Curve, ...]:
         common = common.join(frame.select(_ROW).unique(), on=_ROW, how="semi")
     if common.is_empty():
         raise PeftuError("leaderboard: the runs have no test row in common — use the same seeds and users")
-    points: dict[str, list[CurvePoint]] = {}
+    points: dict[System, list[CurvePoint]] = {}
     for run, frame in zip(runs, frames, strict=True):
         scores = user_scores(frame.join(common, on=_ROW, how="semi"), card)
         board, k = Board(scores, metric, RESAMPLES), _k(run.record)
-        gains = {gain.label: gain for gain in gains_over_references(board) if plain_name(gain.against) == USER_MAJORITY}
+        gains = {gain.system: gain for gain in gains_over_references(board) if gain.against.name == USER_MAJORITY}
         for system, estimate in zip(board.systems, board.estimates(board.matrix.values), strict=True):
             point = CurvePoint(
                 k=_median_items(run, board.matrix.users) if k is None else k,
                 all=k is None,
                 users=estimate.users,
                 score=Score.of(estimate),
-                over_habit=gains.get(label_of(system)),
+                over_habit=gains.get(system),
             )
-            points.setdefault(label_of(system), []).append(point)
-    return tuple(Curve(label=label, points=tuple(own)) for label, own in points.items() if len(own) > 1)
+            points.setdefault(system, []).append(point)
+    return tuple(Curve(system=system, points=tuple(curve)) for system, curve in points.items() if len(curve) > 1)
 
 
 def _k(record: RunRecord) -> int | None:

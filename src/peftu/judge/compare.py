@@ -6,12 +6,13 @@ from itertools import combinations
 import numpy as np
 import polars as pl
 
-from peftu.judge.board import Board, label_of
+from peftu.judge.board import Board
 from peftu.judge.decide import LEVEL
 from peftu.judge.noise import ItemNoise
 from peftu.judge.shapes import Comparison
 from peftu.results import Score
-from peftu.stats import Doubles, System
+from peftu.stats import Doubles
+from peftu.system import System
 
 FLIPS = 9999
 _EXACT = 13  # users up to which every one of the 2^n sign patterns is looked at
@@ -26,13 +27,13 @@ def gains_over_references(board: Board, rows: pl.DataFrame | None = None) -> tup
         board: the scores.
         rows: what ``peftu.metrics.rows.scored_rows`` made of the predictions; without it nothing is said of test items.
     """
-    pairs = [(own, reference) for reference in board.references for own in board.systems if own != reference]
+    pairs = [(system, reference) for reference in board.references for system in board.systems if system != reference]
     return corrected(_compared(board, pairs, rows))
 
 
 def comparisons(board: Board, gains: Sequence[Comparison]) -> tuple[Comparison, ...]:
     """Returns every pair of methods, the later-run one first, corrected (see ``corrected``); gains are as above."""
-    pairs = [(own, other) for other, own in combinations(board.systems, 2)]
+    pairs = [(system, other) for other, system in combinations(board.systems, 2)]
     return corrected_pairs(_compared(board, pairs), gains)
 
 
@@ -42,27 +43,27 @@ def corrected(gains: Sequence[Comparison]) -> tuple[Comparison, ...]:
     Two references meet twice, once from each side. That is one question: it is asked, corrected and counted with the
     reference that stands first.
     """
-    asked: dict[tuple[str, str], float | None] = {}
+    p_holm: dict[tuple[System, System], float | None] = {}
     for reference in dict.fromkeys(gain.against for gain in gains):
-        new = [gain for gain in gains if gain.against == reference and (reference, gain.label) not in asked]
+        new = [gain for gain in gains if gain.against == reference and (reference, gain.system) not in p_holm]
         for gain, p in zip(new, holm([gain.p for gain in new]), strict=True):
-            asked[gain.label, reference] = p
-    return tuple(gain.model_copy(update={"p_holm": _of_pair(gain, asked)}) for gain in gains)
+            p_holm[gain.system, reference] = p
+    return tuple(gain.model_copy(update={"p_holm": _of_pair(gain, p_holm)}) for gain in gains)
 
 
 def corrected_pairs(pairs: Sequence[Comparison], gains: Sequence[Comparison]) -> tuple[Comparison, ...]:
     """Returns pairs of methods: those with a reference as their gain has it, Holm's correction over all others."""
-    asked = {(gain.label, gain.against): gain.p_holm for gain in gains}
-    others = [pair for pair in pairs if not {(pair.label, pair.against), (pair.against, pair.label)} & set(asked)]
+    p_holm = {(gain.system, gain.against): gain.p_holm for gain in gains}
+    others = [pair for pair in pairs if not {(pair.system, pair.against), (pair.against, pair.system)} & set(p_holm)]
     for pair, p in zip(others, holm([pair.p for pair in others]), strict=True):
-        asked[pair.label, pair.against] = p
-    return tuple(pair.model_copy(update={"p_holm": _of_pair(pair, asked)}) for pair in pairs)
+        p_holm[pair.system, pair.against] = p
+    return tuple(pair.model_copy(update={"p_holm": _of_pair(pair, p_holm)}) for pair in pairs)
 
 
 def detectable(gains: Sequence[Comparison]) -> float | None:
     """Returns the median over gains of the smallest true gain that would be found."""
-    found = [gain.detectable for gain in gains if gain.detectable]
-    return float(np.median(found)) if found else None
+    sizes = [gain.detectable for gain in gains if gain.detectable]
+    return float(np.median(sizes)) if sizes else None
 
 
 def sign_flip_test(gains: Doubles, seed: int = 0) -> list[float | None]:
@@ -110,10 +111,10 @@ def smallest_detectable(gains: Doubles) -> float | None:
 
     (t(0.975) + t(0.8)) s / √n with n - 1 degrees of freedom, the usual approximation; None with fewer than two users.
     """
-    own = gains[~np.isnan(gains)]
-    if len(own) < 2:
+    known = gains[~np.isnan(gains)]
+    if len(known) < 2:
         return None
-    return detection_factor(len(own)) * float(own.std(ddof=1) / np.sqrt(len(own)))
+    return detection_factor(len(known)) * float(known.std(ddof=1) / np.sqrt(len(known)))
 
 
 def detection_factor(users: int, comparisons: int = 1) -> float:
@@ -129,10 +130,10 @@ def _as_extreme(signs: np.ndarray[tuple[int, ...], np.dtype[np.integer]], gains:
     return np.asarray((sums >= observed - 1e-9).sum(0), dtype=np.float64)
 
 
-def _of_pair(pair: Comparison, asked: dict[tuple[str, str], float | None]) -> float | None:
+def _of_pair(pair: Comparison, p_holm: dict[tuple[System, System], float | None]) -> float | None:
     """Returns the corrected p-value of a pair, whichever way round it was asked."""
-    own = (pair.label, pair.against)
-    return asked[own] if own in asked else asked[own[::-1]]
+    key = (pair.system, pair.against)
+    return p_holm[key] if key in p_holm else p_holm[key[::-1]]
 
 
 def _compared(
@@ -146,13 +147,13 @@ def _compared(
     noise = None if rows is None else ItemNoise.of(board, rows)
     return [
         Comparison(
-            label=label_of(own),
-            against=label_of(other),
+            system=system,
+            against=other,
             gain=Score.of(estimates[place]),
             users=estimates[place].users,
             p=p_values[place],
             detectable=smallest_detectable(gains[:, place]),
-            **({} if noise is None else noise.between(own, other, gains[:, place])),
+            **({} if noise is None else noise.between(system, other, gains[:, place])),
         )
-        for place, (own, other) in enumerate(pairs)
+        for place, (system, other) in enumerate(pairs)
     ]

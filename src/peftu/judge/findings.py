@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from peftu.answers import Kind, answers_of
-from peftu.config import split_label
 from peftu.judge.decide import Decision
 from peftu.judge.shapes import Comparison
-from peftu.results import GLOBAL, MethodResult, plain_name
+from peftu.results import GLOBAL, MethodResult
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,9 @@ class Findings:
 
         Where that was run on several bases it is the one on the method's own base; where there is no such, None.
         """
-        gains = [gain for gain in self.gains if gain.label == method.label and plain_name(gain.against) == name]
-        bases = {gain.against: split_label(gain.against)[1] for gain in gains}
-        gains = [gain for gain in gains if bases[gain.against] == method.base] or gains
+        system = method.system
+        gains = [gain for gain in self.gains if gain.system == system and gain.against.name == name]
+        gains = [gain for gain in gains if gain.against.base == system.base] or gains
         return gains[0] if len(gains) == 1 else None
 
     def decision(self, method: MethodResult, name: str) -> Decision | None:
@@ -65,4 +64,4 @@ class Findings:
         references = list(dict.fromkeys(other.against for other in self.gains))
         before = references[: references.index(gain.against)]
         tested = [other for other in self.gains if other.against == gain.against and other.p is not None]
-        return sum(other.label not in before for other in tested)
+        return sum(other.system not in before for other in tested)

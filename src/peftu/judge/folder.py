@@ -23,13 +23,13 @@ from peftu.results import (
     MethodCost,
     MethodResult,
     RunRecord,
-    SystemKey,
     TaskSummary,
     finish_folder,
     start_folder,
     summarise,
 )
 from peftu.run_folder import check_folder, check_unused
+from peftu.system import System
 
 OURS = re.compile("|".join(map(re.escape, (RECORD, REPORT, PREDICTIONS, USER_SCORES, JUDGEMENT))))
 
@@ -45,8 +45,8 @@ class FolderContents:
         spec: what it was made of; kept in the record.
         judgements: every judgement that is known; see ``Evidence``.
         n_train: seed, user_id, n_train.
-        costs: (method, base) -> what it cost.
-        tags: label -> fields of its result that scores do not tell.
+        costs: what each method cost.
+        tags: fields of a method's result that scores do not tell.
         warnings: what a reader must know.
     """
 
@@ -57,8 +57,8 @@ class FolderContents:
     spec: dict[str, Any]
     judgements: pl.DataFrame | None = None
     n_train: pl.DataFrame | None = None
-    costs: Mapping[SystemKey, MethodCost] = field(default_factory=dict)
-    tags: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    costs: Mapping[System, MethodCost] = field(default_factory=dict)
+    tags: Mapping[System, dict[str, Any]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
@@ -79,7 +79,7 @@ def write_board(
     """
     scores = user_scores(contents.predictions, contents.card, contents.n_train)
     results = [
-        result.model_copy(update=contents.tags.get(result.label, {}))
+        result.model_copy(update=contents.tags.get(result.system, {}))
         for result in summarise(scores, contents.card, contents.costs)
     ]
     evidence = Evidence(contents.predictions, contents.card, scores, results, contents.judgements)

@@ -8,13 +8,14 @@ import polars as pl
 
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
-from peftu.judge.board import Board, label_of
+from peftu.judge.board import Board
 from peftu.judge.compare import holm, sign_flip_test
 from peftu.judge.shapes import Group
 from peftu.metrics import KEYS
 from peftu.outside import parse_json
 from peftu.results import Score
 from peftu.stats import UserMatrix, bootstrap, user_matrix
+from peftu.system import System
 
 FEWEST = 5  # users that a demographic group must have to be shown
 _MOST_VALUES = 12
@@ -36,9 +37,9 @@ def by_label(board: Board, rows: pl.DataFrame, card: TaskCard) -> tuple[Group, .
     recalls = scored.group_by(*KEYS, "gold").agg(recall=hit.mean(), rows=pl.len())
     result: list[Group] = []
     for place, label in enumerate(card.labels):
-        own = recalls.filter(pl.col("gold") == place).sort(KEYS)
-        if len(own):
-            result += _groups(board, user_matrix(own, "recall"), "label", label, own)
+        part = recalls.filter(pl.col("gold") == place).sort(KEYS)
+        if len(part):
+            result += _groups(board, user_matrix(part, "recall"), "label", label, part)
     return _corrected(result)
 
 
@@ -66,23 +67,23 @@ def by_people(board: Board, meta: pl.DataFrame) -> tuple[Group, ...]:
         for value, places in shown.items():
             users = tuple(board.matrix.users[place] for place in places)
             part = UserMatrix(users, board.systems, board.matrix.values[places])
-            own = board.scores.filter(pl.col("user_id").is_in(users)).select(*KEYS, rows="n_scored")
-            result += _groups(board, part, field, value, own, main=True)
+            counts = board.scores.filter(pl.col("user_id").is_in(users)).select(*KEYS, rows="n_scored")
+            result += _groups(board, part, field, value, counts, main=True)
     return _corrected(result)
 
 
 def user_fields(meta: pl.DataFrame) -> dict[str, dict[str, str]]:
     """Returns field -> user -> value, for fields that every user who has them has with one value throughout."""
-    found: dict[str, dict[str, Any]] = defaultdict(dict)
+    fields: dict[str, dict[str, Any]] = defaultdict(dict)
     several: set[str] = set()
     for user, text in meta.drop_nulls("meta").unique(["user_id", "meta"]).sort("user_id", "meta").iter_rows():
         for field, value in _described(text).items():
             if value is None or isinstance(value, list | dict):
                 continue
-            if found[field].setdefault(user, value) != value:
+            if fields[field].setdefault(user, value) != value:
                 several.add(field)
-    kept = {field: own for field, own in found.items() if field not in several and field not in _NOT_PEOPLE}
-    return {field: _words(own) for field, own in kept.items()}
+    kept = {field: values for field, values in fields.items() if field not in several and field not in _NOT_PEOPLE}
+    return {field: _words(values) for field, values in kept.items()}
 
 
 def _described(text: str) -> dict[str, Any]:
@@ -106,13 +107,13 @@ def _words(values: dict[str, Any]) -> dict[str, str]:
 
 def _corrected(groups: list[Group]) -> tuple[Group, ...]:
     """Returns groups whose p-values are corrected for all methods and values by which users or rows are grouped."""
-    found: dict[tuple[str, str, str], float | None] = {}
+    p_holm: dict[tuple[str, str, System], float | None] = {}
     for by in dict.fromkeys(group.by for group in groups):
-        asked = [group for group in groups if group.by == by and group.label != group.against]
-        for group, p in zip(asked, holm([group.p for group in asked]), strict=True):
-            found[by, group.value, group.label] = p
+        compared = [group for group in groups if group.by == by and group.system != group.against]
+        for group, p in zip(compared, holm([group.p for group in compared]), strict=True):
+            p_holm[by, group.value, group.system] = p
     return tuple(
-        group.model_copy(update={"p_holm": found.get((group.by, group.value, group.label))}) for group in groups
+        group.model_copy(update={"p_holm": p_holm.get((group.by, group.value, group.system))}) for group in groups
     )
 
 
@@ -128,18 +129,17 @@ def _groups(
     gains = sign * (matrix.values - matrix.column(reference)[:, None])
     reach = (bounds[0] - bounds[1], bounds[1] - bounds[0])
     gained, p_values = bootstrap(gains, resamples=board.resamples, bounds=reach), sign_flip_test(gains)
-    counts = {
-        (method, base): number for method, base, number in rows.group_by("method", "base").agg(pl.sum("rows")).rows()
-    }
+    numbers = rows.group_by("method", "base").agg(pl.sum("rows")).rows()
+    counts = {System(method, base): number for method, base, number in numbers}
     return [
         Group(
-            label=label_of(system),
-            against=label_of(reference),
+            system=system,
+            against=reference,
             by=by,
             value=value,
             users=gained[place].users,
             p=p_values[place],
-            rows=int(counts.get((system.method, system.base), 0)),
+            rows=int(counts.get(system, 0)),
             score=Score.of(scores[place]),
             gain=Score.of(gained[place]),
         )

@@ -11,12 +11,13 @@ from peftu.judge.shapes import Guarded
 from peftu.metrics import Metric, metrics
 from peftu.metrics.rows import scored_rows
 from peftu.stats import Doubles
+from peftu.system import System
 
 _FEWEST_ROWS = 2
 
 
 def guard(
-    own: pl.DataFrame, fallbacks: Mapping[str, pl.DataFrame], card: TaskCard, label: str
+    module: pl.DataFrame, fallbacks: Mapping[System, pl.DataFrame], card: TaskCard, label: str
 ) -> tuple[pl.DataFrame, Guarded, tuple[str, ...]]:
     """Returns the predictions of a module for users it is kept for, and of a fallback for the others; and the former.
 
@@ -27,8 +28,8 @@ def guard(
     count as far as users differ at all. Users without validation rows fall back. Test rows are never looked at.
 
     Args:
-        own: one method's predictions at one seed, 'val' and 'test' rows.
-        fallbacks: predictions of reference methods at that seed, by label, the preferred first.
+        module: one method's predictions at one seed, 'val' and 'test' rows.
+        fallbacks: predictions of reference methods at that seed, the preferred first.
         card: the task.
         label: how the guarded method is called; it keeps the module's base.
 
@@ -40,13 +41,13 @@ def guard(
     metric = metrics.get(card.main_metric)
     if metric.value is None:  # not a mean over rows, so no row's gain in it
         metric = metrics.get("accuracy")
-    values = {name: _validation(frame, card, metric) for name, frame in fallbacks.items()}
-    chosen = max(values, key=lambda name: _mean_over_users(values[name]))
-    kept = _supported(_validation(own, card, metric), values[chosen])
+    values = {system: _validation(frame, card, metric) for system, frame in fallbacks.items()}
+    chosen = max(values, key=lambda system: _mean_over_users(values[system]))
+    kept = _supported(_validation(module, card, metric), values[chosen])
     keep = pl.col("user_id").is_in(kept)
-    fallback = fallbacks[chosen].filter(~keep).with_columns(base=pl.lit(own["base"].first(), pl.String))
-    frame = pl.concat([own.filter(keep), fallback]).with_columns(method=pl.lit(label))
-    guarded = Guarded(label=label, fallback=chosen, users=own["user_id"].n_unique(), kept=len(kept))
+    fallback = fallbacks[chosen].filter(~keep).with_columns(base=pl.lit(module["base"].first(), pl.String))
+    frame = pl.concat([module.filter(keep), fallback]).with_columns(method=pl.lit(label))
+    guarded = Guarded(system=System(label), fallback=chosen, users=module["user_id"].n_unique(), kept=len(kept))
     return frame.sort("user_id", "item_id"), guarded, tuple(kept)
 
 
@@ -82,9 +83,9 @@ def _mean_over_users(rows: pl.DataFrame) -> float:
     return float(mean) if isinstance(mean, float) else -float("inf")
 
 
-def _supported(own: pl.DataFrame, other: pl.DataFrame) -> list[str]:
+def _supported(module: pl.DataFrame, other: pl.DataFrame) -> list[str]:
     """Returns the users whose validation rows support the one over the other."""
-    both = own.join(other, on=["user_id", "item_id"]).with_columns(gain=pl.col("value") - pl.col("value_right"))
+    both = module.join(other, on=["user_id", "item_id"]).with_columns(gain=pl.col("value") - pl.col("value_right"))
     users = both.group_by("user_id").agg(pl.col("gain").mean(), rows=pl.len(), spread=pl.col("gain").var())
     users = users.sort("user_id")
     if users.is_empty():

@@ -4,10 +4,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from peftu.judge.board import Board, label_of
+from peftu.judge.board import Board
 from peftu.judge.shapes import Helped, WorstServed
 from peftu.results import Score
-from peftu.stats import LEVEL, Doubles, System, count_gains
+from peftu.stats import LEVEL, Doubles, count_gains
+from peftu.system import System
 
 _TENTH = 10
 
@@ -22,17 +23,17 @@ def helped(board: Board, rows: pl.DataFrame) -> tuple[Helped, ...]:
     values = _row_values(board, rows)
     result = []
     for reference in board.references:
-        for own in board.systems:
-            if own == reference:
+        for system in board.systems:
+            if system == reference:
                 continue
-            gains = board.gains(own, reference)
+            gains = board.gains(system, reference)
             counts = count_gains(gains)
             users = sum(counts)
-            better, worse = _sure(values, own, reference, higher_is_better=board.metric.higher_is_better)
+            better, worse = _sure(values, system, reference, higher_is_better=board.metric.higher_is_better)
             result.append(
                 Helped(
-                    label=label_of(own),
-                    against=label_of(reference),
+                    system=system,
+                    against=reference,
                     users=users,
                     helped=counts[0],
                     unchanged=counts[1],
@@ -54,20 +55,21 @@ def worst_served(board: Board) -> tuple[WorstServed, ...]:
     """
     result = []
     for reference in board.references:
-        for own in board.systems:
-            if own == reference:
+        for system in board.systems:
+            if system == reference:
                 continue
-            places = [_worst(board, board.matrix.column(system)) for system in (own, reference)]
-            tails = [board.matrix.column(system)[place] for system, place in zip((own, reference), places, strict=True)]
+            columns = [board.matrix.column(side) for side in (system, reference)]
+            places = [_worst(board, column) for column in columns]
+            tails = [column[place] for column, place in zip(columns, places, strict=True)]
             scores = [Score.of(board.estimate(tail)) for tail in tails]
             result.append(
                 WorstServed(
-                    label=label_of(own),
-                    against=label_of(reference),
+                    system=system,
+                    against=reference,
                     users=len(tails[0]),
                     score=scores[0],
                     reference=scores[1],
-                    items=_items(board, own, places[0]),
+                    items=_items(board, system, places[0]),
                 )
             )
     return tuple(result)
@@ -104,9 +106,9 @@ def _row_values(board: Board, rows: pl.DataFrame) -> pl.DataFrame:
     return rows.filter("scored").select(*keys, value=value).drop_nulls("value")
 
 
-def _sure(values: pl.DataFrame, own: System, reference: System, *, higher_is_better: bool) -> tuple[int, int]:
+def _sure(values: pl.DataFrame, system: System, reference: System, *, higher_is_better: bool) -> tuple[int, int]:
     """Returns the users whose own rows show a gain, and those whose rows show a loss."""
-    sides = [values.filter(system.rows) for system in (own, reference)]
+    sides = [values.filter(side.rows) for side in (system, reference)]
     keys = ["seed", "user_id", "item_id"]
     gain = pl.col("value") - pl.col("value_right") if higher_is_better else pl.col("value_right") - pl.col("value")
     # An item tested in several seeds is one item: its seeds are averaged first.

@@ -13,7 +13,7 @@ from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
 from peftu.files import write_atomic
 from peftu.judge.answer import answer
-from peftu.judge.board import Board, label_of
+from peftu.judge.board import Board
 from peftu.judge.calibration import reliability
 from peftu.judge.ceilings import ceilings
 from peftu.judge.clusters import intervals
@@ -34,6 +34,7 @@ from peftu.metrics.rows import scored_rows
 from peftu.outside import parse_json
 from peftu.results import MethodResult, Score
 from peftu.stats import RESAMPLES, bootstrap, user_matrix
+from peftu.system import System
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,14 @@ def judge(evidence: Evidence) -> Judgement:
     known = [metric for metric in metrics_of(card.kind, "rows", "labels") if metric.name in scores.columns]
     of_items = [metric for metric in metrics_of(card.kind, "items") if metric.name in items.columns]
     voted = votes(_judgements(evidence), card) if card.answers.labelled else None
-    found = ceilings(board, _tests(rows), voted, card) if voted else ((), ())
+    limits, closed = ceilings(board, _tests(rows), voted, card) if voted else ((), ())
     tests = scores.group_by("user_id").agg(pl.col("n_test").max())
     return Judgement(
         metric=_info(board.metric),
         metrics=tuple(_info(metric) for metric in (*known, *of_items)),
         users=len(board.matrix.users),
         one_item_users=tests.filter(pl.col("n_test") == 1).height,
-        references=tuple(map(label_of, board.references)),
+        references=board.references,
         scores=_all_metrics(board, known, items, of_items),
         intervals=intervals(board, rows),
         gains=gains,
@@ -89,8 +90,8 @@ def judge(evidence: Evidence) -> Judgement:
         detectable=detectable(gains),
         standings=standings(board),
         critical_difference=critical_difference(board),
-        ceilings=found[0],
-        closed=found[1],
+        ceilings=limits,
+        closed=closed,
         helped=helped(board, rows),
         worst=worst_served(board),
         trends=trends(board, voted),
@@ -149,7 +150,7 @@ def _tests(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _guarded(result: MethodResult) -> Guarded:
     notes = result.notes
-    return Guarded(label=result.label, fallback=notes["fallback"], users=notes["users"], kept=notes["kept"])
+    return Guarded(system=result.system, fallback=notes["fallback"], users=notes["users"], kept=notes["kept"])
 
 
 def _people(board: Board, judgements: pl.DataFrame | None) -> tuple[Group, ...]:
@@ -172,18 +173,18 @@ def _all_metrics(
     board: Board, known: Sequence[Metric], items: pl.DataFrame, of_items: Sequence[Metric]
 ) -> tuple[MethodMetrics, ...]:
     """Returns every metric of every method: over users, and over items for those that are of items."""
-    found: dict[str, dict[str, tuple[Score, int]]] = {label_of(system): {} for system in board.systems}
+    of_systems: dict[System, dict[str, tuple[Score, int]]] = {system: {} for system in board.systems}
     for frame, chosen in ((board.scores, known), (items.rename({"item_id": "user_id"}), of_items)):
         for metric in chosen:
             matrix = user_matrix(frame, metric.name)
             estimates = bootstrap(matrix.values, resamples=board.resamples, bounds=metric.bounds)
             for system, estimate in zip(matrix.systems, estimates, strict=True):
-                found[label_of(system)][metric.name] = (Score.of(estimate), estimate.users)
+                of_systems[system][metric.name] = (Score.of(estimate), estimate.users)
     return tuple(
         MethodMetrics(
-            label=label,
-            scores={name: score for name, (score, _) in own.items()},
-            counts={name: users for name, (_, users) in own.items()},
+            system=system,
+            scores={name: score for name, (score, _) in of_metrics.items()},
+            counts={name: users for name, (_, users) in of_metrics.items()},
         )
-        for label, own in found.items()
+        for system, of_metrics in of_systems.items()
     )

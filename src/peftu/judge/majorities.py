@@ -32,12 +32,12 @@ def with_majorities(predictions: pl.DataFrame, train: pl.DataFrame, card: TaskCa
     users = train["user_id"].unique().sort()
     user = users.search_sorted(train["user_id"]).to_numpy().astype(np.int64)
     chosen = [order[number] for number in commonest(user, len(users), given)]
-    own = pl.DataFrame({"user_id": users, "chosen": pl.Series(chosen, dtype=PREDICTIONS["target"])})
+    habits = pl.DataFrame({"user_id": users, "chosen": pl.Series(chosen, dtype=PREDICTIONS["target"])})
     (overall,) = commonest(np.zeros_like(given), 1, given)
     keys = ["seed", "user_id", "item_id"]
-    rows = predictions.unique(keys, maintain_order=True).join(own, on="user_id", how="left", maintain_order="left")
+    rows = predictions.unique(keys, maintain_order=True).join(habits, on="user_id", how="left", maintain_order="left")
     fallback = pl.lit(pl.Series([order[overall]], dtype=PREDICTIONS["target"])).first()
-    said = {GLOBAL_MAJORITY: fallback, USER_MAJORITY: pl.coalesce("chosen", fallback)}
+    majorities = {GLOBAL_MAJORITY: fallback, USER_MAJORITY: pl.coalesce("chosen", fallback)}
     frames = [
         rows.with_columns(
             method=pl.lit(name),
@@ -45,7 +45,7 @@ def with_majorities(predictions: pl.DataFrame, train: pl.DataFrame, card: TaskCa
             predicted=answer,
             scores=pl.lit(None, PREDICTIONS["scores"]),
         ).select(predictions.columns)
-        for name, answer in said.items()
+        for name, answer in majorities.items()
         if name not in present
     ]
     return pl.concat([*frames, predictions])

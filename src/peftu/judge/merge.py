@@ -15,7 +15,8 @@ from peftu.judge.judgement import read_judgement, write_judgement
 from peftu.judge.score import REGIME
 from peftu.judge.shapes import Judgement
 from peftu.metrics import PREDICTIONS, SYSTEM
-from peftu.results import RECORD, Hashes, MethodCost, Run, RunRecord, SystemKey, finish_folder, load_run
+from peftu.results import RECORD, Hashes, MethodCost, Run, RunRecord, finish_folder, load_run
+from peftu.system import System
 
 _TAGS = ("scope", "trained", "uses_others_labels", "notes")
 
@@ -41,7 +42,7 @@ def merge(
     seeds = _common_seeds(runs, frames)
     left_out = sorted({int(seed) for run in runs for seed in run.record.hashes.splits} - set(seeds))
     renamed = _distinct(runs, [frame.filter(pl.col("seed").is_in(seeds)) for frame in frames])
-    costs, tags = _told(runs, renamed)
+    costs, tags = _costs_and_tags(runs, renamed)
     contents = FolderContents(
         predictions=pl.concat([frame.select(*PREDICTIONS) for frame, _ in renamed]),
         card=card_of(first.record),
@@ -80,11 +81,11 @@ def _common_seeds(runs: Sequence[Run], frames: Sequence[pl.DataFrame]) -> list[i
         raise PeftuError("leaderboard: the runs have no seed in common — run them with the same --seeds")
     for run, frame in zip(runs[1:], frames[1:], strict=True):
         for what in ("name", "labels", "kind", "main_metric"):
-            own, other = getattr(first.task, what), getattr(run.record.task, what)
+            expected, other = getattr(first.task, what), getattr(run.record.task, what)
             scored = REGIME in (first.regime, run.record.regime)
-            if own != other and not (scored and what == "name"):
+            if expected != other and not (scored and what == "name"):
                 raise PeftuError(
-                    f"leaderboard: {runs[0].folder} and {run.folder} differ in {what} ({own} and {other}) — "
+                    f"leaderboard: {runs[0].folder} and {run.folder} differ in {what} ({expected} and {other}) — "
                     "compare runs of one task"
                 )
         for seed in seeds:
@@ -100,25 +101,23 @@ def _common_seeds(runs: Sequence[Run], frames: Sequence[pl.DataFrame]) -> list[i
     return seeds
 
 
-def _distinct(
-    runs: Sequence[Run], frames: Sequence[pl.DataFrame]
-) -> list[tuple[pl.DataFrame, dict[SystemKey, SystemKey]]]:
+def _distinct(runs: Sequence[Run], frames: Sequence[pl.DataFrame]) -> list[tuple[pl.DataFrame, dict[System, System]]]:
     """Returns each run's predictions with method names that no other run has, and which method was named what."""
-    seen: dict[SystemKey, pl.DataFrame] = {}
+    seen: dict[System, pl.DataFrame] = {}
     result = []
     for run, frame in zip(runs, frames, strict=True):
         kept, names = [], {}
-        for (method, base), own in frame.group_by(*SYSTEM, maintain_order=True):
-            key: SystemKey = (str(method), None if base is None else str(base))
-            said = ["predicted"] if answers_of(run.record.task.kind).labelled else ["predicted", "scores"]
-            answers = own.sort("seed", "user_id", "item_id").select("seed", "user_id", "item_id", "part", *said)
-            named = (key, *((_named(key[0], name), key[1]) for name in _run_names(run, len(runs))))
-            fresh = next(one for one in named if one not in seen or seen[one].equals(answers))
+        for (method, base), rows in frame.group_by(*SYSTEM, maintain_order=True):
+            system = System(str(method), None if base is None else str(base))
+            columns = ["predicted"] if answers_of(run.record.task.kind).labelled else ["predicted", "scores"]
+            answers = rows.sort("seed", "user_id", "item_id").select("seed", "user_id", "item_id", "part", *columns)
+            named = (system, *(_named(system, name) for name in _run_names(run, len(runs))))
+            fresh = next(system for system in named if system not in seen or seen[system].equals(answers))
             if fresh in seen:
                 continue
             seen[fresh] = answers
-            names[key] = fresh
-            kept.append(own.with_columns(method=pl.lit(fresh[0])))
+            names[system] = fresh
+            kept.append(rows.with_columns(method=pl.lit(fresh.method)))
         result.append((pl.concat(kept) if kept else frame.clear(), names))
     return result
 
@@ -130,27 +129,26 @@ def _run_names(run: Run, most: int) -> Iterator[str]:
     yield from (f"{name} {number}" for number in range(2, most + 1))
 
 
-def _named(method: str, run: str) -> str:
-    """Returns 'lora[rank=4,run=b]' for 'lora[rank=4]'."""
-    name, bracket, knobs = method.partition("[")
-    return f"{name}[{knobs.removesuffix(']')},run={run}]" if bracket else f"{name}[run={run}]"
+def _named(system: System, run: str) -> System:
+    """Returns 'lora[rank=4,run=b]' for 'lora[rank=4]', on the same base."""
+    name, bracket, knobs = system.method.partition("[")
+    return System(f"{name}[{knobs.removesuffix(']')},run={run}]" if bracket else f"{name}[run={run}]", system.base)
 
 
-def _told(
-    runs: Sequence[Run], renamed: Sequence[tuple[pl.DataFrame, dict[SystemKey, SystemKey]]]
-) -> tuple[dict[SystemKey, MethodCost], dict[str, dict[str, Any]]]:
+def _costs_and_tags(
+    runs: Sequence[Run], renamed: Sequence[tuple[pl.DataFrame, dict[System, System]]]
+) -> tuple[dict[System, MethodCost], dict[System, dict[str, Any]]]:
     """Returns what the runs' records say of their methods' costs and kinds, under the methods' new names."""
-    costs: dict[SystemKey, MethodCost] = {}
-    tags: dict[str, dict[str, Any]] = {}
+    costs: dict[System, MethodCost] = {}
+    tags: dict[System, dict[str, Any]] = {}
     for run, (_, names) in zip(runs, renamed, strict=True):
         for result in run.record.methods:
-            fresh = names.get((result.method, result.base))
+            fresh = names.get(result.system)
             if fresh is None:
                 continue
-            told = result.model_dump()
-            costs[fresh] = MethodCost.model_validate({key: told[key] for key in MethodCost.model_fields})
-            label = f"{fresh[0]}@{fresh[1]}" if fresh[1] else fresh[0]
-            tags[label] = {key: told[key] for key in _TAGS}
+            fields = result.model_dump()
+            costs[fresh] = MethodCost.model_validate({key: fields[key] for key in MethodCost.model_fields})
+            tags[fresh] = {key: fields[key] for key in _TAGS}
     return costs, tags
 
 
@@ -177,13 +175,13 @@ def _with_ceilings(
 ) -> tuple[RunRecord, pl.DataFrame, Judgement]:
     """Returns the judgement with the ceilings that a run computed from the whole task, which no run folder holds."""
     for run in runs:
-        told = read_judgement(run.folder) if run.record.regime != REGIME else None
-        if told is None or set(run.record.hashes.splits) != set(record.hashes.splits):
+        kept = read_judgement(run.folder) if run.record.regime != REGIME else None
+        if kept is None or set(run.record.hashes.splits) != set(record.hashes.splits):
             continue
-        labels = {method.label for method in record.methods}
-        closed = [one for one in told.closed if one.label in labels]
+        systems = {method.system for method in record.methods}
+        closed = [gap for gap in kept.closed if gap.system in systems]
         mended = judgement.model_copy(
-            update={"ceilings": told.ceilings, "closed": tuple(closed), "shifts": told.shifts}
+            update={"ceilings": kept.ceilings, "closed": tuple(closed), "shifts": kept.shifts}
         )
         write_judgement(mended, out)
         return finish_folder(out, record), scores, mended

@@ -8,7 +8,8 @@ import polars as pl
 
 from peftu.judge.board import Board
 from peftu.metrics import SYSTEM
-from peftu.stats import Doubles, System
+from peftu.stats import Doubles
+from peftu.system import System
 
 _FEWEST_ITEMS = 2
 
@@ -38,7 +39,7 @@ class ItemNoise:
         items = cells.select(keys).unique().sort(keys).with_row_index("item")
         users = pl.DataFrame({"user_id": board.matrix.users}).with_row_index("user")
         systems = pl.DataFrame(
-            [(*system, place) for place, system in enumerate(board.systems)],
+            [(system.method, system.base, place) for place, system in enumerate(board.systems)],
             schema={"method": pl.String, "base": pl.String, "system": pl.Int64},
             orient="row",
         )
@@ -48,13 +49,13 @@ class ItemNoise:
         numbered = items.join(users, on="user_id", how="left", maintain_order="left")["user"]
         return cls(board.systems, numbered.to_numpy().astype(np.int64), values)
 
-    def between(self, own: System, other: System, gains: Doubles) -> dict[str, float | None]:
+    def between(self, system: System, other: System, gains: Doubles) -> dict[str, float | None]:
         """Returns ``item_noise`` and ``items`` of a comparison, given users' gains.
 
         A user's gain is a mean over items, so its variance by chance is that of the items' gains over their number.
         The mean of that over users who have two items or more, over the variance of the users' gains, is the share.
         """
-        change = self.values[:, self.systems.index(own)] - self.values[:, self.systems.index(other)]
+        change = self.values[:, self.systems.index(system)] - self.values[:, self.systems.index(other)]
         known = ~np.isnan(change)
         user, change = self.user[known], change[known]
         if not len(change):

@@ -16,19 +16,19 @@ def pareto(results: Sequence[MethodResult], *, higher_is_better: bool) -> tuple[
     sign = 1.0 if higher_is_better else -1.0
     scored = [result for result in results if result.mean is not None]
 
-    def beaten(own: MethodResult, cost: str) -> bool:
-        price = getattr(own, cost)
+    def beaten(result: MethodResult, cost: str) -> bool:
+        price = getattr(result, cost)
         for other in scored:
             paid = getattr(other, cost)
-            if paid is None or paid > price or sign * (other.mean or 0.0) < sign * (own.mean or 0.0):
+            if paid is None or paid > price or sign * (other.mean or 0.0) < sign * (result.mean or 0.0):
                 continue
-            if paid < price or sign * (other.mean or 0.0) > sign * (own.mean or 0.0):
+            if paid < price or sign * (other.mean or 0.0) > sign * (result.mean or 0.0):
                 return True
         return False
 
     return tuple(
         ParetoPoint(
-            label=result.label,
+            system=result.system,
             mean=result.mean or 0.0,
             ci=result.ci,
             **{cost: getattr(result, cost) for cost in COSTS},

@@ -55,20 +55,20 @@ class AboutUser(Part):
 
     def sentences(self) -> list[str]:
         """Returns the same in plain words."""
-        said = []
+        lines = []
         if self.agreed is not None:
-            said.append(f"You say what most others say of {100 * self.agreed:.0f} % of {self.shared} texts.")
-        said += [
+            lines.append(f"You say what most others say of {100 * self.agreed:.0f} % of {self.shared} texts.")
+        lines += [
             f"You say '{s.label}' {'more' if s.own > s.others else 'less'} often than others: "
             f"{100 * s.own:.0f} % against {100 * s.others:.0f} %."
             for s in self.shifts
         ]
-        said += [
+        lines += [
             f"'{w.word}' stands in {w.texts} of {w.of} texts that you call '{w.label}' and most others do not, "
             f"and in {w.elsewhere} of your other {w.of_elsewhere} texts."
             for w in self.words
         ]
-        return said
+        return lines
 
 
 def about_user(judgements: pl.DataFrame, card: TaskCard, user: str, most: int = 10) -> AboutUser:
@@ -89,28 +89,28 @@ def about_user(judgements: pl.DataFrame, card: TaskCard, user: str, most: int = 
     """
     if not card.answers.labelled:
         raise PeftuError(f"task {card.name}: its targets are texts — labels are needed to compare users")
-    found = votes(judgements, card)
-    mine = (found.rows["user_id"] == user).to_numpy()
+    crowd = votes(judgements, card)
+    mine = (crowd.rows["user_id"] == user).to_numpy()
     if not mine.any():
         raise PeftuError(f"task {card.name}: there is no judgement of that user — check the key")
-    texts = found.rows.join(
+    texts = crowd.rows.join(
         judgements.select("user_id", "item_id", "text"), on=["user_id", "item_id"], how="left", maintain_order="left"
     )["text"]
-    shared = mine & (found.voters > 0)
-    agrees = (found.majority == (found.own > 0)).all(1)
+    shared = mine & (crowd.voters > 0)
+    agrees = (crowd.majority == (crowd.given > 0)).all(1)
     everywhere = _texts_with_word(texts.filter(pl.Series(~mine)).unique().to_list())
     words: list[WordShift] = []
     for place, label in enumerate(card.labels):
-        apart = shared & (found.own[:, place] > 0) & ~found.majority[:, place]
+        apart = shared & (crowd.given[:, place] > 0) & ~crowd.majority[:, place]
         here, there = (texts.filter(pl.Series(rows)).to_list() for rows in (apart, mine & ~apart))
         words += _words(label, here, there, everywhere, most)
     return AboutUser(
         judged=int(mine.sum()),
         shared=int(shared.sum()),
         agreed=float(agrees[shared].mean()) if shared.any() else None,
-        shifts=shifts(found, card.labels, [user]),
+        shifts=shifts(crowd, card.labels, [user]),
         words=tuple(words),
-        texts=_texts(found, texts, shared, card, most),
+        texts=_texts(crowd, texts, shared, card, most),
     )
 
 
@@ -146,21 +146,21 @@ def _words(label: str, here: list[str], there: list[str], everywhere: Counter[st
     ]  # fmt: skip
 
 
-def _texts(found: Votes, texts: pl.Series, shared: np.ndarray, card: TaskCard, most: int) -> tuple[TextShift, ...]:
+def _texts(crowd: Votes, texts: pl.Series, shared: np.ndarray, card: TaskCard, most: int) -> tuple[TextShift, ...]:
     """Returns the texts on which fewest others give the user's labels, those with most judgements first."""
-    majority = found.majority
-    rows = np.flatnonzero(shared & (found.voters >= _FEWEST_VOTERS))
-    support = (np.nan_to_num(found.shares[rows]) * found.own[rows]).sum(1) / np.maximum(found.own[rows].sum(1), 1)
-    ranked = rows[np.lexsort((-found.voters[rows], support))][:most]
+    majority = crowd.majority
+    rows = np.flatnonzero(shared & (crowd.voters >= _FEWEST_VOTERS))
+    support = (np.nan_to_num(crowd.shares[rows]) * crowd.given[rows]).sum(1) / np.maximum(crowd.given[rows].sum(1), 1)
+    ranked = rows[np.lexsort((-crowd.voters[rows], support))][:most]
     return tuple(
         TextShift(
             text=texts[int(row)],
-            own=tuple(label for label, given in zip(card.labels, found.own[row], strict=True) if given),
-            others=dict(zip(card.labels, found.shares[row].tolist(), strict=True)),
-            voters=int(found.voters[row]),
+            own=tuple(label for label, given in zip(card.labels, crowd.given[row], strict=True) if given),
+            others=dict(zip(card.labels, crowd.shares[row].tolist(), strict=True)),
+            voters=int(crowd.voters[row]),
         )
         for row in ranked
-        if (majority[row] != (found.own[row] > 0)).any()
+        if (majority[row] != (crowd.given[row] > 0)).any()
     )
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from peftu.judge.board import Board, label_of
+from peftu.judge.board import Board
 from peftu.judge.shapes import CriticalDifference, Standing
 from peftu.stats import Doubles, drawn_weights
 
@@ -18,15 +18,15 @@ def standings(board: Board) -> tuple[Standing, ...]:
     values, kept = _complete(board)
     if not kept:
         return ()
-    own = values.mean(0)
-    places = 1 + (own > own[:, None] + _SAME).sum(1)
+    overall = values.mean(0)
+    places = 1 + (overall > overall[:, None] + _SAME).sum(1)
     means = np.concatenate([weights @ values for weights in drawn_weights(len(values), board.resamples, 0)])
     ranks = 1 + (means[:, None, :] > means[:, :, None] + _SAME * len(values)).sum(2)
     mean_ranks = user_ranks(values).mean(0)
     low, high = np.quantile(ranks, [0.025, 0.975], axis=0, method="nearest")
-    found = [
+    result = [
         Standing(
-            label=label_of(board.systems[kept[place]]),
+            system=board.systems[kept[place]],
             rank=rank,
             ci=(min(int(low[place]), rank), max(int(high[place]), rank)) if len(values) > 1 else None,
             first=float((ranks[:, place] == 1).mean()),
@@ -34,7 +34,7 @@ def standings(board: Board) -> tuple[Standing, ...]:
         )
         for place, rank in enumerate(places.tolist())
     ]
-    return tuple(sorted(found, key=lambda standing: (standing.rank, standing.label)))
+    return tuple(sorted(result, key=lambda standing: (standing.rank, standing.system.label)))
 
 
 def critical_difference(board: Board) -> CriticalDifference:
@@ -57,12 +57,12 @@ def critical_difference(board: Board) -> CriticalDifference:
     quantile = float(studentized_range.ppf(0.95, methods, np.inf)) / 2**0.5
     distance = quantile * (methods * (methods + 1) / (6 * users)) ** 0.5
     order = np.argsort(means, kind="stable")
-    labels = [label_of(board.systems[kept[place]]) for place in order]
+    systems = [board.systems[kept[place]] for place in order]
     return CriticalDifference(
         users=users,
         friedman_p=float(chi2.sf(statistic, methods - 1)),
         distance=distance,
-        groups=tuple(tuple(labels[start:end]) for start, end in _runs(means[order], distance)),
+        groups=tuple(tuple(systems[start:end]) for start, end in _runs(means[order], distance)),
     )
 
 

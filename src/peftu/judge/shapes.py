@@ -1,15 +1,16 @@
 """The judgement of a run as data: what every picture and table of a report is drawn from.
 
-A method is named by its label, 'method@base', as ``MethodResult.label`` is; users by a number from 1, in the order of
-their sorted keys. Scores are in the metric's own unit, gains are turned so that positive is better.
+In JSON a method is named by its label, 'method@base', as ``MethodResult.label`` is; users by a number from 1, in the
+order of their sorted keys. Scores are in the metric's own unit, gains are turned so that positive is better.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, computed_field
+from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, WithJsonSchema, computed_field
 
 from peftu.judge.decide import Decision, decide
 from peftu.results import Part, Score
+from peftu.system import System
 
 JUDGEMENT = "judgement.json"
 
@@ -27,6 +28,26 @@ Case = Literal[
 Action = Literal["ship", "ship-shared", "keep-habit", "collect"]
 
 
+def _system(value: Any) -> System:
+    """Returns the system of a label in a file, or of one that was made from a frame's columns, in the same form."""
+    if not isinstance(value, str | System):
+        raise ValueError("is no label of a method")
+    return System.parse(str(value))
+
+
+SystemLabel = Annotated[
+    System, PlainValidator(_system), PlainSerializer(str, return_type=str), WithJsonSchema({"type": "string"})
+]
+
+
+class OfSystem(Part):
+    """What is known of one method."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    system: SystemLabel = Field(alias="label")
+
+
 class MetricInfo(Part):
     """How a metric is written."""
 
@@ -37,18 +58,16 @@ class MetricInfo(Part):
     higher_is_better: bool
 
 
-class MethodMetrics(Part):
+class MethodMetrics(OfSystem):
     """Every metric of one method, averaged over seeds, then over users (or items)."""
 
-    label: str
     scores: dict[str, Score]
     counts: dict[str, int] = Field(description="Users or items that each metric could be computed for.")
 
 
-class Intervals(Part):
+class Intervals(OfSystem):
     """The main metric's interval when other users, other items, or both could have been drawn."""
 
-    label: str
     mean: float | None
     by_user: tuple[float, float] | None
     by_item: tuple[float, float] | None
@@ -67,7 +86,7 @@ def _optional_decision(schema: dict[str, Any]) -> None:
 class Tested(Part):
     """A paired gain with its test; ``peftu.judge.decide`` holds the rule that decides."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", json_schema_extra=_optional_decision)
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True, json_schema_extra=_optional_decision)
 
     gain: Score
     users: int
@@ -84,8 +103,8 @@ class Tested(Part):
 class Comparison(Tested):
     """Two methods on the same users: is the difference more than chance?"""
 
-    label: str
-    against: str
+    system: SystemLabel = Field(alias="label")
+    against: SystemLabel
     detectable: float | None = Field(description="Smallest true gain found with 80 % chance at the 5 % level.")
     item_noise: float | None = Field(
         None,
@@ -95,10 +114,9 @@ class Comparison(Tested):
     items: float | None = Field(None, description="Test items a user that both methods have a score for, on average.")
 
 
-class Standing(Part):
+class Standing(OfSystem):
     """A method's place on the board."""
 
-    label: str
     rank: int = Field(description="1 is best; by the mean over users; equal means share a rank.")
     ci: tuple[int, int] | None = Field(
         description="95 % of the bootstrap draws of users have it between these ranks; holds the rank itself."
@@ -113,7 +131,7 @@ class CriticalDifference(Part):
     users: int
     friedman_p: float | None
     distance: float | None = Field(description="Nemenyi's critical difference of mean ranks at the 5 % level.")
-    groups: tuple[tuple[str, ...], ...] = Field(description="Methods joined by a bar, best first.")
+    groups: tuple[tuple[SystemLabel, ...], ...] = Field(description="Methods joined by a bar, best first.")
 
 
 class Ceiling(Part):
@@ -128,20 +146,18 @@ class Ceiling(Part):
     unscored: int = Field(description="Test rows that nobody else, or not the same user again, has judged.")
 
 
-class GapClosed(Part):
+class GapClosed(OfSystem):
     """The share of the way from user-majority to a ceiling that a method goes; null where that way is not shown."""
 
-    label: str
     ceiling: str
     share: Score
     users: int
 
 
-class Helped(Part):
+class Helped(OfSystem):
     """How many users do better, the same and worse than with a reference method; shares with Wilson intervals."""
 
-    label: str
-    against: str
+    against: SystemLabel
     users: int
     helped: int
     unchanged: int
@@ -152,11 +168,10 @@ class Helped(Part):
     surely_hurt: int
 
 
-class WorstServed(Part):
+class WorstServed(OfSystem):
     """The tenth of the users that the reference method serves worst, and what a method gives them."""
 
-    label: str
-    against: str
+    against: SystemLabel
     users: int
     score: Score = Field(description="Mean over the method's own worst tenth.")
     reference: Score = Field(description="Mean of the reference method over its own worst tenth.")
@@ -173,11 +188,10 @@ class TrendBin(Part):
     gain: Score
 
 
-class Trend(Part):
+class Trend(OfSystem):
     """A method's gain against a number that each user has."""
 
-    label: str
-    against: str
+    against: SystemLabel
     by: Literal["n_train", "distance"]
     title: str
     users: int
@@ -190,18 +204,17 @@ class Trend(Part):
 class Group(Tested):
     """A method on the rows with one gold label, or on the users of one group."""
 
-    label: str
-    against: str
+    system: SystemLabel = Field(alias="label")
+    against: SystemLabel
     by: str = Field(description="'label', or the name of a demographic field of the task.")
     value: str
     rows: int
     score: Score
 
 
-class ParetoPoint(Part):
+class ParetoPoint(OfSystem):
     """What a method's score costs."""
 
-    label: str
     mean: float
     ci: tuple[float, float] | None
     bytes_per_user: int | None
@@ -222,10 +235,9 @@ class Shift(Part):
     words: str
 
 
-class Curve(Part):
+class Curve(OfSystem):
     """A method's score against the number of a user's training items, on the same test rows."""
 
-    label: str
     points: tuple["CurvePoint", ...]
 
 
@@ -249,20 +261,18 @@ class ReliabilityBin(Part):
     rows: int
 
 
-class Reliability(Part):
+class Reliability(OfSystem):
     """How far a method's probabilities can be believed, all users' rows together."""
 
-    label: str
     rows: int
     error: float = Field(description="Expected calibration error over all rows.")
     bins: tuple[ReliabilityBin, ...]
 
 
-class Guarded(Part):
+class Guarded(OfSystem):
     """What the rule of a guarded method decided."""
 
-    label: str
-    fallback: str
+    fallback: SystemLabel
     users: int
     kept: int
 
@@ -270,12 +280,18 @@ class Guarded(Part):
 class Answer(Part):
     """Was personalising worth it, and what to do; the rules stand in ``peftu.judge.answer`` and ``docs/judging.md``."""
 
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
     case: Case
-    label: str | None = Field(description="The personal method that the answer speaks of.")
-    against: str | None = Field(description="What it is compared with first: habit; one model for all for free text.")
-    shared: str | None = Field(description="The model shared by all, where one was run beside it.")
+    system: SystemLabel | None = Field(alias="label", description="The personal method that the answer speaks of.")
+    against: SystemLabel | None = Field(
+        description="What it is compared with first: habit; one model for all for free text."
+    )
+    shared: SystemLabel | None = Field(description="The model shared by all, where one was run beside it.")
     action: Action | None = Field(description="What is recommended; null where nothing can be.")
-    target: str | None = Field(None, description="The method to ship, to keep, or whose gain more users would show.")
+    target: SystemLabel | None = Field(
+        None, description="The method to ship, to keep, or whose gain more users would show."
+    )
     more_users: int | None = Field(None, description="'collect': so many more users, about.")
     more_items: int | None = Field(None, description="'collect': or so many more test items from each, about.")
 
@@ -288,7 +304,7 @@ class Judgement(Part):
     metrics: tuple[MetricInfo, ...]
     users: int
     one_item_users: int = Field(description="Users with a single test row; they count, and widen the intervals.")
-    references: tuple[str, ...] = Field(description="Labels of the reference methods that were run.")
+    references: tuple[SystemLabel, ...] = Field(description="Labels of the reference methods that were run.")
     scores: tuple[MethodMetrics, ...]
     intervals: tuple[Intervals, ...]
     gains: tuple[Comparison, ...] = Field(description="Every other method against each reference method.")

@@ -32,15 +32,15 @@ def shifts(votes: Votes, labels: Sequence[str], users: Sequence[str]) -> tuple[S
     kept = (votes.voters > 0) & (who >= 0)
     if not kept.any():
         return ()
-    who, own, others, voters = who[kept], votes.own[kept], votes.others[kept], votes.voters[kept]
+    who, given_labels, others, voters = who[kept], votes.given[kept], votes.others[kept], votes.voters[kept]
     texts = np.bincount(who, minlength=len(users))
     chance = (others + votes.common) / (voters[:, None] + 1)
-    found: list[tuple[float, int, int, float, float]] = []
+    candidates: list[tuple[float, int, int, float, float]] = []
     for label in range(len(labels)):
         given, expected, share, variance = (
             np.bincount(who, values, len(users))
             for values in (
-                own[:, label],
+                given_labels[:, label],
                 chance[:, label],
                 others[:, label] / voters,
                 chance[:, label] * (1 - chance[:, label]),
@@ -48,7 +48,7 @@ def shifts(votes: Votes, labels: Sequence[str], users: Sequence[str]) -> tuple[S
         )
         with np.errstate(invalid="ignore", divide="ignore"):
             p_values = 2 * ndtr(-np.abs(given - expected) / np.sqrt(variance))
-        found += [
+        candidates += [
             (float(p_values[user]), user, label, float(given[user] / texts[user]), float(share[user] / texts[user]))
             for user in np.flatnonzero((texts >= _FEWEST_TEXTS) & (variance > 0)).tolist()
         ]
@@ -62,18 +62,18 @@ def shifts(votes: Votes, labels: Sequence[str], users: Sequence[str]) -> tuple[S
             p=p,
             words=_words(user + 1, labels[label], own_share, others_share, int(texts[user])),
         )
-        for p, user, label, own_share, others_share in _clear(sorted(found))[:MOST]
+        for p, user, label, own_share, others_share in _clear(sorted(candidates))[:MOST]
     )
 
 
-def _clear(found: list[tuple[float, int, int, float, float]]) -> list[tuple[float, int, int, float, float]]:
-    below = [place for place, one in enumerate(found, 1) if one[0] <= FALSE_SHARE * place / len(found)]
-    return found[: below[-1]] if below else []
+def _clear(tested: list[tuple[float, int, int, float, float]]) -> list[tuple[float, int, int, float, float]]:
+    below = [place for place, test in enumerate(tested, 1) if test[0] <= FALSE_SHARE * place / len(tested)]
+    return tested[: below[-1]] if below else []
 
 
-def _words(user: int, label: str, own: float, others: float, texts: int) -> str:
-    how = "more" if own > others else "less"
+def _words(user: int, label: str, share: float, others: float, texts: int) -> str:
+    how = "more" if share > others else "less"
     return (
-        f"User {user} says '{label}' {how} often than others: for {100 * own:.0f} % of {texts} texts, "
+        f"User {user} says '{label}' {how} often than others: for {100 * share:.0f} % of {texts} texts, "
         f"others for {100 * others:.0f} % of the same texts."
     )

@@ -139,20 +139,22 @@ def _json_rows(path: Path) -> list[Any]:
 
 def _roles(path: Path, frame: pl.DataFrame, how: Reading, roles: Sequence[str]) -> pl.DataFrame:
     """Returns the columns that are read, under their own names."""
-    found: dict[str, str] = {}
+    columns: dict[str, str] = {}
     for role in roles:
-        asked = how.columns.get(role)
-        candidates = (asked,) if asked else NAMES[role]
+        named = how.columns.get(role)
+        candidates = (named,) if named else NAMES[role]
         name = next((name for name in candidates if name in frame.columns), None)
         if name is None:
-            hint = did_you_mean(asked or role, frame.columns)
-            raise PeftuError(f"{path}: column '{asked or role}' is missing{hint}; name it with --{role}")
-        found[role] = name
-    more = [name for name in OPTIONAL if name in frame.columns and name not in found.values()]
-    frame = frame.select(*(pl.col(name).alias(role) for role, name in found.items()), *more)
+            hint = did_you_mean(named or role, frame.columns)
+            raise PeftuError(f"{path}: column '{named or role}' is missing{hint}; name it with --{role}")
+        columns[role] = name
+    more = [name for name in OPTIONAL if name in frame.columns and name not in columns.values()]
+    frame = frame.select(*(pl.col(name).alias(role) for role, name in columns.items()), *more)
     for name in PLAIN:
         if name in frame.columns and frame[name].dtype.is_nested():
-            raise PeftuError(f"{path}: column '{found.get(name, name)}' holds lists or objects — write one value a row")
+            raise PeftuError(
+                f"{path}: column '{columns.get(name, name)}' holds lists or objects — write one value a row"
+            )
     for role in ("user", "item"):
         frame = frame.with_columns(pl.col(role).cast(pl.String))
         empty = frame.with_row_index("row", 1).filter(pl.col(role).is_null() | (pl.col(role) == ""))
@@ -275,11 +277,11 @@ def _card(path: Path, how: Reading, frame: pl.DataFrame) -> TaskCard:
             raise PeftuError("--labels: a label holds a control character — take it out")
         for side in ("target", "predicted"):
             _refuse_controls(path, frame[side].list.join(SEPARATOR), side)
-        found = pl.concat(
+        given = pl.concat(
             [frame[side].explode(empty_as_null=True, keep_nulls=True) for side in ("target", "predicted")]
         )
-        labels = how.labels or _sorted(found.drop_nulls().unique().to_list())
-        unknown = sorted(set(found.drop_nulls().unique().to_list()) - set(labels))
+        labels = how.labels or _sorted(given.drop_nulls().unique().to_list())
+        unknown = sorted(set(given.drop_nulls().unique().to_list()) - set(labels))
         if unknown:
             raise PeftuError(f"{path}: label {unknown[0]!r} is not among --labels{did_you_mean(unknown[0], labels)}")
         repeated = [label for label in labels if labels.count(label) > 1]
@@ -358,5 +360,5 @@ def _n_train(frame: pl.DataFrame, train: pl.DataFrame) -> pl.DataFrame | None:
     if train.is_empty():
         return None
     counts = train.group_by("user_id").agg(n_train=pl.len().cast(pl.Int64))
-    found = frame.select(keys).unique().join(counts, on="user_id", how="left")
-    return found.with_columns(pl.col("n_train").fill_null(0))
+    counted = frame.select(keys).unique().join(counts, on="user_id", how="left")
+    return counted.with_columns(pl.col("n_train").fill_null(0))

@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from peftu.judge.board import Board, label_of
+from peftu.judge.board import Board
 from peftu.judge.compare import holm
 from peftu.judge.shapes import Trend, TrendBin
 from peftu.judge.votes import Votes
@@ -46,11 +46,11 @@ def distance(board: Board, votes: Votes) -> Doubles | None:
     shared = votes.voters > 0
     if not shared.any():
         return None
-    differs = (votes.majority != (votes.own > 0)).any(1)
+    differs = (votes.majority != (votes.given > 0)).any(1)
     frame = votes.rows.select("user_id").with_columns(differs=pl.Series(differs)).filter(pl.Series(shared))
-    own = frame.group_by("user_id").agg(pl.col("differs").mean(), texts=pl.len())
-    found = dict(own.filter(pl.col("texts") >= _FEWEST_TEXTS).select("user_id", "differs").iter_rows())
-    return np.array([found.get(user, np.nan) for user in board.matrix.users])
+    shares = frame.group_by("user_id").agg(pl.col("differs").mean(), texts=pl.len())
+    known = dict(shares.filter(pl.col("texts") >= _FEWEST_TEXTS).select("user_id", "differs").iter_rows())
+    return np.array([known.get(user, np.nan) for user in board.matrix.users])
 
 
 def _training(board: Board) -> Doubles | None:
@@ -73,9 +73,9 @@ def _trends(board: Board, by: str, values: Doubles) -> list[Trend]:
     result = []
     for place, system in enumerate(systems):
         known = ~np.isnan(values) & ~np.isnan(gains[:, place])
-        own = gains[known, place]
-        constant = len(own) < 3 or np.ptp(own) == 0 or np.ptp(values[known]) == 0
-        rho, p = (None, None) if constant else map(float, spearmanr(values[known], own))
+        gained = gains[known, place]
+        constant = len(gained) < 3 or np.ptp(gained) == 0 or np.ptp(values[known]) == 0
+        rho, p = (None, None) if constant else map(float, spearmanr(values[known], gained))
         bins = [
             TrendBin(
                 low=float(values[group].min()),
@@ -88,8 +88,8 @@ def _trends(board: Board, by: str, values: Doubles) -> list[Trend]:
         ]
         result.append(
             Trend(
-                label=label_of(system),
-                against=label_of(reference),
+                system=system,
+                against=reference,
                 by=by,
                 title=TITLES[by],
                 users=int(known.sum()),

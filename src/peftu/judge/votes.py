@@ -22,7 +22,7 @@ class Votes:
 
     Attributes:
         rows: user_id, item_id, target, text_key of each judgement, sorted by the first two.
-        own: [rows, labels] 1 where the row's user gave the label.
+        given: [rows, labels] 1 where the row's user gave the label.
         others: [rows, labels] how many of the other users' judgements of the text have the label.
         voters: [rows] how many judgements of the text are other users'.
         common: [labels] share of all judgements with the label; breaks ties.
@@ -30,7 +30,7 @@ class Votes:
     """
 
     rows: pl.DataFrame
-    own: Doubles
+    given: Doubles
     others: Doubles
     voters: Doubles
     common: Doubles
@@ -55,10 +55,10 @@ class Votes:
     def at(self, tests: pl.DataFrame) -> Places:
         """Returns [tests] the row of each user_id and item_id; -1 where there is none."""
         numbered = self.rows.select("user_id", "item_id").with_row_index("row")
-        found = tests.select("user_id", "item_id").join(
+        places = tests.select("user_id", "item_id").join(
             numbered, on=["user_id", "item_id"], how="left", maintain_order="left"
         )
-        return found["row"].cast(pl.Int64).fill_null(-1).to_numpy()
+        return places["row"].cast(pl.Int64).fill_null(-1).to_numpy()
 
 
 def votes(judgements: pl.DataFrame, card: TaskCard) -> Votes:
@@ -76,13 +76,13 @@ def votes(judgements: pl.DataFrame, card: TaskCard) -> Votes:
     number = number.drop_nulls("target").with_columns(
         pl.col("target").cast(pl.Enum(card.labels)).to_physical().cast(pl.Int64).alias("label")
     )
-    own = np.zeros((len(rows), len(card.labels)))
-    own[number["row"].to_numpy(), number["label"].to_numpy()] = 1.0
+    given = np.zeros((len(rows), len(card.labels)))
+    given[number["row"].to_numpy(), number["label"].to_numpy()] = 1.0
     text = rows["text_key"].to_numpy().astype(np.int64) - 1
     same = rows.select(pl.struct("text_key", "user_id").rank("dense")).to_series().to_numpy().astype(np.int64) - 1
-    everyone, mine = _summed(text, own), _summed(same, own)
+    everyone, mine = _summed(text, given), _summed(same, given)
     voters = np.bincount(text)[text] - np.bincount(same)[same]
-    return Votes(rows, own, everyone[text] - mine[same], voters.astype(np.float64), own.mean(0), card.answers)
+    return Votes(rows, given, everyone[text] - mine[same], voters.astype(np.float64), given.mean(0), card.answers)
 
 
 def _summed(group: Places, values: Doubles) -> Doubles:

@@ -43,11 +43,11 @@ def with_overlaps(rows: pl.DataFrame) -> pl.DataFrame:
     nobody else has the item.
     """  # noqa: D205
     pairs = list(zip(rows["gold"], rows["said"], rows["scored"] & rows["said"].is_not_null(), strict=True))
-    cut = [(words(gold), words(said)) if ok else None for gold, said, ok in pairs]
+    cut = [(words(gold), words(written)) if ok else None for gold, written, ok in pairs]
     columns = {
         "rouge_1": [None if two is None else rouge_1(*two) for two in cut],
         "rouge_l": [None if two is None else rouge_l(*two) for two in cut],
-        "chrf": [chrf(gold, said) if ok else None for gold, said, ok in pairs],
+        "chrf": [chrf(gold, written) if ok else None for gold, written, ok in pairs],
         "distinctness": _distinctness(rows, [None if two is None else two[1] for two in cut]),
     }
     if PREDICTED_VECTOR in rows.columns:
@@ -63,10 +63,10 @@ def _distinctness(rows: pl.DataFrame, answers: list[list[str] | None]) -> list[f
     result: list[float | None] = [None] * len(rows)
     for members in groups.values():
         likeness = {member: 0.0 for member in members}
-        for place, one in enumerate(members):
+        for place, member in enumerate(members):
             for other in members[place + 1 :]:
-                common = rouge_1(answers[one] or [], answers[other] or [])
-                likeness[one] += common
+                common = rouge_1(answers[member] or [], answers[other] or [])
+                likeness[member] += common
                 likeness[other] += common
         if len(members) > 1:
             for member in members:
@@ -80,7 +80,7 @@ def _cosines(rows: pl.DataFrame) -> list[float | None]:
         if not scored or any(vector is None for vector in pair):
             result.append(None)
             continue
-        one, other = (np.asarray(vector, dtype=np.float64) for vector in pair)
-        size = float(np.linalg.norm(one) * np.linalg.norm(other))
-        result.append(float(one @ other) / size if size else None)
+        target, predicted = (np.asarray(vector, dtype=np.float64) for vector in pair)
+        size = float(np.linalg.norm(target) * np.linalg.norm(predicted))
+        result.append(float(target @ predicted) / size if size else None)
     return result

@@ -82,12 +82,12 @@ def _distances(scored: pl.DataFrame, card: TaskCard, groups: int) -> list[pl.Ser
     Kind 'multi': each label is a question of its own, with two answers; the distance is the mean over labels.
     """
     labels, group = len(card.labels), scored["group"].to_numpy()
-    gold, said = (target_matrix(scored, side, labels).astype(np.float64) for side in ("gold", "said"))
+    gold, predicted = (target_matrix(scored, side, labels).astype(np.float64) for side in ("gold", "said"))
     table = row_probabilities(scored, card)
     without = np.isnan(table).any(1)
     marked = scored.select(*SYSTEM, "seed", pl.Series("without", without))
     lacking = marked.select(pl.col("without").any().over(*SYSTEM, "seed")).to_series().to_numpy()
-    table = np.where(lacking[:, None], said, table)
+    table = np.where(lacking[:, None], predicted, table)
     sizes = np.bincount(group, minlength=groups)[:, None]
     gap = np.stack([np.bincount(group, table[:, k] - gold[:, k], groups) for k in range(labels)], axis=1) / sizes
     manhattan = 2 * card.answers.distance(np.abs(gap))

@@ -89,5 +89,5 @@ def metrics_of(kind: str, *of: str) -> list[Metric]:
         kind: a task's kind.
         of: what they aggregate ('rows', 'labels', 'items').
     """
-    found = map(metrics.get, metrics.names())
-    return [metric for metric in found if kind in metric.kinds and metric.of in of]
+    registered = map(metrics.get, metrics.names())
+    return [metric for metric in registered if kind in metric.kinds and metric.of in of]

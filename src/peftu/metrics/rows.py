@@ -33,10 +33,10 @@ def scored_rows(predictions: pl.DataFrame, card: TaskCard) -> pl.DataFrame:
     plain = pl.when(named_twice).then(pl.col("method").str.strip_suffix(suffix)).otherwise(pl.col("method"))
     rows = rows.with_columns(method=plain)
     nan = pl.col("scores").list.eval(pl.element().is_nan()).list.any().fill_null(value=False)
-    found = pl.col("predicted").is_not_null()
+    answered = pl.col("predicted").is_not_null()
     if not card.answers.labelled:  # the user's own answer can be scored where no other was written
-        found |= pl.col("scores").is_not_null()
-    rows = rows.with_columns(scored=found & ~nan)
+        answered |= pl.col("scores").is_not_null()
+    rows = rows.with_columns(scored=answered & ~nan)
     units = rows.select(KEYS).unique(maintain_order=True).with_row_index("unit")
     rows = rows.join(units, on=KEYS, nulls_equal=True, maintain_order="left")
     _same_tests(rows)

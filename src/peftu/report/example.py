@@ -14,6 +14,7 @@ from peftu.metrics import PREDICTIONS, user_scores
 from peftu.report.view import RunView
 from peftu.results import CostTotals, Hashes, MethodCost, MethodResult, RunRecord, Scope, TaskSummary, summarise
 from peftu.stats import Doubles
+from peftu.system import System
 
 CARD = TaskCard(
     name="invented",
@@ -100,7 +101,7 @@ def _invented(users: int, seeds: int, test_rows: int) -> tuple[RunRecord, pl.Dat
     predictions = pl.concat(parts)
     scores = user_scores(predictions, CARD, n_train)
     costs = {
-        (method.name, method.base): method.cost.model_copy(
+        System(method.name, method.base): method.cost.model_copy(
             update={
                 "seconds_per_user": seconds, "ms_per_answer": 20 * seconds, "peak_rss_bytes": int(4e8 + 1e8 * seconds),
             }
@@ -119,9 +120,9 @@ def _predict(method: _Invented, seed: int, right: Doubles, rows: int, rng: np.ra
     users, labels = len(right), np.array(CARD.labels)
     gold = _judgements(users, rows, seed)
     wrong = rng.random(users * rows) >= np.repeat(right, rows)
-    said = (gold + wrong * rng.integers(1, 3, users * rows)) % 3
+    answers = (gold + wrong * rng.integers(1, 3, users * rows)) % 3
     sure = np.clip(np.repeat(right, rows) + rng.normal(0.05, 0.1, users * rows), 0.35, 0.99)
-    chances = np.where(said[:, None] == np.arange(3), sure[:, None], (1 - sure[:, None]) / 2)
+    chances = np.where(answers[:, None] == np.arange(3), sure[:, None], (1 - sure[:, None]) / 2)
     return pl.DataFrame(
         {
             "method": method.name,
@@ -131,7 +132,7 @@ def _predict(method: _Invented, seed: int, right: Doubles, rows: int, rng: np.ra
             "item_id": [f"{seed}-{item}" for item in range(rows)] * users,
             "part": "test",
             "target": labels[gold][:, None].tolist(),
-            "predicted": labels[said][:, None].tolist(),
+            "predicted": labels[answers][:, None].tolist(),
             "scores": np.log(chances).tolist(),
         },
         schema_overrides={name: PREDICTIONS[name] for name in ("base", "seed", "scores")},
@@ -147,23 +148,23 @@ def _judgements(users: int, rows: int, seed: int) -> np.ndarray[tuple[int], np.d
 
 
 def _record(users: int, seeds: int, results: list[MethodResult]) -> RunRecord:
-    asked = RunSpec(
+    wanted = RunSpec(
         task=CARD.name,
         methods=tuple(
             MethodSpec.parse(f"{method.name}@{method.base}" if method.base else method.name) for method in _METHODS
         ),
         seeds=tuple(range(seeds)),
     )
-    spec = asked.model_dump(mode="json")
-    methods = ",".join(map(str, asked.methods))
+    spec = wanted.model_dump(mode="json")
+    methods = ",".join(map(str, wanted.methods))
     return RunRecord(
-        run=asked.run_id,
+        run=wanted.run_id,
         created=datetime(2025, 1, 31, 12, tzinfo=UTC),
         command=shlex.join(["peftu", "compare", CARD.name, "--methods", methods, "--seeds", str(seeds)]),
         spec_passed={key: spec[key] for key in ("task", "methods", "seeds")},
         spec=spec,
         task=TaskSummary.of(CARD),
-        regime=asked.split.regime,
+        regime=wanted.split.regime,
         hashes=Hashes(
             data="sha256:" + "0" * 64,
             splits={str(seed): "sha256:" + str(seed % 10) * 64 for seed in range(seeds)},

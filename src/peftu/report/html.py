@@ -106,7 +106,9 @@ def _chapter(number: int, view: RunView) -> Chapter:
 
     best, leaders = view.verdict.method, view.leaders
     gain = view.findings.over(best, view.findings.bar) if best else None
-    said = f"{capital(view.short(best))}: {view.scale.gain(gain.gain)} {view.scale.unit}" if best and gain else NOTHING
+    gained = (
+        f"{capital(view.short(best))}: {view.scale.gain(gain.gain)} {view.scale.unit}" if best and gain else NOTHING
+    )
     return Chapter(
         anchor=f"run-{number}",
         record=view.record,
@@ -115,7 +117,7 @@ def _chapter(number: int, view: RunView) -> Chapter:
         sections=sections(view),
         leader=capital(join([view.short(result) for result in leaders])) if leaders else NOTHING,
         score=view.scale.number(leaders[0].mean if leaders else None),
-        gain=said,
+        gain=gained,
     )
 
 

@@ -1,7 +1,6 @@
 """What methods are called where people read: a plain name first, the id that a command takes beneath or in brackets."""
 
-from peftu.config import split_label
-from peftu.results import plain_name
+from peftu.system import System
 
 _NAMES = {
     "user-majority": "each user's habit",
@@ -33,23 +32,22 @@ _SUFFIXES = {"guard": "only where it pays"}
 BENEATH = "\n"  # between a name and what stands beneath it
 
 
-def plain(method: str) -> str:
-    """Returns 'LoRA, started from everyone's (r=4)' for 'lora[r=4,warm_start=global]'; an unknown name as it is.
+def plain(system: System) -> str:
+    """Returns 'LoRA, started from everyone's (r=4)' for lora[r=4,warm_start=global]; an unknown name as it is.
 
     Two methods of one run have two plain names: what has no words of its own stands in brackets.
     """
-    name, other = _words(method)
+    name, other = _words(system)
     return f"{name} ({', '.join(other)})" if other else name
 
 
-def _words(method: str) -> tuple[str, list[str]]:
+def _words(system: System) -> tuple[str, list[str]]:
     """Returns a method's plain name, and the knobs that it does not tell."""
-    name, plus, suffix = plain_name(method).partition("+")
+    name, plus, suffix = system.name.partition("+")
     words = [_NAMES.get(name, name)]
     known: list[str] = []
     other: list[str] = []
-    knobs = method.partition("[")[2].rpartition("]")[0]
-    for knob in filter(None, knobs.split(",")):
+    for knob in system.knobs:
         (known if knob in _KNOBS else other).append(knob)
     words += [_KNOBS[knob] for knob in known]
     if plus:
@@ -57,23 +55,22 @@ def _words(method: str) -> tuple[str, list[str]]:
     return ", ".join(words), other
 
 
-def named(label: str) -> str:
-    """Returns 'LoRA (lora[r=4]@a-base)': the plain name of a label with the label itself; once where they are one."""
-    name = _words(split_label(label)[0])[0]
-    return name if name == label else f"{name} ({label})"
+def named(system: System) -> str:
+    """Returns 'LoRA (lora[r=4]@a-base)': the plain name with the label; once where they are one."""
+    name = _words(system)[0]
+    return name if name == system.label else f"{name} ({system.label})"
 
 
-def above(label: str) -> str:
+def above(system: System) -> str:
     """Returns the plain name with the label beneath it, for the first cell of a row."""
-    name = plain(split_label(label)[0])
-    return name if name == label else f"{capital(name)}{BENEATH}{label}"
+    name = plain(system)
+    return name if name == system.label else f"{capital(name)}{BENEATH}{system.label}"
 
 
-def drawn(label: str) -> str:
+def drawn(system: System) -> str:
     """Returns the names of a chart: the plain name, beneath it what tells it from others of that name and its base."""
-    method, base = split_label(label)
-    name, knobs = _words(method)
-    below = " · ".join(filter(None, (", ".join(knobs), base)))
+    name, knobs = _words(system)
+    below = " · ".join(filter(None, (", ".join(knobs), system.base)))
     name = capital(name)
     return f"{name}{BENEATH}{below}" if below else name
 

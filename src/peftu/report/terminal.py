@@ -59,10 +59,10 @@ def summary(record: RunRecord, judgement: Judgement | None) -> Group:
     findings = Findings(record.methods, judgement.gains if judgement else (), record.task.kind)
     answer = verdict(record, findings)
     words = f"{answer.text} {answer.whom}".strip()
-    said = Text.assemble((f"{answer.headline}. ", _STYLES[answer.tone]), words)
+    verdict_text = Text.assemble((f"{answer.headline}. ", _STYLES[answer.tone]), words)
     if answer.advice:
-        said.append("\nWhat to do: ", "bold").append(answer.advice)
-    return Group(leaderboard(record, findings), "", said)
+        verdict_text.append("\nWhat to do: ", "bold").append(answer.advice)
+    return Group(leaderboard(record, findings), "", verdict_text)
 
 
 def ranked(record: RunRecord) -> list[MethodResult]:
@@ -102,7 +102,7 @@ def _legend(scale: Scale, heads: list[list[str]], rows: list[list[str]]) -> list
 
 def _names(result: MethodResult) -> list[str]:
     """Returns the method's plain name and, on a second line, its id and what weighs on its numbers."""
-    name = plain(result.method)
+    name = plain(result.system)
     below = [result.label] if name != result.method else [result.base] if result.base else []
     below += [f"{count(result.unscored)} rows not scored"] if result.unscored else []
     return [name, f"  {' · '.join(below)}"] if below else [name]

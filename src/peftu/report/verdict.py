@@ -10,7 +10,8 @@ from peftu.judge.shapes import Answer, Case, Comparison
 from peftu.metrics import metrics
 from peftu.report.names import capital, named, plain
 from peftu.report.words import Scale, join, plural
-from peftu.results import GLOBAL, USER_MAJORITY, MethodResult, RunRecord, plain_name
+from peftu.results import GLOBAL, USER_MAJORITY, MethodResult, RunRecord
+from peftu.system import System
 
 Tone = Literal["yes", "open", "no"]
 
@@ -79,7 +80,7 @@ class _Words:
 
     @property
     def _method(self) -> MethodResult | None:
-        return next((method for method in self.findings.methods if method.label == self.answer.label), None)
+        return next((method for method in self.findings.methods if method.system == self.answer.system), None)
 
     @property
     def _scale(self) -> Scale:
@@ -91,8 +92,9 @@ class _Words:
             return "No personal method was run."
         gain = self.findings.over(best, bar) if best else None
         if best is None or gain is None:
-            return f"{named(bar)} was not run beside every personal method, so nothing says what more than it is worth."
-        name, other = named(best.label), named(gain.against)
+            name = named(System(bar))
+            return f"{name} was not run beside every personal method, so nothing says what more than it is worth."
+        name, other = named(best.system), named(gain.against)
         if case == "too-few-users":
             few = f"{plural(gain.users, 'user')} {'are' if gain.users != 1 else 'is'} too few"
             return f"{few} to tell a gain from chance: {name} stands at {self._gain(gain)} over {other}."
@@ -119,10 +121,10 @@ class _Words:
     def _others(self, best: MethodResult) -> str:
         """Returns a word on a personal method with a larger gain, where the answer speaks of another one."""
         bar = self.findings.bar
-        gains = {method.label: self.findings.over(method, bar) for method in self.findings.personal}
-        means = {label: gain.gain.mean or 0.0 for label, gain in gains.items() if gain}
-        leader = max(sorted(means), key=lambda label: means[label])
-        if means[leader] <= means[best.label] + 1e-9 or self.answer.case in ("no-gain", "harm"):
+        gains = {method.system: self.findings.over(method, bar) for method in self.findings.personal}
+        means = {system: gain.gain.mean or 0.0 for system, gain in gains.items() if gain}
+        leader = max(sorted(means, key=str), key=lambda system: means[system])
+        if means[leader] <= means[best.system] + 1e-9 or self.answer.case in ("no-gain", "harm"):
             return ""
         return f" {capital(named(leader))} averages more ({self._scale.signed(means[leader])}), but not clearly so."
 
@@ -148,7 +150,7 @@ class _Words:
         users = best.helped + best.unchanged + best.hurt
         verb = "does" if best.helped == 1 else "do"
         better = f"{best.helped} of {plural(users, 'user')} {verb} better than with their habit"
-        return f"With {plain(best.method)}: {better}, {best.unchanged} the same, {best.hurt} worse."
+        return f"With {plain(best.system)}: {better}, {best.unchanged} the same, {best.hurt} worse."
 
     def _advice(self) -> tuple[str, str]:
         """Returns what to do, and why."""
@@ -161,7 +163,7 @@ class _Words:
         if self.answer.action == "ship-shared":
             return f"Ship the shared model: {target}", self._why_shared(target)
         if self.answer.action == "keep-habit":
-            what = "each user's habit" if plain_name(target) == USER_MAJORITY else "the base as it is"
+            what = "each user's habit" if target.name == USER_MAJORITY else "the base as it is"
             return f"Keep {what}: {target}", self._why_keep()
         return f"Collect {self._more()} first", self._why_collect()
 
@@ -169,14 +171,14 @@ class _Words:
         beaten = [self.findings.bar]
         if self.answer.case == "pays" and self.findings.bar != GLOBAL:
             beaten.append(GLOBAL)
-        reason = f"It is clearly better than {join([plain(name) for name in beaten])}."
+        reason = f"It is clearly better than {join([plain(System(name)) for name in beaten])}."
         if self.answer.case == "better-than-habit" and self.answer.shared:
             reason = "It is clearly better than each user's habit, which one shared model is not."
         return reason + self._seeds()
 
-    def _why_shared(self, target: str) -> str:
-        shared = next(method for method in self.findings.methods if method.label == target)
-        floor = plain(self.findings.floor)
+    def _why_shared(self, target: System) -> str:
+        shared = next(method for method in self.findings.methods if method.system == target)
+        floor = plain(System(self.findings.floor))
         if self.findings.decision(shared, self.findings.floor) == "better":
             reason = f"It is clearly better than {floor}"
         elif self.answer.case == "shared-better":
@@ -204,7 +206,7 @@ class _Words:
         return " or ".join(wanted)
 
     def _why_collect(self) -> str:
-        target = next((method for method in self.findings.methods if method.label == self.answer.target), None)
+        target = next((method for method in self.findings.methods if method.system == self.answer.target), None)
         name = self.findings.bar if target is None or target.personal else self.findings.floor
         gain = self.findings.over(target, name) if target else None
         mean = gain.gain.mean if gain else None
@@ -214,8 +216,9 @@ class _Words:
         if gain.users + (self.answer.more_users or 0) <= FEWEST:
             return few.strip()
         return (
-            f"{few}If the true gain of {plain(target.method if target else '')} over {plain(name)} is the one seen "
-            f"here ({self._scale.signed(mean)} {self._scale.unit}), that many would show it four times out of five."
+            f"{few}If the true gain of {plain(target.system) if target else ''} over {plain(System(name))} is the one "
+            f"seen here ({self._scale.signed(mean)} {self._scale.unit}), that many would show it four times out of "
+            "five."
         )
 
     def _seeds(self) -> str:

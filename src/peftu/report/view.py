@@ -15,8 +15,9 @@ from peftu.report.names import named, plain
 from peftu.report.terminal import ranked
 from peftu.report.verdict import Verdict, verdict
 from peftu.report.words import Scale
-from peftu.results import USER_MAJORITY, MethodResult, RunRecord, Score, plain_name
-from peftu.stats import RESAMPLES, SAME, Doubles, System, UserMatrix, differences, user_matrix
+from peftu.results import USER_MAJORITY, MethodResult, RunRecord, Score
+from peftu.stats import RESAMPLES, SAME, Doubles, UserMatrix, differences, user_matrix
+from peftu.system import System
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class RunView:
     @cached_property
     def reference(self) -> System | None:
         """Returns the system that is user-majority."""
-        return next((system for system in self.matrix.systems if plain_name(system.method) == USER_MAJORITY), None)
+        return next((system for system in self.matrix.systems if system.name == USER_MAJORITY), None)
 
     @property
     def majority(self) -> float | None:
@@ -95,23 +96,23 @@ class RunView:
         """Returns the methods that gain or lose against user-majority: personal ones first, then best first."""
         if self.reference is None:
             return []
-        found = [result for result in self.ranked if result.name != USER_MAJORITY]
-        found = [result for result in found if self.habit_gain(result).mean is not None]
-        return sorted(found, key=lambda result: not result.personal)
+        results = [result for result in self.ranked if result.name != USER_MAJORITY]
+        results = [result for result in results if self.habit_gain(result).mean is not None]
+        return sorted(results, key=lambda result: not result.personal)
 
     def short(self, result: MethodResult) -> str:
         """Returns a method's plain name for titles: with its base where another line has that name, too."""
         alone = sum(other.method == result.method for other in self.ranked) == 1
-        return plain(result.method) if alone else f"{plain(result.method)} on {result.base}"
+        return plain(result.system) if alone else f"{plain(result.system)} on {result.base}"
 
     @cached_property
-    def by_label(self) -> dict[str, MethodResult]:
-        """Returns label -> result; a judgement names methods by their labels."""
-        return {result.label: result for result in self.ranked}
+    def results(self) -> dict[System, MethodResult]:
+        """Returns the results by what they are of, as a judgement names them."""
+        return {result.system: result for result in self.ranked}
 
-    def name(self, label: str) -> str:
-        """Returns the short name of a label, or all that is known of it where the record has no such line."""
-        return self.short(self.by_label[label]) if label in self.by_label else named(label)
+    def name(self, system: System) -> str:
+        """Returns the short name of a system, or all that is known of it where the record has no such line."""
+        return self.short(self.results[system]) if system in self.results else named(system)
 
     def habit_gain(self, result: MethodResult) -> Score:
         """Returns a method's mean gain over user-majority."""
@@ -123,7 +124,7 @@ class RunView:
 
     def column(self, result: MethodResult) -> Doubles:
         """Returns [users] a method's scores; NaN where a user has none."""
-        return self.matrix.column(System(result.method, result.base))
+        return self.matrix.column(result.system)
 
     def gains(self, result: MethodResult) -> Doubles:
         """Returns [users] a method's gain over user-majority; NaN where either has no score."""

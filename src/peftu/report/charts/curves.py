@@ -19,7 +19,7 @@ class CurvePoint(NamedTuple):
 
 
 def curve_panel(
-    own: Sequence[CurvePoint],
+    points: Sequence[CurvePoint],
     others: Sequence[Sequence[CurvePoint]],
     order: Sequence[str],
     domain: tuple[float, float],
@@ -28,7 +28,7 @@ def curve_panel(
     """Returns a method's curve with its intervals in front of the other methods' curves, which are grey.
 
     Args:
-        own: the method's points.
+        points: the method's points.
         others: those of the other methods.
         order: the numbers of items, from none to all.
         domain: of the scores.
@@ -38,10 +38,10 @@ def curve_panel(
     scale = alt.Scale(domain=list(domain), nice=True)
     y = alt.Y("score:Q", title=title, scale=scale, axis=alt.Axis(tickCount=5))
     layers = [
-        alt.Chart(_frame(points)).mark_line(color=SAME_COLOUR, strokeWidth=1, opacity=0.6).encode(x=x, y=y)
-        for points in others
+        alt.Chart(_frame(other)).mark_line(color=SAME_COLOUR, strokeWidth=1, opacity=0.6).encode(x=x, y=y)
+        for other in others
     ]
-    chart = alt.Chart(_frame(own))
+    chart = alt.Chart(_frame(points))
     low = alt.Y("low:Q", scale=scale)
     layers += [
         chart.mark_rule(strokeWidth=3, color=HELPED).encode(x=x, y=low, y2="high:Q"),

@@ -31,14 +31,14 @@ def place(
     lies outside the plot. The widths of names are estimated.
     """
     taken = [(x - _DOT, y - _DOT, x + _DOT, y + _DOT) for x, y in dots]
-    found = []
+    result = []
     for label in labels:
         boxes = [_box(label, offset) for offset in _OFFSETS]
         costs = [sum(_overlap(box, other) for other in taken) + 3 * _outside(box, size) for box in boxes]
         best = min(range(len(boxes)), key=costs.__getitem__)
         taken.append(boxes[best])
-        found.append(_OFFSETS[best])
-    return found
+        result.append(_OFFSETS[best])
+    return result
 
 
 def _box(label: Label, offset: tuple[float, float, Side]) -> Box:
@@ -48,9 +48,9 @@ def _box(label: Label, offset: tuple[float, float, Side]) -> Box:
     return left, label.y + dy - _LINE / 2, left + width, label.y + dy + _LINE / 2
 
 
-def _overlap(one: Box, other: Box) -> float:
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
+def _overlap(box: Box, other: Box) -> float:
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
     return max(width, 0.0) * max(height, 0.0)
 
 

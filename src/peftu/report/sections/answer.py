@@ -10,7 +10,8 @@ from peftu.report.sections.trends import direction
 from peftu.report.verdict import Verdict
 from peftu.report.view import RunView
 from peftu.report.words import data_size, plural, seconds
-from peftu.results import USER_MAJORITY, MethodResult, Score, plain_name
+from peftu.results import USER_MAJORITY, MethodResult, Score
+from peftu.system import System
 
 _FEW_ITEMS = 20  # test items of the worst tenth; fewer say little about anybody
 
@@ -57,13 +58,13 @@ def _for_whom(view: RunView) -> str:
     best = view.verdict.method
     if best is None or view.reference is None:
         return ""
-    return view.verdict.whom + _differing(view, best.label) + _worst(view, best.label)
+    return view.verdict.whom + _differing(view, best.system) + _worst(view, best.system)
 
 
-def _differing(view: RunView, label: str) -> str:
+def _differing(view: RunView, system: System) -> str:
     """Returns whether it helps those more who differ from the majority, where that is clear."""
     trends = view.judgement.trends if view.judgement else ()
-    trend = next((one for one in trends if (one.label, one.by) == (label, "distance")), None)
+    trend = next((trend for trend in trends if (trend.system, trend.by) == (system, "distance")), None)
     way = None if trend is None else direction(trend)
     if way is None:
         return ""
@@ -72,21 +73,21 @@ def _differing(view: RunView, label: str) -> str:
     return " It helps those most who judge like the majority."
 
 
-def _worst(view: RunView, label: str) -> str:
+def _worst(view: RunView, system: System) -> str:
     """Returns what the worst served get, under the method and under habit, and on how few items that rests."""
     worst = view.judgement.worst if view.judgement else ()
-    tail = next((one for one in worst if one.label == label and plain_name(one.against) == USER_MAJORITY), None)
+    tail = next((tail for tail in worst if tail.system == system and tail.against.name == USER_MAJORITY), None)
     if tail is None or tail.score.mean is None:
         return ""
     unit = " %" if view.scale.metric.percent else ""
-    own, habit = (f"{view.scale.number(score.mean)}{unit}" for score in (tail.score, tail.reference))
+    reached, habit = (f"{view.scale.number(score.mean)}{unit}" for score in (tail.score, tail.reference))
     who = "The user" if tail.users == 1 else f"The {tail.users} users"
     rests = f" ({plural(round(tail.items), 'test item')}{' in all' if tail.users > 1 else ''})" if tail.items else ""
     few = " That is little to go by." if tail.items is not None and tail.items < _FEW_ITEMS else ""
     verb = "scores" if tail.users == 1 else "score"
     average = "" if tail.users == 1 else " on average"
     others = "the one" if tail.users == 1 else f"the {tail.users}"
-    return f" {who} it serves worst{rests} {verb} {own}{average}; {others} served worst by habit, {habit}.{few}"
+    return f" {who} it serves worst{rests} {verb} {reached}{average}; {others} served worst by habit, {habit}.{few}"
 
 
 def _how_sure(view: RunView) -> str:
@@ -151,7 +152,7 @@ def _tiles(view: RunView) -> tuple[Tile, ...]:
     if gain is not None and gain.gain.mean is not None:
         shown = "not clear" if gain.decision == "unclear" else "clear"
         between = "no interval" if gain.gain.ci is None else f"interval {bounds(scale, gain.gain, gain=True)}"
-        title = f"Gain over {plain(view.findings.bar)}"
+        title = f"Gain over {plain(System(view.findings.bar))}"
         tiles.append(Tile(title, f"{scale.signed(gain.gain.mean)} {scale.unit}", f"{name}; {between}; {shown}"))
     if best.helped is not None and best.unchanged is not None and best.hurt is not None and best.name != USER_MAJORITY:
         users = best.helped + best.unchanged + best.hurt

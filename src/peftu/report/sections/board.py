@@ -13,6 +13,7 @@ from peftu.report.sections.tables import span
 from peftu.report.view import RunView
 from peftu.report.words import Scale, count, data_size, join, seconds
 from peftu.results import USER_MAJORITY, MethodResult, Score
+from peftu.system import System
 
 _FEWEST_TO_FILTER = 4
 _MOST_NAMED = 2
@@ -111,7 +112,7 @@ def board(view: RunView) -> Leaderboard:
     references = [name for name in names if any(name in result.gain for result in view.ranked)]
     better: Literal["ascending", "descending"] = "descending" if view.scale.metric.higher_is_better else "ascending"
     columns = [Column(view.scale.title, better)]
-    columns += [Column(f"gain over {plain(name)}", "descending") for name in references]
+    columns += [Column(f"gain over {plain(System(name))}", "descending") for name in references]
     columns += [Column("users helped / same / hurt", "descending")] if USER_MAJORITY in references else []
     columns += [Column("macro-F1, %", "descending"), Column("time a user", "ascending")]
     columns += [Column("size a user", "ascending")]
@@ -153,7 +154,7 @@ def _picture(view: RunView) -> Picture | None:
         return None
     factor = view.scale.factor
     rows = [
-        Row(drawn(result.label), *span(Score(mean=result.mean, ci=result.ci), factor), result.personal)
+        Row(drawn(result.system), *span(Score(mean=result.mean, ci=result.ci), factor), result.personal)
         for result in scored
     ]
     line = None if view.majority is None else view.majority * factor
@@ -187,7 +188,7 @@ def _claim(view: RunView, leaders: list[str]) -> str:
     elif better == leaders:
         who = "it" if len(better) == 1 else "they"
     verb = "are" if len(better) > 1 else "is"
-    return f"; {who} {verb} clearly better than {plain(findings.bar)}"
+    return f"; {who} {verb} clearly better than {plain(System(findings.bar))}"
 
 
 def _line(view: RunView, result: MethodResult, references: list[str]) -> Line:
@@ -205,7 +206,7 @@ def _line(view: RunView, result: MethodResult, references: list[str]) -> Line:
         cells.append(None if value is None else Cell(write(value), note, value))
     scope = _SCOPES[result.scope] if result.scope else ""
     trained = "" if result.trained is None else "trained" if result.trained else "not trained"
-    name = plain(result.method)
+    name = plain(result.system)
     below = result.label if name != result.method else f"@{result.base}" if result.base else ""
     return Line(capital(name), below, _tags(result, scope), result.personal, scope, trained, tuple(cells))
 

@@ -19,22 +19,22 @@ _BEYOND = {
 
 def ceilings(view: RunView) -> Section | None:
     """Returns the ceilings, and the share of the way to them that each method goes."""
-    found = view.judgement
-    if found is None or not found.ceilings:
+    judgement = view.judgement
+    if judgement is None or not judgement.ceilings:
         return None
     rows = tuple(
         (
-            one.title,
-            view.scale.number(one.score.mean),
-            bounds(view.scale, one.score),
-            count(one.users),
-            count(one.scored),
-            count(one.unscored),
+            ceiling.title,
+            view.scale.number(ceiling.score.mean),
+            bounds(view.scale, ceiling.score),
+            count(ceiling.users),
+            count(ceiling.scored),
+            count(ceiling.unscored),
         )
-        for one in found.ceilings
+        for ceiling in judgement.ceilings
     )
     caption = "Computed from judgements, without a model, on the same test rows."
-    if any(one.oracle for one in found.ceilings):
+    if any(ceiling.oracle for ceiling in judgement.ceilings):
         caption += " An oracle has seen the test labels themselves: nobody could use it."
     head = ("ceiling", view.scale.title, "95 % interval", "users", "rows", "rows it cannot say anything of")
     blocks: list[Block] = [Table(caption, head, rows), *_closed(view)]
@@ -47,10 +47,10 @@ def ceilings(view: RunView) -> Section | None:
 
 def _passed(view: RunView) -> str:
     """Returns which methods have a better average than a ceiling, and why that can be."""
-    found, sign = view.judgement, 1 if view.scale.metric.higher_is_better else -1
+    judgement, sign = view.judgement, 1 if view.scale.metric.higher_is_better else -1
     scored = [result for result in view.ranked if result.mean is not None]
     words = []
-    for ceiling in found.ceilings if found else ():
+    for ceiling in judgement.ceilings if judgement else ():
         if ceiling.score.mean is None:
             continue
         passing = [r for r in scored if sign * ((r.mean or 0.0) - ceiling.score.mean) > SAME]
@@ -63,22 +63,22 @@ def _passed(view: RunView) -> str:
 
 def _closed(view: RunView) -> list[Block]:
     """Returns for each ceiling how much of the gap above user-majority the personal methods close."""
-    found = view.judgement
-    if found is None:
+    judgement = view.judgement
+    if judgement is None:
         return []
-    titles: dict[str, str] = {ceiling.name: ceiling.title for ceiling in found.ceilings}
+    titles: dict[str, str] = {ceiling.name: ceiling.title for ceiling in judgement.ceilings}
     pictures, rows = [], []
-    for name in dict.fromkeys(one.ceiling for one in found.closed):
+    for name in dict.fromkeys(gap.ceiling for gap in judgement.closed):
         drawn: list[Row] = []
         best: dict[str, MethodResult] = {}
-        for one in found.closed:
-            if one.ceiling != name or one.share.mean is None:
+        for gap in judgement.closed:
+            if gap.ceiling != name or gap.share.mean is None:
                 continue
-            rows.append((above(one.label), titles.get(name, name), f"{_SHARE.number(one.share.mean)} %",
-                         bounds(_SHARE, one.share), count(one.users)))  # fmt: skip
-            if one.label in view.by_label and view.by_label[one.label].personal:
-                drawn.append(Row(view.name(one.label), *span(one.share, 100)))
-                best[view.name(one.label)] = view.by_label[one.label]
+            rows.append((above(gap.system), titles.get(name, name), f"{_SHARE.number(gap.share.mean)} %",
+                         bounds(_SHARE, gap.share), count(gap.users)))  # fmt: skip
+            if gap.system in view.results and view.results[gap.system].personal:
+                drawn.append(Row(view.name(gap.system), *span(gap.share, 100)))
+                best[view.name(gap.system)] = view.results[gap.system]
         if drawn:
             drawn.sort(key=lambda row: -row.mean)
             title = _finding(view, drawn[0], best[drawn[0].name])

@@ -7,51 +7,62 @@ from peftu.report.names import above, capital, drawn, plain
 from peftu.report.sections.tables import bounds, chance
 from peftu.report.view import RunView
 from peftu.report.words import NOTHING, Scale, join, plural
+from peftu.system import System
 
 _SHARE = Scale.of_shares()
 
 
 def certainty(view: RunView) -> Section | None:
     """Returns which methods can be told apart, and how far the numbers would move."""
-    found = view.judgement
-    if found is None or len(found.standings) < 2:
+    judgement = view.judgement
+    if judgement is None or len(judgement.standings) < 2:
         return None
-    blocks: list[Block] = [*_ranks(view, found), _standings(found), *_intervals(view, found), *_pairs(view, found)]
-    return Section("certainty", "How sure is that?", "How sure", tuple(blocks), lead=_lead(view, found))
+    blocks: list[Block] = [
+        *_ranks(view, judgement),
+        _standings(judgement),
+        *_intervals(view, judgement),
+        *_pairs(view, judgement),
+    ]
+    return Section("certainty", "How sure is that?", "How sure", tuple(blocks), lead=_lead(view, judgement))
 
 
-def _lead(view: RunView, found: Judgement) -> str:
+def _lead(view: RunView, judgement: Judgement) -> str:
     text, best = "", view.verdict.method
     gain = view.findings.over(best, view.findings.bar) if best else None
     if best is not None and gain is not None and gain.detectable:
         least = f"{view.scale.number(gain.detectable)} {view.scale.unit}"
         text = (
             f"With {plural(gain.users, 'user')} like these, a true gain of {view.short(best)} over "
-            f"{plain(view.findings.bar)} is easily missed below {least}: a test of it alone would then miss it more "
-            "than one time in five, and the more methods are tried, the more it takes."
+            f"{plain(System(view.findings.bar))} is easily missed below {least}: a test of it alone would then miss it "
+            "more than one time in five, and the more methods are tried, the more it takes."
         )
-    if found.one_item_users:
-        text += f" {plural(found.one_item_users, 'user')} had a single test item; they count, and widen the intervals."
+    if judgement.one_item_users:
+        text += (
+            f" {plural(judgement.one_item_users, 'user')} had a single test item; they count, and widen the intervals."
+        )
     return text.strip()
 
 
-def _ranks(view: RunView, found: Judgement) -> list[Block]:
-    difference = found.critical_difference
-    standings = [one for one in found.standings if one.mean_rank is not None]
-    standings.sort(key=lambda one: one.mean_rank or 0.0)
+def _ranks(view: RunView, judgement: Judgement) -> list[Block]:
+    difference = judgement.critical_difference
+    standings = [standing for standing in judgement.standings if standing.mean_rank is not None]
+    standings.sort(key=lambda standing: standing.mean_rank or 0.0)
     if difference.distance is None or len(standings) < 2:
         return []
-    ranks = [Rank(drawn(one.label), one.mean_rank or 0.0, _personal(view, one.label)) for one in standings]
-    best = [one for one in standings if one.mean_rank == standings[0].mean_rank]
-    first, rank = join([view.name(one.label) for one in best]), f"{standings[0].mean_rank:.2f}"
-    groups = [[drawn(label) for label in group] for group in difference.groups]
+    ranks = [
+        Rank(drawn(standing.system), standing.mean_rank or 0.0, _personal(view, standing.system))
+        for standing in standings
+    ]
+    best = [standing for standing in standings if standing.mean_rank == standings[0].mean_rank]
+    first, rank = join([view.name(standing.system) for standing in best]), f"{standings[0].mean_rank:.2f}"
+    groups = [[drawn(system) for system in group] for group in difference.groups]
     picture = Picture(
         title=f"{capital(first)} {'have' if len(best) > 1 else 'has'} the best mean rank, {rank} of {len(standings)}",
         note=f"mean ranks nearer than {difference.distance:.2f} (grey band) may be chance",
         svg=rank_chart(ranks, groups, difference.distance),
         narrow=rank_chart(ranks, groups, difference.distance, narrow=True),
-        alt="Mean ranks: " + "; ".join(f"{view.name(one.label)} {one.mean_rank:.2f}" for one in standings)
-        + ". Joined: " + "; ".join(join([view.name(label) for label in group]) for group in difference.groups),
+        alt="Mean ranks: " + "; ".join(f"{view.name(place.system)} {place.mean_rank:.2f}" for place in standings)
+        + ". Joined: " + "; ".join(join([view.name(system) for system in group]) for group in difference.groups),
     )  # fmt: skip
     lead = (
         f"A second, coarser look, at ranks alone: {plural(difference.users, 'user')} each rank the methods, and a bar "
@@ -61,32 +72,32 @@ def _ranks(view: RunView, found: Judgement) -> list[Block]:
     return [Pictures((picture,), lead=lead, columns=1)]
 
 
-def _standings(found: Judgement) -> Table:
-    ranks = [one.rank for one in found.standings]
+def _standings(judgement: Judgement) -> Table:
+    ranks = [standing.rank for standing in judgement.standings]
     rows = tuple(
         (
-            above(one.label),
-            f"{one.rank}{' (shared)' if ranks.count(one.rank) > 1 else ''}",
-            NOTHING if one.ci is None else f"{one.ci[0]} to {one.ci[1]}",
-            f"{_SHARE.number(one.first)} %",
-            NOTHING if one.mean_rank is None else f"{one.mean_rank:.2f}",
+            above(standing.system),
+            f"{standing.rank}{' (shared)' if ranks.count(standing.rank) > 1 else ''}",
+            NOTHING if standing.ci is None else f"{standing.ci[0]} to {standing.ci[1]}",
+            f"{_SHARE.number(standing.first)} %",
+            NOTHING if standing.mean_rank is None else f"{standing.mean_rank:.2f}",
         )
-        for one in found.standings
+        for standing in judgement.standings
     )
     caption = "Places on the board when the users are drawn again and again."
     head = ("method", "place", "95 % of draws", "first in", "mean rank over users")
     return Table(caption, head, rows)
 
 
-def _intervals(view: RunView, found: Judgement) -> list[Block]:
+def _intervals(view: RunView, judgement: Judgement) -> list[Block]:
     rows = []
-    for one in found.intervals:
+    for interval in judgement.intervals:
         spans = [
             NOTHING if span is None else f"{view.scale.number(span[0])} to {view.scale.number(span[1])}"
-            for span in (one.by_user, one.by_item, one.two_way)
+            for span in (interval.by_user, interval.by_item, interval.two_way)
         ]
-        spread = NOTHING if one.seed_sd is None else view.scale.number(one.seed_sd)
-        rows.append((above(one.label), view.scale.number(one.mean), *spans, spread))
+        spread = NOTHING if interval.seed_sd is None else view.scale.number(interval.seed_sd)
+        rows.append((above(interval.system), view.scale.number(interval.mean), *spans, spread))
     caption = (
         "95 % intervals if other users, other items, or both could have been drawn. Where all users judge the same few "
         "texts, the last one is the honest one."
@@ -95,18 +106,18 @@ def _intervals(view: RunView, found: Judgement) -> list[Block]:
     return [Table(caption, head, tuple(rows), summary="Intervals over users and over items")] if rows else []
 
 
-def _pairs(view: RunView, found: Judgement) -> list[Block]:
+def _pairs(view: RunView, judgement: Judgement) -> list[Block]:
     rows = tuple(
         (
-            f"{view.name(one.label)} over {view.name(one.against)}",
-            view.scale.signed(one.gain.mean),
-            bounds(view.scale, one.gain, gain=True),
-            chance(one.p),
-            chance(one.p_holm),
-            view.scale.number(one.detectable),
-            one.decision,
+            f"{view.name(pair.system)} over {view.name(pair.against)}",
+            view.scale.signed(pair.gain.mean),
+            bounds(view.scale, pair.gain, gain=True),
+            chance(pair.p),
+            chance(pair.p_holm),
+            view.scale.number(pair.detectable),
+            pair.decision,
         )
-        for one in found.comparisons
+        for pair in judgement.comparisons
     )
     caption = (
         "Every pair of methods on the same users. A pair with a reference method is corrected for the methods compared "
@@ -118,8 +129,8 @@ def _pairs(view: RunView, found: Judgement) -> list[Block]:
     return [Table(caption, head, rows, summary=f"Tests of all {len(rows)} pairs")] if rows else []
 
 
-def _personal(view: RunView, label: str) -> bool:
-    return label in view.by_label and view.by_label[label].personal
+def _personal(view: RunView, system: System) -> bool:
+    return system in view.results and view.results[system].personal
 
 
 def _p(value: float | None) -> str:

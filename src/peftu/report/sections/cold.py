@@ -8,33 +8,35 @@ from peftu.report.sections.people import MOST_PANELS
 from peftu.report.sections.tables import bounds, span
 from peftu.report.view import RunView
 from peftu.report.words import count
-from peftu.results import USER_MAJORITY, plain_name
+from peftu.results import USER_MAJORITY
 
 
 def cold(view: RunView) -> Section | None:
     """Returns a curve for each method: no items, a few, all."""
-    found = view.judgement
-    if found is None or not found.cold_start:
+    judgement = view.judgement
+    if judgement is None or not judgement.cold_start:
         return None
-    drawn = {curve.label: _points(view, curve) for curve in found.cold_start}
-    habit = next((curve for curve in found.cold_start if plain_name(curve.label) == USER_MAJORITY), None)
-    order = {_items(point.k, point.all): (point.all, point.k) for curve in found.cold_start for point in curve.points}
+    drawn = {curve.system: _points(view, curve) for curve in judgement.cold_start}
+    habit = next((curve for curve in judgement.cold_start if curve.system.name == USER_MAJORITY), None)
+    order = {
+        _items(point.k, point.all): (point.all, point.k) for curve in judgement.cold_start for point in curve.points
+    }
     names = sorted(order, key=order.__getitem__)
     everything = [point for points in drawn.values() for point in points]
     domain = (min(point.low for point in everything), max(point.high for point in everything))
     pictures = []
-    for curve in found.cold_start:
-        if curve is habit or not drawn[curve.label]:
+    for curve in judgement.cold_start:
+        if curve is habit or not drawn[curve.system]:
             continue
-        others = [points for label, points in drawn.items() if label != curve.label and points]
-        title = f"{capital(view.name(curve.label))}: {_finding(view, curve)}"
-        alt = ", ".join(f"{point.items} items {point.score:.1f}" for point in drawn[curve.label])
-        chart = curve_panel(drawn[curve.label], others, names, domain, view.scale.title)
+        others = [points for system, points in drawn.items() if system != curve.system and points]
+        title = f"{capital(view.name(curve.system))}: {_finding(view, curve)}"
+        alt = ", ".join(f"{point.items} items {point.score:.1f}" for point in drawn[curve.system])
+        chart = curve_panel(drawn[curve.system], others, names, domain, view.scale.title)
         pictures.append(Picture(title, chart, f"{title}. {alt}"))
     rows = tuple(
-        (above(curve.label), _items(point.k, point.all), count(point.users), view.scale.number(point.score.mean),
+        (above(curve.system), _items(point.k, point.all), count(point.users), view.scale.number(point.score.mean),
          bounds(view.scale, point.score))
-        for curve in found.cold_start
+        for curve in judgement.cold_start
         for point in curve.points
     )  # fmt: skip
     head = ("method", "training items", "users", view.scale.title, "95 % interval")

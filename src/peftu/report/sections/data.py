@@ -54,10 +54,10 @@ def _agreement(alpha: float) -> str:
 
 def _spread(known: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns how far users are from the others, where the statistics tell."""
-    found = known.get("disagreement")
-    if not isinstance(found, Mapping) or not all(_number(found, key) for key in ("p10", "median", "p90")):
+    disagreement = known.get("disagreement")
+    if not isinstance(disagreement, Mapping) or not all(_number(disagreement, key) for key in ("p10", "median", "p90")):
         return []
-    low, middle, high = (f"{100 * found[key]:.0f} %" for key in ("p10", "median", "p90"))
+    low, middle, high = (f"{100 * disagreement[key]:.0f} %" for key in ("p10", "median", "p90"))
     words = f"a typical user gives another label than the majority of the others to {middle} of the texts"
     return [
         ("Distance from the majority", f"{words}; a tenth of users to less than {low}, a tenth to more than {high}")

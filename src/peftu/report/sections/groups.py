@@ -1,6 +1,5 @@
 """Gains for rows with one label, and for groups of users."""
 
-from peftu.config import split_label
 from peftu.judge import Judgement
 from peftu.judge.shapes import Group
 from peftu.report.blocks import Picture, Pictures, Section, Table
@@ -11,6 +10,7 @@ from peftu.report.sections.tables import bounds, span
 from peftu.report.view import RunView
 from peftu.report.words import Scale, count, join
 from peftu.results import USER_MAJORITY, MethodResult
+from peftu.system import System
 
 _LABEL = "label"
 
@@ -26,8 +26,8 @@ def labels(view: RunView) -> Section | None:
 
 def demographics(view: RunView) -> Section | None:
     """Returns each method's gain over user-majority for groups of users, where the task describes them."""
-    found = view.judgement
-    names = dict.fromkeys(group.by for group in found.groups if group.by != _LABEL) if found else {}
+    judgement = view.judgement
+    names = dict.fromkeys(group.by for group in judgement.groups if group.by != _LABEL) if judgement else {}
     if not names:
         return None
     parts = [_pictures(view, name, lead=f"By {name}.") for name in names]
@@ -42,11 +42,11 @@ def _section(view: RunView, by: str, anchor: str, title: str, short: str, lead: 
 
 
 def _pictures(view: RunView, by: str, lead: str = "") -> Pictures | None:
-    found = view.judgement
-    if found is None or not view.compared:
+    judgement = view.judgement
+    if judgement is None or not view.compared:
         return None
     shown, more = (
-        tuple(one for result in half if (one := _picture(view, result, _rows(view, found, half, by), by)))
+        tuple(picture for result in half if (picture := _picture(view, result, _rows(view, judgement, half, by), by)))
         for half in panels(view)
     )
     if not shown and not more:
@@ -54,7 +54,7 @@ def _pictures(view: RunView, by: str, lead: str = "") -> Pictures | None:
     scale = _scale(view, by)
     rows = tuple(
         (
-            above(group.label),
+            above(group.system),
             group.value,
             count(group.users),
             count(group.rows),
@@ -62,31 +62,31 @@ def _pictures(view: RunView, by: str, lead: str = "") -> Pictures | None:
             scale.signed(group.gain.mean),
             bounds(scale, group.gain, gain=True),
         )
-        for group in _of(found, by)
+        for group in _of(judgement, by)
     )
     named = "found, %" if by == _LABEL else scale.title
     head = ("method", by, "users", "rows", named, f"gain, {scale.unit}", "95 % interval")
     return Pictures(shown, more, Table(f"Gain over habit by {by}.", head, rows, words=(1,)), lead=lead)
 
 
-def _of(found: Judgement, by: str) -> list[Group]:
-    return [group for group in found.groups if group.by == by and split_label(group.against)[0] == USER_MAJORITY]
+def _of(judgement: Judgement, by: str) -> list[Group]:
+    return [group for group in judgement.groups if group.by == by and group.against.name == USER_MAJORITY]
 
 
-def _rows(view: RunView, found: Judgement, half: list[MethodResult], by: str) -> dict[str, list[Row]]:
-    """Returns label of method -> gain of each group, as it is shown."""
+def _rows(view: RunView, judgement: Judgement, half: list[MethodResult], by: str) -> dict[System, list[Row]]:
+    """Returns each method's gain of each group, as it is shown."""
     factor = _scale(view, by).factor
-    labels = {result.label for result in half}
-    rows: dict[str, list[Row]] = {}
-    for group in _of(found, by):
-        if group.label in labels and group.gain.mean is not None and group.gain.ci is not None:
-            rows.setdefault(group.label, []).append(Row(group.value, *span(group.gain, factor)))
+    systems = {result.system for result in half}
+    rows: dict[System, list[Row]] = {}
+    for group in _of(judgement, by):
+        if group.system in systems and group.gain.mean is not None and group.gain.ci is not None:
+            rows.setdefault(group.system, []).append(Row(group.value, *span(group.gain, factor)))
     return rows
 
 
 def _finding(view: RunView, result: MethodResult, by: str) -> str:
     """Returns for which groups a gain or loss is shown; a judgement from before they were tested shows none."""
-    groups = [group for group in _of(view.judgement, by) if group.label == result.label] if view.judgement else []
+    groups = [group for group in _of(view.judgement, by) if group.system == result.system] if view.judgement else []
     name = capital(view.short(result))
     if all(group.p is None for group in groups):
         return f"{name}: gain by {by}"
@@ -97,16 +97,16 @@ def _finding(view: RunView, result: MethodResult, by: str) -> str:
     return f"{name} {' and '.join(words) or 'has no clear gain or loss'}"
 
 
-def _picture(view: RunView, result: MethodResult, rows: dict[str, list[Row]], by: str) -> Picture | None:
-    own = rows.get(result.label)
-    if not own:
+def _picture(view: RunView, result: MethodResult, rows: dict[System, list[Row]], by: str) -> Picture | None:
+    of_method = rows.get(result.system)
+    if not of_method:
         return None
     everything = [bound for drawn in rows.values() for row in drawn for bound in (row.low, row.high, 0.0)]
-    alt = "; ".join(f"{row.name} {row.mean:+.1f}" for row in own)
+    alt = "; ".join(f"{row.name} {row.mean:+.1f}" for row in of_method)
     unit = _scale(view, by).unit
     return Picture(
         title=_finding(view, result, by),
-        svg=panel_rows(own, f"gain, {unit}", 0.0, (min(everything), max(everything))),
+        svg=panel_rows(of_method, f"gain, {unit}", 0.0, (min(everything), max(everything))),
         alt=f"Gain over habit under {result.label} by {by}: {alt}",
     )
 

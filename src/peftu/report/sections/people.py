@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from peftu.config import split_label
 from peftu.judge.decide import Decision
 from peftu.judge.shapes import WorstServed
 from peftu.report.blocks import Block, Picture, Pictures, Section, Table
@@ -13,8 +12,7 @@ from peftu.report.names import above, capital, named, plain
 from peftu.report.sections.tables import bounds
 from peftu.report.view import RunView
 from peftu.report.words import NOTHING, Scale, count, plural
-from peftu.results import USER_MAJORITY, MethodResult, plain_name
-from peftu.stats import System
+from peftu.results import USER_MAJORITY, MethodResult
 
 MOST_PANELS = 6
 _EXTREMES = 3
@@ -84,7 +82,7 @@ def _picture(view: RunView, result: MethodResult, domain: tuple[float, float]) -
 def _quantiles(view: RunView) -> Table:
     rows = [
         (
-            above(result.label),
+            above(result.system),
             *(view.scale.signed(float(value)) for value in np.nanquantile(view.gains(result), _QUANTILES)),
         )
         for result in view.compared
@@ -95,23 +93,23 @@ def _quantiles(view: RunView) -> Table:
 
 def _shares(view: RunView) -> list[Block]:
     """Returns how many users are helped and hurt, with intervals, and what the worst served get."""
-    found = view.judgement
-    if found is None:
+    judgement = view.judgement
+    if judgement is None:
         return []
-    worst = {one.label: one for one in found.worst if plain_name(one.against) == USER_MAJORITY}
+    worst = {tail.system: tail for tail in judgement.worst if tail.against.name == USER_MAJORITY}
     rows = []
-    helped = {one.label: one for one in found.helped if plain_name(one.against) == USER_MAJORITY}
+    helped = {shares.system: shares for shares in judgement.helped if shares.against.name == USER_MAJORITY}
     for result in view.compared:
-        one, tail = helped.get(result.label), worst.get(result.label)
-        if one is None:
+        shares, tail = helped.get(result.system), worst.get(result.system)
+        if shares is None:
             continue
         rows.append(
             (
-                above(one.label),
-                f"{_SHARE.number(one.helped_share.mean)} ({bounds(_SHARE, one.helped_share)})",
-                f"{_SHARE.number(one.hurt_share.mean)} ({bounds(_SHARE, one.hurt_share)})",
-                count(one.surely_helped),
-                count(one.surely_hurt),
+                above(shares.system),
+                f"{_SHARE.number(shares.helped_share.mean)} ({bounds(_SHARE, shares.helped_share)})",
+                f"{_SHARE.number(shares.hurt_share.mean)} ({bounds(_SHARE, shares.hurt_share)})",
+                count(shares.surely_helped),
+                count(shares.surely_hurt),
                 NOTHING if tail is None else f"{view.scale.number(tail.score.mean)}{_rests(tail)}",
                 NOTHING if tail is None else view.scale.number(tail.reference.mean),
             )
@@ -134,8 +132,7 @@ def _guards(view: RunView) -> list[Block]:
     """Returns for how many users a guarded method kept the module."""
     guards = view.judgement.guards if view.judgement else ()
     rows = tuple(
-        (above(one.label), plain(split_label(one.fallback)[0]), f"{count(one.kept)} of {count(one.users)}")
-        for one in guards
+        (above(guard.system), plain(guard.fallback), f"{count(guard.kept)} of {count(guard.users)}") for guard in guards
     )
     caption = "When to personalise: guarded methods keep a module only where a user's validation rows support it."
     return [Table(caption, ("method", "falls back to", "users who keep the module"), rows)] if rows else []
@@ -146,7 +143,7 @@ def _extremes(view: RunView) -> tuple[Block, ...]:
     best = view.best
     if best is None or view.reference is None:
         return ()
-    gains, own, other = view.gains(best), view.column(best), view.matrix.column(System(*view.reference))
+    gains, scores, habit = view.gains(best), view.column(best), view.matrix.column(view.reference)
     order = [int(place) for place in np.argsort(-gains, kind="stable") if not np.isnan(gains[place])]
     chosen = order if len(order) <= 2 * _EXTREMES else order[:_EXTREMES] + order[-_EXTREMES:]
     rows = tuple(
@@ -154,15 +151,15 @@ def _extremes(view: RunView) -> tuple[Block, ...]:
             f"user {place + 1}",
             NOTHING if view.training is None else count(view.training[place]),
             count(view.testing[place]),
-            view.scale.number(other[place]),
-            view.scale.number(own[place]),
+            view.scale.number(habit[place]),
+            view.scale.number(scores[place]),
             view.scale.signed(gains[place]),
         )
         for place in chosen
     )
     caption = (
-        f"The users that {named(best.label)} helps most and least. Users are numbered in a fixed order; their keys are "
-        "in no report."
+        f"The users that {named(best.system)} helps most and least. Users are numbered in a fixed order; their keys "
+        "are in no report."
     )
     head = ("user", "training items", "test items", "habit", view.short(best), f"gain, {view.scale.unit}")
     summary = "The users helped most and least"

@@ -63,12 +63,12 @@ def _picture(view: RunView, price: _Price) -> Picture | None:
     if len(priced) < 2:
         return None
     better = view.scale.metric.higher_is_better
-    front = {one.label for one in pareto(view.ranked, higher_is_better=better) if price.field in one.front}
+    front = {point.system for point in pareto(view.ranked, higher_is_better=better) if price.field in point.front}
     points = [
-        Point(view.short(result), value, mean, result.personal, result.label not in front)
+        Point(view.short(result), value, mean, result.personal, result.system not in front)
         for result, value, mean in priced
     ]
-    kept = [result for result, *_ in priced if result.label in front]
+    kept = [result for result, *_ in priced if result.system in front]
     return Picture(
         title=_finding(price, [view.short(result) for result in kept]),
         svg=pareto_panel(points, view.scale, price.title, price.label, price.smallest),
@@ -99,7 +99,7 @@ def _table(view: RunView) -> Table:
     )
     rows = tuple(
         (
-            above(result.label),
+            above(result.system),
             _time(result),
             count(result.users_per_hour),
             seconds(None if result.ms_per_answer is None else result.ms_per_answer / 1000),

@@ -14,22 +14,24 @@ _WELL = 0.05  # a calibration error below five points is called small
 
 def reliability(view: RunView) -> Section | None:
     """Returns confidence against the share of right answers, for methods that give probabilities."""
-    found = view.judgement.reliability if view.judgement else ()
-    ranked = [one for result in view.ranked for one in found if one.label == result.label and one.bins]
+    reliabilities = view.judgement.reliability if view.judgement else ()
+    ranked = [
+        curve for result in view.ranked for curve in reliabilities if curve.system == result.system and curve.bins
+    ]
     if not ranked:
         return None
-    least = 10 * int(10 * min(min(bin_.confidence, bin_.right) for one in ranked for bin_ in one.bins))
-    pictures = tuple(_picture(view, one, float(min(least, 90))) for one in ranked)
+    least = 10 * int(10 * min(min(bin_.confidence, bin_.right) for curve in ranked for bin_ in curve.bins))
+    pictures = tuple(_picture(view, curve, float(min(least, 90))) for curve in ranked)
     rows = tuple(
         (
-            above(one.label),
+            above(curve.system),
             f"{_SHARE.number(bin_.low)} to {_SHARE.number(bin_.high)}",
             _SHARE.number(bin_.confidence),
             _SHARE.number(bin_.right),
             count(bin_.rows),
         )
-        for one in ranked
-        for bin_ in one.bins
+        for curve in ranked
+        for bin_ in curve.bins
     )
     head = ("method", "confidence, %", "mean confidence, %", "right, %", "rows")
     numbers = Table("Confidence and right answers, all users' rows together.", head, rows)
@@ -41,16 +43,16 @@ def reliability(view: RunView) -> Section | None:
     return Section("reliability", "Can its confidence be believed?", "Confidence", (block,), lead=lead)
 
 
-def _picture(view: RunView, one: Reliability, least: float) -> Picture:
-    sure = sum(bin_.confidence * bin_.rows for bin_ in one.bins) / one.rows
-    right = sum(bin_.right * bin_.rows for bin_ in one.bins) / one.rows
+def _picture(view: RunView, curve: Reliability, least: float) -> Picture:
+    sure = sum(bin_.confidence * bin_.rows for bin_ in curve.bins) / curve.rows
+    right = sum(bin_.right * bin_.rows for bin_ in curve.bins) / curve.rows
     finding = "about as sure as it is right"
-    if one.error >= _WELL:
+    if curve.error >= _WELL:
         finding = "too sure of itself" if sure > right else "not sure enough of itself"
-    shares = (_SHARE.number(value) for value in (one.error, sure, right))
+    shares = (_SHARE.number(value) for value in (curve.error, sure, right))
     note = "calibration error {} points: {} % sure, {} % right".format(*shares)
-    bins = [Believed(100 * bin_.confidence, 100 * bin_.right, bin_.rows) for bin_ in one.bins]
+    bins = [Believed(100 * bin_.confidence, 100 * bin_.right, bin_.rows) for bin_ in curve.bins]
     alt = "; ".join(f"at {bin_.confidence:.0f} % confidence {bin_.right:.0f} % right" for bin_ in bins)
     return Picture(
-        f"{capital(view.name(one.label))}: {finding}", reliability_panel(bins, least), f"{one.label}: {alt}", note
+        f"{capital(view.name(curve.system))}: {finding}", reliability_panel(bins, least), f"{curve.system}: {alt}", note
     )

@@ -16,17 +16,17 @@ _NOTHING = Score(mean=None, ci=None)
 
 def scores(view: RunView) -> Section | None:
     """Returns every metric of every method as a table."""
-    found = view.judgement
-    if found is None:
+    judgement = view.judgement
+    if judgement is None:
         return None
-    shown = [metric for metric in found.metrics if _known(found, metric)]
+    shown = [metric for metric in judgement.metrics if _known(judgement, metric)]
     if len(shown) < 2:
         return None
     heads = tuple(f"{_title(metric)} {'↑' if metric.higher_is_better else '↓'}" for metric in shown)
     rows = []
-    for method in found.scores:
+    for method in judgement.scores:
         cells = [_cell(metric, method.scores.get(metric.name, _NOTHING)) for metric in shown]
-        rows.append((above(method.label), *cells))
+        rows.append((above(method.system), *cells))
     lead = "↑ higher is better, ↓ lower is better; with 95 % intervals."
     of_items = [metric.title for metric in shown if metric.unit == "item"]
     if of_items:
@@ -36,8 +36,8 @@ def scores(view: RunView) -> Section | None:
     return Section("scores", "Other ways to count", "Metrics", (table,), lead=lead)
 
 
-def _known(found: Judgement, metric: MetricInfo) -> bool:
-    return any(method.scores.get(metric.name, _NOTHING).mean is not None for method in found.scores)
+def _known(judgement: Judgement, metric: MetricInfo) -> bool:
+    return any(method.scores.get(metric.name, _NOTHING).mean is not None for method in judgement.scores)
 
 
 def _title(metric: MetricInfo) -> str:

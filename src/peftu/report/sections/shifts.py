@@ -10,11 +10,11 @@ _MOST = 12
 
 def shifts(view: RunView) -> Section | None:
     """Returns the labels that users give clearly more or less often than others give them to the same texts."""
-    found = view.judgement
-    if found is None or not found.shifts:
+    judgement = view.judgement
+    if judgement is None or not judgement.shifts:
         return None
     clearest: dict[int, Shift] = {}
-    for shift in sorted(found.shifts, key=lambda shift: shift.p):
+    for shift in sorted(judgement.shifts, key=lambda shift: shift.p):
         clearest.setdefault(shift.user, shift)
     rows = tuple((f"user {user}", shift.words) for user, shift in clearest.items())
     shown = rows[:_MOST]

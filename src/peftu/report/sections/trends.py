@@ -13,6 +13,7 @@ from peftu.report.sections.tables import bounds, chance, span
 from peftu.report.view import RunView
 from peftu.report.words import Scale, count
 from peftu.results import MethodResult
+from peftu.system import System
 
 By = Literal["n_train", "distance"]
 _SHARE = Scale.of_shares()
@@ -44,27 +45,27 @@ def direction(trend: Trend) -> Literal["grows", "shrinks"] | None:
 
 def _section(view: RunView, by: By, anchor: str, title: str, short: str, lead: str) -> Section | None:
     trends = view.judgement.trends if view.judgement else ()
-    found = {trend.label: trend for trend in trends if trend.by == by and (trend.bins or by == "n_train")}
-    if not view.compared or not found:
+    by_system = {trend.system: trend for trend in trends if trend.by == by and (trend.bins or by == "n_train")}
+    if not view.compared or not by_system:
         return None
-    shown, more = ([result for result in half if result.label in found] for half in panels(view))
+    shown, more = ([result for result in half if result.system in by_system] for half in panels(view))
     drawn, folded = (
-        tuple(_picture(view, result, found[result.label], _domain(view, half, found)) for result in half)
+        tuple(_picture(view, result, by_system[result.system], _domain(view, half, by_system)) for result in half)
         for half in (shown, more)
     )
     if by == "n_train":
         sample = " (a sample of 200)" if len(view.matrix.users) > 200 else ""
         lead += f" Grey dots are users{sample}."
     lead += " Blue points are averages of groups of users with 95 % intervals."
-    block = Pictures(drawn, folded, numbers=_numbers(view, found, by), lead=lead)
+    block = Pictures(drawn, folded, numbers=_numbers(view, by_system, by), lead=lead)
     return Section(anchor, title, short, (block,))
 
 
-def _domain(view: RunView, group: list[MethodResult], found: dict[str, Trend]) -> tuple[float, float]:
+def _domain(view: RunView, group: list[MethodResult], by_system: dict[System, Trend]) -> tuple[float, float]:
     """Returns the vertical range that these panels share: that of the users, or of the bins where no user is drawn."""
-    if all(trend.by == "n_train" for trend in found.values()):
+    if all(trend.by == "n_train" for trend in by_system.values()):
         return gain_domain(np.stack([view.gains(result) for result in group], axis=1), view.scale)
-    ends = [span(bin_.gain) for result in group for bin_ in found[result.label].bins]
+    ends = [span(bin_.gain) for result in group for bin_ in by_system[result.system].bins]
     return gain_domain(np.array([end for means in ends for end in means]), view.scale)
 
 
@@ -98,16 +99,16 @@ def _at(trend: Trend, value: float) -> str:
     return f"{_SHARE.number(value)} %" if trend.by == "distance" else count(value)
 
 
-def _numbers(view: RunView, found: dict[str, Trend], by: By) -> Table | None:
+def _numbers(view: RunView, by_system: dict[System, Trend], by: By) -> Table | None:
     rows = tuple(
         (
-            above(trend.label),
+            above(trend.system),
             f"{_at(trend, bin_.low)} to {_at(trend, bin_.high)}",
             count(bin_.users),
             view.scale.signed(bin_.gain.mean),
             bounds(view.scale, bin_.gain, gain=True),
         )
-        for trend in found.values()
+        for trend in by_system.values()
         for bin_ in trend.bins
     )
     if not rows:

@@ -1,0 +1,32 @@
+"""Work that may find too little memory, on a processor or an accelerator."""
+
+import gc
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+# What PyTorch's allocators, C++ and cuBLAS say; only the accelerator's own allocator has a type of error for it.
+SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "ALLOC_FAILED")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Returns whether an error says that there was not enough memory."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+
+
+def tried(work: Callable[[], T]) -> T | None:
+    """Returns what the work returns; None where memory ran out, and then nothing that it had made is left."""
+    try:
+        return work()
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+    # Only here, behind the handler, are the frames gone that held what had been made.
+    gc.collect()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
+    return None
