@@ -29,12 +29,12 @@ TASKS = {"tweeteval": (0, 1, 2, 3, 4), "epic": (0,)}
 
 def measure(task: str, raw: Path | None, out: Path) -> dict[str, Any]:
     """Returns one task's leaderboard."""
-    from peftu.cli.console import bars
+    from peftu.cli.progress import progress
     from peftu.config import MethodSpec, RunSpec
     from peftu.execute.run import How, run
 
     spec = RunSpec(task=task, methods=tuple(MethodSpec.parse(m) for m in METHODS), seeds=TASKS[task])
-    with bars() as shown:
+    with progress() as shown:
         _, record = run(spec, out / task, raw / task if raw else None, reporter=shown, how=How(if_exists="overwrite"))
     environment = record.environment.model_dump(mode="json")
     return {**record.cli_json(), "seeds": list(spec.seeds), "environment": environment, "cost": vars(record.cost)}

@@ -34,10 +34,10 @@ def spec_of(site: str, users: int, items: int, tokens: int) -> Any:
 
 def measure(spec: Any, raw: Path, out: Path) -> dict[str, Any]:
     """Returns one site's leaderboard with what it was made from and where."""
-    from peftu.cli.console import bars
+    from peftu.cli.progress import progress
     from peftu.execute.run import How, run
 
-    with bars() as shown:
+    with progress() as shown:
         _, record = run(spec, out / spec.task, raw, reporter=shown, how=How(if_exists="overwrite"))
     split = spec.split.model_dump(mode="json", include={"fractions", "users", "max_items"})
     return {

@@ -129,7 +129,7 @@ def fill(task: str, only: list[str], raw: Path | None, end: float, tables: Path)
         PeftuError: the run cannot be made, or is of another split than the table.
         OutOfTimeError: the time is over; the cells that are whole stay.
     """
-    from peftu.cli.console import bars
+    from peftu.cli.progress import progress
     from peftu.execute.run import How, run
 
     table, folder = read(task, tables), raw / task.partition("-")[0] if raw else None
@@ -137,7 +137,7 @@ def fill(task: str, only: list[str], raw: Path | None, end: float, tables: Path)
     for seeds, lacking in missing(table).items():
         if methods := tuple(name for name in lacking if not only or name in only):
             how, spec = How(max_minutes=max(0.0, end - time.monotonic()) / 60), experiment(task, methods, seeds)
-            with bars() as reporter:
+            with progress() as reporter:
                 out, record = run(spec, None, files, reporter=reporter, how=how)
             add(table, spec, load_run(out))
             write(judged(table), tables)

@@ -15,6 +15,7 @@ from peftu.run import Run
 if TYPE_CHECKING:
     from peftu.fitted.fitted import Fitted
     from peftu.lab.progress import Reporter
+    from peftu.trackers.tracker import Tracker
 
 DEVICES = ("auto", "cpu")
 
@@ -47,6 +48,7 @@ def compare(
     workers: int = 1,
     cells: Path | str | None = None,
     max_minutes: float | None = None,
+    track: "str | Sequence[str | Tracker]" = (),
     baselines: bool = True,
     reporter: "Reporter | None" = None,
     **settings: Any,
@@ -67,6 +69,7 @@ def compare(
         workers: processes that work at once.
         cells: folder of the cells, shared by runs; None: in peftu's cache.
         max_minutes: after which no cell is begun; None: no end.
+        track: what follows the run, one or several of 'tensorboard:FOLDER', 'mlflow:FOLDER', or a ``Tracker``.
         baselines: also run the majorities where no yardstick is among the methods.
         reporter: hears about stages; None: nobody does.
         settings: what ``peftu compare`` takes as flags (``regime``, ``region``, ``users``, ``epochs``, ``preset``, …)
@@ -79,7 +82,8 @@ def compare(
     spec, table = _described("compare", task, methods, raw, device, baselines, seeds=seeds, base=base, **settings)
     from peftu.execute.run import How, run
 
-    how = How(if_exists, executor, workers, None, Path(cells) if cells else None, max_minutes)
+    followers = [track] if isinstance(track, str) else track
+    how = How(if_exists, executor, workers, None, Path(cells) if cells else None, max_minutes, followers)
     folder, _ = run(
         spec, Path(out) if out else None, Path(raw) if raw else None, reporter=reporter, how=how, table=table
     )

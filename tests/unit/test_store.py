@@ -4,44 +4,27 @@ import errno
 import multiprocessing
 import signal
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from stores import ANNA, BEN, KIND, MADE, OTHER, WIDTH, bytes_of, rows, save_two
 from torch import Tensor
 
 from peftu import store as storing
 from peftu.errors import PeftuError
-from peftu.store import EVERYONE, AdapterStore, Collection, recipe
+from peftu.store import EVERYONE, AdapterStore, Collection
 
 torch.set_num_threads(1)
-
-WIDTH = 5
-MADE: dict[str, Any] = {"method": "lora", "knobs": {}, "region": {}, "prompt": {}, "labels": []}
-KIND = Collection("lora@base", 0, "base", "sha256:0", WIDTH, recipe(**MADE))
-OTHER = Collection("lora@base", 1, "base", "sha256:0", WIDTH, recipe(**MADE))
-ANNA, BEN = "anna <anna@example.org>", "../../ben"
-
-
-def rows(count: int, seed: int = 0) -> Tensor:
-    return torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A store with two users in one shard."""
-    with AdapterStore(tmp_path / "modules", create=True) as store:
-        store.add(KIND, [ANNA, BEN], rows(2), [7, 8])
-    return tmp_path / "modules"
-
-
-def bytes_of(folder: Path) -> bytes:
-    return b"\0".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+    return save_two(tmp_path)
 
 
 def test_what_is_put_is_got_back(folder: Path) -> None:
@@ -286,106 +269,6 @@ def test_a_deleted_user_may_come_back(folder: Path) -> None:
         assert torch.equal(store.get(KIND, [ANNA, BEN]), torch.stack([rows(1, 8)[0], rows(2)[1]]))
 
 
-def once_before(monkeypatch: pytest.MonkeyPatch, target: Any, name: str, action: Callable[[], object]) -> None:
-    """Has something done before the next call of a function, as by another process."""
-    actual = getattr(target, name)
-
-    def called(*args: Any, **kwargs: Any) -> Any:
-        monkeypatch.setattr(target, name, actual)
-        action()
-        return actual(*args, **kwargs)
-
-    monkeypatch.setattr(target, name, called)
-
-
-def test_gc_does_not_take_a_shard_that_is_being_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with AdapterStore(folder) as store, AdapterStore(folder) as other:
-        other.delete(ANNA)
-        once_before(monkeypatch, storing.os, "fsync", other.gc)
-        store.add(KIND, ["carl"], rows(1, 9), [1])
-        assert torch.equal(store.get(KIND, ["carl", BEN]), torch.stack([rows(1, 9)[0], rows(2)[1]]))
-        assert len(list((folder / "shards").iterdir())) == 2
-
-
-def test_others_write_while_gc_rewrites_shards(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with AdapterStore(folder) as store, AdapterStore(folder) as other:
-        other._db.execute("PRAGMA busy_timeout=0")
-        store.delete(ANNA)
-        once_before(monkeypatch, storing.os, "fsync", lambda: other.add(KIND, ["carl", ANNA], rows(2, 9), [1, 1]))
-        assert store.gc() == 1
-        assert store.verify() == 3
-        assert torch.equal(store.get(KIND, [ANNA, BEN]), torch.stack([rows(2, 9)[1], rows(2)[1]]))
-
-
-@pytest.mark.parametrize("others_gc", [False, True])
-@pytest.mark.parametrize("user", [BEN, "carl"])
-def test_what_is_deleted_while_gc_rewrites_its_shard_goes_too(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, user: str, others_gc: bool
-) -> None:
-    """One more is deleted from the shard that is being rewritten, or the last one; another gc may even be faster."""
-    with AdapterStore(folder) as store, AdapterStore(folder) as other:
-        store.add(OTHER, ["carl", "dora", ANNA], rows(3, 3), [1, 1, 1])
-
-        def delete() -> None:
-            other.delete(user)
-            if others_gc:
-                other.gc()
-
-        store.delete(ANNA)
-        once_before(monkeypatch, storing.os, "fsync", delete)
-        went = store.gc()
-        assert went == (0 if others_gc else 3)
-        assert store.verify() == 2
-        for row in (rows(2)[0], rows(3, 3)[2], rows(2)[1] if user == BEN else rows(3, 3)[0]):
-            assert row.numpy().tobytes() not in bytes_of(folder)
-        assert len(list((folder / "shards").iterdir())) == (1 if user == BEN else 2)
-
-
-def test_a_reader_is_not_upset_by_gc_under_its_hands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between finding the row in the index and opening the shard, another process rewrites the shard."""
-    reader, other = AdapterStore(folder), AdapterStore(folder)
-    opened = AdapterStore._opened_shard
-
-    def late(self: AdapterStore, name: str) -> AbstractContextManager[Any]:
-        if self is reader and other.keys(KIND) == sorted([ANNA, BEN]):
-            other.delete(ANNA)
-            other.gc()
-        return opened(self, name)
-
-    monkeypatch.setattr(AdapterStore, "_opened_shard", late)
-    assert torch.equal(reader.get(KIND, [BEN]), rows(2)[1:])
-    reader.close()
-    other.close()
-
-
-def test_readers_may_come_and_go_while_another_writes(folder: Path) -> None:
-    """No reader sees half a write: both of a pair are of one round, and a reader that leaves disturbs nobody."""
-    wrong: list[str] = []
-    done = threading.Event()
-
-    def read() -> None:
-        try:
-            while not done.is_set():
-                with AdapterStore(folder) as store:
-                    for _ in range(5):
-                        first, second = store.get(KIND, [ANNA, BEN])
-                        if not torch.equal(second, first + 1) and float(second[0]) != float(rows(2)[1, 0]):
-                            wrong.append(f"{first} {second}")
-        except BaseException as error:  # noqa: BLE001
-            wrong.append(repr(error))
-
-    readers = [threading.Thread(target=read) for _ in range(2)]
-    for reader in readers:
-        reader.start()
-    for number in range(12):
-        with AdapterStore(folder) as store:
-            store.add(KIND, [ANNA, BEN], torch.stack([torch.full((WIDTH,), n) for n in (number, number + 1.0)]), [1, 1])
-    done.set()
-    for reader in readers:
-        reader.join(60)
-    assert wrong == []
-
-
 # --- damaged ----------------------------------------------------------------------------------------------------------
 
 
@@ -455,15 +338,6 @@ def test_a_store_where_nobody_may_write_is_read(folder: Path, monkeypatch: pytes
         assert sorted(path.name for path in folder.iterdir()) == before
         with pytest.raises(PeftuError, match="readonly"):
             store.delete(ANNA)
-
-
-def test_another_s_long_write_is_one_line(folder: Path) -> None:
-    with AdapterStore(folder) as store, AdapterStore(folder) as other:
-        other._db.execute("PRAGMA busy_timeout=0")
-        with store._transaction(), pytest.raises(PeftuError, match=r"locked.*60 s — wait for the other process"):
-            other.delete(ANNA)
-        assert other.delete(ANNA) == 1
-        assert store._db.execute("PRAGMA busy_timeout").fetchone() == (60_000,)
 
 
 def refuse_to_sync(monkeypatch: pytest.MonkeyPatch, store: AdapterStore) -> None:

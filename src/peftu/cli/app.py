@@ -11,7 +11,6 @@ from rich.markup import escape
 from peftu import __version__
 from peftu.cli.console import (
     OUT_OF_TIME,
-    bars,
     check_arguments,
     emit,
     need_torch,
@@ -36,6 +35,7 @@ from peftu.cli.options import (
     MinItems,
     Out,
     PresetName,
+    Quiet,
     Raw,
     Regime,
     Region,
@@ -43,11 +43,13 @@ from peftu.cli.options import (
     Setting,
     Shrink,
     TaskOption,
+    Track,
     Users,
     WarmStart,
     Workers,
 )
 from peftu.cli.people import enrol, forget, predict
+from peftu.cli.progress import progress
 from peftu.cli.store import store
 from peftu.errors import PeftuError
 
@@ -156,6 +158,8 @@ def run(
     address: Address = None,
     cells: CellsFolder = None,
     max_minutes: MaxMinutes = None,
+    track: Track = None,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Train and judge one method on a task."""
@@ -191,6 +195,8 @@ def compare(
     address: Address = None,
     cells: CellsFolder = None,
     max_minutes: MaxMinutes = None,
+    track: Track = None,
+    quiet: Quiet = False,
     baselines: Annotated[
         bool, typer.Option(help="Also run the majorities where no yardstick is among the methods.")
     ] = True,
@@ -212,12 +218,13 @@ def _execute(flags: dict[str, Any]) -> None:
     from peftu.results import REPORT
 
     spec = run_spec(flags)
+    quiet, flags["track"] = flags.pop("quiet"), flags["track"] or ()
     how = How(**{name: flags.pop(name) for name in How.__dataclass_fields__})
     passed = {
         key: str(value) if isinstance(value, Path) else value for key, value in flags.items() if value is not None
     }
     try:
-        with stopped_by_signals(), bars() as shown:
+        with stopped_by_signals(), progress(quiet) as shown:
             out, record = execute(spec, flags["out"], flags["raw"], passed, shown, how)
     except (KeyboardInterrupt, OutOfTimeError) as stop:
         why = f"out of time: {stop}" if isinstance(stop, OutOfTimeError) else "interrupted"
@@ -263,7 +270,7 @@ def tune(
     spec = run_spec({**locals(), "seeds": None})
     spec = spec.model_copy(update={"seeds": tuple(range(10, 10 + seeds))})
     try:
-        with bars() as shown:
+        with progress() as shown:
             preset = search(spec, out, trials, parameters, raw, shown)
     except KeyboardInterrupt:
         stderr.print("interrupted: the trials made are kept — start again to go on", soft_wrap=True)

@@ -42,6 +42,10 @@ Workers = Annotated[int, typer.Option(min=0, help="Processes that work at once; 
 Address = Annotated[str | None, typer.Option(help="Of a Ray cluster: auto, or HOST:PORT; without one Ray starts here.")]
 CellsFolder = Annotated[Path | None, typer.Option("--cells", help="Folder of the cells, shared by runs.")]
 MaxMinutes = Annotated[float | None, typer.Option(min=0, help="Begin no cell after this; the same command goes on.")]
+Track = Annotated[
+    list[str] | None, typer.Option(help="Also log to tensorboard:FOLDER or mlflow:FOLDER; may be given several times.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing on stderr but errors.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Take the place of what --out holds of an earlier one.")]
 
 # Of what a run keeps.

@@ -10,11 +10,12 @@ import numpy as np
 import polars as pl
 
 from peftu.cells.cache import StoredCell
-from peftu.cells.fill import FITTED, LOG, SCORES
+from peftu.cells.fill import FITTED, SCORES
 from peftu.cells.fits import thresholds_of
 from peftu.cells.frames import SCHEMA, unscored_frame
 from peftu.cells.spec import CellSpec
 from peftu.data.problem import Floats, Problem
+from peftu.execute.train_log import units_of
 from peftu.executors.schedule import Filling
 from peftu.fitted.folder import gather
 from peftu.plan import Job
@@ -113,17 +114,13 @@ class SystemCells:
 
     def log(self) -> Iterator[str]:
         """Yields how each unit's training went; users are numbered in the order of their sorted keys, never named."""
-        number = {user: place + 1 for place, user in enumerate(self.problem.users)}
-        lines: list[tuple[int | None, str]] = []
-        personal = self.job.card.scope == "user"
-        for spec, cell in self.pieces if personal else self.pieces[:1]:
+        number = {user: place for place, user in enumerate(self.problem.users, 1)}
+        units: list[dict[str, Any]] = []
+        for spec, cell in self.pieces if self.job.card.scope == "user" else self.pieces[:1]:
             if cell is not None:
-                read = (cell.folder / LOG).read_text(encoding="utf-8").splitlines()
-                users = [number[user] for user in spec.users] if personal else [None] * len(read)
-                lines += zip(users, read, strict=False)
-        for user, line in sorted(lines, key=lambda pair: pair[0] or 0):
-            who = {"method": self.job.label, "base": self.job.base, "seed": self.seed, "user": user}
-            yield json.dumps({**who, **json.loads(line)})
+                units += units_of(self.job, spec, cell.folder, number)
+        for unit in sorted(units, key=lambda unit: unit["user"] or 0):
+            yield json.dumps(unit)
 
     def keep(self, folder: Path, modules: Path, place: int, thresholds: Floats | None) -> bool:
         """Returns whether what it fitted is now in a folder, and its module rows in a store."""

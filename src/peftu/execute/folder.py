@@ -20,6 +20,7 @@ from peftu.data.task import TaskCard
 from peftu.execute.assemble import SystemCells, cuts_of
 from peftu.execute.drift import drift
 from peftu.execute.guarded import GuardedSystem, find_guards, guarded_system, keep_guarded
+from peftu.execute.train_log import TRAIN_LOG
 from peftu.fitted.folder import folder_name
 from peftu.judge import JUDGEMENT, Evidence, judge, write_judgement
 from peftu.lab.cost import Measured
@@ -49,7 +50,6 @@ from peftu.results import (
 from peftu.run_folder import FITTED, MODULES, command_line, put_in_place
 from peftu.system import System
 
-TRAIN_LOG = "train_log.jsonl"
 _FILES = "|".join(map(re.escape, (RECORD, REPORT, PREDICTIONS, USER_SCORES, JUDGEMENT, TRAIN_LOG, MODULES, FITTED)))
 # What a run leaves in its folder; of a run that was killed, half-written files too.
 OURS = re.compile(rf"{_FILES}|\.[\w.-]+\.tmp|{MODULES}/(shards|index\.sqlite(-wal|-shm|-journal)?)")

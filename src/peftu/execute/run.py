@@ -3,12 +3,13 @@
 import contextlib
 import dataclasses
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from peftu.base.model import dtype_name
-from peftu.cells.cache import Cells, StoredCell
+from peftu.cells.cache import Cells
 from peftu.cells.fits import Fits
 from peftu.cells.plan import Planner
 from peftu.cells.spec import CellSpec, Reading
@@ -23,6 +24,7 @@ from peftu.execute.assemble import system_of
 from peftu.execute.estimate import Estimate, estimate
 from peftu.execute.folder import OURS, Made, written
 from peftu.execute.guarded import find_guards
+from peftu.execute.watch import Watch
 from peftu.executors.executor import executors
 from peftu.executors.schedule import Driver, Filling
 from peftu.lab.cost import measured
@@ -32,6 +34,8 @@ from peftu.plan import Job, check_kind, plan, without_settings
 from peftu.report.html import render_folders
 from peftu.results import REPORT, Failed, RunCell, RunRecord
 from peftu.run_folder import check_folder, check_unused, claimed, free_folder, is_kept
+from peftu.trackers.tracker import Tracker
+from peftu.trackers.tracking import Tracking
 
 IfExists = Literal["resume", "overwrite", "error"]
 
@@ -48,6 +52,7 @@ class How:
         address: of a cluster; None: here.
         cells: folder of the cells, shared by runs; None: in peftu's cache.
         max_minutes: after which no cell is begun; None: no end.
+        track: what follows the run, each as 'NAME:FOLDER' or a tracker.
     """
 
     if_exists: IfExists = "resume"
@@ -56,6 +61,7 @@ class How:
     address: str | None = None
     cells: Path | None = None
     max_minutes: float | None = None
+    track: Sequence[str | Tracker] = ()
 
 
 @dataclass
@@ -112,6 +118,7 @@ def run(
         OutOfTimeError: the time is over; what was filled stays, and the same run goes on with it.
     """
     reporter, how = reporter or Silent(), how or How()
+    tracking = Tracking(how.track, reporter)
     default = Path("runs") / f"{spec.task}-{spec.run_id}"
     if out is not None:
         check_folder(out, OURS)
@@ -129,8 +136,12 @@ def run(
     elif how.if_exists == "resume":
         check_unused(finished, "it is another one; pass --if-exists overwrite to put this one in its place")
     check_folder(finished, OURS)
-    with claimed(finished):
-        return finished, _carried_out(planned, finished, default if out is None else out, passed, reporter, how)
+    log = None if is_kept(finished) else finished
+    with claimed(finished), tracking.following(spec):
+        watch = Watch(planned.problems, log, reporter, tracking)
+        record = _carried_out(planned, finished, default if out is None else out, passed, reporter, how, watch)
+        tracking.finished(record.methods)
+    return finished, record
 
 
 def planned_run(spec: RunSpec, raw: Path | None, reporter: Reporter, table: UserTable | None) -> Planned:
@@ -180,12 +191,12 @@ def _finished(planned: Planned, folder: Path) -> RunRecord | None:
 
 
 def _carried_out(
-    planned: Planned, out: Path, before: Path, passed: dict[str, Any] | None, reporter: Reporter, how: How
+    planned: Planned, out: Path, before: Path, passed: dict[str, Any] | None, reporter: Reporter, how: How, watch: Watch
 ) -> RunRecord:
     _announce(planned, reporter)
     cells = Cells(how.cells)
     with measured() as total:
-        fillings = _filled(planned, cells, reporter, how)
+        fillings = _filled(planned, cells, reporter, how, watch)
         made = _made(planned, fillings, reporter)
     try:
         record = written(made, out, before, passed, reporter, total)
@@ -200,7 +211,7 @@ def _carried_out(
     return record
 
 
-def _filled(planned: Planned, cells: Cells, reporter: Reporter, how: How) -> dict[str, Filling]:
+def _filled(planned: Planned, cells: Cells, reporter: Reporter, how: How, watch: Watch) -> dict[str, Filling]:
     """Returns what became of every cell; those of the same texts are filled one after another.
 
     Raises:
@@ -212,19 +223,16 @@ def _filled(planned: Planned, cells: Cells, reporter: Reporter, how: How) -> dic
     whole = [spec for spec in specs if not spec.divisible]
     reading: dict[str, int] = {}
     parts = sorted((s for s in specs if s.divisible), key=lambda spec: reading.setdefault(spec.texts, len(reading)))
-    found = 0
-
-    def tell(spec: CellSpec, cell: StoredCell, before: bool) -> None:
-        nonlocal found
-        found += before
-
+    driver = Driver(cells, executor, watch.cell, deadline)
     try:
-        fillings = Driver(cells, executor, tell, deadline).fill([*whole, *parts])
+        driver.want([*whole, *parts])
+        if watch.there:
+            reporter.note(f"{watch.there} of {len(driver.fillings)} cells were there already")
+        watch.begin(driver)
+        return driver.fill([*whole, *parts])
     finally:
         executor.close()
-    if found:
-        reporter.note(f"{found} of {len(fillings)} cells were there already")
-    return fillings
+        watch.close()
 
 
 def _made(planned: Planned, fillings: dict[str, Filling], reporter: Reporter) -> Made:

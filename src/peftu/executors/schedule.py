@@ -87,6 +87,16 @@ class Driver:
         self._pending: deque[_Piece] = deque()
         self._flying: dict[Path, _Piece] = {}
 
+    @property
+    def left(self) -> list[CellSpec]:
+        """Returns the cells that are yet to be filled."""
+        return [piece.spec for piece in (*self._pending, *self._flying.values())]
+
+    def want(self, wanted: Iterable[CellSpec]) -> None:
+        """Looks for cells and for those they need, and puts in line what is missing."""
+        for spec in wanted:
+            self._want(spec)
+
     def fill(self, wanted: Iterable[CellSpec]) -> dict[str, Filling]:
         """Returns what became of every wanted cell and of those they need, by name.
 
@@ -94,8 +104,7 @@ class Driver:
             OutOfTimeError: the deadline has passed before all were there; those that are stay.
             PeftuError: cells cannot be written.
         """
-        for spec in wanted:
-            self._want(spec)
+        self.want(wanted)
         if not self._pending:  # a folder that can only be read will do
             return self.fillings
         with self.cells.parts() as parts:

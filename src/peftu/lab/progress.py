@@ -15,6 +15,19 @@ class Reporter(Protocol):
         """Starts a stage of ``total`` steps; the returned function is told of steps done."""
         ...
 
+    def cells(self, there: int, missing: int, users: int) -> Callable[[int, int], None]:
+        """Starts the filling of a run's cells.
+
+        Args:
+            there: cells that were there before.
+            missing: cells to be filled.
+            users: in the missing cells, counted in each.
+
+        Returns:
+            A function that is told, for each cell filled, of its users and of how many cells are left.
+        """
+        ...
+
 
 class Silent:
     """Hears and says nothing."""
@@ -25,3 +38,7 @@ class Silent:
     def stage(self, name: str, total: int) -> Callable[[int], None]:
         """Returns a function that does nothing."""
         return lambda _: None
+
+    def cells(self, there: int, missing: int, users: int) -> Callable[[int, int], None]:
+        """Returns a function that does nothing."""
+        return lambda *_: None

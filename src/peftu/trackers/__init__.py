@@ -1,0 +1,1 @@
+"""Trackers pass on how a run goes to whatever draws it: TensorBoard, MLflow. They hear counts, never users' keys."""
