@@ -42,7 +42,6 @@ from peftu.config import RegionSpec, SplitSpec, TrainSpec
 from peftu.data.load import load_task
 from peftu.data.splits import make_problem, make_split
 from peftu.environment import current_environment
-from peftu.execute.estimate import matmul_rate
 from peftu.lab.cost import measured
 from peftu.lab.lab import prompt_of
 from peftu.methods.lora import Lora
@@ -131,6 +130,21 @@ def ours(case: Case, work: Workload) -> dict[str, float]:
         "row_seconds": row[0],
         "share": row_flops(base, context, layout, units, spec) / row[0] / matmul_rate(base),
     }
+
+
+def matmul_rate(base: FrozenBase) -> float:
+    """Returns this machine's multiply-adds ×2 a second in the base's dtype: the best of short trials, 0.1 s in all."""
+    a = torch.randn(512, 512, device=base.device).to(base.dtype)
+    rounds, best = 10, float("inf")
+    end = time.perf_counter() + 0.1
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        for _ in range(rounds):
+            a @ a
+        if base.device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return 2 * 512**3 * rounds / best
 
 
 def row_flops(base: FrozenBase, context: Context, layout: Layout, units: list[Unit], spec: TrainSpec) -> float:

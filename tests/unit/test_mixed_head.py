@@ -9,7 +9,11 @@ from peftu.data.problem import Problem, Text
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_card, synthetic_table
 from peftu.errors import PeftuError
+from peftu.methods import mixed, mixed_search
 from peftu.methods.mixed import MixedHead
+from peftu.methods.mixed_features import TextFeatures
+from peftu.methods.mixed_model import Data
+from peftu.methods.mixed_search import likeliest_priors, searched
 from peftu.methods.reference import UserMajority
 
 PRIORS = {"embedding": 0.7, "tfidf": 0.4, "text": 0.3, "bias": 1.0, "slope": 0.5, "deviation": 0.6}
@@ -37,6 +41,42 @@ def accuracy(fitted, problem: Problem, part="test") -> float:
     rows = problem.rows(part)
     texts = [problem.texts[text] for text in problem.text[rows]]
     return float((fitted.scores(problem.user[rows], texts).argmax(1) == problem.label[rows]).mean())
+
+
+def test_many_users_are_searched_by_a_sample_drawn_from_their_keys(monkeypatch) -> None:
+    problem = made_up(users=12, items=40)
+    whole = MixedHead().fit(problem, None, 0)
+    monkeypatch.setattr(mixed_search, "SEARCH_USERS", 12)  # all of them: nothing changes
+    np.testing.assert_array_equal(
+        MixedHead().fit(problem, None, 0).scores(*every_pair(problem)), whole.scores(*every_pair(problem))
+    )
+    monkeypatch.setattr(mixed_search, "SEARCH_USERS", 5)
+    seen = []
+    monkeypatch.setattr(mixed, "likeliest_priors", lambda *data: seen.append(data[:2]) or likeliest_priors(*data))
+    fitted = MixedHead().fit(problem, None, 0)
+    ((train, val),) = seen
+    assert train.users == val.users == len(np.unique(train.user)) == 5
+    assert len(train.features.personal) == len(np.unique(np.concatenate([train.text, val.text])))
+    assert len(train.user) == len(train.target) == 5 * len(problem.rows("train")) // 12
+    assert fitted.priors == likeliest_priors(train, val, {"embedding": 0.0})[0]  # there is no base
+    other = dataclasses.replace(problem, users=tuple(f"other-{key}" for key in problem.users))
+    MixedHead().fit(other, None, 0)
+    assert not np.array_equal(seen[1][0].target, train.target)  # other keys, other users
+
+
+def test_a_sampled_row_keeps_its_text_and_label(monkeypatch) -> None:
+    monkeypatch.setattr(mixed_search, "SEARCH_USERS", 3)
+    draw = np.random.default_rng(0)
+    personal = draw.normal(size=(50, 4))
+    features = TextFeatures(personal, personal, personal)
+    user, text = np.repeat(np.arange(8), 5), draw.integers(0, 50, 40)
+    target = np.stack([user, text], 1).astype(float)  # tells which row it was
+    data = Data(features, 8, user, text, target, "sigmoid")
+    for part in searched(data, data, [f"u{number}" for number in range(8)]):
+        assert part.users == 3
+        assert len(part.target) == 15
+        np.testing.assert_array_equal(part.features.tfidf[part.text], personal[part.target[:, 1].astype(int)])
+        np.testing.assert_array_equal(np.unique(part.target[:, 0])[part.user], part.target[:, 0])
 
 
 @pytest.mark.parametrize("kind", ["single", "ordinal", "multi"])

@@ -65,6 +65,10 @@ class Cells:
             os.utime(folder)  # when it was last of use
         return StoredCell(name, folder, about)
 
+    def has(self, name: str) -> bool:
+        """Returns whether a cell seems to be there; only `find` reads its files."""
+        return (self.folder / name / CELL).is_file()
+
     @contextlib.contextmanager
     def parts(self) -> Iterator[Path]:
         """Yields a folder for cells that are being filled; it goes at the end, as do those of processes that died.

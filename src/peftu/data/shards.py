@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from peftu.data.problem import Problem
 from peftu.data.stratify import hashed
@@ -41,14 +42,20 @@ def part_of(problem: Problem, users: Sequence[str]) -> Problem:
         return problem
     number = {user: place for place, user in enumerate(problem.users)}
     chosen = np.array([number[user] for user in users], dtype=np.int64)
-    rows = np.flatnonzero(np.isin(problem.user, chosen))
+    part = with_rows(problem, np.flatnonzero(np.isin(problem.user, chosen)))
+    return dataclasses.replace(
+        part, users=tuple(users), user=np.searchsorted(chosen, part.user).astype(problem.user.dtype)
+    )
+
+
+def with_rows(problem: Problem, rows: npt.NDArray[np.int64]) -> Problem:
+    """Returns a problem with some of its rows, sorted, their texts, and all its users."""
     texts, text = np.unique(problem.text[rows], return_inverse=True)
     return dataclasses.replace(
         problem,
-        users=tuple(users),
         texts=tuple(problem.texts[place] for place in texts),
         item_ids=tuple(problem.item_ids[row] for row in rows),
-        user=np.searchsorted(chosen, problem.user[rows]).astype(problem.user.dtype),
+        user=problem.user[rows],
         text=text.astype(problem.text.dtype),
         part=problem.part[rows],
         target=problem.target[rows],

@@ -21,9 +21,10 @@ from peftu.data.table import UserTable
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
 from peftu.execute.assemble import system_of
-from peftu.execute.estimate import Estimate, estimate
+from peftu.execute.estimate import Estimate, check, estimate, missing
 from peftu.execute.folder import OURS, Made, written
 from peftu.execute.guarded import find_guards
+from peftu.execute.probe import Probe
 from peftu.execute.watch import Watch
 from peftu.executors.executor import executors
 from peftu.executors.schedule import Driver, Filling
@@ -75,7 +76,6 @@ class Planned:
         problems: seed -> rows of that split.
         splits: seed -> split.
         fits: knows the bases.
-        guess: how long it will take.
         wanted: place of a job, seed -> its cells; nothing for guarded jobs.
     """
 
@@ -85,7 +85,6 @@ class Planned:
     problems: dict[int, Problem]
     splits: dict[int, Split]
     fits: Fits
-    guess: Estimate
     wanted: dict[tuple[int, int], list[CellSpec]] = field(default_factory=dict)
 
 
@@ -159,9 +158,8 @@ def planned_run(spec: RunSpec, raw: Path | None, reporter: Reporter, table: User
     splits = {seed: make_split(table, spec.split, seed) for seed in spec.seeds}
     problems = {seed: make_problem(table, table.card, split) for seed, split in splits.items()}
     fits = Fits(table.card, problems, spec.max_tokens, reporter, spec.max_answer_tokens, spec.generate)
-    trained = [job for place, job in enumerate(jobs) if place not in guards]
-    guess = estimate(trained, fits, problems)  # it finds wrong bases and regions
-    planned = Planned(spec, table, jobs, problems, splits, fits, guess)
+    check([job for place, job in enumerate(jobs) if place not in guards], fits)
+    planned = Planned(spec, table, jobs, problems, splits, fits)
     reading = Reading(spec.max_tokens, spec.max_answer_tokens, spec.generate)
 
     def identity(name: str) -> tuple[str, str]:
@@ -193,8 +191,9 @@ def _finished(planned: Planned, folder: Path) -> RunRecord | None:
 def _carried_out(
     planned: Planned, out: Path, before: Path, passed: dict[str, Any] | None, reporter: Reporter, how: How, watch: Watch
 ) -> RunRecord:
-    _announce(planned, reporter)
     cells = Cells(how.cells)
+    wanted = [spec for specs in planned.wanted.values() for spec in specs]
+    _announce(planned, estimate(missing(wanted, cells), planned.fits, Probe(planned.fits)), reporter)
     with measured() as total:
         fillings = _filled(planned, cells, reporter, how, watch)
         made = _made(planned, fillings, reporter)
@@ -287,17 +286,20 @@ def _judged_by(card: TaskCard, name: str) -> TaskCard:
     return card.model_copy(update={"main_metric": metric.name})
 
 
-def _announce(planned: Planned, reporter: Reporter) -> None:
+def _announce(planned: Planned, work: Estimate, reporter: Reporter) -> None:
     """Says what is about to be done, once nothing is in the way of it."""
-    guess, split = planned.guess, planned.splits[planned.spec.seeds[0]]
+    split = planned.splits[planned.spec.seeds[0]]
     counts = split.counts()
     rows = " / ".join(f"{counts[part]:,} {part}" for part in counts)
     texts = len(planned.fits.lab.texts)
     reporter.note(f"{planned.table.card.title}: {len(split.users)} users, {texts:,} texts, {rows} rows")
     for reason, users in split.excluded.items():
         reporter.note(f"left out: {users} users ({reason})")
-    if guess.seconds >= 1:
-        reporter.note(f"about {_duration(guess.seconds)} of work, {guess.module_bytes / 1e6:,.1f} MB of modules")
+    if work.seconds >= 1:
+        reporter.note(
+            f"about {_duration(work.seconds)} of work: {work.users:,} users, {work.steps:,} steps, "
+            f"{work.memory_bytes / 1e9:,.1f} GB of memory, {work.module_bytes / 1e6:,.1f} MB of modules"
+        )
     if without := ", ".join(without_settings(planned.spec, planned.jobs)):
         reporter.note(f"preset {planned.spec.preset} has no settings for {without}: defaults are used")
 

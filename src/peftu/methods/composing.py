@@ -69,11 +69,6 @@ class PromptingMethod(Protocol):
 
     card: ClassVar[MethodCard]
 
-    @property
-    def most_shown(self) -> int:
-        """Returns how many items it shows at most, for estimates of the cost."""
-        ...
-
     def composer(self, past: Past, tools: Tools, seed: int) -> Composer:
         """Returns what composes the prompt for any user and text; how answers are scored is no concern of it."""
         ...

@@ -94,6 +94,21 @@ class ReferenceMethod(Protocol):
         ...
 
 
+@runtime_checkable
+class SearchingMethod(Protocol):
+    """A reference method whose search for its own settings looks at a limited number of users.
+
+    Attributes:
+        search_users: how many at most.
+    """
+
+    search_users: ClassVar[int]
+
+    def settled(self, fitted: Any) -> "ReferenceMethod":
+        """Returns the method with the settings that a fit of it chose, so that it searches no more."""
+        ...
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """One tensor of a module.

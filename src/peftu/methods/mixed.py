@@ -13,14 +13,15 @@ from peftu.methods.mixed_features import fit_features
 from peftu.methods.mixed_fit import fit_mixed
 from peftu.methods.mixed_fitted import FittedMixedHead
 from peftu.methods.mixed_model import Data, Priors, Reals
-from peftu.methods.mixed_search import likeliest_priors
+from peftu.methods.mixed_search import SEARCH_USERS, likeliest_priors, searched
 
 
 class MixedHead(BaseModel):
     """A shared logistic model of the text, a bias, a slope and a small deviation for every user.
 
     The strengths of the Gaussian priors are standard deviations, in logits; 0 leaves a part out, None has it chosen by
-    the likelihood of the validation rows of all users together. Weights are fitted on training rows only.
+    the likelihood of the validation rows of all users together, of a thousand drawn by hash where there are more.
+    Weights are fitted on training rows only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +35,8 @@ class MixedHead(BaseModel):
         needs_base="optional",
         source="logistic mixed model (generalised linear mixed models)",
     )
+
+    search_users: ClassVar[int] = SEARCH_USERS
 
     features: Literal["embedding", "tfidf", "both"] | None = Field(
         None, description="None: both where there is a base, else tfidf."
@@ -92,7 +95,7 @@ class MixedHead(BaseModel):
             for rows in map(problem.rows, ("train", "val"))
         )
         fixed = {name: value for name in Priors.model_fields if (value := getattr(self, name)) is not None}
-        priors, tried = likeliest_priors(train, val, fixed)
+        priors, tried = likeliest_priors(*searched(train, val, problem.users), fixed)
         model = fit_mixed(train, priors)
         rows = np.bincount(train.user, minlength=train.users)
         notes: dict[str, object] = {
@@ -112,6 +115,10 @@ class MixedHead(BaseModel):
     ) -> FittedMixedHead:
         """Returns the fitted method that `FittedMixedHead.state` made this of."""
         return FittedMixedHead.of(self, tensors, about, features)
+
+    def settled(self, fitted: FittedMixedHead) -> "MixedHead":
+        """Returns the method with the priors that a fit of it chose: it fits without a search."""
+        return self.model_copy(update=fitted.priors.model_dump())
 
     def embedded(self, texts: Sequence[Text], features: Features | None) -> Floats | None:
         """Returns [texts, width] the sentence vectors that the features are made of; None: they are made without."""

@@ -1,15 +1,22 @@
 """The search for the priors of a mixed model: the strengths that make the validation rows likeliest."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from peftu.data.stratify import hashed
+from peftu.methods.mixed_features import TextFeatures
 from peftu.methods.mixed_fit import fit_mixed
-from peftu.methods.mixed_model import Data, MixedModel, Priors
+from peftu.methods.mixed_model import Data, MixedModel, Numbers, Priors
 
 LADDER = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 WORTH = 1.0  # a rung must make the val rows likelier by this much, or it only follows their noise
 PASSES = 3
 SEARCH_TOLERANCE = 1e-8
+SEARCH_USERS = 1000  # six strengths are told apart by so many; more users make the search dearer, and no better
 
 
 def likeliest_priors(train: Data, val: Data, given: Mapping[str, float]) -> tuple[Priors, int]:
@@ -42,6 +49,37 @@ def likeliest_priors(train: Data, val: Data, given: Mapping[str, float]) -> tupl
         if best is before:
             break
     return best.priors, len(climb.tried)
+
+
+def searched(train: Data, val: Data, users: Sequence[str]) -> tuple[Data, Data]:
+    """Returns the rows that the search looks at: everyone's, or those of `SEARCH_USERS` drawn by hash of their keys.
+
+    Args:
+        train: rows to fit on.
+        val: rows to choose by, over the same texts and users.
+        users: their keys.
+    """
+    if len(users) <= SEARCH_USERS:
+        return train, val
+    drawn = sorted(range(len(users)), key=lambda user: (hashed("priors", users[user]), users[user]))
+    chosen = np.sort(drawn[:SEARCH_USERS])
+    kept = [np.isin(data.user, chosen) for data in (train, val)]
+    texts = np.unique(np.concatenate([data.text[rows] for data, rows in zip((train, val), kept, strict=True)]))
+    features = TextFeatures(*(getattr(train.features, f.name)[texts] for f in dataclasses.fields(TextFeatures)))
+    first, second = (_of(data, rows, chosen, texts, features) for data, rows in zip((train, val), kept, strict=True))
+    return first, second
+
+
+def _of(data: Data, rows: npt.NDArray[np.bool_], users: Numbers, texts: Numbers, features: TextFeatures) -> Data:
+    """Returns some rows, over their own users and texts, both sorted."""
+    return dataclasses.replace(
+        data,
+        features=features,
+        users=len(users),
+        user=np.searchsorted(users, data.user[rows]),
+        text=np.searchsorted(texts, data.text[rows]),
+        target=data.target[rows],
+    )
 
 
 class _Tried(NamedTuple):

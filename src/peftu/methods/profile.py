@@ -36,11 +36,6 @@ class Profile(Prompting):
     k: int = Field(16, ge=1, description="Items that the base reads to write the profile, each label in turn.")
     tokens: int = Field(60, ge=1, description="Longest profile that the base writes.")
 
-    @property
-    def most_shown(self) -> int:
-        """Returns how many items it shows at most beside the text."""
-        return 0
-
     def composer(self, past: Past, tools: Tools, seed: int) -> Composer:
         """Returns what tells a user's profile.
 

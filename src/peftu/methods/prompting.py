@@ -56,11 +56,6 @@ class FewShot(Prompting):
 
     k: int = Field(8, ge=1, description="Items shown before each text.")
 
-    @property
-    def most_shown(self) -> int:
-        """Returns how many items it shows at most."""
-        return self.k
-
     def composer(self, past: Past, tools: Tools, seed: int) -> Composer:
         """Returns what shows a user's items, never the judged text itself."""
 
@@ -88,11 +83,6 @@ class Retrieval(Prompting):
     k: int = Field(8, ge=1, description="Items shown before each text.")
     by: Literal["bm25", "dense"] = Field("bm25", description="Words in common, or the cosine of sentence vectors.")
     encoder: str = Field("all-minilm-l6-v2", description="Base that gives the sentence vectors for by=dense.")
-
-    @property
-    def most_shown(self) -> int:
-        """Returns how many items it shows at most."""
-        return self.k
 
     def composer(self, past: Past, tools: Tools, seed: int) -> Composer:
         """Returns what shows the user's items most like a text, never the text itself; of equals the later one."""
