@@ -9,7 +9,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from peftu.data.sources import writing_to
@@ -78,6 +78,8 @@ def claimed(folder: Path) -> Iterator[None]:
             raise PeftuError(f"{folder}: another run is at work in it — wait for it, or pass another --out")
         yield
     finally:
+        with suppress(OSError):  # it holds something
+            folder.rmdir()
         os.close(held)
 
 

@@ -42,11 +42,15 @@ def check(jobs: Sequence[Job], fits: Fits) -> None:
     """Checks, before any work, that the jobs' bases can be had and hold what the methods put into them.
 
     Raises:
-        PeftuError: an unknown base, a region that does not fit, or a module that the base cannot host.
+        PeftuError: an unknown base, one that cannot write where answers are free text, a region that does not fit, or a
+            module that the base cannot host.
     """
     for job in jobs:
         if job.base is not None:
-            job.region_on(fits.lab.base(job.base))
+            base = fits.lab.base(job.base)
+            job.region_on(base)
+            if fits.prompt.free:
+                _ = base.writer
             if is_module(job.method):
                 layout_of(job, fits.lab, fits.prompt, fits.users)
 
