@@ -1,8 +1,10 @@
 """Work that may find too little memory, on a processor or an accelerator."""
 
+import ctypes
 import gc
 from collections.abc import Callable
-from typing import TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
 import torch
 
@@ -27,6 +29,21 @@ def tried(work: Callable[[], T]) -> T | None:
             raise
     # Only here, behind the handler, are the frames gone that held what had been made.
     gc.collect()
+    give_back()
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
     return None
+
+
+def give_back() -> None:
+    """Gives memory that was freed back to the system: glibc keeps it in pieces, and a run of many cells would grow."""
+    if (trim := _trim()) is not None:
+        trim(0)
+
+
+@cache
+def _trim() -> Any:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library, or another system
+        return None

@@ -5,6 +5,7 @@ import weakref
 from collections.abc import Callable
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase
 from peftu.config import RegionSpec, TrainSpec
 from peftu.errors import PeftuError
-from peftu.memory import out_of_memory, tried
+from peftu.memory import _trim, give_back, out_of_memory, tried
 from peftu.methods.lora import Lora
 from peftu.predict import score
 from peftu.testing import tiny_base, tiny_prompt, tiny_texts, tiny_units
@@ -198,3 +199,15 @@ def test_wide_modules_are_read_fewer_at_a_time(setting: Setting, monkeypatch: py
     seen = starve(monkeypatch, 99)
     assert np.allclose(read(setting), whole, atol=1e-6)
     assert max(seen) == 3
+
+
+@pytest.mark.skipif(_trim() is None, reason="this C library keeps nothing, or cannot be told")
+def test_what_was_freed_in_pieces_is_given_back() -> None:
+    pieces = [torch.ones(25_000) for _ in range(2000)]  # 100 kB each: too small for a mapping of its own
+    kept = pieces[::100]
+    process = psutil.Process()
+    before = process.memory_info().rss
+    del pieces
+    give_back()
+    assert before - process.memory_info().rss > 100e6
+    assert all(bool((piece == 1).all()) for piece in kept)

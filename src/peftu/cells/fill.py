@@ -22,6 +22,7 @@ from peftu.fitted.training import Modules, everyone_key, fit_everyone, layout_of
 from peftu.lab.lab import Lab
 from peftu.lab.memo import Billed
 from peftu.lab.progress import Reporter, Silent
+from peftu.memory import give_back
 from peftu.store import EVERYONE
 from peftu.train import Trained, UnitLog
 
@@ -36,11 +37,12 @@ class Filler:
 
     Args:
         reporter: hears how far long work is.
+        bases: loaded already, by name.
     """
 
-    def __init__(self, reporter: Reporter | None = None) -> None:
+    def __init__(self, reporter: Reporter | None = None, bases: dict[str, FrozenBase] | None = None) -> None:
         self.reporter: Reporter = reporter or Silent()
-        self.bases: dict[str, FrozenBase] = {}
+        self.bases: dict[str, FrozenBase] = {} if bases is None else bases
         self._texts: str | None = None
         self._lab: Lab | None = None
 
@@ -60,6 +62,7 @@ class Filler:
             _take(need, needs[need.name], fits)
         about = self._everyone(spec, fits, folder) if spec.part == "everyone" else self._scored(spec, fits, folder)
         pl.DataFrame({"user_id": pl.Series(spec.users, dtype=pl.String)}).write_parquet(folder / USERS)
+        give_back()
         return {
             "job": spec.job.resolved(),
             "seed": spec.seed,

@@ -217,7 +217,7 @@ def _filled(planned: Planned, cells: Cells, reporter: Reporter, how: How, watch:
         OutOfTimeError: the time is over.
     """
     deadline = None if how.max_minutes is None else time.monotonic() + 60 * how.max_minutes
-    executor = executors.get(how.executor)(reporter, how.workers, address=how.address)
+    executor = executors.get(how.executor)(reporter, how.workers, planned.fits.lab.loaded, address=how.address)
     specs = [spec for specs in planned.wanted.values() for spec in specs]
     whole = [spec for spec in specs if not spec.divisible]
     reading: dict[str, int] = {}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from peftu.base.model import FrozenBase
 from peftu.cells.fill import About, Filler
 from peftu.cells.spec import CellSpec
 from peftu.data.sources import is_no_space
@@ -84,12 +85,15 @@ class Executor(Protocol):
 class ExecutorFactory(Protocol):
     """Makes an executor."""
 
-    def __call__(self, reporter: Reporter, workers: int, **options: Any) -> Executor:
+    def __call__(
+        self, reporter: Reporter, workers: int, bases: dict[str, FrozenBase] | None = None, **options: Any
+    ) -> Executor:
         """Returns an executor.
 
         Args:
             reporter: hears how far long work is, where the executor can tell.
             workers: how many work at once; 0: as the executor thinks best.
+            bases: those loaded in this process, by name, for an executor that works in it.
             options: the executor's own.
 
         Raises:

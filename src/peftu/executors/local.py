@@ -8,6 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from peftu.base.model import FrozenBase
 from peftu.cells.fill import Filler
 from peftu.environment import cores
 from peftu.errors import PeftuError
@@ -22,8 +23,8 @@ class InProcess:
 
     slots, elsewhere = 1, False
 
-    def __init__(self, reporter: Reporter) -> None:
-        self._filler, self._tasks = Filler(reporter), list[Task]()
+    def __init__(self, reporter: Reporter, bases: dict[str, FrozenBase] | None = None) -> None:
+        self._filler, self._tasks = Filler(reporter, bases), list[Task]()
 
     def submit(self, task: Task) -> None:
         """Takes a task."""
@@ -91,12 +92,13 @@ class Workers:
         self._flying.clear()
 
 
-def local(reporter: Reporter, workers: int = 1, **options: Any) -> Executor:
+def local(reporter: Reporter, workers: int = 1, bases: dict[str, FrozenBase] | None = None, **options: Any) -> Executor:
     """Returns an executor of this machine.
 
     Args:
         reporter: hears of work in this process.
         workers: how many processes work at once; 1: this one; 0: one a core.
+        bases: those loaded in this process, by name.
         options: there are none.
 
     Raises:
@@ -105,7 +107,7 @@ def local(reporter: Reporter, workers: int = 1, **options: Any) -> Executor:
     if unknown := [name for name, value in options.items() if value is not None]:
         raise PeftuError(f"--{unknown[0]}: is for --executor ray — leave it out")
     workers = workers or cores()
-    return InProcess(reporter) if workers == 1 else Workers(workers)
+    return InProcess(reporter, bases) if workers == 1 else Workers(workers)
 
 
 def _begin_worker(threads: int) -> None:

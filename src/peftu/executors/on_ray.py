@@ -176,13 +176,19 @@ class OnRay:
 
 
 def on_ray(
-    reporter: Reporter, workers: int = 0, address: str | None = None, gpus: float = 0, **options: Any
+    reporter: Reporter,
+    workers: int = 0,
+    bases: object = None,
+    address: str | None = None,
+    gpus: float = 0,
+    **options: Any,
 ) -> Executor:
     """Returns an executor on Ray: the one that this process is connected to, else at an address, else started here.
 
     Args:
         reporter: hears when the cluster has no room.
         workers: how many work at once; they share the cores. 0: one a core, or as many as the GPUs have room for.
+        bases: not used, actors load their own.
         address: of a cluster, 'auto' or HOST:PORT; None: Ray is started here, on loopback only, and stopped at the end.
         gpus: that each worker takes, in parts of one where several share it.
         options: there are no others.
