@@ -14,10 +14,13 @@ from oracle import Oracle
 from test_against_peft import EVERYWHERE, Pair, alike, weighed
 from torch import Tensor
 
+from peftu.bank import Bound, Layout
 from peftu.base.families.known import families
 from peftu.base.model import FrozenBase, wrap
+from peftu.base.sites import Site
 from peftu.config import RegionSpec
 from peftu.errors import PeftuError
+from peftu.methods.bottleneck import Pfeiffer
 from peftu.methods.lora import Lora
 from peftu.testing import randomise, tiny_prompt, tiny_texts, tiny_tokenizer
 
@@ -146,6 +149,29 @@ def test_lora_in_the_default_region_is_that_on_the_last_token(name: str) -> None
     for key, ours in pair.gradients().items():
         site, matrix = key.split()
         assert alike(ours, pair.own[site][matrix].grad), key
+
+
+@pytest.mark.parametrize("name", ["qwen3_moe", "gpt_oss"])
+@torch.no_grad()
+def test_an_adapter_stands_behind_a_layer_s_experts(name: str) -> None:
+    base, model, method = base_of(name), model_of(name), Pfeiffer(reduction=8, parallel=True)
+    sites = [site for site in base.sites(base.region(RegionSpec()), 3) if site.kind == "block"]
+    layout = Layout(method, sites)
+    row = layout.fresh(["somebody"], 0) + 0.3 * torch.randn(1, layout.width, generator=torch.Generator().manual_seed(0))
+    own = layout.views(row)
+    assert len(own) == 3
+    for number, site in enumerate(sites):
+
+        def adapted(_: Any, inputs: tuple[Tensor, ...], out: Any, site: Site = site) -> Any:
+            y = out[0] if isinstance(out, tuple) else out
+            y = method.apply(site, inputs[0].reshape(1, -1, 32), y.reshape(1, -1, 32), own[site.name]).view(y.shape)
+            return (y, *out[1:]) if isinstance(out, tuple) else y
+
+        model.model.layers[number].mlp.register_forward_hook(adapted)
+    judge = Oracle(model, tiny_tokenizer())
+    expected = torch.stack([judge.scores(PROMPT, text) for text in TEXTS])
+    context = base.prefill(PROMPT, TEXTS, base.region(RegionSpec()))
+    assert torch.allclose(base.readout(context, torch.arange(4), Bound(layout, own, 1)), expected, atol=CLOSE)
 
 
 @pytest.mark.parametrize(
