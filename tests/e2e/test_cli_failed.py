@@ -1,6 +1,5 @@
 """A method that cannot be fitted is told where its numbers would stand, and everything else is there."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,10 +38,9 @@ class Mended(Breaking, frozen=True):
 
 
 @pytest.fixture
-def _breaking(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _breaking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(methods, "_loaded", {})
     methods.add("breaking", Breaking)
-    yield
 
 
 @pytest.mark.usefixtures("_breaking")
