@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -16,9 +15,11 @@ from peftu.base.families.encoder import Encoder
 from peftu.base.families.encoder_decoder import EncoderDecoder
 from peftu.base.families.family import written_stops
 from peftu.base.files import read_json, read_object, weight_files
+from peftu.base.hardware import DTYPES
 from peftu.base.identity import settings_of, tensor_names
 from peftu.base.known_files import fingerprint_of_files
 from peftu.base.pooling import SentenceConfig, read_sentence_config
+from peftu.config import HardwareSpec
 from peftu.errors import PeftuError
 
 FamilyClass = type[Decoder] | type[Encoder] | type[EncoderDecoder]
@@ -59,7 +60,7 @@ class Loaded:
     """A base as its folder has it.
 
     Attributes:
-        model: the hub model, in the number type asked for.
+        model: the hub model, where and in the dtype asked for.
         tokenizer: its tokenizer.
         sentence: how an encoder's vectors are made; None for other bases.
         fingerprint: of the base as published.
@@ -98,14 +99,13 @@ def check_vocabulary(model: nn.Module, tokenizer: Any, name: str) -> None:
         )
 
 
-def read_folder(folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> Loaded:
+def read_folder(folder: Path, name: str, hardware: HardwareSpec) -> Loaded:
     """Returns the base in a folder.
 
     Args:
         folder: as `save_pretrained` writes it.
         name: what the user calls it.
-        device: where the weights go.
-        dtype: the number type that they are read in.
+        hardware: where the weights go and in which numbers; nothing is left 'auto'.
 
     Raises:
         PeftuError: a file is missing, not whole or at odds with another, or an architecture peftu does not know.
@@ -121,7 +121,7 @@ def read_folder(folder: Path, name: str, device: torch.device, dtype: torch.dtyp
     _check_sizes(config, tensors, name)
     with _one_line(name, "get the folder again"):
         model, info = _AUTO[family].from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+            folder, dtype=DTYPES[hardware.dtype], use_safetensors=True, output_loading_info=True, **options
         )
     _check_complete(info, name)
     _check_ids(model, name)
@@ -132,7 +132,7 @@ def read_folder(folder: Path, name: str, device: torch.device, dtype: torch.dtyp
     sentence = read_sentence_config(folder) if family is Encoder else None
     published = read_object(folder / "config.json")
     identity = fingerprint_of_files(files, settings_of(published, tokenizer, written_stops(model), sentence))
-    return Loaded(cast(nn.Module, model.to(device)), tokenizer, sentence, identity)
+    return Loaded(cast(nn.Module, model.to(hardware.device)), tokenizer, sentence, identity)
 
 
 def _checked(folder: Path, name: str) -> FamilyClass:

@@ -15,8 +15,9 @@ from peftu.config import MethodSpec
 from peftu.data.problem import Floats
 from peftu.errors import PeftuError
 from peftu.fitted.fitted import Fitted, TaskAnswers
-from peftu.fitted.folder import ABOUT, CODES, job_of, load, open_base, read_about
+from peftu.fitted.folder import ABOUT, CODES, job_of, load, read_about
 from peftu.fitted.modules import JointFitted, ModuleFitted
+from peftu.fitted.opening import fitted_in, open_base
 from peftu.fitted.rows import StoredRows
 from peftu.lab.lab import Lab
 from peftu.registry import did_you_mean
@@ -149,6 +150,7 @@ def _of_collection(folder: Path, collection: Collection, moved: str | None) -> M
     where = (job, task, collection.seed, lab, prompt, region, rows)
     shared = _shared(folder, collection)
     fitted = ModuleFitted(*where) if shared is None else JointFitted(*where, shared)
+    fitted.fitted_in = fitted_in(about)
     if task.answers.labelled:
         fitted.thresholds = _thresholds(run, collection, task)
     return fitted

@@ -14,6 +14,7 @@ import polars as pl
 from peftu.answers import Answers, Kind, answers_of
 from peftu.bank import derived_seed
 from peftu.base.prompt import Prompt
+from peftu.config import HardwareSpec
 from peftu.data.problem import Floats, Text
 from peftu.data.stratify import hashed
 from peftu.data.task import TaskCard
@@ -104,12 +105,19 @@ class Fitted(ABC):
         self.notes: dict[str, Any] = notes or {}
         self.folder: Path | None = None  # where it lies, if it does: what is changed is kept there
         self.revision = ""  # which of the states that were kept there it is
+        self.fitted_in: HardwareSpec | None = None  # dtype and quantisation, where it was opened; None: the base's
         self.thresholds: Floats | None = None  # [labels], where several may hold; else the best label is named
 
     @property
     def label(self) -> str:
         """Returns the method with its knobs and base, as in the run's table."""
         return self.job.full_label
+
+    @property
+    def numbers(self) -> dict[str, str]:
+        """Returns the dtype and the quantisation of its base that it was fitted in, perhaps elsewhere."""
+        hardware = self.fitted_in or self.lab.base(str(self.job.base)).hardware
+        return {"dtype": hardware.dtype, "quantize": hardware.quantize}
 
     # --- users ----------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from peftu.bank import Layout
-from peftu.base.model import FrozenBase, dtype_name
+from peftu.base.model import FrozenBase
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.codes import CodeLayout, SharedLayout
@@ -97,7 +97,7 @@ class ModuleFitted(Fitted):
             "knobs": self.job.method.model_dump(mode="json"),
             "prompt": asdict(self.base.recorded(self.prompt)),
             "labels": list(self.task.labels),
-            "dtype": dtype_name(self.base.dtype),
+            **self.numbers,
         }
 
     def _modules(self, users: Sequence[str]) -> tuple[Tensor | None, npt.NDArray[np.int64]]:
