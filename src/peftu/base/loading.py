@@ -1,6 +1,5 @@
 """A base's folder read as model and tokenizer: no code out of it runs, and what cannot be right is one line."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,11 +13,12 @@ from peftu.base.families.decoder import Decoder
 from peftu.base.families.encoder import Encoder
 from peftu.base.families.encoder_decoder import EncoderDecoder
 from peftu.base.families.family import written_stops
-from peftu.base.files import read_json, read_object, weight_files
+from peftu.base.files import LAYER, read_json, read_object, weight_files
 from peftu.base.hardware import DTYPES
 from peftu.base.identity import settings_of, tensor_names
 from peftu.base.known_files import fingerprint_of_files
 from peftu.base.pooling import SentenceConfig, read_sentence_config
+from peftu.base.quantised import loading_options, ready_quantised
 from peftu.config import HardwareSpec
 from peftu.errors import PeftuError
 
@@ -50,7 +50,6 @@ _AUTO: dict[FamilyClass, Any] = {
     EncoderDecoder: AutoModelForSeq2SeqLM,
     Encoder: AutoModel,
 }
-_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|block)\.\d+\.")
 _FAULT = 160  # characters of another library's message that are passed on
 _LEAST_WORDS = 0.5  # of an embedding's rows: fewer are another model's tokenizer; models pad by a few hundred
 
@@ -119,10 +118,9 @@ def read_folder(folder: Path, name: str, hardware: HardwareSpec) -> Loaded:
     with _one_line(name, "get the folder again"):
         tensors = len(tensor_names(files))
     _check_sizes(config, tensors, name)
+    how: dict[str, Any] = {"dtype": DTYPES[hardware.dtype], "use_safetensors": True, "output_loading_info": True}
     with _one_line(name, "get the folder again"):
-        model, info = _AUTO[family].from_pretrained(
-            folder, dtype=DTYPES[hardware.dtype], use_safetensors=True, output_loading_info=True, **options
-        )
+        model, info = _AUTO[family].from_pretrained(folder, **how, **loading_options(hardware), **options)
     _check_complete(info, name)
     _check_ids(model, name)
     words, rows = len(tokenizer), _rows(model)
@@ -132,7 +130,11 @@ def read_folder(folder: Path, name: str, hardware: HardwareSpec) -> Loaded:
     sentence = read_sentence_config(folder) if family is Encoder else None
     published = read_object(folder / "config.json")
     identity = fingerprint_of_files(files, settings_of(published, tokenizer, written_stops(model), sentence))
-    return Loaded(cast(nn.Module, model.to(hardware.device)), tokenizer, sentence, identity)
+    if hardware.quantize == "none":
+        model = model.to(hardware.device)
+    else:
+        ready_quantised(model, hardware, name)
+    return Loaded(cast(nn.Module, model), tokenizer, sentence, identity)
 
 
 def _checked(folder: Path, name: str) -> FamilyClass:
@@ -189,7 +191,7 @@ def _check_complete(info: Any, name: str) -> None:
     missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
     if missing:  # the hub would fill them at random
         raise PeftuError(f"base {name}: its weights lack {missing[0]} ({len(missing)} in all) — get the folder again")
-    beyond = sorted(key for key in info["unexpected_keys"] if _LAYER.search(key))
+    beyond = sorted(key for key in info["unexpected_keys"] if LAYER.search(key))
     if beyond:  # the hub would leave them out
         raise PeftuError(f"base {name}: its config has no {beyond[0]} ({len(beyond)} in all) — get the folder again")
 
