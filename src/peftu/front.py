@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from peftu.config import MethodSpec, RunSpec
+from peftu.config import HardwareSpec, MethodSpec, RunSpec, validated
 from peftu.data.load import load_task as load_table
 from peftu.data.table import UserTable
 from peftu.errors import PeftuError
@@ -149,22 +149,25 @@ def fit(
     return fits.fit(jobs[0], seed)
 
 
-def load(path: Path | str, base: str | None = None) -> "Fitted":
+def load(path: Path | str, base: str | None = None, **hardware: str) -> "Fitted":
     """Returns what ``Fitted.save`` kept; what is enrolled or forgotten in it is kept there at once.
 
     Args:
         path: the folder.
         base: where the base is now, if it has moved; it must be the same.
+        hardware: ``device``, ``dtype`` and ``quantize`` of it, as ``compare`` takes them; by default as it was fitted.
 
     Raises:
-        PeftuError: no fitted method there, a damaged or newer one, or another base than it was fitted on.
+        PeftuError: no fitted method there, a damaged or newer one, another base than it was fitted on, or hardware
+            that is not here.
     """
     from peftu.environment import need_torch
 
     need_torch()
     from peftu.fitted.folder import load as load_folder
+    from peftu.lab.lab import Lab
 
-    return load_folder(Path(path), base=base)
+    return load_folder(Path(path), Lab(hardware=validated(HardwareSpec, hardware, "load")), base)
 
 
 def open(path: Path | str) -> Run:

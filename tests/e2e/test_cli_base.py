@@ -111,3 +111,15 @@ def test_modules_of_earlier_releases_answer(trained: Path, tmp_path: Path, dtype
     assert answers(edited(trained, tmp_path / "old", base=base, fingerprint=former)) == answers(same)
     other = edited(trained, tmp_path / "other", fingerprint="sha256:0")
     refused(peftu("predict", other, *ASK), "has changed since training")
+
+
+def test_a_module_trained_in_bfloat16_answers_in_float32_and_says_how_far_off(trained: Path) -> None:
+    said = peftu("predict", trained, *ASK, "--dtype", "float32", "--json")
+    assert said.code == 0, said.err
+    (note,) = said.json["notes"]
+    start, apart = f"{LABEL}: fitted on cpu in bfloat16, opened on cpu in float32: scores differ by ", 0.1
+    assert note.startswith(start)
+    assert 0 < float(note.removeprefix(start).split()[0]) < apart
+    for ours, then in zip(said.json["answers"], answers(trained), strict=True):
+        for label, chance in ours["probabilities"].items():
+            assert abs(chance - then["probabilities"][label]) < apart

@@ -27,11 +27,12 @@ from peftu.data.problem import Floats
 from peftu.data.sources import writing_to
 from peftu.errors import PeftuError
 from peftu.files import only_one, replacing, write_atomic
+from peftu.fitted.elsewhere import fitted_here, remarks, there
 from peftu.fitted.fitted import Fitted, State, TaskAnswers
 from peftu.fitted.guarded import GuardedFitted
 from peftu.fitted.kinds import KINDS
 from peftu.fitted.modules import JointFitted, ModuleFitted
-from peftu.fitted.opening import fitted_in, open_base
+from peftu.fitted.opening import open_base
 from peftu.fitted.rows import MemoryRows, ModuleRows, StoredRows
 from peftu.lab.lab import Lab
 from peftu.methods.everyone import method_class
@@ -95,6 +96,7 @@ def keep(fitted: Fitted) -> None:
     """
     assert fitted.folder is not None  # noqa: S101  (the caller has looked)
     if isinstance(fitted, ModuleFitted):
+        _prune(fitted, fitted.folder)
         return
     if isinstance(fitted, GuardedFitted):
         for part in (fitted.inner, fitted.fallback):
@@ -107,6 +109,17 @@ def keep(fitted: Fitted) -> None:
             changed = "another process has changed it since it was opened, so nothing is changed now"
             raise PeftuError(f"{folder}: {changed} — open it again and repeat")
         fitted.revision = _write(folder, about | {"state": state.about}, state)
+
+
+def _prune(fitted: ModuleFitted, folder: Path) -> None:
+    """Drops what was kept of how deleted modules read."""
+    about = read_about(folder)
+    readings = about["base"].get("readings", {})
+    gone = set(readings) - fitted.holding(list(readings))
+    if gone:
+        with writing_to(folder), only_one(folder / LOCK):
+            about["base"]["readings"] = {mark: read for mark, read in readings.items() if mark not in gone}
+            write_atomic(folder / ABOUT, json.dumps(about, ensure_ascii=False) + "\n")
 
 
 def load(
@@ -143,7 +156,10 @@ def load(
         beside["rows"] = _stored_rows(folder / about["rows"], about)
     fitted = kind.of(state, *parts, **beside)
     fitted.notes = about["notes"]
-    fitted.fitted_in = None if about["base"] is None else fitted_in(about["base"])
+    if job.base is not None:
+        fitted.fitted_in = there(about["base"])
+        if with_base:
+            fitted.remarks = remarks(fitted)
     fitted.thresholds = None if about["thresholds"] is None else _floats(about["thresholds"])
     fitted.folder, fitted.revision = folder, about["tensors"]
     return fitted
@@ -254,7 +270,7 @@ def _about(fitted: Fitted, place: int) -> dict[str, Any]:
         base = {
             "place": lasting_name(job.base),
             "fingerprint": frozen.fingerprint,
-            **fitted.numbers,
+            **(fitted.fitted_in or fitted_here(fitted, frozen)),
         }
     return {
         "format": FORMAT,
