@@ -218,6 +218,8 @@ class RunRecord(Part):
     regime: str
     hashes: Hashes
     dtypes: dict[str, str] = Field(default_factory=dict, description="Base -> number type it computed in.")
+    quantized: dict[str, str] = Field(default_factory=dict, description="Base -> how its layers were quantised, if so.")
+    devices: tuple[str, ...] = Field((), description="What bases computed on: 'cpu', 'mps' or a card's name.")
     users: int
     excluded_users: dict[str, int] = Field(default_factory=dict, description="Reason -> users left out.")
     truncated_texts: dict[str, int] = Field(

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from peftu.base.model import dtype_name
+from peftu.base.hardware import resolved
 from peftu.cells.cache import Cells
 from peftu.cells.fits import Fits
 from peftu.cells.plan import Planner
-from peftu.cells.spec import CellSpec, Reading
+from peftu.cells.spec import BaseIdentity, CellSpec, Reading
 from peftu.config import RunSpec
 from peftu.data.load import load_task
 from peftu.data.problem import Problem
@@ -52,6 +52,8 @@ class How:
         executor: what fills cells.
         workers: how many work at once; 0: as the executor thinks best.
         address: of a cluster; None: here.
+        gpus: that each of Ray's workers takes, in parts of one where several share it; None: one where bases compute on
+            GPUs.
         cells: folder of the cells, shared by runs; None: in peftu's cache.
         max_minutes: after which no cell is begun; None: no end.
         track: what follows the run, each as 'NAME:FOLDER' or a tracker.
@@ -61,6 +63,7 @@ class How:
     executor: str = "local"
     workers: int = 1
     address: str | None = None
+    gpus: float | None = None
     cells: Path | None = None
     max_minutes: float | None = None
     track: Sequence[str | Tracker] = ()
@@ -159,14 +162,17 @@ def planned_run(spec: RunSpec, raw: Path | None, reporter: Reporter, table: User
         table = dataclasses.replace(table, card=_judged_by(table.card, spec.metric[table.card.kind]))
     splits = {seed: make_split(table, spec.split, seed) for seed in spec.seeds}
     problems = {seed: make_problem(table, table.card, split) for seed, split in splits.items()}
-    fits = Fits(table.card, problems, spec.max_tokens, reporter, spec.max_answer_tokens, spec.generate)
+    hardware = spec.hardware
+    fits = Fits(
+        table.card, problems, spec.max_tokens, reporter, spec.max_answer_tokens, spec.generate, hardware=hardware
+    )
     check([job for place, job in enumerate(jobs) if place not in guards], fits)
     planned = Planned(spec, table, jobs, problems, splits, fits)
     reading = Reading(spec.max_tokens, spec.max_answer_tokens, spec.generate)
 
-    def identity(name: str) -> tuple[str, str]:
+    def identity(name: str) -> BaseIdentity:
         base = fits.lab.base(name)
-        return base.fingerprint, dtype_name(base.dtype)
+        return base.fingerprint, base.hardware
 
     for seed, problem in problems.items():
         planner = Planner(problem, seed, reading, identity)
@@ -227,7 +233,10 @@ def _filled(planned: Planned, cells: Cells, reporter: Reporter, how: How, watch:
         OutOfTimeError: the time is over.
     """
     deadline = None if how.max_minutes is None else time.monotonic() + 60 * how.max_minutes
-    executor = executors.get(how.executor)(reporter, how.workers, planned.fits.lab.loaded, address=how.address)
+    device = resolved(planned.spec.hardware).device
+    executor = executors.get(how.executor)(
+        reporter, how.workers, planned.fits.lab.loaded, device=device, address=how.address, gpus=how.gpus
+    )
     specs = [spec for specs in planned.wanted.values() for spec in specs]
     whole = [spec for spec in specs if not spec.divisible]
     reading: dict[str, int] = {}
