@@ -138,9 +138,9 @@ def save_tiny(family: str, folder: Path) -> None:
 
 def load_tiny(name: str, hardware: HardwareSpec | None = None, *_: Any) -> FrozenBase:
     """Returns the tiny base of the family of that name, called so too: stands in for ``load_base`` in tests of runs."""
-    place = resolved(hardware or CPU)
+    place, published = resolved(hardware or CPU), tiny_base(name).fingerprint
     model, tokenizer = tiny_model(name)
-    return wrap(model.to(place.device, DTYPES[place.dtype]), tokenizer, name, hardware=place)
+    return wrap(model.to(place.device, DTYPES[place.dtype]), tokenizer, name, published=published, hardware=place)
 
 
 def flan_t5_base() -> FrozenBase:
