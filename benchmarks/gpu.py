@@ -261,7 +261,7 @@ def training(base: FrozenBase, shape: Shape, region: RegionSpec | None, rate: fl
 
 
 def peft_row(shape: Shape, device: torch.device, dtype: torch.dtype, depth: int | None, repeats: int) -> float:
-    """Returns the seconds a row of a loop over `peft`: LoRA in all layers or the top ones, rows padded to the longest."""
+    """Returns the seconds a row of a loop over `peft`: LoRA in all layers or the top ones, rows padded."""
     model = shape.model(device, dtype)
     layers = model.config.num_hidden_layers
     kind = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"

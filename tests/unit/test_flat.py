@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from peftu.base import flat as module
 from peftu.base.flat import Flat
+from peftu.base.manner import Manner
 
 torch.set_num_threads(1)
 
@@ -20,19 +20,35 @@ SHAPES = st.tuples(
     st.booleans(),  # causal
     st.integers(0, 2**16),
 )
+SINKS = torch.tensor([-1.0, 0.0, 0.5, 2.0])
+MANNERS = st.builds(
+    Manner,
+    scale=st.just(SCALE),
+    window=st.none() | st.integers(1, 5),
+    cap=st.none() | st.just(0.8),
+    sinks=st.none() | st.just(SINKS),
+)
 
 
-def loop(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> Tensor:
+def loop(query: Tensor, key: Tensor, value: Tensor, causal: bool, manner: Manner) -> Tensor:
     """Returns [tokens, heads, width] attention of one sequence [heads, tokens, width]."""
     key, value = (x.repeat_interleave(HEADS // KINDS, 0) for x in (key, value))
-    return scaled_dot_product_attention(query, key, value, is_causal=causal, scale=SCALE).transpose(0, 1)
+    logits = query @ key.mT * SCALE
+    logits = logits if manner.cap is None else manner.cap * (logits / manner.cap).tanh()
+    place = torch.arange(query.shape[1])
+    back = place[:, None] - place
+    if causal:
+        logits = logits.masked_fill((back < 0) | (back >= (manner.window or len(place))), -torch.inf)
+    share = logits.exp()
+    sink = 0.0 if manner.sinks is None else manner.sinks[:, None, None].exp()
+    return (share / (share.sum(-1, keepdim=True) + sink) @ value).transpose(0, 1)
 
 
 @pytest.mark.parametrize("written_out", [True, False])
 @settings(deadline=None, max_examples=60)
-@given(shape=SHAPES, data=st.data())
+@given(shape=SHAPES, manner=MANNERS, data=st.data())
 def test_attention_and_gradients_equal_a_loop_over_rows(
-    written_out: bool, shape: tuple[int, int, int, bool, int], data: st.DataObject
+    written_out: bool, shape: tuple[int, int, int, bool, int], manner: Manner, data: st.DataObject
 ) -> None:
     groups, per, head, causal, seed = shape
     head = head if causal else 0
@@ -44,8 +60,8 @@ def test_attention_and_gradients_equal_a_loop_over_rows(
         tokens = groups * head + sum(lengths)
         made = torch.Generator().manual_seed(seed)
         q, k, v = (torch.randn(n, tokens, WIDTH, generator=made, requires_grad=True) for n in (HEADS, KINDS, KINDS))
-        mine = flat.attend(q[None], k[None], v[None], SCALE)[0]
-        last = flat.attend_last(q[None, :, flat.last], k[None], v[None], SCALE)[0]
+        mine = flat.attend(q[None], k[None], v[None], manner)[0]
+        last = flat.attend_last(q[None, :, flat.last], k[None], v[None], manner)[0]
         assert torch.allclose(last, mine[flat.last], atol=1e-5)
         weight = torch.randn(mine.shape, generator=made)
         found = torch.autograd.grad((mine * weight).sum() + last.sin().sum(), (q, k, v))
@@ -57,7 +73,7 @@ def test_attention_and_gradients_equal_a_loop_over_rows(
         for length in lengths[group * per : (group + 1) * per]:
             own = [*first, *range(place, place + length)]
             place += length
-            expected = expected.index_put((torch.tensor(own),), loop(q[:, own], k[:, own], v[:, own], causal))
+            expected = expected.index_put((torch.tensor(own),), loop(q[:, own], k[:, own], v[:, own], causal, manner))
     assert torch.allclose(mine, expected, atol=1e-5)
     wanted = torch.autograd.grad((expected * weight).sum() + expected[flat.last].sin().sum(), (q, k, v))
     for ours, theirs in zip(found, wanted, strict=True):
