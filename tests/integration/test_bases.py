@@ -19,7 +19,7 @@ from peftu.config import RegionSpec
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
 from peftu.methods.lora import Lora
-from peftu.testing import FAMILIES, randomise, tiny_base, tiny_model, tiny_prompt, tiny_texts, tiny_tokenizer
+from peftu.testing import CPU, FAMILIES, randomise, tiny_base, tiny_model, tiny_prompt, tiny_texts, tiny_tokenizer
 
 torch.set_num_threads(1)
 
@@ -217,7 +217,7 @@ def test_minilm_embeds_as_sentence_transformers_defines_it() -> None:
         hidden = model(**inputs).last_hidden_state
     mask = inputs["attention_mask"][..., None].float()
     expected = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1).clamp(min=1e-9), p=2, dim=1)
-    got = load_base("all-minilm-l6-v2", dtype=torch.float32).embed([Text(text) for text in texts])
+    got = load_base("all-minilm-l6-v2", CPU).embed([Text(text) for text in texts])
     assert np.allclose(got, expected.numpy(), atol=1e-5)
 
 
@@ -225,7 +225,7 @@ def test_minilm_embeds_as_sentence_transformers_defines_it() -> None:
 def test_minilm_s_own_label_scores_are_scaled_cosines() -> None:
     if weights_at_hand(bases.get("all-minilm-l6-v2")) is None:
         pytest.skip("all-minilm-l6-v2 is not in the cache — make setup puts it there")
-    base = load_base("all-minilm-l6-v2", dtype=torch.float32)
+    base = load_base("all-minilm-l6-v2", CPU)
     prompt, texts = Prompt("The topic is", ("sport", "money")), [Text("He scored a goal."), Text("Rates rose again.")]
     scores = base.readout(base.prefill(prompt, texts, base.region(None)), torch.arange(2))
     vectors = base.embed([*texts, Text("The topic is sport"), Text("The topic is money")])
