@@ -5,6 +5,7 @@ Texts are longer than the windows, and there are layers of each kind below and i
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,9 @@ from torch import Tensor
 
 from peftu.bank import Bound, Layout
 from peftu.base.families.known import families
-from peftu.base.model import FrozenBase, wrap
+from peftu.base.model import FrozenBase, load_base, wrap
 from peftu.base.sites import Site
-from peftu.config import RegionSpec
+from peftu.config import HardwareSpec, RegionSpec
 from peftu.errors import PeftuError
 from peftu.methods.bottleneck import Pfeiffer
 from peftu.methods.lora import Lora
@@ -149,6 +150,20 @@ def test_lora_in_the_default_region_is_that_on_the_last_token(name: str) -> None
     for key, ours in pair.gradients().items():
         site, matrix = key.split()
         assert alike(ours, pair.own[site][matrix].grad), key
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_the_table_says_what_can_be_quantised(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    for part in (model_of(name), tiny_tokenizer()):
+        part.save_pretrained(tmp_path)
+    hardware = HardwareSpec(device="cpu", dtype="float32", quantize="nf4")
+    family = type(base_of(name).family)
+    if family.types[name.partition("-")[0]].quantize:
+        assert scores_of(load_base(str(tmp_path), hardware), None).isfinite().all()
+    else:
+        with pytest.raises(PeftuError, match="which nf4 is for — leave --quantize out"):
+            load_base(str(tmp_path), hardware)
 
 
 @pytest.mark.parametrize("name", ["qwen3_moe", "gpt_oss"])

@@ -81,7 +81,7 @@ class Decoder(Family):
         "gemma3_text": ModelType(),
         "gpt2": ModelType(),
         "gpt_neox": ModelType(),
-        "gpt_oss": ModelType(),
+        "gpt_oss": ModelType(quantize=False),
         "granite": ModelType(),
         "llama": ModelType(),
         "ministral": ModelType(),
@@ -90,7 +90,7 @@ class Decoder(Family):
         "phi3": ModelType(),
         "qwen2": ModelType(),
         "qwen3": ModelType(),
-        "qwen3_moe": ModelType(),
+        "qwen3_moe": ModelType(quantize=False),
         "smollm3": ModelType(),
         "starcoder2": ModelType(),
     }
