@@ -9,19 +9,15 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
-from peftu.base.families.decoder import Decoder
-from peftu.base.families.encoder import Encoder
-from peftu.base.families.encoder_decoder import EncoderDecoder
-from peftu.base.families.family import written_stops
+from peftu.base.families.family import Family, written_stops
+from peftu.base.families.known import family_class
 from peftu.base.files import read_json, read_object, weight_files
 from peftu.base.identity import settings_of, tensor_names
 from peftu.base.known_files import fingerprint_of_files
 from peftu.base.pooling import SentenceConfig, read_sentence_config
 from peftu.errors import PeftuError
-
-FamilyClass = type[Decoder] | type[Encoder] | type[EncoderDecoder]
 
 _TOKENIZERS = (
     "tokenizer.json",
@@ -43,12 +39,6 @@ _READ = (  # by transformers, where they are there
 _SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 _OWN_SIZES = ("relative_attention_num_buckets", "relative_attention_max_distance")  # where a model has them
 _STACKS = ("num_hidden_layers", "num_decoder_layers")
-_WRITERS = {Decoder: ("CausalLM", "LMHead"), EncoderDecoder: ("ConditionalGeneration", "LMHead")}
-_AUTO: dict[FamilyClass, Any] = {
-    Decoder: AutoModelForCausalLM,
-    EncoderDecoder: AutoModelForSeq2SeqLM,
-    Encoder: AutoModel,
-}
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|block)\.\d+\.")
 _FAULT = 160  # characters of another library's message that are passed on
 _LEAST_WORDS = 0.5  # of an embedding's rows: fewer are another model's tokenizer; models pad by a few hundred
@@ -69,20 +59,6 @@ class Loaded:
     tokenizer: Any
     sentence: SentenceConfig | None
     fingerprint: str
-
-
-def family_class(model_type: Any, name: str) -> FamilyClass:
-    """Returns the family of models of this type.
-
-    Raises:
-        PeftuError: peftu has not been checked on models of its type, and might read it wrongly without a sign.
-    """
-    families: tuple[FamilyClass, ...] = (Decoder, Encoder, EncoderDecoder)
-    for family in families:
-        if isinstance(model_type, str) and model_type in family.types:
-            return family
-    known = ", ".join(sorted(Decoder.types | Encoder.types | EncoderDecoder.types))
-    raise PeftuError(f"base {name}: peftu does not know models of type '{model_type}' — known: {known}")
 
 
 def check_vocabulary(model: nn.Module, tokenizer: Any, name: str) -> None:
@@ -120,7 +96,7 @@ def read_folder(folder: Path, name: str, device: torch.device, dtype: torch.dtyp
         tensors = len(tensor_names(files))
     _check_sizes(config, tensors, name)
     with _one_line(name, "get the folder again"):
-        model, info = _AUTO[family].from_pretrained(
+        model, info = family.auto.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
         )
     _check_complete(info, name)
@@ -129,13 +105,13 @@ def read_folder(folder: Path, name: str, device: torch.device, dtype: torch.dtyp
     if words < _LEAST_WORDS * rows:
         mend = "put the files of the model's own tokenizer into the folder"
         raise PeftuError(f"base {name}: its tokenizer knows {words} tokens, its embedding has {rows} — {mend}")
-    sentence = read_sentence_config(folder) if family is Encoder else None
+    sentence = None if family.writers else read_sentence_config(folder)
     published = read_object(folder / "config.json")
     identity = fingerprint_of_files(files, settings_of(published, tokenizer, written_stops(model), sentence))
     return Loaded(cast(nn.Module, model.to(device)), tokenizer, sentence, identity)
 
 
-def _checked(folder: Path, name: str) -> FamilyClass:
+def _checked(folder: Path, name: str) -> type[Family]:
     """Returns the family of the base in a folder, before any of it goes to another library.
 
     Raises:
@@ -157,9 +133,9 @@ def _checked(folder: Path, name: str) -> FamilyClass:
     if not isinstance(named, list):
         raise PeftuError(f"base {name}: config.json says architectures {named!r} — get the folder again")
     architectures = " ".join(map(str, named))
-    if family in _WRITERS and architectures and not any(part in architectures for part in _WRITERS[family]):
+    if family.writers and architectures and not any(part in architectures for part in family.writers):
         raise PeftuError(f"base {name}: {architectures} has no output matrix — use the model that writes text")
-    if family is Encoder and config.get("is_decoder"):
+    if not family.writers and config.get("is_decoder"):
         raise PeftuError(f"base {name}: a {config['model_type']} that reads from left to right — use it as an encoder")
     return family
 

@@ -7,32 +7,41 @@ token the span ``last``.
 Shape letters: n texts, b rows, t text tokens, s span tokens, d width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
 
+from peftu.base.answers import Writer
 from peftu.base.attention import Attend, Earlier, KeysMade, KeysValues, Memory, causal_mask, only_keys
 from peftu.base.families.family import (
     Context,
+    Family,
+    Kind,
+    ModelType,
     Progress,
+    Span,
     check_reach,
     end_tokens,
     first_attribute,
     label_logits,
+    paired,
     unit,
     virtual_sites,
     virtual_tokens,
 )
 from peftu.base.flat import Flat
 from peftu.base.packed import Packed, Ragged, length_batches, padded
+from peftu.base.pooling import SentenceConfig
 from peftu.base.prompt import About, Prompt, label_trie, trie_scores
 from peftu.base.reader import Cuts, Reader
 from peftu.base.region import Region
 from peftu.base.sites import Attachment, Site, linear_sites
 from peftu.base.virtual import Prefixes, VirtualStates
+from peftu.config import RegionSpec
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
 
@@ -58,15 +67,28 @@ class Parts:
     cuts: Cuts
 
 
-class Decoder:
+class Decoder(Family):
     """A causal language model seen as head, text, tail."""
 
-    kind: ClassVar[str] = "decoder"
-    types: ClassVar[frozenset[str]] = frozenset(
-        {"llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo2", "gemma", "phi3", "gpt2", "gpt_neox"}
-    )
+    kind: ClassVar[Kind] = "decoder"
+    types: ClassVar[Mapping[str, ModelType]] = {
+        "gemma": ModelType(),
+        "gpt2": ModelType(),
+        "gpt_neox": ModelType(),
+        "llama": ModelType(),
+        "mistral": ModelType(),
+        "olmo2": ModelType(),
+        "phi3": ModelType(),
+        "qwen2": ModelType(),
+        "qwen3": ModelType(),
+        "smollm3": ModelType(),
+    }
+    spans: ClassVar[tuple[Span, ...]] = ("all", "answer", "last")
+    default_region: ClassVar[RegionSpec] = RegionSpec(depth=6, span="last")
+    auto: ClassVar[Any] = AutoModelForCausalLM
+    writers: ClassVar[tuple[str, ...]] = ("CausalLM", "LMHead")
 
-    def __init__(self, model: nn.Module, tokenizer: Any) -> None:
+    def __init__(self, model: nn.Module, tokenizer: Any, sentence: SentenceConfig | None = None) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.reader, self.ends = Reader(tokenizer, continues=True), end_tokens(model, tokenizer)
         stack = first_attribute(model, "model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers")
@@ -79,11 +101,6 @@ class Decoder:
         self.positions = first_attribute(model, "transformer.wpe")
         self.rotary = first_attribute(model, "model.rotary_emb", "gpt_neox.rotary_emb")
         self.layers, self.width = len(stack), int(head.weight.shape[1])
-
-    @property
-    def device(self) -> torch.device:
-        """Returns the device of the weights."""
-        return next(self.model.parameters()).device
 
     # --- layout -------------------------------------------------------------------------------------------------
 
@@ -108,6 +125,20 @@ class Decoder:
     def inside(tail: list[int], region: Region) -> list[int]:
         """Returns the tokens of a tail that lie in a region."""
         return tail[-1:] if region.span == "last" else tail
+
+    def invocation(self, prompt: Prompt, region: Region) -> list[int]:
+        """Returns the tokens between text and answer that lie in a region."""
+        return self.inside(self.reader.ending(prompt).tail, region)
+
+    def answer_tokens(self, prompt: Prompt) -> int:
+        """Returns how many tokens the longest answer has, which stands behind the prompt."""
+        return max(map(len, self.reader.ending(prompt).words), default=prompt.answer_tokens)
+
+    def writer(self) -> Writer:
+        """Returns how the family reads and writes answers in free text."""
+        from peftu.base.families.decoder_writer import DecoderWriter
+
+        return DecoderWriter(self)
 
     # --- running ------------------------------------------------------------------------------------------------
 
@@ -335,6 +366,19 @@ class Decoder:
         except KeysMade as stopped:
             return stopped.made
         raise AssertionError("the layer did not call our attention")
+
+    @torch.no_grad()
+    def primer(self, prompt: Prompt, region: Region) -> dict[str, Tensor]:
+        """Returns the states of instruction and label words at the floor, and their keys and values in the region."""
+        words = self.reader.ending(prompt).words
+        ids = torch.tensor([[*self.reader.opening(prompt), *(token for word in words for token in word)]])
+        ids = ids.to(self.device)
+        positions, floor = torch.arange(ids.shape[1], device=ids.device)[None], region.floor(self.layers)
+        mask, memory = causal_mask(ids.shape[1], ids.device), Memory(record=range(floor, self.layers))
+        at_floor = self.run(self.embed_tokens(ids, positions), positions, range(floor), mask)
+        self.run(at_floor, positions, range(floor, self.layers), mask, memory)
+        states = at_floor if floor else self.embedding(ids)  # places are added when the tokens enter
+        return {"tokens": states[0], **{f"kv.{layer}": paired(*made) for layer, made in memory.made.items()}}
 
     def scores(self, context: Context, hidden: Sequence[Tensor]) -> Tensor:
         """Returns [b, labels] scores; only the branches' rows of the output matrix are read."""

@@ -6,17 +6,22 @@ of its own on the sentence vector. Shape letters: n texts, b rows, t tokens, d w
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import torch
 from tokenizers import normalizers
 from torch import Tensor, nn
+from transformers import AutoModel
 
 from peftu.base.attention import Attend
 from peftu.base.families.family import (
     Context,
+    Family,
+    Kind,
+    ModelType,
     Progress,
+    Span,
     check_reach,
     first_attribute,
     unit,
@@ -31,6 +36,7 @@ from peftu.base.reader import Cuts, Reader
 from peftu.base.region import Region
 from peftu.base.sites import Attachment, Site, linear_sites
 from peftu.base.virtual import Prefixes
+from peftu.config import RegionSpec
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
 
@@ -67,11 +73,20 @@ def lowering(tokenizer: Any) -> Any:
     return lower
 
 
-class Encoder:
+class Encoder(Family):
     """A bidirectional encoder with a pooled sentence vector."""
 
-    kind: ClassVar[str] = "encoder"
-    types: ClassVar[frozenset[str]] = frozenset({"bert", "roberta", "xlm-roberta", "distilbert"})
+    kind: ClassVar[Kind] = "encoder"
+    types: ClassVar[Mapping[str, ModelType]] = {
+        "bert": ModelType(),
+        "distilbert": ModelType(),
+        "roberta": ModelType(),
+        "xlm-roberta": ModelType(),
+    }
+    spans: ClassVar[tuple[Span, ...]] = ("all",)
+    default_region: ClassVar[RegionSpec] = RegionSpec(depth=2, span="all")
+    auto: ClassVar[Any] = AutoModel
+    sentence: SentenceConfig
 
     def __init__(self, model: nn.Module, tokenizer: Any, sentence: SentenceConfig | None = None) -> None:
         self.model, self.tokenizer, self.sentence = model, tokenizer, sentence or SentenceConfig()
@@ -81,26 +96,14 @@ class Encoder:
         if not isinstance(stack, nn.ModuleList) or embeddings is None:
             raise PeftuError(f"base: {type(model).__name__} is not laid out like an encoder peftu knows — use another")
         self.stack, self.embeddings = stack, embeddings
-        hub = cast(Any, model)
-        hub.pooler = None  # never read; where a checkpoint has none, the hub's would be random
-        self.config, self.layers, self.width = hub.config, len(stack), int(hub.config.hidden_size)
+        cast(Any, model).pooler = None  # never read; where a checkpoint has none, the hub's would be random
+        self.layers, self.width = len(stack), int(self.config.hidden_size)
         # RoBERTa counts places from behind its padding token's number.
         unused = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
         self.first_place = 0 if unused is None else unused + 1
 
-    @property
-    def device(self) -> torch.device:
-        """Returns the device of the weights."""
-        return next(self.model.parameters()).device
-
     def sites(self, region: Region, labels: int) -> list[Site]:
-        """Returns the linear maps of the region's layers, virtual tokens, and the head on the sentence vector.
-
-        Raises:
-            PeftuError: the region asks for an answer span, which an encoder does not have.
-        """
-        if region.answering:
-            raise PeftuError("region: an encoder has no answer span — use span=all")
+        """Returns the linear maps of the region's layers, virtual tokens, and the head on the sentence vector."""
         layers = range(region.floor(self.layers), self.layers)
         sites = [site for number in layers for site in linear_sites(self.model, self.stack[number], number, "encoder")]
         sites += virtual_sites(self.config, "encoder", layers.start, "encoder", layers)
@@ -111,6 +114,10 @@ class Encoder:
         reading = self.reader.bodies(texts, self.sentence.limit(max_tokens), about, self.sentence.prompt)
         check_reach(self.config, max(map(len, reading.lists)), self.first_place)
         return reading.lists, reading.cuts
+
+    def cuts(self, prompt: Prompt, texts: Sequence[Text]) -> Cuts:
+        """Returns how many texts are too long, and what of them is not read."""
+        return self.tokens(texts, prompt.max_tokens, prompt.about)[1]
 
     def run(
         self,
@@ -195,6 +202,16 @@ class Encoder:
         row = torch.arange(len(rows), device=rows.device).repeat_interleave(lengths)
         is_text = (step >= before[:, None])[real]
         return unit(pooled(self.sentence.pool, h_btd[0, is_text], row[is_text], len(rows))) * math.sqrt(self.width)
+
+    @torch.no_grad()
+    def primer(self, prompt: Prompt, region: Region) -> dict[str, Tensor]:
+        """Returns the states of instruction and label words at the region's floor."""
+        lists, _ = self.tokens([Text(f"{prompt.instruction} {' '.join(prompt.words)}")], prompt.max_tokens)
+        ids, floor = torch.tensor(lists, device=self.device), region.floor(self.layers)
+        if floor == 0:
+            return {"tokens": cast(Any, self.embeddings).word_embeddings(ids)[0]}
+        real = torch.ones_like(ids, dtype=torch.bool)
+        return {"tokens": self.run(self.embeddings(input_ids=ids), real, range(floor))[0]}
 
     def scores(self, context: Context, hidden: Sequence[Tensor]) -> Tensor:
         """Returns [b, labels] scaled cosines with the label statements; log-softmaxed where labels exclude."""

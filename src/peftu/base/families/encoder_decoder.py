@@ -5,42 +5,54 @@ text. Span 'all' lets modules act in the encoder's top layers too.
 Shape letters: n texts, b rows, t text tokens, s decoder tokens, d width, h heads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, EncoderDecoderCache
+from transformers import AutoModelForSeq2SeqLM, DynamicCache, EncoderDecoderCache
 
+from peftu.base.answers import Writer
 from peftu.base.attention import KeysValues, causal_mask
 from peftu.base.families.family import (
     Context,
+    Family,
+    Kind,
+    ModelType,
     Progress,
+    Span,
     end_tokens,
     label_logits,
+    paired,
     unit,
     virtual_sites,
     virtual_tokens,
 )
 from peftu.base.packed import Packed, length_batches, padded
+from peftu.base.pooling import SentenceConfig
 from peftu.base.prompt import About, Prompt, label_trie, trie_scores
 from peftu.base.reader import Reader
 from peftu.base.region import Region
 from peftu.base.sites import Attachment, Site, linear_sites
 from peftu.base.virtual import Prefixes, VirtualStates
+from peftu.config import RegionSpec
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
 
 PREFILL_TOKENS = 4096
 
 
-class EncoderDecoder:
+class EncoderDecoder(Family):
     """A T5-like model."""
 
-    kind: ClassVar[str] = "encoder_decoder"
-    types: ClassVar[frozenset[str]] = frozenset({"t5", "mt5"})
+    kind: ClassVar[Kind] = "encoder_decoder"
+    types: ClassVar[Mapping[str, ModelType]] = {"mt5": ModelType(), "t5": ModelType()}
+    spans: ClassVar[tuple[Span, ...]] = ("all", "answer")  # its decoder reads no marker
+    default_region: ClassVar[RegionSpec] = RegionSpec(depth=None, span="answer")
+    auto: ClassVar[Any] = AutoModelForSeq2SeqLM
+    writers: ClassVar[tuple[str, ...]] = ("ConditionalGeneration", "LMHead")
 
-    def __init__(self, model: nn.Module, tokenizer: Any) -> None:
+    def __init__(self, model: nn.Module, tokenizer: Any, sentence: SentenceConfig | None = None) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.reader, self.ends = Reader(tokenizer, continues=False), end_tokens(model, tokenizer)
         hub = cast(Any, model)
@@ -48,14 +60,9 @@ class EncoderDecoder:
             raise PeftuError(f"base: {type(model).__name__} is not laid out like T5 — use another")
         self.encoder, self.decoder, self.head = hub.encoder, hub.decoder, hub.lm_head
         self.layers = max(len(self.encoder.block), len(self.decoder.block))
-        self.config, self.width = hub.config, int(hub.config.d_model)
+        self.width = int(hub.config.d_model)
         self.start = int(hub.config.decoder_start_token_id)
         self.head_scale = self.width**-0.5 if getattr(hub.config, "scale_decoder_outputs", False) else 1.0
-
-    @property
-    def device(self) -> torch.device:
-        """Returns the device of the weights."""
-        return next(self.model.parameters()).device
 
     def sites(self, region: Region, labels: int) -> list[Site]:
         """Returns the linear maps inside the region, virtual tokens, and the head over the decoder's last state.
@@ -244,6 +251,29 @@ class EncoderDecoder:
             ends = packed.lengths[texts] + virtual.per_row
             real = torch.arange(h_btd.shape[1], device=texts.device) < ends[:, None]
         return self.encode(h_btd, real, range(floor, len(self.encoder.block))), real
+
+    @torch.no_grad()
+    def primer(self, prompt: Prompt, region: Region) -> dict[str, Tensor]:
+        """Returns the states of instruction and label words, and the decoder's keys and values in the region."""
+        text = Text(f"{prompt.instruction} {' '.join(prompt.words)}")
+        ids = torch.tensor(self.reader.bodies([text], prompt.max_tokens).lists, device=self.device)
+        real, below, layers = torch.ones_like(ids, dtype=torch.bool), len(self.encoder.block), len(self.decoder.block)
+        encoded = self.encode(self.encoder.embed_tokens(ids), real, range(below))
+        cache, floor = self.cache(), region.floor(layers)
+        read = self.decoder.embed_tokens(ids)
+        h_bsd = self.decode(read, range(floor), real, encoded, cache)
+        self.decode(h_bsd, range(floor, layers), real, encoded, cache)
+        if region.span == "all":
+            floor_below = region.floor(below)
+            h_bsd = self.encode(self.encoder.embed_tokens(ids), real, range(floor_below), final=False)
+        kept = cache.self_attention_cache.layers
+        return {"tokens": h_bsd[0], **{f"kv.{n}": paired(kept[n].keys, kept[n].values) for n in range(floor, layers)}}
+
+    def writer(self) -> Writer:
+        """Returns how the family reads and writes answers in free text."""
+        from peftu.base.families.encoder_decoder_writer import EncoderDecoderWriter
+
+        return EncoderDecoderWriter(self)
 
     def scores(self, context: Context, hidden: Sequence[Tensor]) -> Tensor:
         """Returns [b, labels] scores; only the branches' rows of the output matrix are read."""

@@ -1,19 +1,28 @@
 """What each family of base models gives, and what they share."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, cast
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from peftu.base.pooling import SentenceConfig
 from peftu.base.prompt import About, Prompt, TrieNode
-from peftu.base.reader import Reader
+from peftu.base.reader import Cuts, Reader
 from peftu.base.region import Region
 from peftu.base.sites import Attachment, Site
 from peftu.base.virtual import Prefixes, VirtualStates, virtual_prefixes, virtual_states
+from peftu.config import RegionSpec
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
+
+if TYPE_CHECKING:
+    from peftu.base.answers import Writer
+
+Kind = Literal["decoder", "encoder", "encoder_decoder"]
+Span = Literal["all", "answer", "last"]
 
 
 @dataclass
@@ -52,35 +61,124 @@ class Context:
 Progress = Callable[[int], None]
 
 
-class Family(Protocol):
-    """A family knows how its models are laid out; nothing else does."""
+@dataclass(frozen=True)
+class ModelType:
+    """A row of a family's table: a type of hub model that scores here as it does on its own, held by tests/integration.
 
-    kind: ClassVar[str]
-    types: ClassVar[frozenset[str]]  # of hub models that score here as they do on their own: tests/integration
+    Attributes:
+        quantize: its linear maps may be held in 8 or 4 bits.
+    """
+
+    quantize: bool = True
+
+
+class Family(ABC):
+    """A family knows how its models are laid out, run and asked; nothing else does.
+
+    A subclass sets the class variables, and in its constructor what is listed as attributes.
+
+    Args:
+        model: the hub model.
+        tokenizer: its tokenizer.
+        sentence: how a sentence vector is made, where the family makes one.
+
+    Attributes:
+        layers: of the deepest stack.
+        width: of the states that are scored.
+        reader: cuts prompts into tokens.
+        head: the output matrix, where there is one.
+        sentence: how a sentence vector is made; None where the family writes.
+    """
+
+    kind: ClassVar[Kind]
+    types: ClassVar[Mapping[str, ModelType]]  # by the name in config.json
+    spans: ClassVar[tuple[Span, ...]]  # that a region may have
+    default_region: ClassVar[RegionSpec]  # measured: docs/performance.md
+    auto: ClassVar[Any]  # transformers' class that reads the weights
+    # In the name of a hub model that has an output matrix, one of these; none where the family writes nothing.
+    writers: ClassVar[tuple[str, ...]] = ()
+
     model: nn.Module
-    layers: int  # of the deepest stack
+    tokenizer: Any
+    layers: int
     width: int
     reader: Reader
+    head: Any
+    sentence: SentenceConfig | None = None
 
+    @abstractmethod
+    def __init__(self, model: nn.Module, tokenizer: Any, sentence: SentenceConfig | None = None) -> None: ...
+
+    @property
+    def config(self) -> Any:
+        """Returns the hub model's settings."""
+        return cast(Any, self.model).config
+
+    @property
+    def device(self) -> torch.device:
+        """Returns the device of the weights."""
+        return next(self.model.parameters()).device
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    def cuts(self, prompt: Prompt, texts: Sequence[Text]) -> Cuts:
+        """Returns how many texts are too long, and what of them is not read."""
+        return self.reader.read(prompt, texts).cuts
+
+    def recorded(self, prompt: Prompt) -> Prompt:
+        """Returns the prompt with the frame that the base's template gives it now, so that it is read so for ever."""
+        return replace(prompt, frame=self.reader.frame(prompt)) if self.writers else prompt
+
+    def limit(self) -> int | None:
+        """Returns how many tokens the model can look at at once; None where it sets no limit."""
+        return context_limit(self.config)
+
+    def answer_tokens(self, prompt: Prompt) -> int:
+        """Returns how many tokens of the answer stand behind a prompt in the same sequence."""
+        return 0
+
+    def invocation(self, prompt: Prompt, region: Region) -> list[int]:
+        """Returns the tokens between text and answer that lie in a region."""
+        return []
+
+    # --- running ------------------------------------------------------------------------------------------------
+
+    @abstractmethod
     def sites(self, region: Region, labels: int) -> list[Site]:
         """Returns the places inside the region where a module may act."""
-        ...
 
+    @abstractmethod
     def prefill(self, prompt: Prompt, texts: Sequence[Text], region: Region, progress: Progress) -> Context:
         """Returns the context of the texts; runs without gradients."""
-        ...
 
+    @abstractmethod
     def hidden(self, context: Context, node: int, rows: Tensor, attachment: Attachment) -> Tensor:
         """Returns [rows, width] the state that is read at a node (node 0 where there are none)."""
-        ...
 
+    @abstractmethod
     def scores(self, context: Context, hidden: Sequence[Tensor]) -> Tensor:
         """Returns [rows, labels] float32 scores, given each node's states."""
-        ...
 
+    @abstractmethod
     def embed(self, texts: Sequence[Text], max_tokens: int, about: About = "text") -> Tensor:
         """Returns [texts, width] float32 unit-length sentence embeddings."""
-        ...
+
+    @abstractmethod
+    def primer(self, prompt: Prompt, region: Region) -> dict[str, Tensor]:
+        """Returns what the base makes of instruction and label words, by site: where virtual tokens start.
+
+        That is states [tokens, d] at the region's floor, and keys and values [2, tokens, d] of a layer where the
+        family gives them. Label words come last.
+        """
+
+    def writer(self) -> "Writer":
+        """Returns how the family reads and writes answers in free text; there is none where it has no ``writers``."""
+        raise NotImplementedError
+
+
+def paired(keys: Tensor, values: Tensor) -> Tensor:
+    """Returns [2, tokens, heads × head width] from keys and values [1, heads, tokens, head width] each."""
+    return torch.stack([x[0].transpose(0, 1).flatten(1) for x in (keys, values)])
 
 
 def first_attribute(owner: nn.Module, *paths: str) -> nn.Module | None:
