@@ -18,23 +18,27 @@ SHAPES = st.tuples(
     st.integers(1, 4),  # rows a group
     st.integers(0, 3),  # head
     st.booleans(),  # causal
+    st.sampled_from([None, 1, HEADS]),  # heads of the bias
     st.integers(0, 2**16),
 )
 
 
-def loop(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> Tensor:
+def loop(query: Tensor, key: Tensor, value: Tensor, causal: bool, bias: Tensor | None) -> Tensor:
     """Returns [tokens, heads, width] attention of one sequence [heads, tokens, width]."""
     key, value = (x.repeat_interleave(HEADS // KINDS, 0) for x in (key, value))
-    return scaled_dot_product_attention(query, key, value, is_causal=causal, scale=SCALE).transpose(0, 1)
+    tokens = query.shape[1]
+    added = torch.zeros(tokens, tokens) if bias is None else bias[0, :, :tokens, :tokens]
+    added = added.masked_fill(~torch.ones(tokens, tokens, dtype=torch.bool).tril(), -torch.inf) if causal else added
+    return scaled_dot_product_attention(query, key, value, attn_mask=added, scale=SCALE).transpose(0, 1)
 
 
 @pytest.mark.parametrize("written_out", [True, False])
 @settings(deadline=None, max_examples=60)
 @given(shape=SHAPES, data=st.data())
 def test_attention_and_gradients_equal_a_loop_over_rows(
-    written_out: bool, shape: tuple[int, int, int, bool, int], data: st.DataObject
+    written_out: bool, shape: tuple[int, int, int, bool, int | None, int], data: st.DataObject
 ) -> None:
-    groups, per, head, causal, seed = shape
+    groups, per, head, causal, biased, seed = shape
     head = head if causal else 0
     lengths = data.draw(st.lists(st.integers(1, 6), min_size=groups * per, max_size=groups * per))
     with pytest.MonkeyPatch.context() as patch:
@@ -44,22 +48,26 @@ def test_attention_and_gradients_equal_a_loop_over_rows(
         tokens = groups * head + sum(lengths)
         made = torch.Generator().manual_seed(seed)
         q, k, v = (torch.randn(n, tokens, WIDTH, generator=made, requires_grad=True) for n in (HEADS, KINDS, KINDS))
-        mine = flat.attend(q[None], k[None], v[None], SCALE)[0]
+        longest = head + max(lengths)
+        bias = None if biased is None else torch.randn(1, biased, longest, longest, generator=made)
+        mine = flat.attend(q[None], k[None], v[None], SCALE, bias)[0]
         last = flat.attend_last(q[None, :, flat.last], k[None], v[None], SCALE)[0]
-        assert torch.allclose(last, mine[flat.last], atol=1e-5)
+        assert torch.allclose(last, flat.attend(q[None], k[None], v[None], SCALE)[0, flat.last], atol=1e-5)
         weight = torch.randn(mine.shape, generator=made)
         found = torch.autograd.grad((mine * weight).sum() + last.sin().sum(), (q, k, v))
 
-    expected, place = torch.zeros_like(mine), 0
+    expected, plain, place = torch.zeros_like(mine), torch.zeros_like(mine), 0
     for group in range(groups):
         first = list(range(place, place + head))
         place += head
         for length in lengths[group * per : (group + 1) * per]:
             own = [*first, *range(place, place + length)]
             place += length
-            expected = expected.index_put((torch.tensor(own),), loop(q[:, own], k[:, own], v[:, own], causal))
+            parts, index = (q[:, own], k[:, own], v[:, own]), (torch.tensor(own),)
+            expected = expected.index_put(index, loop(*parts, causal, bias))
+            plain = plain.index_put(index, loop(*parts, causal, None))
     assert torch.allclose(mine, expected, atol=1e-5)
-    wanted = torch.autograd.grad((expected * weight).sum() + expected[flat.last].sin().sum(), (q, k, v))
+    wanted = torch.autograd.grad((expected * weight).sum() + plain[flat.last].sin().sum(), (q, k, v))
     for ours, theirs in zip(found, wanted, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-4)
 

@@ -17,7 +17,10 @@ from peftu.base.packed import Ragged, spread_heads
 from peftu.base.virtual import Prefix
 
 KeysValues = tuple[Tensor, Tensor]  # each [rows, kv heads, tokens, head width]
-Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]  # query, key, value, scale -> [rows, tokens, heads, width]
+# query, key, value, scale, position bias -> [rows, tokens, heads, width]
+Attend = Callable[[Tensor, Tensor, Tensor, float, Tensor | None], Tensor]
+# queries, keys [rows, heads, tokens, head width] -> what their places and content add to the logits
+Bias = Callable[[Tensor, Tensor], Tensor]
 
 
 class KeysMade(Exception):  # noqa: N818  (not an error: the way out of a layer whose rest is not needed)
@@ -27,7 +30,7 @@ class KeysMade(Exception):  # noqa: N818  (not an error: the way out of a layer 
         self.made = made
 
 
-def only_keys(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+def only_keys(query: Tensor, key: Tensor, value: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
     """Leaves the layer once its keys and values are made.
 
     Raises:
@@ -96,7 +99,7 @@ def attend(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    position_bias: Tensor | None = None,
+    position_bias: Tensor | Bias | None = None,
     memory: Memory | None = None,
     ragged: Ragged | None = None,
     prefix: Prefix | None = None,
@@ -108,11 +111,12 @@ def attend(
     The mask is boolean (True: may look) or additive, [rows or 1, 1, queries, keys], with the earlier tokens' columns
     in front. With ``ragged``, all rows come end to end as one, and are padded for the attention alone. Heads that share
     keys are folded into the query axis, so shared keys are never copied. A ``prefix`` stands between earlier and own
-    tokens; the mask has no columns for it yet. ``instead`` does all of it where given.
+    tokens; the mask has no columns for it yet, the ``position_bias`` [rows or 1, heads or 1, queries, keys] has: it is
+    added to the logits. ``instead`` does all of it where given.
     """
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     if instead is not None:
-        return instead(query, key, value, scaling), None
+        return instead(query, key, value, scaling, cast("Tensor | None", position_bias)), None
     if ragged is not None:
         query, key, value = (ragged.pad(x[0].transpose(0, 1)).transpose(1, 2) for x in (query, key, value))
     rows, heads, queries, width = query.shape
@@ -120,8 +124,6 @@ def attend(
     causal = attention_mask is None and queries > 1 and bool(getattr(module, "is_causal", False))
     if causal and (shared > 1 or position_bias is not None or prefix is not None):
         attention_mask, causal = causal_mask(queries, query.device), False
-    if position_bias is not None:
-        attention_mask = _added(position_bias.to(query.dtype), attention_mask)
     if shared > 1:
         query = query.reshape(rows, heads // shared, shared * queries, width)
         attention_mask = None if attention_mask is None else attention_mask.repeat(1, 1, shared, 1)
@@ -131,6 +133,9 @@ def attend(
         key, value = memory.keys_values
     if prefix is not None:
         key, value, attention_mask = prefix.join(key, value, attention_mask)
+    if position_bias is not None:
+        bias = position_bias if isinstance(position_bias, Tensor) else position_bias(query, key)
+        attention_mask = _added(_folded(bias.to(query.dtype), heads, shared), attention_mask)
     if memory is not None and memory.before is not None:
         before = memory.before(int(module.layer_idx))  # type: ignore[arg-type]
         out = _attend_both(query, before, (key, value), attention_mask, scaling)
@@ -164,6 +169,13 @@ def _times(x: Tensor, y: Tensor) -> Tensor:
         return x @ y
     rows, heads, queries, _ = x.shape
     return (x.transpose(0, 1).flatten(1, 2) @ y[0]).view(heads, rows, queries, y.shape[-1]).transpose(0, 1)
+
+
+def _folded(bias: Tensor, heads: int, shared: int) -> Tensor:
+    """Returns [rows or 1, heads / shared, shared × q, k] from [rows or 1, heads or 1, q, k], as queries are folded."""
+    if shared == 1:
+        return bias
+    return bias.expand(-1, heads, -1, -1).reshape(len(bias), heads // shared, -1, bias.shape[-1])
 
 
 def _added(bias: Tensor, mask: Tensor | None) -> Tensor:

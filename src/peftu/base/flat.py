@@ -122,7 +122,7 @@ class Flat:
 
     # --- attention ----------------------------------------------------------------------------------------------
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
         """Returns [1, tokens, n, w] attention of each row over its group's head and itself.
 
         Args:
@@ -130,18 +130,19 @@ class Flat:
             key: [1, k, tokens, w].
             value: [1, k, tokens, w].
             scale: factor of the logits.
+            bias: [1, n or 1, head + l, head + l] added to the logits between two places of a sequence.
         """
         heads, kinds, width = query.shape[1], key.shape[1], query.shape[3]
         plan = self._plan(heads, kinds)
         folded = gather_once(_by_head(query), plan.query, plan.query_back)
         queries = torch.split(folded, [piece.place.numel() * heads for piece in self._pieces])
         out = []
-        for piece, q, (k, v), bias in zip(
-            self._pieces, queries, self._seen(plan, key, value), self._biases(query.dtype), strict=True
+        for piece, q, (k, v), added in zip(
+            self._pieces, queries, self._seen(plan, key, value), self._biases(query.dtype, bias), strict=True
         ):
             rows, tokens = piece.place.shape
             q, k, v = (x.view(rows * kinds, -1, width) for x in (q, k, v))
-            out.append(_mix(q, k, v, _folded(bias, rows, kinds, heads, tokens), scale).view(-1, width))
+            out.append(_mix(q, k, v, _folded(added, rows, kinds, heads, tokens), scale).view(-1, width))
         return gather_once(torch.cat(out), plan.query_back, plan.query, plan.void).view(1, -1, heads, width)
 
     def attend_last(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -153,7 +154,7 @@ class Flat:
         out = []
         for piece, q, (k, v) in zip(pieces, queries, self._seen(self._plan(heads, kinds), key, value), strict=False):
             rows = len(piece.place)
-            bias = _closed(pad(piece.real, (self.head, 0), value=True), query.dtype)[:, None]
+            bias = _closed(pad(piece.real, (self.head, 0), value=True), query.dtype)[:, None, None]
             q, k, v = (x.reshape(rows * kinds, -1, width) for x in (q, k, v))
             out.append(_mix(q, k, v, _folded(bias, rows, kinds, heads, 1), scale).view(-1, heads, width))
         return torch.cat(out).index_select(0, self._order)[None]
@@ -205,9 +206,15 @@ class Flat:
                 masks.append(None if bool(piece.real.all()) else piece.real[:, None])
         return masks
 
-    def _biases(self, dtype: torch.dtype) -> list[Tensor | None]:
-        """Returns what is added to each piece's logits."""
-        return [None if mask is None else _closed(mask, dtype) for mask in self._masks]
+    def _biases(self, dtype: torch.dtype, bias: Tensor | None) -> list[Tensor | None]:
+        """Returns what is added to each piece's logits, [r or 1, n or 1, l or 1, h + l]."""
+        biases = [None if mask is None else _closed(mask, dtype)[:, None] for mask in self._masks]
+        if bias is None:
+            return biases
+        ends = [piece.seen.shape[1] for piece in self._pieces]
+        starts = [end - piece.place.shape[1] for end, piece in zip(ends, self._pieces, strict=True)]
+        own = [bias[:, :, start:end, :end].to(dtype) for start, end in zip(starts, ends, strict=True)]
+        return [one if other is None else one + other for one, other in zip(own, biases, strict=True)]
 
 
 def _by_head(x: Tensor) -> Tensor:
@@ -228,11 +235,10 @@ def _closed(real: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _folded(bias: Tensor | None, rows: int, kinds: int, heads: int, tokens: int) -> Tensor | None:
-    """Returns [rows × k, n/k × l or 1, m] from [rows or 1, l or 1, m]: heads that share keys are folded together."""
+    """Returns [rows × k, n/k × l or 1, m] from [rows or 1, n or 1, l or 1, m]: heads that share keys are folded."""
     if bias is None:
         return None
-    shared = heads // kinds
-    wide = bias[:, None, None].expand(rows, kinds, shared, tokens if shared > 1 else -1, -1)
+    wide = bias.expand(rows, heads, tokens if heads > kinds else -1, -1)
     return wide.reshape(rows * kinds, -1, bias.shape[-1])
 
 

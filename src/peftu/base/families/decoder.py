@@ -108,7 +108,7 @@ class Decoder(Family):
         """Returns the linear maps of the region's layers, virtual tokens, and the head over the last hidden state."""
         layers = range(region.floor(self.layers), self.layers)
         sites = [site for number in layers for site in linear_sites(self.model, self.stack[number], number, "decoder")]
-        sites += virtual_sites(cast(Any, self.model).config, "decoder", layers.start, "decoder", layers)
+        sites += virtual_sites(cast(Any, self.model).config, self.width, "decoder", layers.start, "decoder", layers)
         return [*sites, Site("head", "head", "head", self.layers, "decoder", self.width, labels)]
 
     def parts(self, prompt: Prompt, texts: Sequence[Text], region: Region) -> Parts:
@@ -324,7 +324,7 @@ class Decoder(Family):
         keys, values = self._top_keys(h_btd, positions)
         attachment.tokens = None  # from here on one token a row
 
-        def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        def attend(query: Tensor, key: Tensor, value: Tensor, scale: float, bias: Tensor | None) -> Tensor:
             return flat.attend_last(query, keys, values, scale)
 
         last, places = h_btd[:, flat.last], positions[:, flat.last]

@@ -82,9 +82,9 @@ class EncoderDecoder(Family):
             sites += linear_sites(self.model, self.decoder.block[number], number, "decoder")
         if region.answering:
             sites = [site for site in sites if not site.name.endswith(("EncDecAttention.k", "EncDecAttention.v"))]
-            sites += virtual_sites(self.config, "decoder", above.start, "decoder", above)
+            sites += virtual_sites(self.config, self.width, "decoder", above.start, "decoder", above)
         else:
-            sites += virtual_sites(self.config, "encoder", below.start, "decoder", above)
+            sites += virtual_sites(self.config, self.width, "encoder", below.start, "decoder", above)
         return [*sites, Site("head", "head", "head", self.layers, "decoder", self.width, labels)]
 
     # --- running ------------------------------------------------------------------------------------------------

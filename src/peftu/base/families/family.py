@@ -195,17 +195,18 @@ def first_attribute(owner: nn.Module, *paths: str) -> nn.Module | None:
 Stack = Literal["decoder", "encoder"]
 
 
-def virtual_sites(config: Any, states_in: Stack, floor: int, kv_in: Stack, layers: range) -> list[Site]:
+def virtual_sites(config: Any, width: int, states_in: Stack, floor: int, kv_in: Stack, layers: range) -> list[Site]:
     """Returns the sites of virtual tokens: states at a region's floor, keys and values in each of its layers.
 
     Args:
         config: of the hub model.
+        width: of the states.
         states_in: the stack that the states enter.
         floor: the layer that the states enter at.
         kv_in: the stack whose layers have keys and values.
         layers: which they are.
     """
-    width, d_kv = int(config.hidden_size), kv_width(config)
+    d_kv = kv_width(config)
     kv = [Site(f"kv.{layer}", "kv", "kv", layer, kv_in, d_kv, d_kv) for layer in layers]
     return [Site("tokens", "tokens", "tokens", floor, states_in, width, width), *kv]
 
@@ -225,6 +226,7 @@ def context_limit(config: Any, offset: int = 0) -> int | None:
         offset: places that the model counts and no token has.
     """
     places, window = (getattr(config, name, None) for name in ("max_position_embeddings", "sliding_window"))
+    window = None if config.model_type == "modernbert" else window
     limits = [*([] if places is None else [int(places) - offset]), *([] if window is None else [int(window)])]
     return min(limits, default=None)
 
