@@ -28,8 +28,6 @@ SIZE = len(tiny_tokenizer())
 TOKENS = {"vocab_size": SIZE, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
 GROUPED = {**TOKENS, **SHAPE, "num_key_value_heads": 2}
-T5 = {**TOKENS, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
-GATED = {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 
 KNOWN: dict[str, Callable[[], Any]] = {
     "llama-biases": lambda: hub.LlamaForCausalLM(hub.LlamaConfig(**GROUPED, attention_bias=True, mlp_bias=True)),
@@ -42,9 +40,6 @@ KNOWN: dict[str, Callable[[], Any]] = {
     "gemma": lambda: hub.GemmaForCausalLM(hub.GemmaConfig(**GROUPED, head_dim=8)),
     "phi3": lambda: hub.Phi3ForCausalLM(hub.Phi3Config(**GROUPED)),
     "gpt_neox": lambda: hub.GPTNeoXForCausalLM(hub.GPTNeoXConfig(**TOKENS, **SHAPE)),
-    "flan-t5": lambda: hub.T5ForConditionalGeneration(hub.T5Config(**GATED)),
-    "mt5": lambda: hub.MT5ForConditionalGeneration(hub.MT5Config(**T5)),
-    "t5-deep-decoder": lambda: hub.T5ForConditionalGeneration(hub.T5Config(**T5, num_decoder_layers=4)),
 }
 FOREIGN: dict[str, Callable[[], Any]] = {  # each would score wrongly, or break, if read like its cousins above
     "gemma2": lambda: hub.Gemma2ForCausalLM(hub.Gemma2Config(**GROUPED, head_dim=8)),
@@ -52,7 +47,6 @@ FOREIGN: dict[str, Callable[[], Any]] = {  # each would score wrongly, or break,
     "cohere": lambda: hub.CohereForCausalLM(hub.CohereConfig(**GROUPED)),
     "stablelm": lambda: hub.StableLmForCausalLM(hub.StableLmConfig(**GROUPED)),
     "opt": lambda: hub.OPTForCausalLM(hub.OPTConfig(**TOKENS, hidden_size=48, ffn_dim=48)),
-    "bart": lambda: hub.BartForConditionalGeneration(hub.BartConfig(**TOKENS, d_model=32, encoder_layers=1)),
 }
 
 

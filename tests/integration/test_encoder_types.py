@@ -113,17 +113,20 @@ def test_users_read_together_are_read_as_alone(name: str, method: Any) -> None:
     region = base.region(RegionSpec())
     context = base.prefill(tiny_prompt(), tiny_texts(4), region)
     layout = Layout(method, base.sites(region, 2))
-    values = (0.3 * torch.randn(2, layout.width, generator=torch.Generator().manual_seed(0))).requires_grad_()
-    together = base.readout(context, rows, Bound(layout, layout.views(values), 2))
+    values = 0.3 * torch.randn(3, layout.width, generator=torch.Generator().manual_seed(0))
+    values[:2, layout.switches], values[2] = 1, 0  # the third has nothing
+    values.requires_grad_()
+    together = base.readout(context, rows, Bound(layout, layout.views(values), 3))
     alone = [
-        base.readout(context, row[None], Bound(layout, layout.views(values[[place // 3]]), 1))[0]
+        base.readout(context, row[None], Bound(layout, layout.views(values[[place // 2]]), 1))[0]
         for place, row in enumerate(rows)
     ]
     assert torch.allclose(together, torch.stack(alone), atol=1e-4)
     both = [torch.autograd.grad(weighed(scores), values)[0] for scores in (together, torch.stack(alone))]
     assert alike(*both)
-    assert float(both[0].abs().amax(1).min()) > 0
-    off = base.readout(context, rows, Bound(layout, layout.views(torch.zeros_like(values)), 2))
+    assert float(both[0][:2].abs().amax(1).min()) > 0
+    assert torch.allclose(together[4:], base.readout(context, rows[4:]), atol=1e-5)
+    off = base.readout(context, rows, Bound(layout, layout.views(torch.zeros_like(values)), 3))
     assert torch.equal(off, base.readout(context, rows))
 
 

@@ -176,7 +176,7 @@ ROLES = {
     "q": "q", "k": "k", "v": "v", "o": "o", "wi": "up", "wi_0": "gate", "wi_1": "up", "wo": "down",
     "query": "q", "key": "k", "value": "v", "c_attn": "qkv", "c_fc": "up",
     "query_proj": "q", "key_proj": "k", "value_proj": "v",
-    "Wqkv": "qkv", "attn.Wo": "o", "Wi": "up", "mlp.Wo": "down",
+    "fc1": "up", "fc2": "down", "Wqkv": "qkv", "attn.Wo": "o", "Wi": "up", "mlp.Wo": "down",
     "q_lin": "q", "k_lin": "k", "v_lin": "v", "out_lin": "o", "lin1": "up", "lin2": "down",
     "qkv_proj": "qkv", "query_key_value": "qkv", "gate_up_proj": "up", "dense_h_to_4h": "up", "dense_4h_to_h": "down",
     "attn.c_proj": "o", "mlp.c_proj": "down", "attention.dense": "o",
@@ -197,7 +197,7 @@ def linear_sites(
         role = next((ROLES[tail] for tail in _tails(path) if tail in ROLES), None)
         if role is not None:
             d_out, d_in = weight.shape if isinstance(module, nn.Linear) else weight.shape[::-1]  # GPT-2's Conv1D
-            cross = "EncDecAttention" in path
+            cross = "EncDecAttention" in path or "encoder_attn" in path
             roles.setdefault(role, site := Site(f"{prefix}.{path}", "linear", role, number, stack, d_in, d_out, cross))
             yield site
     if {"up", "down"} <= roles.keys():

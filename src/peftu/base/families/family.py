@@ -282,6 +282,13 @@ def written_stops(model: nn.Module) -> Any:
     return getattr(getattr(model, "generation_config", None), "eos_token_id", None)
 
 
+def forced_first(model: nn.Module) -> dict[str, Any]:
+    """Returns 'forced_bos_token_id' -> what a model's ``generate`` makes it say first, or nothing."""
+    name = "forced_bos_token_id"
+    token = getattr(getattr(model, "generation_config", None), name, None)
+    return {} if token is None else {name: token}
+
+
 def end_tokens(model: nn.Module, tokenizer: Any) -> frozenset[int]:
     """Returns the tokens that end what a model writes, as its ``generate`` has them, and its tokenizer's."""
     ends = written_stops(model)

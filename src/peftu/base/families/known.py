@@ -17,6 +17,7 @@ families: Registry[type[Family]] = Registry(
         "modernbert": f"{_HOME}.modernbert:ModernBert",
         "deberta": f"{_HOME}.deberta:Deberta",
         "encoder-decoder": f"{_HOME}.encoder_decoder:EncoderDecoder",
+        "bart": f"{_HOME}.encoder_decoder:Bart",
     },
 )
 
