@@ -11,7 +11,6 @@ import transformers as hub
 from oracle import Oracle
 from transformers import AutoModel, AutoTokenizer
 
-from peftu.bank import Bound, Layout
 from peftu.base.cards import bases, weights_at_hand
 from peftu.base.families import decoder, encoder, encoder_decoder
 from peftu.base.model import FrozenBase, load_base, wrap
@@ -19,7 +18,6 @@ from peftu.base.prompt import Prompt
 from peftu.config import RegionSpec
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
-from peftu.methods.lora import Lora
 from peftu.testing import FAMILIES, randomise, tiny_base, tiny_model, tiny_prompt, tiny_texts, tiny_tokenizer
 
 torch.set_num_threads(1)
@@ -29,21 +27,7 @@ TOKENS = {"vocab_size": SIZE, "pad_token_id": 0, "eos_token_id": 1, "bos_token_i
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
 GROUPED = {**TOKENS, **SHAPE, "num_key_value_heads": 2}
 
-KNOWN: dict[str, Callable[[], Any]] = {
-    "llama-biases": lambda: hub.LlamaForCausalLM(hub.LlamaConfig(**GROUPED, attention_bias=True, mlp_bias=True)),
-    "llama-tied": lambda: hub.LlamaForCausalLM(hub.LlamaConfig(**GROUPED, tie_word_embeddings=True)),
-    "mistral": lambda: hub.MistralForCausalLM(hub.MistralConfig(**GROUPED)),
-    "qwen2": lambda: hub.Qwen2ForCausalLM(hub.Qwen2Config(**GROUPED)),
-    "qwen3": lambda: hub.Qwen3ForCausalLM(hub.Qwen3Config(**GROUPED, head_dim=8)),
-    "smollm3": lambda: hub.SmolLM3ForCausalLM(hub.SmolLM3Config(**GROUPED)),
-    "olmo2": lambda: hub.Olmo2ForCausalLM(hub.Olmo2Config(**GROUPED)),
-    "gemma": lambda: hub.GemmaForCausalLM(hub.GemmaConfig(**GROUPED, head_dim=8)),
-    "phi3": lambda: hub.Phi3ForCausalLM(hub.Phi3Config(**GROUPED)),
-    "gpt_neox": lambda: hub.GPTNeoXForCausalLM(hub.GPTNeoXConfig(**TOKENS, **SHAPE)),
-}
-FOREIGN: dict[str, Callable[[], Any]] = {  # each would score wrongly, or break, if read like its cousins above
-    "gemma2": lambda: hub.Gemma2ForCausalLM(hub.Gemma2Config(**GROUPED, head_dim=8)),
-    "granite": lambda: hub.GraniteForCausalLM(hub.GraniteConfig(**GROUPED, embedding_multiplier=3.0)),
+FOREIGN: dict[str, Callable[[], Any]] = {  # each would score wrongly, or break, if read like its cousins that are known
     "cohere": lambda: hub.CohereForCausalLM(hub.CohereConfig(**GROUPED)),
     "stablelm": lambda: hub.StableLmForCausalLM(hub.StableLmConfig(**GROUPED)),
     "opt": lambda: hub.OPTForCausalLM(hub.OPTConfig(**TOKENS, hidden_size=48, ffn_dim=48)),
@@ -63,36 +47,6 @@ def pair(make: Callable[[], Any], name: str) -> tuple[Any, FrozenBase]:
 def spans(base: FrozenBase) -> list[RegionSpec]:
     both = [RegionSpec(), RegionSpec(depth=1)]
     return both + [RegionSpec(depth=1, span=span) for span in ("answer", "last") if base.family.kind != "encoder"]
-
-
-@pytest.mark.parametrize("name", KNOWN)
-def test_a_known_architecture_scores_as_the_hub_model_does(name: str) -> None:
-    model, base = pair(KNOWN[name], name)
-    prompt, texts = tiny_prompt(("no", "nor", "yes")), tiny_texts(4)
-    judge = Oracle(model, base.family.tokenizer)  # type: ignore[attr-defined]
-    with torch.no_grad():
-        expected = torch.stack([judge.scores(prompt, text) for text in texts])
-    for spec in spans(base):
-        region = base.region(spec)
-        got = base.readout(base.prefill(prompt, texts, region), torch.arange(4))
-        assert torch.allclose(got, expected, atol=1e-4), spec
-
-
-@pytest.mark.parametrize("name", KNOWN)
-def test_lora_finds_its_targets_in_every_known_architecture(name: str) -> None:
-    _, base = pair(KNOWN[name], name)
-    sites = base.sites(base.region(RegionSpec(depth=1)), 2)
-    roles = {site.role for site in sites}
-    assert {"o", "up", "down", "head"} < roles
-    assert {"q", "k", "v"} <= roles or "qkv" in roles
-    wanted = [site.name for site in sites if Lora().tensors(site)]
-    assert len(wanted) >= 3
-    region = base.region(RegionSpec())
-    context = base.prefill(tiny_prompt(), tiny_texts(3), region)
-    layout = Layout(Lora(rank=2), base.sites(region, 2))
-    row = torch.rand(1, layout.width, generator=torch.Generator().manual_seed(0)) - 0.5
-    changed = base.readout(context, torch.arange(3), Bound(layout, layout.views(row), 1))
-    assert not torch.allclose(changed, base.readout(context, torch.arange(3)), atol=1e-3)
 
 
 @pytest.mark.parametrize("name", FOREIGN)
@@ -156,11 +110,10 @@ def test_an_empty_text_is_read_like_any_other(family: str) -> None:
     ("make", "reach"),
     [
         (lambda: hub.GPT2LMHeadModel(hub.GPT2Config(**TOKENS, n_positions=64, n_embd=32, n_layer=1, n_head=4)), 64),
-        (lambda: hub.MistralForCausalLM(hub.MistralConfig(**GROUPED, sliding_window=48)), 48),
         (lambda: hub.BertModel(hub.BertConfig(**TOKENS, **SHAPE, max_position_embeddings=40)), 40),
         (lambda: hub.RobertaModel(hub.RobertaConfig(**TOKENS, **SHAPE, max_position_embeddings=42)), 41),
     ],
-    ids=["gpt2", "sliding-window", "bert", "roberta"],
+    ids=["gpt2", "bert", "roberta"],
 )
 def test_a_prompt_beyond_the_base_s_reach_is_refused(make: Callable[[], Any], reach: int) -> None:
     _, base = pair(make, "short-sighted")

@@ -1,14 +1,16 @@
 """Rows laid end to end behind a shared head attend as a plain loop over rows does, forwards and backwards."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from peftu.base import flat as module
 from peftu.base.flat import Flat
+from peftu.base.manner import Manner
 
 torch.set_num_threads(1)
 
@@ -21,22 +23,37 @@ SHAPES = st.tuples(
     st.sampled_from([None, 1, HEADS]),  # heads of the bias
     st.integers(0, 2**16),
 )
+SINKS = torch.tensor([-1.0, 0.0, 0.5, 2.0])
+MANNERS = st.builds(
+    Manner,
+    scale=st.just(SCALE),
+    window=st.none() | st.integers(1, 5),
+    cap=st.none() | st.just(0.8),
+    sinks=st.none() | st.just(SINKS),
+)
 
 
-def loop(query: Tensor, key: Tensor, value: Tensor, causal: bool, bias: Tensor | None) -> Tensor:
+def loop(query: Tensor, key: Tensor, value: Tensor, causal: bool, manner: Manner) -> Tensor:
     """Returns [tokens, heads, width] attention of one sequence [heads, tokens, width]."""
     key, value = (x.repeat_interleave(HEADS // KINDS, 0) for x in (key, value))
-    tokens = query.shape[1]
-    added = torch.zeros(tokens, tokens) if bias is None else bias[0, :, :tokens, :tokens]
-    added = added.masked_fill(~torch.ones(tokens, tokens, dtype=torch.bool).tril(), -torch.inf) if causal else added
-    return scaled_dot_product_attention(query, key, value, attn_mask=added, scale=SCALE).transpose(0, 1)
+    logits = query @ key.mT * SCALE
+    logits = logits if manner.cap is None else manner.cap * (logits / manner.cap).tanh()
+    place = torch.arange(query.shape[1])
+    back = place[:, None] - place
+    if isinstance(manner.bias, Tensor):
+        logits = logits + manner.bias[0, :, : len(place), : len(place)]
+    if causal:
+        logits = logits.masked_fill((back < 0) | (back >= (manner.window or len(place))), -torch.inf)
+    share = logits.exp()
+    sink = 0.0 if manner.sinks is None else manner.sinks[:, None, None].exp()
+    return (share / (share.sum(-1, keepdim=True) + sink) @ value).transpose(0, 1)
 
 
 @pytest.mark.parametrize("written_out", [True, False])
 @settings(deadline=None, max_examples=60)
-@given(shape=SHAPES, data=st.data())
+@given(shape=SHAPES, manner=MANNERS, data=st.data())
 def test_attention_and_gradients_equal_a_loop_over_rows(
-    written_out: bool, shape: tuple[int, int, int, bool, int | None, int], data: st.DataObject
+    written_out: bool, shape: tuple[int, int, int, bool, int | None, int], manner: Manner, data: st.DataObject
 ) -> None:
     groups, per, head, causal, biased, seed = shape
     head = head if causal else 0
@@ -50,9 +67,10 @@ def test_attention_and_gradients_equal_a_loop_over_rows(
         q, k, v = (torch.randn(n, tokens, WIDTH, generator=made, requires_grad=True) for n in (HEADS, KINDS, KINDS))
         longest = head + max(lengths)
         bias = None if biased is None else torch.randn(1, biased, longest, longest, generator=made)
-        mine = flat.attend(q[None], k[None], v[None], SCALE, bias)[0]
-        last = flat.attend_last(q[None, :, flat.last], k[None], v[None], SCALE)[0]
-        assert torch.allclose(last, flat.attend(q[None], k[None], v[None], SCALE)[0, flat.last], atol=1e-5)
+        how = replace(manner, bias=bias)
+        mine = flat.attend(q[None], k[None], v[None], how)[0]
+        last = flat.attend_last(q[None, :, flat.last], k[None], v[None], manner)[0]
+        assert torch.allclose(last, flat.attend(q[None], k[None], v[None], manner)[0, flat.last], atol=1e-5)
         weight = torch.randn(mine.shape, generator=made)
         found = torch.autograd.grad((mine * weight).sum() + last.sin().sum(), (q, k, v))
 
@@ -64,8 +82,8 @@ def test_attention_and_gradients_equal_a_loop_over_rows(
             own = [*first, *range(place, place + length)]
             place += length
             parts, index = (q[:, own], k[:, own], v[:, own]), (torch.tensor(own),)
-            expected = expected.index_put(index, loop(*parts, causal, bias))
-            plain = plain.index_put(index, loop(*parts, causal, None))
+            expected = expected.index_put(index, loop(*parts, causal, how))
+            plain = plain.index_put(index, loop(*parts, causal, manner))
     assert torch.allclose(mine, expected, atol=1e-5)
     wanted = torch.autograd.grad((expected * weight).sum() + plain[flat.last].sin().sum(), (q, k, v))
     for ours, theirs in zip(found, wanted, strict=True):

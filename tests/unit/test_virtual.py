@@ -68,7 +68,7 @@ def test_a_prefix_stands_between_earlier_and_own_tokens(given: bool) -> None:
     prefix = Prefix(3, torch.tensor([True, False]), keys, keys + 1)
     own = torch.randn(2, 2, 4, 4)
     mask = torch.rand(1, 1, 4, 6) > 0.5 if given else None
-    key, value, joined = prefix.join(own, own + 1, mask)
+    (key, value), joined = prefix.join(own, own + 1), prefix.seen(mask, own)
     assert torch.equal(value, key + 1)
     assert torch.equal(key[:, :, 3:], own)
     assert torch.equal(key[1, 1, 2], keys[1, 2, 4:])

@@ -36,7 +36,7 @@ from peftu.files import only_one, partial, sha256_of
 
 _log = logging.getLogger(__name__)
 
-FORMAT = 2  # raised when what a family's prefill makes changes
+FORMAT = 3  # raised when what a family's prefill makes changes
 LIMIT = "PEFTU_REGION_CACHE_BYTES"
 DISK_BYTES = 8 << 30
 MEMORY_BYTES = 1 << 30  # larger contexts are read from their file, page by page

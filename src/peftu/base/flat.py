@@ -4,7 +4,6 @@ Shape letters: g groups (users), r rows, l tokens of the longest row, h head tok
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from peftu.base.manner import Manner
 from peftu.base.packed import Ragged, gather_once, spread_heads
 
 ROWS_A_BUCKET = 16  # each bucket has products of its own; not tuned
@@ -106,6 +106,7 @@ class Flat:
             self._pieces.append(_Piece(self._heads, torch.ones_like(self._heads, dtype=torch.bool), self._heads))
         self._rows = order
         self._plans: dict[tuple[int, int], _Plan] = {}
+        self._known_masks: dict[int | None, list[Tensor | None]] = {}
 
     def spread(self, starts: Tensor) -> tuple[Tensor, Tensor]:
         """Returns where each token comes from and its position in its sequence, both [tokens].
@@ -122,30 +123,29 @@ class Flat:
 
     # --- attention ----------------------------------------------------------------------------------------------
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, manner: Manner) -> Tensor:
         """Returns [1, tokens, n, w] attention of each row over its group's head and itself.
 
         Args:
             query: [1, n, tokens, w].
             key: [1, k, tokens, w].
             value: [1, k, tokens, w].
-            scale: factor of the logits.
-            bias: [1, n or 1, head + l, head + l] added to the logits between two places of a sequence.
+            manner: how; a window counts where the attention is causal, a bias [1, n or 1, head + l, head + l] is one.
         """
         heads, kinds, width = query.shape[1], key.shape[1], query.shape[3]
         plan = self._plan(heads, kinds)
         folded = gather_once(_by_head(query), plan.query, plan.query_back)
         queries = torch.split(folded, [piece.place.numel() * heads for piece in self._pieces])
         out = []
-        for piece, q, (k, v), added in zip(
-            self._pieces, queries, self._seen(plan, key, value), self._biases(query.dtype, bias), strict=True
+        for piece, q, (k, v), bias in zip(
+            self._pieces, queries, self._seen(plan, key, value), self._biases(query.dtype, manner), strict=True
         ):
             rows, tokens = piece.place.shape
             q, k, v = (x.view(rows * kinds, -1, width) for x in (q, k, v))
-            out.append(_mix(q, k, v, _folded(added, rows, kinds, heads, tokens), scale).view(-1, width))
+            out.append(_mix(q, k, v, _folded(bias, rows, kinds, heads, tokens), manner, kinds).view(-1, width))
         return gather_once(torch.cat(out), plan.query_back, plan.query, plan.void).view(1, -1, heads, width)
 
-    def attend_last(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend_last(self, query: Tensor, key: Tensor, value: Tensor, manner: Manner) -> Tensor:
         """Returns [1, R, n, w] attention of the rows' last tokens alone, given [1, n, R, w] their queries."""
         heads, kinds, width = query.shape[1], key.shape[1], query.shape[3]
         ordered = query[0].transpose(0, 1).index_select(0, self._rows)
@@ -154,9 +154,13 @@ class Flat:
         out = []
         for piece, q, (k, v) in zip(pieces, queries, self._seen(self._plan(heads, kinds), key, value), strict=False):
             rows = len(piece.place)
-            bias = _closed(pad(piece.real, (self.head, 0), value=True), query.dtype)[:, None, None]
+            seen = pad(piece.real, (self.head, 0), value=True)
+            if self.causal and manner.window is not None:
+                step = torch.arange(seen.shape[1], device=seen.device)
+                seen = seen & (step >= seen.sum(1, keepdim=True) - manner.window)
+            bias = _closed(seen, query.dtype)[:, None, None]
             q, k, v = (x.reshape(rows * kinds, -1, width) for x in (q, k, v))
-            out.append(_mix(q, k, v, _folded(bias, rows, kinds, heads, 1), scale).view(-1, heads, width))
+            out.append(_mix(q, k, v, _folded(bias, rows, kinds, heads, 1), manner, kinds).view(-1, heads, width))
         return torch.cat(out).index_select(0, self._order)[None]
 
     def _seen(self, plan: _Plan, key: Tensor, value: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -194,26 +198,28 @@ class Flat:
             )  # fmt: skip
         return self._plans[heads, kinds]
 
-    @cached_property
-    def _masks(self) -> list[Tensor | None]:
+    def _masks(self, window: int | None) -> list[Tensor | None]:
         """Returns for each piece which tokens may be looked at, [r or 1, l or 1, h + l]; None: all."""
-        masks: list[Tensor | None] = []
+        if window in self._known_masks:
+            return self._known_masks[window]
+        masks: list[Tensor | None] = self._known_masks.setdefault(window, [])
         for piece in self._pieces:
             (tokens, seen), device = (piece.real.shape[1], piece.seen.shape[1]), piece.real.device
             if self.causal:  # what stands behind a row's end is behind all its tokens
-                masks.append(torch.ones(1, tokens, seen, dtype=torch.bool, device=device).tril(seen - tokens))
+                mask = torch.ones(1, tokens, seen, dtype=torch.bool, device=device).tril(seen - tokens)
+                masks.append(mask if window is None else mask.triu(seen - tokens - window + 1))
             else:
                 masks.append(None if bool(piece.real.all()) else piece.real[:, None])
         return masks
 
-    def _biases(self, dtype: torch.dtype, bias: Tensor | None) -> list[Tensor | None]:
+    def _biases(self, dtype: torch.dtype, manner: Manner) -> list[Tensor | None]:
         """Returns what is added to each piece's logits, [r or 1, n or 1, l or 1, h + l]."""
-        biases = [None if mask is None else _closed(mask, dtype)[:, None] for mask in self._masks]
-        if bias is None:
+        biases = [None if mask is None else _closed(mask, dtype)[:, None] for mask in self._masks(manner.window)]
+        if not isinstance(manner.bias, Tensor):
             return biases
         ends = [piece.seen.shape[1] for piece in self._pieces]
         starts = [end - piece.place.shape[1] for end, piece in zip(ends, self._pieces, strict=True)]
-        own = [bias[:, :, start:end, :end].to(dtype) for start, end in zip(starts, ends, strict=True)]
+        own = [manner.bias[:, :, start:end, :end].to(dtype) for start, end in zip(starts, ends, strict=True)]
         return [one if other is None else one + other for one, other in zip(own, biases, strict=True)]
 
 
@@ -242,13 +248,17 @@ def _folded(bias: Tensor | None, rows: int, kinds: int, heads: int, tokens: int)
     return wide.reshape(rows * kinds, -1, bias.shape[-1])
 
 
-def _mix(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> Tensor:
-    """Returns [r, q, w] attention of queries over [r, m, w] keys and values.
+def _mix(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, manner: Manner, kinds: int) -> Tensor:
+    """Returns [r × k, q, w] attention of queries over [r × k, m, w] keys and values, of k kinds.
 
     For short rows the products are written out: on a processor the fused kernel's backward pass takes far longer.
     """
-    if query.shape[1] > WRITTEN_OUT:
+    if query.shape[1] > WRITTEN_OUT and manner.plain:
         mask = None if bias is None else bias.expand(-1, query.shape[1], -1)
-        return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
-    logits = query @ key.mT * scale if bias is None else torch.baddbmm(bias, query, key.mT, alpha=scale)
-    return logits.softmax(-1) @ value
+        return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=manner.scale)
+    if bias is None or manner.cap is not None:
+        logits = manner.capped(query @ key.mT * manner.scale)
+        logits = logits if bias is None else logits + bias
+    else:
+        logits = torch.baddbmm(bias, query, key.mT, alpha=manner.scale)
+    return manner.weights(logits, kinds) @ value

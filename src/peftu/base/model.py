@@ -174,11 +174,12 @@ class FrozenBase:
             hidden_td = self.writer.hidden(context, rows, attachment)
         target: Packed = context.state["target"]
         places, real = target.places(rows)
-        return summed(log_likelihood(hidden_td, target.values[places[real]], self.family.head), target.lengths[rows])
+        likely = log_likelihood(hidden_td, target.values[places[real]], self.family.head, self.family.finish)
+        return summed(likely, target.lengths[rows])
 
     def logits(self, hidden_bd: Tensor) -> Tensor:
         """Returns [b, vocabulary] float32 logits of the token after these states, as a `writer` gives them."""
-        return cast(Tensor, self.family.head(hidden_bd)).float()
+        return self.family.finish(cast(Tensor, self.family.head(hidden_bd)).float())
 
     def recorded(self, prompt: Prompt) -> Prompt:
         """Returns the prompt with the frame that this base's template gives it now, so that it is read so for ever."""

@@ -180,7 +180,7 @@ ROLES = {
     "q_lin": "q", "k_lin": "k", "v_lin": "v", "out_lin": "o", "lin1": "up", "lin2": "down",
     "qkv_proj": "qkv", "query_key_value": "qkv", "gate_up_proj": "up", "dense_h_to_4h": "up", "dense_4h_to_h": "down",
     "attn.c_proj": "o", "mlp.c_proj": "down", "attention.dense": "o",
-    "attention.output.dense": "o", "intermediate.dense": "up", "output.dense": "down",
+    "self_attention.dense": "o", "attention.output.dense": "o", "intermediate.dense": "up", "output.dense": "down",
 }  # fmt: skip
 
 

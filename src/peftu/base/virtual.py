@@ -81,20 +81,21 @@ class Prefix(Switched):
         keys, values = (x.to(dtype).reshape(shape).transpose(1, 2) for x in (self.keys, self.values))
         return keys, values
 
-    def join(self, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Returns a layer's own keys, values [b, heads, t, head width] and mask with the virtual ones in front.
+    def join(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns a layer's own keys and values [b, heads, t, head width] with the virtual ones in front."""
+        keys, values = self.in_heads(key.shape[1], key.dtype)
+        return torch.cat([keys, key], 2), torch.cat([values, value], 2)
+
+    def seen(self, mask: Tensor | None, key: Tensor) -> Tensor | None:
+        """Returns the mask of a layer with its own keys [b, heads, t, head width], the virtual ones among them.
 
         Args:
-            key: the layer's own keys.
-            value: the layer's own values.
             mask: boolean [b or 1, 1, queries or 1, earlier + t], or None: all may be looked at.
+            key: the layer's own keys.
         """
-        tokens = key.shape[2]
-        keys, values = self.in_heads(key.shape[1], key.dtype)
-        key, value = torch.cat([keys, key], 2), torch.cat([values, value], 2)
         if mask is None and not self.every:
-            mask = torch.ones(1, 1, 1, tokens, dtype=torch.bool, device=key.device)
-        return key, value, None if mask is None else self.masked(mask, mask.shape[-1] - tokens)
+            mask = torch.ones(1, 1, 1, key.shape[2], dtype=torch.bool, device=key.device)
+        return None if mask is None else self.masked(mask, mask.shape[-1] - key.shape[2])
 
     def masked(self, mask: Tensor, earlier: int = 0) -> Tensor:
         """Returns [b, 1, queries or 1, earlier + n + t] the mask [b or 1, 1, queries or 1, earlier + t] with n more."""

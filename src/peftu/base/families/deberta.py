@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from transformers.models.deberta_v2.modeling_deberta_v2 import build_relative_position
 
-from peftu.base.attention import Bias, attend
+from peftu.base.attention import attend
 from peftu.base.families.family import ModelType
 from peftu.base.families.rerouted import Rerouted, Told, heads_of
+from peftu.base.manner import Bias
 from peftu.base.pooling import SentenceConfig
 from peftu.errors import PeftuError
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from peftu.base.finish import Finish
 from peftu.base.pooling import SentenceConfig
 from peftu.base.prompt import About, Prompt, TrieNode
 from peftu.base.reader import Cuts, Reader
@@ -87,6 +88,7 @@ class Family(ABC):
         width: of the states that are scored.
         reader: cuts prompts into tokens.
         head: the output matrix, where there is one.
+        finish: what the model makes of its products.
         sentence: how a sentence vector is made; None where the family writes.
     """
 
@@ -104,6 +106,7 @@ class Family(ABC):
     width: int
     reader: Reader
     head: Any
+    finish: Finish = Finish()
     sentence: SentenceConfig | None = None
 
     @abstractmethod
@@ -215,20 +218,20 @@ def kv_width(config: Any) -> int:
     """Returns how many numbers a token's keys take in a layer, and its values again."""
     width, heads = int(config.hidden_size), int(config.num_attention_heads)
     d_head = next((int(d) for name in ("d_kv", "head_dim") if (d := getattr(config, name, None))), width // heads)
-    return d_head * int(getattr(config, "num_key_value_heads", None) or heads)
+    if getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False):
+        return d_head  # Falcon
+    return d_head * int(getattr(config, "num_key_value_heads", None) or getattr(config, "num_kv_heads", None) or heads)
 
 
 def context_limit(config: Any, offset: int = 0) -> int | None:
-    """Returns how many tokens a model can look at at once; None where it sets no limit.
+    """Returns how many tokens a model was made to read at once; None where it sets no limit.
 
     Args:
         config: of the hub model.
         offset: places that the model counts and no token has.
     """
-    places, window = (getattr(config, name, None) for name in ("max_position_embeddings", "sliding_window"))
-    window = None if config.model_type == "modernbert" else window
-    limits = [*([] if places is None else [int(places) - offset]), *([] if window is None else [int(window)])]
-    return min(limits, default=None)
+    places = getattr(config, "max_position_embeddings", None)
+    return None if places is None else int(places) - offset
 
 
 def check_reach(config: Any, tokens: int, offset: int = 0) -> None:

@@ -12,6 +12,7 @@ families: Registry[type[Family]] = Registry(
     "family",
     {
         "decoder": f"{_HOME}.decoder:Decoder",
+        "falcon": f"{_HOME}.falcon:Falcon",
         "encoder": f"{_HOME}.encoder:Encoder",
         "mpnet": f"{_HOME}.mpnet:MPNet",
         "modernbert": f"{_HOME}.modernbert:ModernBert",
