@@ -30,7 +30,7 @@ setup: $(INSTALLED) ## Install into .venv and put the base weights into the cach
 	@$(BIN)/python -m peftu.base.weights $(BASES)
 
 demo: setup ## Personalise for 20 real film viewers, with five methods; the report is runs/demo/report.html
-	$(BIN)/peftu compare movielens --users 20 --max-items 100 --out runs/demo --replace \
+	$(BIN)/peftu compare movielens --users 20 --max-items 100 --out runs/demo --if-exists overwrite \
 	  --methods "user-majority,mixed-head@all-minilm-l6-v2,global,lora,lora[warm_start=global]"
 
 check: $(INSTALLED) ## Lint, types, layers, spelling, dependencies, file length

@@ -36,7 +36,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from peftu.bank import Layout
 from peftu.base.families.family import Context
-from peftu.base.model import FrozenBase, best_dtype, load_base
+from peftu.base.model import FrozenBase, load_base
 from peftu.base.weights import resolve_weights
 from peftu.config import RegionSpec, SplitSpec, TrainSpec
 from peftu.data.load import load_task
@@ -45,6 +45,7 @@ from peftu.environment import current_environment
 from peftu.lab.cost import measured
 from peftu.lab.lab import prompt_of
 from peftu.methods.lora import Lora
+from peftu.testing import CPU
 from peftu.train import Examples, Unit, cohort_size, train
 
 EPOCHS, BATCH, RANK = 8, 8, 8
@@ -333,7 +334,7 @@ def compare(raw: Path | None, quick: bool) -> dict[str, Any]:
         "minilm_top2": Case(encoder, RegionSpec(depth=2), "encoder", 20, 5 * more),
     }
     if not quick:
-        exact = load_base("all-minilm-l6-v2", dtype=torch.float32)
+        exact = load_base("all-minilm-l6-v2", CPU)
         loops["encoder, float32"] = peft_loop(exact, work, 2)
         loop_steps["encoder, float32"] = 100
         cases["minilm_top2_float32"] = Case(exact, RegionSpec(depth=2), "encoder, float32", 20, 10)
@@ -362,7 +363,7 @@ def compare(raw: Path | None, quick: bool) -> dict[str, Any]:
         "epochs": EPOCHS,
         "rank": RANK,
         "targets": list(TARGETS["decoder"]),
-        "dtype": str(best_dtype(torch.device("cpu"))),
+        "dtype": decoder.hardware.dtype,
         "threads": torch.get_num_threads(),
         "machine": platform.processor() or platform.machine(),
         "load_average": os.getloadavg()[0],

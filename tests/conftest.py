@@ -1,5 +1,6 @@
 """Fixtures for every test: the shared raw data where there is some, and a cache of each test's own."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from peftu.report.charts.drawing import drawing
 
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # tests compute on the processor, whatever the machine has
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -15,6 +15,8 @@ T = TypeVar("T", bound=BaseModel)
 MOST = 2**31 - 1  # what every library below takes as a whole number
 LONGEST = 80  # characters of a wrong value that a message repeats
 Seed = Annotated[int, Field(ge=0, le=MOST)]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Quantize = Literal["none", "int8", "nf4"]
 Regime = Literal["within-user", "unseen-text", "unseen-user", "temporal", "published"]
 
 
@@ -139,7 +141,21 @@ class TrainSpec(Spec):
     warm_start: Literal["none", "global"] = "none"
 
 
-class RunSpec(Spec):
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", name):
+        raise ValueError("is none of auto, cpu, cuda, cuda:N, mps")
+    return name
+
+
+class HardwareSpec(Spec):
+    """Where bases compute and in which numbers; `peftu.base.hardware` says what 'auto' comes to on a machine."""
+
+    device: Annotated[str, AfterValidator(_device)] = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
+    dtype: Dtype = Field("auto", description="Number type that they run in.")
+    quantize: Quantize = Field("none", description="How the weights of their layers are held.")
+
+
+class RunSpec(HardwareSpec):
     """One comparison: a task, a split, methods on bases, seeds."""
 
     task: Name
@@ -170,8 +186,13 @@ class RunSpec(Spec):
 
     @property
     def run_id(self) -> str:
-        """Returns twelve hex digits that name this run."""
-        return self.digest()[:12]
+        """Returns twelve hex digits that name this run, on whatever device it is carried out."""
+        return self.model_copy(update={"device": "auto"}).digest()[:12]
+
+    @property
+    def hardware(self) -> HardwareSpec:
+        """Returns where its bases compute, and in which numbers."""
+        return HardwareSpec(**{name: getattr(self, name) for name in HardwareSpec.model_fields})
 
 
 def outside_brackets(text: str, sign: str) -> list[str]:

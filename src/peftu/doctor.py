@@ -15,7 +15,7 @@ from peftu.base.cards import describe_bases
 from peftu.data.sources import cache_dir
 from peftu.environment import cores, memory_bytes
 
-EXTRAS = ("train", "report", "serve", "ray")
+EXTRAS = ("train", "quantize", "report", "serve", "ray")
 DEFAULT_BASE = "smollm2-135m-instruct"
 LOW_MEMORY = 3 * 10**9
 LOW_DISK = 2 * 10**9
@@ -76,25 +76,35 @@ def _torch() -> dict[str, Any] | None:
         return None
     import torch
 
-    from peftu.base.model import best_dtype
+    from peftu.base.hardware import described, dtypes_of, gpu_count, resolved
+    from peftu.config import HardwareSpec
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = str(best_dtype(device)).removeprefix("torch.")
+    base = resolved(HardwareSpec())
     gpus = [
         {
-            "name": torch.cuda.get_device_name(number),
-            "memory_bytes": torch.cuda.get_device_properties(number).total_memory,
+            "name": described(device),
+            "memory_bytes": torch.cuda.get_device_properties(device).total_memory,
+            "dtypes": list(dtypes_of(device)),
         }
-        for number in range(torch.cuda.device_count())
+        for device in (torch.device("cuda", number) for number in range(gpu_count()))
     ]
-    return {"version": torch.__version__, "threads": torch.get_num_threads(), "dtype": dtype, "gpus": gpus}
+    return {
+        "version": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "device": base.device,
+        "dtype": base.dtype,
+        "dtypes": list(dtypes_of(torch.device(base.device))),
+        "gpus": gpus,
+    }
 
 
 def _torch_words(torch: dict[str, Any] | None) -> str:
     if torch is None:
         return "not installed"
     gpus = ", ".join(f"{gpu['name']} ({_gb(gpu['memory_bytes'])})" for gpu in torch["gpus"]) or "no GPU"
-    return f"{torch['version']}, {torch['threads']} threads, bases run in {torch['dtype']}, {gpus}"
+    others = " or ".join(dtype for dtype in torch["dtypes"] if dtype != torch["dtype"])
+    bases = f"bases run on {torch['device']} in {torch['dtype']} (--dtype {others} can be had)"
+    return f"{torch['version']}, {torch['threads']} threads, {bases}, {gpus}"
 
 
 def _extras() -> dict[str, list[str]]:

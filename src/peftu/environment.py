@@ -14,7 +14,7 @@ from peftu.errors import PeftuError
 
 PACKAGES = (
     "peftu", "numpy", "polars", "pyarrow", "pydantic", "scikit-learn", "scipy", "torch", "transformers", "tokenizers",
-    "safetensors", "gguf", "peft", "ray",
+    "safetensors", "gguf", "accelerate", "bitsandbytes", "peft", "ray",
 )  # fmt: skip
 
 
@@ -28,17 +28,23 @@ class Environment(BaseModel):
     cpu: str
     cores: int = Field(description="Cores this process may use.")
     packages: dict[str, str]
+    device: str | None = Field(None, description="What bases computed on: 'cpu', 'mps' or a card's name.")
     git: str | None = Field(None, description="Revision of peftu's own checkout, '-dirty' when changed; null if none.")
 
 
-def current_environment() -> Environment:
-    """Returns the environment of this process; reads versions without importing the packages."""
+def current_environment(device: str | None = None) -> Environment:
+    """Returns the environment of this process; reads versions without importing the packages.
+
+    Args:
+        device: what bases compute on, where they do.
+    """
     return Environment(
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
         cpu=_cpu(),
         cores=cores(),
         packages={name: version for name in PACKAGES if (version := _version(name))},
+        device=device,
         git=_git_revision(Path(__file__).parent),
     )
 

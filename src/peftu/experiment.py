@@ -29,6 +29,9 @@ def run_spec(
     card: TaskCard | None = None,
     methods: str | Sequence[str | MethodSpec | dict[str, Any]] | None = None,
     base: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    quantize: str | None = None,
     task_options: Mapping[str, Any] | None = None,
     regime: str | None = None,
     region: str | None = None,
@@ -54,6 +57,9 @@ def run_spec(
         card: the card of a task that is at hand as a table; None: the registered one of that name.
         methods: as 'a,b[key=value]@base' or one by one; None: the usual ones for the kind of task.
         base: of methods that name none.
+        device: where bases compute: 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.
+        dtype: the number type that they run in: 'auto', 'float32', 'bfloat16' or 'float16'.
+        quantize: how the weights of their layers are held: 'none', 'int8' or 'nf4'.
         task_options: the task's own options.
         regime: how rows are split.
         users: at most this many.
@@ -85,6 +91,9 @@ def run_spec(
         "methods": with_baselines(listed) if baselines and kind != "text" else listed,
         "task": task,
         "base": base,
+        "device": device,
+        "dtype": dtype,
+        "quantize": quantize,
         "seeds": _seeds(seeds) if isinstance(seeds, int) else seeds,
         "task_options": task_options and dict(task_options),
         "region": RegionSpec.parse(region).model_dump() if region is not None else None,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from peftu.config import MethodSpec, RunSpec
+from peftu.config import HardwareSpec, MethodSpec, RunSpec, validated
 from peftu.data.load import load_task as load_table
 from peftu.data.table import UserTable
 from peftu.errors import PeftuError
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from peftu.fitted.fitted import Fitted
     from peftu.lab.progress import Reporter
     from peftu.trackers.tracker import Tracker
-
-DEVICES = ("auto", "cpu")
 
 
 def load_task(name: str, raw: Path | str | None = None, **options: Any) -> UserTable:
@@ -41,6 +39,8 @@ def compare(
     seeds: int | Sequence[int] | None = None,
     base: str | None = None,
     device: str | None = None,
+    dtype: str | None = None,
+    quantize: str | None = None,
     out: Path | str | None = None,
     raw: Path | str | None = None,
     if_exists: Literal["resume", "overwrite", "error"] = "resume",
@@ -60,7 +60,9 @@ def compare(
         methods: as 'user-majority,lora[rank=4]@base' or one by one; None: the usual ones for the kind of task.
         seeds: how many, from 0 on, or which.
         base: of methods that name none.
-        device: where to compute: 'auto' or 'cpu'.
+        device: where bases compute: 'auto' (a GPU where there is one), 'cpu', 'cuda', 'cuda:N' or 'mps'.
+        dtype: the number type that they run in: 'auto', 'float32', 'bfloat16' or 'float16'.
+        quantize: how the weights of their layers are held: 'none', 'int8' or 'nf4'.
         out: the run folder; None: ``runs/<task>-<id>``, or the next free one.
         raw: folder with the raw files of a task given by name.
         if_exists: what becomes of a run in ``out``: 'resume' goes on with the same one, 'overwrite' puts this one in
@@ -79,11 +81,14 @@ def compare(
         PeftuError: anything that can be mended; nothing half-written is left to be read as whole.
         OutOfTimeError: the time is over; the same call goes on with what was filled.
     """
-    spec, table = _described("compare", task, methods, raw, device, baselines, seeds=seeds, base=base, **settings)
+    hardware = {"device": device, "dtype": dtype, "quantize": quantize}
+    spec, table = _described("compare", task, methods, raw, baselines, seeds=seeds, base=base, **hardware, **settings)
     from peftu.execute.run import How, run
 
     followers = [track] if isinstance(track, str) else track
-    how = How(if_exists, executor, workers, None, Path(cells) if cells else None, max_minutes, followers)
+    how = How(
+        if_exists, executor, workers, cells=Path(cells) if cells else None, max_minutes=max_minutes, track=followers
+    )
     folder, _ = run(
         spec, Path(out) if out else None, Path(raw) if raw else None, reporter=reporter, how=how, table=table
     )
@@ -97,6 +102,8 @@ def fit(
     seed: int = 0,
     base: str | None = None,
     device: str | None = None,
+    dtype: str | None = None,
+    quantize: str | None = None,
     raw: Path | str | None = None,
     reporter: "Reporter | None" = None,
     **settings: Any,
@@ -108,7 +115,9 @@ def fit(
         method: as 'lora[rank=4]@base'; a guard is made by ``compare``.
         seed: of the split and the fit.
         base: of a method that names none.
-        device: where to compute: 'auto' or 'cpu'.
+        device: where bases compute: 'auto' (a GPU where there is one), 'cpu', 'cuda', 'cuda:N' or 'mps'.
+        dtype: the number type that they run in: 'auto', 'float32', 'bfloat16' or 'float16'.
+        quantize: how the weights of their layers are held: 'none', 'int8' or 'nf4'.
         raw: folder with the raw files of a task given by name.
         reporter: hears about stages; None: nobody does.
         settings: as ``compare`` takes them.
@@ -116,7 +125,8 @@ def fit(
     Raises:
         PeftuError: anything that can be mended.
     """
-    spec, table = _described("fit", task, [method], raw, device, False, seeds=[seed], base=base, **settings)
+    hardware = {"device": device, "dtype": dtype, "quantize": quantize}
+    spec, table = _described("fit", task, [method], raw, False, seeds=[seed], base=base, **hardware, **settings)
     from peftu.cells.fits import Fits
     from peftu.data.splits import make_problem, make_split
     from peftu.lab.progress import Silent
@@ -128,26 +138,36 @@ def fit(
     table = table or load_table(spec.task, Path(raw) if raw else None, spec.task_options)
     check_kind(jobs, table.card)
     problem = make_problem(table, table.card, make_split(table, spec.split, seed))
-    fits = Fits(table.card, {seed: problem}, spec.max_tokens, reporter or Silent(), spec.max_answer_tokens)
+    fits = Fits(
+        table.card,
+        {seed: problem},
+        spec.max_tokens,
+        reporter or Silent(),
+        spec.max_answer_tokens,
+        hardware=spec.hardware,
+    )
     return fits.fit(jobs[0], seed)
 
 
-def load(path: Path | str, base: str | None = None) -> "Fitted":
+def load(path: Path | str, base: str | None = None, **hardware: str) -> "Fitted":
     """Returns what ``Fitted.save`` kept; what is enrolled or forgotten in it is kept there at once.
 
     Args:
         path: the folder.
         base: where the base is now, if it has moved; it must be the same.
+        hardware: ``device``, ``dtype`` and ``quantize`` of it, as ``compare`` takes them; by default as it was fitted.
 
     Raises:
-        PeftuError: no fitted method there, a damaged or newer one, or another base than it was fitted on.
+        PeftuError: no fitted method there, a damaged or newer one, another base than it was fitted on, or hardware
+            that is not here.
     """
     from peftu.environment import need_torch
 
     need_torch()
     from peftu.fitted.folder import load as load_folder
+    from peftu.lab.lab import Lab
 
-    return load_folder(Path(path), base=base)
+    return load_folder(Path(path), Lab(hardware=validated(HardwareSpec, hardware, "load")), base)
 
 
 def open(path: Path | str) -> Run:
@@ -164,7 +184,6 @@ def _described(
     task: str | UserTable,
     methods: str | Sequence[str | MethodSpec] | None,
     raw: Path | str | None,
-    device: str | None,
     baselines: bool,
     **settings: Any,
 ) -> tuple[RunSpec, UserTable | None]:
@@ -173,8 +192,6 @@ def _described(
     from peftu.experiment import run_spec
 
     need_torch()
-    if device is not None and device not in DEVICES:
-        raise PeftuError(f"device: '{device}' cannot be used — pass one of: {', '.join(DEVICES)}")
     table = task if isinstance(task, UserTable) else None
     if table is not None:
         if raw is not None or "task_options" in settings:

@@ -197,6 +197,11 @@ class Failed(Part):
     seed: int
     why: str
 
+    @property
+    def system(self) -> System:
+        """Returns the method's id."""
+        return System(self.method, self.base)
+
 
 class RunRecord(Part):
     """Version 1 of the record. Files written by it load for ever."""
@@ -213,6 +218,8 @@ class RunRecord(Part):
     regime: str
     hashes: Hashes
     dtypes: dict[str, str] = Field(default_factory=dict, description="Base -> number type it computed in.")
+    quantized: dict[str, str] = Field(default_factory=dict, description="Base -> how its layers were quantised, if so.")
+    devices: tuple[str, ...] = Field((), description="What bases computed on: 'cpu', 'mps' or a card's name.")
     users: int
     excluded_users: dict[str, int] = Field(default_factory=dict, description="Reason -> users left out.")
     truncated_texts: dict[str, int] = Field(
@@ -231,6 +238,11 @@ class RunRecord(Part):
     warnings: tuple[str, ...] = Field((), description="What a reader must know and no other field says; no user keys.")
     environment: Environment = Field(default_factory=current_environment)
     files: tuple[RunFile, ...] = ()
+
+    @property
+    def failures(self) -> dict[System, str]:
+        """Returns the methods that are missing, each with the reason at its first seed that failed."""
+        return {failed.system: failed.why for failed in reversed(self.failed)}
 
     @property
     def scored(self) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from peftu.config import HardwareSpec, validated
 from peftu.data.sources import writing_to
 from peftu.files import write_atomic
 from peftu.judge import Judgement, read_judgement
@@ -86,7 +87,9 @@ class Run:
         """
         return self._files.predictions()
 
-    def fitted(self, system: str | None = None, seed: int | None = None, base: str | None = None) -> "Fitted":
+    def fitted(
+        self, system: str | None = None, seed: int | None = None, base: str | None = None, **hardware: str
+    ) -> "Fitted":
         """Returns one method that the run fitted; what is enrolled or forgotten in it is kept in the run at once.
 
         Args:
@@ -94,16 +97,17 @@ class Run:
                 method that was trained.
             seed: the first by default.
             base: where the base is now, if it has moved; it must be the same.
+            hardware: ``device``, ``dtype`` and ``quantize`` of it, as ``compare`` takes them; else as it was fitted.
 
         Raises:
-            PeftuError: no such method or seed, or another base than it was fitted on.
+            PeftuError: no such method or seed, another base than it was fitted on, or hardware that is not here.
         """
         from peftu.environment import need_torch
 
         need_torch()
         from peftu.execute.stored import opened
 
-        return opened(self.path, system, seed, base)
+        return opened(self.path, system, seed, base, validated(HardwareSpec, hardware, "fitted"))
 
     def report(self, path: Path | str | None = None) -> Path:
         """Returns the path of the report, one HTML file, after drawing it where it is missing.
@@ -135,6 +139,7 @@ class Run:
             gain = "" if result.name == findings.bar else scale.gain(result.gain.get(findings.bar))
             whom = "" if result.helped is None else f"{result.helped} / {result.unchanged} / {result.hurt}"
             lines.append([result.method, result.base or "", scale.score(score), gain, whom])
+        lines += [[failed.method, failed.base or "", "failed", failed.why, ""] for failed in self.record.failed]
         head, *rows = (_cells(line, "td" if place else "th") for place, line in enumerate(lines))
         about = f"{self.record.task.title} · {self.record.regime} · {self.record.users} users"
         body = "".join(f"<tr>{row}</tr>" for row in rows)

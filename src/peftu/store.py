@@ -264,6 +264,13 @@ class AdapterStore:
             number = self._number(collection)
             return {key for key in set(keys) if self._sql(query, (number, key)).fetchone() is None}
 
+    def holding(self, collection: Collection, checksums: Sequence[str]) -> set[str]:
+        """Returns those of the checksums that are of modules in a collection, of whatever version."""
+        query = "SELECT checksum FROM modules WHERE collection = ? AND deleted IS NULL AND checksum IN"
+        marks = f" ({','.join('?' * len(checksums))})"
+        with self._transaction("DEFERRED"):
+            return {mark for (mark,) in self._sql(query + marks, (self._number(collection), *checksums))}
+
     def get(self, collection: Collection, keys: Sequence[str]) -> Tensor:
         """Returns [keys, width] the newest module of each key, checked against its checksum.
 

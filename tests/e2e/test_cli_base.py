@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from terminal import TASK, peftu, refused
 
-from peftu.base import model
 from peftu.base.model import load_base
+from peftu.config import HardwareSpec
 
 BASE = "./some@where/llama"
 LABEL = f"lora[rank=1]@{BASE}"
@@ -23,12 +22,10 @@ ASK = ("--user", "user-1", "--text", "x", "--text", "longer text")
 def trained(place: Path) -> Path:
     """A run trained in bfloat16, on a base in a folder whose path has an '@'."""
     shutil.copytree(place / "llama", place / BASE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "best_dtype", lambda _: torch.bfloat16)
-        said = peftu(
-            *("run", TASK, "--method", LABEL, "--raw", "raw", "--out", "native", "--epochs", 1),
-            *("--region", "depth=1,span=all", "--json"),
-        )
+    said = peftu(
+        *("run", TASK, "--method", LABEL, "--raw", "raw", "--out", "native", "--epochs", 1),
+        *("--region", "depth=1,span=all", "--device", "cpu", "--dtype", "bfloat16", "--json"),
+    )
     assert said.code == 0, said.err
     return place / "native"
 
@@ -38,7 +35,6 @@ def elsewhere(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Another folder, on a machine that computes in float32."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    monkeypatch.setattr(model, "best_dtype", lambda _: torch.float32)
 
 
 def answers(run: Path, *options: object) -> Any:
@@ -72,9 +68,7 @@ def test_a_run_answers_from_any_folder_in_the_number_type_it_was_trained_in(trai
     assert record["hashes"]["bases"][BASE].startswith("v2:sha256:")
     assert str(trained.parent) not in (trained / "run.json").read_text()  # where people keep things is theirs
     found = answers(trained, "--method", "lora[rank=1]")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "best_dtype", lambda _: torch.bfloat16)
-        assert answers(trained) == found
+    assert record["devices"] == ["cpu"]
     assert answers(edited(trained, tmp_path / "other", dtype="float32")) != found
     listed = peftu("store", "ls", trained, "--json")
     assert [one["base"] for one in listed.json] == [BASE]
@@ -108,12 +102,24 @@ def test_a_base_that_has_changed_is_refused(trained: Path, tmp_path: Path) -> No
     refused(peftu("predict", odd, *ASK), "was trained in '__doc__', which peftu does not read")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_modules_of_earlier_releases_answer(trained: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_modules_of_earlier_releases_answer(trained: Path, tmp_path: Path, dtype: Any) -> None:
     """They name no number type, and their base's fingerprint is of the number type too."""
     base = str(trained.parent / BASE)
-    former = load_base(base, dtype=dtype).former_fingerprint
-    same = edited(trained, tmp_path / "same", dtype=str(dtype).removeprefix("torch."))
+    former = load_base(base, HardwareSpec(device="cpu", dtype=dtype)).former_fingerprint
+    same = edited(trained, tmp_path / "same", dtype=dtype)
     assert answers(edited(trained, tmp_path / "old", base=base, fingerprint=former)) == answers(same)
     other = edited(trained, tmp_path / "other", fingerprint="sha256:0")
     refused(peftu("predict", other, *ASK), "has changed since training")
+
+
+def test_a_module_trained_in_bfloat16_answers_in_float32_and_says_how_far_off(trained: Path) -> None:
+    said = peftu("predict", trained, *ASK, "--dtype", "float32", "--json")
+    assert said.code == 0, said.err
+    (note,) = said.json["notes"]
+    start, apart = f"{LABEL}: fitted on cpu in bfloat16, opened on cpu in float32: scores differ by ", 0.1
+    assert note.startswith(start)
+    assert 0 < float(note.removeprefix(start).split()[0]) < apart
+    for ours, then in zip(said.json["answers"], answers(trained), strict=True):
+        for label, chance in ours["probabilities"].items():
+            assert abs(chance - then["probabilities"][label]) < apart

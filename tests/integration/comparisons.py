@@ -135,7 +135,6 @@ def place(home: Path) -> Iterator[None]:
         (home / "cache").mkdir()
         (home / "cache" / "bases").symlink_to(cache_dir() / "bases")
         patch.setenv("PEFTU_CACHE", str(home / "cache"))
-        patch.setattr("peftu.base.model.best_dtype", lambda device: torch.float32)
         patch.chdir(home)
         yield
     logging.getLogger("transformers").setLevel(level)

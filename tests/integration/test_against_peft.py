@@ -19,7 +19,7 @@ from peftu.base.prompt import Prompt
 from peftu.config import RegionSpec
 from peftu.data.problem import Text
 from peftu.methods.lora import Lora
-from peftu.testing import FAMILIES, tiny_base, tiny_model, tiny_prompt, tiny_texts
+from peftu.testing import CPU, FAMILIES, tiny_base, tiny_model, tiny_prompt, tiny_texts
 
 torch.set_num_threads(1)
 # peft 0.21 asks transformers 5 for an attribute under its old name.
@@ -235,7 +235,7 @@ def real(name: str) -> Path:
 @torch.no_grad()
 def test_smollm2_is_peft_too() -> None:
     folder = real("smollm2-135m-instruct")
-    base = load_base("smollm2-135m-instruct", dtype=torch.float32)
+    base = load_base("smollm2-135m-instruct", CPU)
     prompt = Prompt("Is this post hateful? Answer in one of three ways.", ("agree strongly", "agree", "no"))
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     tokenizer = AutoTokenizer.from_pretrained(folder)

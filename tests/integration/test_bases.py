@@ -18,7 +18,7 @@ from peftu.base.prompt import Prompt
 from peftu.config import RegionSpec
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
-from peftu.testing import FAMILIES, randomise, tiny_base, tiny_model, tiny_prompt, tiny_texts, tiny_tokenizer
+from peftu.testing import CPU, FAMILIES, randomise, tiny_base, tiny_model, tiny_prompt, tiny_texts, tiny_tokenizer
 
 torch.set_num_threads(1)
 
@@ -167,7 +167,7 @@ def test_a_sentence_encoder_embeds_as_sentence_transformers_defines_it(name: str
         inputs = tokenizer([text], truncation=True, max_length=most, return_tensors="pt")
         with torch.no_grad():
             expected.append(torch.nn.functional.normalize(model(**inputs).last_hidden_state[0].mean(0), dim=0).numpy())
-    got = load_base(name, dtype=torch.float32).embed([Text(text) for text in texts], most)
+    got = load_base(name, CPU).embed([Text(text) for text in texts], most)
     assert np.allclose(got, np.stack(expected), atol=1e-5)
 
 
@@ -175,7 +175,7 @@ def test_a_sentence_encoder_embeds_as_sentence_transformers_defines_it(name: str
 @ENCODERS
 def test_a_sentence_encoder_s_own_label_scores_are_scaled_cosines(name: str, most: int) -> None:
     cached(name)
-    base = load_base(name, dtype=torch.float32)
+    base = load_base(name, CPU)
     prompt = Prompt("The topic is", ("sport", "money"), max_tokens=most)
     texts = [Text("He scored a goal."), Text("Rates rose again.")]
     scores = base.readout(base.prefill(prompt, texts, base.region(None)), torch.arange(2))

@@ -23,7 +23,7 @@ from peftu.generate import generate
 from peftu.methods.lora import Lora
 from peftu.methods.prefix_tuning import PrefixTuning
 from peftu.methods.prompt_tuning import PromptTuning
-from peftu.testing import randomise, tiny_prompt, tiny_texts, tiny_tokenizer
+from peftu.testing import CPU, randomise, tiny_prompt, tiny_texts, tiny_tokenizer
 
 torch.set_num_threads(1)
 # peft 0.21 asks transformers 5 for an attribute under its old name.
@@ -96,7 +96,7 @@ def test_label_scores_are_the_hub_model_s_own(name: str, tmp_path: Path) -> None
     assert wrote[0, : len(judge.opening)].tolist() == judge.opening
     base.family.model.save_pretrained(tmp_path)  # type: ignore[operator]
     base.family.tokenizer.save_pretrained(tmp_path)
-    again = load_base(str(tmp_path), dtype=torch.float32)
+    again = load_base(str(tmp_path), CPU)
     for read in (base, again):
         for spec in [*SPECS, RegionSpec(depth=1), RegionSpec(depth=1, span="answer")]:
             context = read.prefill(prompt, texts, read.region(spec))

@@ -18,7 +18,7 @@ from peftu.errors import PeftuError
 from peftu.methods.lora import Lora
 from peftu.methods.prefix_tuning import PrefixTuning
 from peftu.methods.prompt_tuning import PromptTuning
-from peftu.testing import randomise, tiny_prompt, tiny_texts, tiny_tokenizer
+from peftu.testing import CPU, randomise, tiny_prompt, tiny_texts, tiny_tokenizer
 
 torch.set_num_threads(1)
 # peft 0.21 asks transformers 5 for an attribute under its old name.
@@ -80,7 +80,7 @@ def test_label_scores_are_the_hub_model_s_own(name: str, tmp_path: Path) -> None
     base.family.model.save_pretrained(tmp_path)  # type: ignore[operator]
     base.family.tokenizer.save_pretrained(tmp_path)
     for spec in [*SPECS, RegionSpec(depth=1)]:
-        for read in (base, load_base(str(tmp_path), dtype=torch.float32)):
+        for read in (base, load_base(str(tmp_path), CPU)):
             context = read.prefill(prompt, texts, read.region(spec))
             assert close(read.readout(context, torch.arange(5)), expected), spec
 

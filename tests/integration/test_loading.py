@@ -19,13 +19,15 @@ from tokenizers import normalizers, pre_tokenizers
 from peftu.base import known_files
 from peftu.base.identity import fingerprint
 from peftu.base.model import load_base, wrap
+from peftu.config import HardwareSpec
 from peftu.data.sources import cache_dir
 from peftu.errors import PeftuError
-from peftu.testing import FAMILIES, tiny_base, tiny_model, tiny_prompt, tiny_texts, tiny_tokenizer
+from peftu.testing import CPU, FAMILIES, tiny_base, tiny_model, tiny_prompt, tiny_texts, tiny_tokenizer
 
 torch.set_num_threads(1)
 
 DTYPES = (torch.float32, torch.bfloat16)
+HARDWARE = [HardwareSpec(device="cpu", dtype=name) for name in ("float32", "bfloat16")]
 DEEP = "[" * 100_000
 
 
@@ -105,7 +107,7 @@ def test_a_base_is_the_same_in_every_number_type(family: str, published: torch.d
         model.save_pretrained(tmp_path / name, max_shard_size=size)  # type: ignore[operator]
         tokenizer.save_pretrained(tmp_path / name)
     assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
-    loaded = [load_base(str(tmp_path / name), dtype=dtype) for name in ("whole", "shards") for dtype in DTYPES]
+    loaded = [load_base(str(tmp_path / name), place) for name in ("whole", "shards") for place in HARDWARE]
     assert {base.fingerprint for base in loaded} == {made.fingerprint}
     assert {base.dtype for base in loaded} == set(DTYPES)
     assert len({base.former_fingerprint for base in loaded}) == 2
@@ -142,7 +144,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_weights_that_lie_untouched_are_hashed_once(folder_of: Callable[[str], Path], hashed: list[str]) -> None:
     folder = folder_of("llama")
-    first, second, other = (load_base(str(folder), dtype=dtype) for dtype in (*DTYPES, DTYPES[0]))
+    first, second, other = (load_base(str(folder), place) for place in (*HARDWARE, HARDWARE[0]))
     assert first.fingerprint == second.fingerprint == other.fingerprint
     assert hashed == [first.fingerprint]
     moved = load_base(str(folder.rename(folder.with_name("moved"))))
@@ -336,7 +338,7 @@ def test_weights_come_from_safetensors_alone(folder_of: Callable[[str], Path]) -
     folder = folder_of("bert")
     other = tiny_model("bert", seed=5)[0].state_dict()
     torch.save(other, folder / "pytorch_model.bin")
-    assert load_base(str(folder), dtype=torch.float32).fingerprint == tiny_base("bert").fingerprint
+    assert load_base(str(folder), CPU).fingerprint == tiny_base("bert").fingerprint
     (folder / "model.safetensors").rename(folder / "other.safetensors")
     refused(folder, "has no model.safetensors")
 

@@ -34,7 +34,7 @@ from peftu.methods.prefix_tuning import PrefixTuning
 from peftu.methods.prompt_tuning import PromptTuning
 from peftu.peft_formats import FORMATS
 from peftu.peft_io import CONFIG, HEAD, LORAX, OWN, VLLM, WEIGHTS, export_module, import_module, loaders
-from peftu.testing import FAMILIES, tiny_base, tiny_model, tiny_prompt, tiny_texts
+from peftu.testing import CPU, FAMILIES, tiny_base, tiny_model, tiny_prompt, tiny_texts
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
@@ -117,7 +117,7 @@ def test_peft_scores_what_we_score(family: str, method: Any, region: dict[str, A
 def smollm2() -> FrozenBase:
     if weights_at_hand(bases.get("smollm2-135m-instruct")) is None:
         pytest.skip("smollm2-135m-instruct is not in the cache — make setup puts it there")
-    return load_base("smollm2-135m-instruct", dtype=torch.float32)
+    return load_base("smollm2-135m-instruct", CPU)
 
 
 @pytest.mark.weights

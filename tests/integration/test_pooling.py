@@ -23,7 +23,7 @@ from peftu.errors import PeftuError
 from peftu.methods.lora import Lora
 from peftu.methods.prefix_tuning import PrefixTuning
 from peftu.methods.prompt_tuning import PromptTuning
-from peftu.testing import tiny_base, tiny_model, tiny_prompt, tiny_texts
+from peftu.testing import CPU, tiny_base, tiny_model, tiny_prompt, tiny_texts
 
 torch.set_num_threads(1)
 
@@ -61,7 +61,7 @@ def put(folder: Path, pooling: Any = MEAN, modules: Any = MODULES[:2], **files: 
 
 
 def load(folder: Path) -> FrozenBase:
-    return load_base(str(folder), dtype=torch.float32)
+    return load_base(str(folder), CPU)
 
 
 def expected(pool: str, texts: list[str], most: int = 999, model: Any = None) -> Tensor:
@@ -212,6 +212,6 @@ def test_labels_that_an_encoder_cannot_tell_apart_are_refused(folder: Path) -> N
 def test_uncased_labels_of_minilm_are_refused() -> None:
     if weights_at_hand(bases.get("all-minilm-l6-v2")) is None:
         pytest.skip("all-minilm-l6-v2 is not in the cache — make setup puts it there")
-    base = load_base("all-minilm-l6-v2", dtype=torch.float32)
+    base = load_base("all-minilm-l6-v2", CPU)
     with pytest.raises(PeftuError, match="two labels have the same tokens"):
         base.prefill(tiny_prompt(("Yes", "yes")), [Text("a")], base.region(None))

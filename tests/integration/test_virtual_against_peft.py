@@ -24,7 +24,7 @@ from peftu.methods.method import ModuleMethod
 from peftu.methods.p_tuning import PTuning
 from peftu.methods.prefix_tuning import PrefixTuning
 from peftu.methods.prompt_tuning import PromptTuning
-from peftu.testing import FAMILIES, tiny_base, tiny_prompt, tiny_texts
+from peftu.testing import CPU, FAMILIES, tiny_base, tiny_prompt, tiny_texts
 
 torch.set_num_threads(1)
 # peft 0.21 asks transformers 5 for an attribute under its old name.
@@ -255,7 +255,7 @@ def test_the_decoder_s_prefix_is_the_same_in_both_spans() -> None:
 def test_smollm2_is_peft_too(method: ModuleMethod, tmp_path: Path) -> None:
     folder = real("smollm2-135m-instruct")
     prompt = Prompt("Is this post hateful? Answer in one of three ways.", ("agree strongly", "agree", "no"))
-    base = load_base("smollm2-135m-instruct", dtype=torch.float32)
+    base = load_base("smollm2-135m-instruct", CPU)
     pair = Pair(base, method, prompt, NOTES, size=0.2)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     loaded = pair.loaded(model, tmp_path, config_of(base, method))

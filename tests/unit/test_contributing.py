@@ -77,7 +77,7 @@ def plugged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
     for method in (shift, Fixed, Headed):
         methods.add(method.card.name, method)
-    for room in ("peftu.lab.lab", "peftu.fitted.folder"):
+    for room in ("peftu.lab.lab", "peftu.fitted.opening"):
         monkeypatch.setattr(f"{room}.load_base", load_tiny)
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "none.txt").write_text("")

@@ -21,7 +21,7 @@ from peftu.execute.probe import Probe, Sample, some_of
 from peftu.experiment import method_list
 from peftu.lab.progress import Silent
 from peftu.plan import Job, plan
-from peftu.testing import load_tiny
+from peftu.testing import CPU, load_tiny
 
 torch.set_num_threads(1)
 
@@ -67,7 +67,7 @@ def cells_of(jobs: Sequence[Job], fits: Fits) -> list[CellSpec]:
         spec
         for seed, problem in fits.problems.items()
         for job in jobs
-        for spec in Planner(problem, seed, Reading(64), lambda _: ("x", "float32")).cells(job)
+        for spec in Planner(problem, seed, Reading(64), lambda _: ("x", CPU)).cells(job)
     ]
 
 

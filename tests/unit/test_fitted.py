@@ -36,12 +36,12 @@ def asked() -> list[str]:
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(name: str, **given: Any) -> Any:
-        base = load_tiny("bert" if name == "all-minilm-l6-v2" else name, **given)
+    def load(name: str, *given: Any) -> Any:
+        base = load_tiny("bert" if name == "all-minilm-l6-v2" else name, *given)
         base.name = name
         return base
 
-    for room in ("peftu.lab.lab", "peftu.fitted.folder"):
+    for room in ("peftu.lab.lab", "peftu.fitted.opening"):
         monkeypatch.setattr(f"{room}.load_base", load)
 
 

@@ -165,7 +165,8 @@ class TestCompare:
         [
             ({"epocs": 1}, "unknown setting 'epocs' — did you mean 'epochs'"),
             ({"split": {"kk": 3}}, "unknown setting 'split.kk'"),
-            ({"device": "tpu"}, "device: 'tpu' cannot be used — pass one of: auto, cpu"),
+            ({"device": "tpu"}, "device: is none of auto, cpu, cuda, cuda:N, mps (got 'tpu')"),
+            ({"dtype": "bfloat"}, "dtype: unknown value 'bfloat' — did you mean 'bfloat16'"),
             ({"task_options": {}}, "pass raw files and options to load_task"),
             ({"methods": []}, "names no method"),
             ({"methods": "lorra"}, "unknown method 'lorra'"),

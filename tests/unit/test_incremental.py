@@ -12,6 +12,7 @@ from peftu.data.splits import make_problem, make_split
 from peftu.execute.drift import drift
 from peftu.plan import plan
 from peftu.results import Hashes, RunRecord, TaskSummary, finish_folder
+from peftu.testing import CPU
 
 ROWS = pl.DataFrame(
     [
@@ -29,7 +30,7 @@ def cells_of(frame: pl.DataFrame, method: str) -> list[tuple[str, tuple[str, ...
     table = from_frame(frame, user="user", text="text", label="label", name="mine")
     problem = make_problem(table, table.card, make_split(table, SplitSpec(), 0))
     (job,) = plan(RunSpec(task="mine", methods=(MethodSpec.parse(method),)))
-    planner = Planner(problem, 0, Reading(64), lambda name: ("v2:sha256:0", "float32"))
+    planner = Planner(problem, 0, Reading(64), lambda name: ("v2:sha256:0", CPU))
     return [(cell.name, cell.users) for cell in planner.cells(job)]
 
 

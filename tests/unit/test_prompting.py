@@ -203,7 +203,7 @@ def test_shown_texts_are_cut_like_judged_ones() -> None:
 
 @pytest.fixture
 def shop(monkeypatch: pytest.MonkeyPatch) -> Shop:
-    def load(name: str, **_: Any) -> FrozenBase:
+    def load(name: str, *_: Any) -> FrozenBase:
         base = tiny_base("bert" if name == "all-minilm-l6-v2" else name)
         base.name = name
         return base

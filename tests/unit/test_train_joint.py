@@ -203,7 +203,7 @@ Loader = Callable[..., FrozenBase]
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("peftu.lab.lab.load_base", load_tiny)
-    monkeypatch.setattr("peftu.fitted.folder.load_base", load_tiny)
+    monkeypatch.setattr("peftu.fitted.opening.load_base", load_tiny)
 
 
 @pytest.mark.usefixtures("tiny")

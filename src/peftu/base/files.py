@@ -1,6 +1,7 @@
 """The files of a base's folder, read as data: a file that is not whole, or not a file, is one line."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from peftu.errors import PeftuError
 from peftu.outside import is_endless, parse_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+LAYER = re.compile(r"(?:^|\.)(?:layers?|h|block)\.\d+\.")  # in the path of what belongs to a model's layers
 
 
 def check_plain(folder: Path) -> None:

@@ -1,22 +1,23 @@
 """A base's folder read as model and tokenizer: no code out of it runs, and what cannot be right is one line."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer
 
 from peftu.base.families.family import Family, forced_first, written_stops
 from peftu.base.families.known import family_class
-from peftu.base.files import read_json, read_object, weight_files
+from peftu.base.files import LAYER, read_json, read_object, weight_files
+from peftu.base.hardware import DTYPES
 from peftu.base.identity import settings_of, tensor_names
 from peftu.base.known_files import fingerprint_of_files
 from peftu.base.pooling import SentenceConfig, read_sentence_config
+from peftu.base.quantised import loading_options, ready_quantised
+from peftu.config import HardwareSpec
 from peftu.errors import PeftuError
 
 _TOKENIZERS = (
@@ -39,7 +40,6 @@ _READ = (  # by transformers, where they are there
 _SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 _OWN_SIZES = ("relative_attention_num_buckets", "relative_attention_max_distance")  # where a model has them
 _STACKS = ("num_hidden_layers", "num_decoder_layers", "decoder_layers")
-_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|block)\.\d+\.")
 _FAULT = 160  # characters of another library's message that are passed on
 _LEAST_WORDS = 0.5  # of an embedding's rows: fewer are another model's tokenizer; models pad by a few hundred
 
@@ -49,7 +49,7 @@ class Loaded:
     """A base as its folder has it.
 
     Attributes:
-        model: the hub model, in the number type asked for.
+        model: the hub model, where and in the dtype asked for.
         tokenizer: its tokenizer.
         sentence: how an encoder's vectors are made; None for other bases.
         fingerprint: of the base as published.
@@ -74,14 +74,13 @@ def check_vocabulary(model: nn.Module, tokenizer: Any, name: str) -> None:
         )
 
 
-def read_folder(folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> Loaded:
+def read_folder(folder: Path, name: str, hardware: HardwareSpec) -> Loaded:
     """Returns the base in a folder.
 
     Args:
         folder: as `save_pretrained` writes it.
         name: what the user calls it.
-        device: where the weights go.
-        dtype: the number type that they are read in.
+        hardware: where the weights go and in which numbers; nothing is left 'auto'.
 
     Raises:
         PeftuError: a file is missing, not whole or at odds with another, or an architecture peftu does not know.
@@ -95,10 +94,9 @@ def read_folder(folder: Path, name: str, device: torch.device, dtype: torch.dtyp
     with _one_line(name, "get the folder again"):
         tensors = len(tensor_names(files))
     _check_sizes(config, tensors, name)
+    how: dict[str, Any] = {"dtype": DTYPES[hardware.dtype], "use_safetensors": True, "output_loading_info": True}
     with _one_line(name, "get the folder again"):
-        model, info = family.auto.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
-        )
+        model, info = family.auto.from_pretrained(folder, **how, **loading_options(hardware), **options)
     _check_complete(info, name)
     _check_ids(model, name)
     words, rows = len(tokenizer), _rows(model)
@@ -108,7 +106,11 @@ def read_folder(folder: Path, name: str, device: torch.device, dtype: torch.dtyp
     sentence = None if family.writers else read_sentence_config(folder)
     published = read_object(folder / "config.json") | forced_first(model)
     identity = fingerprint_of_files(files, settings_of(published, tokenizer, written_stops(model), sentence))
-    return Loaded(cast(nn.Module, model.to(device)), tokenizer, sentence, identity)
+    if hardware.quantize == "none":
+        model = model.to(hardware.device)
+    else:
+        ready_quantised(model, hardware, name)
+    return Loaded(cast(nn.Module, model), tokenizer, sentence, identity)
 
 
 def _checked(folder: Path, name: str) -> type[Family]:
@@ -168,7 +170,7 @@ def _check_complete(info: Any, name: str) -> None:
     missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
     if missing:  # the hub would fill them at random
         raise PeftuError(f"base {name}: its weights lack {missing[0]} ({len(missing)} in all) — get the folder again")
-    beyond = sorted(key for key in info["unexpected_keys"] if _LAYER.search(key))
+    beyond = sorted(key for key in info["unexpected_keys"] if LAYER.search(key))
     if beyond:  # the hub would leave them out
         raise PeftuError(f"base {name}: its config has no {beyond[0]} ({len(beyond)} in all) — get the folder again")
 

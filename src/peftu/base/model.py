@@ -14,6 +14,7 @@ from peftu.base.answers import Answer, Writer, log_likelihood, summed
 from peftu.base.attention import use_our_attention
 from peftu.base.families.family import Context, Family, Progress, forced_first, kv_width, written_stops
 from peftu.base.families.known import family_class
+from peftu.base.hardware import resolved
 from peftu.base.identity import fingerprint, former_fingerprint, settings_of, tensors_in_memory
 from peftu.base.loading import check_vocabulary, read_folder
 from peftu.base.packed import Packed
@@ -23,13 +24,11 @@ from peftu.base.reader import Cuts
 from peftu.base.region import Region
 from peftu.base.sites import Binding, Site, attached
 from peftu.base.weights import Say, resolve_weights
-from peftu.config import RegionSpec
+from peftu.config import Dtype, HardwareSpec, RegionSpec
 from peftu.data.problem import Floats, Text
 from peftu.errors import PeftuError
 
 _log = logging.getLogger(__name__)
-
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # that a base is read in
 
 
 def _silent(_: int) -> None:
@@ -43,10 +42,14 @@ class FrozenBase:
         family: the model seen through its family.
         name: what the user calls it.
         published: the fingerprint of a base that was read from a folder; None: of the model in memory.
+        hardware: where it was told to compute, and in which numbers; None: as the model in memory does.
     """
 
-    def __init__(self, family: Family, name: str, published: str | None = None) -> None:
+    def __init__(
+        self, family: Family, name: str, published: str | None = None, hardware: HardwareSpec | None = None
+    ) -> None:
         self.family, self.name, self._published = family, name, published
+        self.hardware = hardware or HardwareSpec(device=self.device.type, dtype=dtype_name(self.dtype))
         family.model.eval().requires_grad_(False)
         use_our_attention(family.model)
 
@@ -57,8 +60,8 @@ class FrozenBase:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Returns the dtype of the weights."""
-        return next(self.family.model.parameters()).dtype
+        """Returns the dtype that it computes in: that of the weights which are not quantised."""
+        return next(weight.dtype for weight in self.family.model.parameters() if weight.is_floating_point())
 
     @property
     def default_region(self) -> RegionSpec:
@@ -194,22 +197,18 @@ class FrozenBase:
         return cast(Floats, self.family.embed(texts, max_tokens, about).cpu().numpy().astype(np.float32))
 
 
-def dtype_name(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype) -> Dtype:
     """Returns 'bfloat16' for torch.bfloat16."""
-    return str(dtype).removeprefix("torch.")
-
-
-def best_dtype(device: torch.device) -> torch.dtype:
-    """Returns bfloat16 where the processor multiplies it natively, else float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    capable = torch.backends.cpu.get_cpu_capability()
-    native = "AVX512" in capable and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-    return torch.bfloat16 if native else torch.float32
+    return cast(Dtype, str(dtype).removeprefix("torch."))
 
 
 def wrap(
-    model: nn.Module, tokenizer: Any, name: str, sentence: SentenceConfig | None = None, published: str | None = None
+    model: nn.Module,
+    tokenizer: Any,
+    name: str,
+    sentence: SentenceConfig | None = None,
+    published: str | None = None,
+    hardware: HardwareSpec | None = None,
 ) -> FrozenBase:
     """Returns a frozen base around a loaded hub model; its family is read from the model itself.
 
@@ -219,6 +218,7 @@ def wrap(
         name: what the user calls it.
         sentence: how an encoder makes a sentence vector; None: the mean of its tokens.
         published: the base's fingerprint where it was read from a folder.
+        hardware: where it was told to compute, and in which numbers; None: as it does.
 
     Raises:
         PeftuError: peftu has not been checked on models of its type, and might read it wrongly without a sign; the
@@ -230,23 +230,21 @@ def wrap(
         mend = "pass the model that writes text" if family.writers else "pass the encoder alone"
         raise PeftuError(f"base {name}: {kind} is not how peftu reads a {hub.config.model_type} — {mend}")
     check_vocabulary(model, tokenizer, name)
-    return FrozenBase(family(model, tokenizer, sentence), name, published)
+    return FrozenBase(family(model, tokenizer, sentence), name, published, hardware)
 
 
-def load_base(
-    name: str, device: str | torch.device = "cpu", dtype: torch.dtype | None = None, say: Say = _log.info
-) -> FrozenBase:
+def load_base(name: str, hardware: HardwareSpec | None = None, say: Say = _log.info) -> FrozenBase:
     """Returns the base of this name: a known card, a local folder or a hub id.
 
     Args:
         name: see `peftu bases`.
-        device: where the weights go.
-        dtype: None: bfloat16 where the processor multiplies it natively, else float32.
+        hardware: where it computes, and in which numbers; None: what `peftu.base.hardware.resolved` takes by itself.
         say: told in words what is going on when weights must be fetched first.
 
     Raises:
-        PeftuError: no such base, weights that cannot be had or are altered, or an architecture peftu does not know.
+        PeftuError: no such base, weights that cannot be had or are altered, an architecture peftu does not know, or
+            hardware that is not here.
     """
-    folder, device = resolve_weights(name, say), torch.device(device)
-    loaded = read_folder(folder, name, device, dtype or best_dtype(device))
-    return wrap(loaded.model, loaded.tokenizer, name, loaded.sentence, loaded.fingerprint)
+    place = resolved(hardware or HardwareSpec())
+    loaded = read_folder(resolve_weights(name, say), name, place)
+    return wrap(loaded.model, loaded.tokenizer, name, loaded.sentence, loaded.fingerprint, place)

@@ -196,7 +196,7 @@ def linear_sites(
             continue
         role = next((ROLES[tail] for tail in _tails(path) if tail in ROLES), None)
         if role is not None:
-            d_out, d_in = weight.shape if isinstance(module, nn.Linear) else weight.shape[::-1]  # GPT-2's Conv1D
+            d_in, d_out = _widths(module, weight)
             cross = "EncDecAttention" in path or "encoder_attn" in path
             roles.setdefault(role, site := Site(f"{prefix}.{path}", "linear", role, number, stack, d_in, d_out, cross))
             yield site
@@ -204,6 +204,14 @@ def linear_sites(
         up, down = roles["up"], roles["down"]
         ends = (up.name, down.name)
         yield Site(f"{prefix}.mlp", "block", "mlp", number, stack, up.d_in, down.d_out, ends=ends)
+
+
+def _widths(module: nn.Module, weight: torch.Tensor) -> tuple[int, int]:
+    """Returns the widths of a linear map's input and output; quantised weights are packed, and have another shape."""
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    d_in, d_out = weight.shape  # GPT-2's Conv1D
+    return int(d_in), int(d_out)
 
 
 def _tails(path: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any, cast
 import polars as pl
 from safetensors.torch import load_file, save_file
 
+from peftu.base.hardware import described
 from peftu.base.model import FrozenBase
 from peftu.cells.cache import CELL, USERS
 from peftu.cells.fits import Fits
@@ -72,9 +73,14 @@ class Filler:
             "cuts": {base: [cuts.judged, cuts.beside] for base, cuts in fits.lab.cuts.items()},
             "answers_cut": dict(fits.lab.answers_cut),
             "items": len(fits.lab.items),
-            "environment": current_environment().model_dump(mode="json"),
+            "environment": current_environment(self._device(spec)).model_dump(mode="json"),
             **about,
         }
+
+    def _device(self, spec: CellSpec) -> str | None:
+        """Returns what the base of a cell computed on; None where none was read."""
+        base = self.bases.get(spec.job.base or "")
+        return None if base is None else described(base.device)
 
     def _fits(self, spec: CellSpec) -> Fits:
         """Returns the fits of a cell's problem, over the lab of the cell before where that has read the same texts."""
@@ -83,7 +89,7 @@ class Filler:
         reading = spec.reading
         fits = Fits(
             spec.problem.card, {spec.seed: spec.problem}, reading.max_tokens, self.reporter, reading.answer_tokens,
-            reading.writes, lab,
+            reading.writes, lab, None if spec.base is None else spec.base[1],
         )  # fmt: skip
         fits.lab.loaded = self.bases
         self._lab, self._texts = fits.lab, spec.texts

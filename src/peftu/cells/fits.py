@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from peftu.base.prompt import Prompt
+from peftu.config import HardwareSpec
 from peftu.data.problem import PARTS, Floats, Problem
 from peftu.data.task import TaskCard
 from peftu.fitted.fitted import Fitted
@@ -88,6 +89,7 @@ class Fits:
         answer_tokens: longest free answer in tokens.
         writes: also write an answer for every test row, where answers are free text.
         lab: one that expects these texts already; None: a new one.
+        hardware: where the bases of a new one compute, and in which numbers.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Fits:
         answer_tokens: int = 128,
         writes: bool = False,
         lab: Lab | None = None,
+        hardware: HardwareSpec | None = None,
     ) -> None:
         self.card, self.problems = card, problems
         self.prompt: Prompt = prompt_of(card, max_tokens, answer_tokens)
@@ -106,7 +109,7 @@ class Fits:
         items: list[Item] = []
         for problem in problems.values():
             items += items_of(problem) if self.prompt.free else [(text, None) for text in problem.texts]
-        self.lab = lab or Lab(reporter, items)
+        self.lab = lab or Lab(reporter, items, hardware)
 
     @property
     def users(self) -> int:

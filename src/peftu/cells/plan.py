@@ -2,12 +2,10 @@
 
 from collections.abc import Callable
 
-from peftu.cells.spec import DIVISIBLE, CellSpec, Reading
+from peftu.cells.spec import DIVISIBLE, BaseIdentity, CellSpec, Reading
 from peftu.data.problem import Problem
 from peftu.data.shards import part_of, shards
 from peftu.plan import Job, is_module, kind_of
-
-BaseIdentity = Callable[[str], tuple[str, str]]  # name of a base -> its fingerprint and number type
 
 
 class Planner:
@@ -17,10 +15,10 @@ class Planner:
         problem: a task after its split.
         seed: of the split and the fits.
         reading: how texts are read.
-        identity: of bases.
+        identity: of a base, given its name.
     """
 
-    def __init__(self, problem: Problem, seed: int, reading: Reading, identity: BaseIdentity) -> None:
+    def __init__(self, problem: Problem, seed: int, reading: Reading, identity: Callable[[str], BaseIdentity]) -> None:
         self.problem, self.seed, self.reading, self.identity = problem, seed, reading, identity
         self.shards = [part_of(problem, users) for users in shards(problem.users)]
 

@@ -9,12 +9,14 @@ from functools import cached_property
 from typing import Any, Literal
 
 from peftu.cells.numerics import code_of, numerics
+from peftu.config import HardwareSpec
 from peftu.data.problem import Problem
 from peftu.data.shards import digest_of
 from peftu.plan import Job, kind_of
 
 FORMAT = 1
 Part = Literal["scores", "everyone", "without"]
+BaseIdentity = tuple[str, HardwareSpec]
 DIVISIBLE = ("module", "untrained")  # kinds of method whose users do not touch each other
 
 
@@ -36,7 +38,7 @@ class CellSpec:
         seed: of the split and the fit.
         problem: the shard's users with their rows and texts.
         reading: how texts are read.
-        base: fingerprint and number type of the job's base; None: it has none.
+        base: fingerprint of the job's base, and where it computes in which numbers; None: it has none.
         part: 'scores': fitted, and scored on validation and test rows. 'everyone': the module trained on everyone that
             other cells need. 'without': scored as if nothing had been trained for these users.
         needs: the cells of which the results go into this one.
@@ -46,7 +48,7 @@ class CellSpec:
     seed: int
     problem: Problem
     reading: Reading
-    base: tuple[str, str] | None = None
+    base: BaseIdentity | None = None
     part: Part = "scores"
     needs: tuple["CellSpec", ...] = ()
 
@@ -75,9 +77,14 @@ class CellSpec:
             "part": self.part,
             "data": digest_of(self.problem),
             "reading": dataclasses.asdict(self.reading),
-            "base": self.base,
+            "base": self._base,
             "needs": [need.name for need in self.needs],
         }
+
+    @property
+    def _base(self) -> list[str] | None:
+        """Returns what of the base decides numbers; its device changes rounding alone, and is recorded in the cell."""
+        return None if self.base is None else [self.base[0], self.base[1].dtype, self.base[1].quantize]
 
     @cached_property
     def name(self) -> str:

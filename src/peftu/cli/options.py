@@ -8,6 +8,11 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Raw = Annotated[Path | None, typer.Option(help="Folder with the task's raw files; otherwise the cache or publisher.")]
 Base = Annotated[str | None, typer.Option(help="Base model, see 'peftu bases'; default smollm2-135m-instruct.")]
+Device = Annotated[
+    str | None, typer.Option(help="Where bases compute: auto (a GPU if there is one), cpu, cuda[:N], mps.")
+]
+Dtype = Annotated[str | None, typer.Option(help="In which numbers: auto, float32, bfloat16 or float16.")]
+Quantize = Annotated[str | None, typer.Option(help="How the weights of bases' layers are held: none, int8 or nf4.")]
 Regime = Annotated[
     str | None,
     typer.Option(
@@ -40,6 +45,10 @@ IfExists = Annotated[
 ExecutorName = Annotated[str, typer.Option("--executor", help="What fills cells: local, or ray.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that work at once; 0: a core each.")]
 Address = Annotated[str | None, typer.Option(help="Of a Ray cluster: auto, or HOST:PORT; without one Ray starts here.")]
+Gpus = Annotated[
+    float | None,
+    typer.Option(min=0, help="GPUs a Ray worker takes, as 0.5; default 1 where bases compute on GPUs."),
+]
 CellsFolder = Annotated[Path | None, typer.Option("--cells", help="Folder of the cells, shared by runs.")]
 MaxMinutes = Annotated[float | None, typer.Option(min=0, help="Begin no cell after this; the same command goes on.")]
 Track = Annotated[

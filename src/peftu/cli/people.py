@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from peftu.cli.console import emit, need_torch, stderr
-from peftu.cli.options import CellsFolder, Json, Method, MovedBase, Seed, User
+from peftu.cli.options import CellsFolder, Device, Dtype, Json, Method, MovedBase, Quantize, Seed, User
+from peftu.config import HardwareSpec, validated
 from peftu.errors import PeftuError
 from peftu.outside import shown
 
@@ -35,6 +36,9 @@ def predict(
         float, typer.Option(min=0, help="Free answers: 0 is the likeliest token each time, above it is drawn.")
     ] = 0.0,
     base: MovedBase = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    quantize: Quantize = None,
     json: Json = False,
 ) -> None:
     """Answer for one user, for the pairs of a file or for everybody, from what a run fitted."""
@@ -46,13 +50,14 @@ def predict(
     from peftu.execute.answer import answer, answered_everyone, answered_file
     from peftu.execute.stored import opened
 
+    hardware = _hardware(device, dtype, quantize)
     texts = [Text(words, context) for words in text or ()]
     if user is None:
-        fitted = opened(run, method, seed, base)
+        fitted = opened(run, method, seed, base, hardware)
         if file is not None:
             return _print_csv(answered_file(fitted, file, _remark, temperature))
         return _print_csv(answered_everyone(fitted, texts, _remark, temperature))
-    reply = answer(run, user, texts, method, seed, temperature, base)
+    reply = answer(run, user, texts, method, seed, temperature, base, hardware)
     for note in reply["notes"]:
         _remark(note)
     free = "answer" in reply["answers"][0]
@@ -75,13 +80,18 @@ def enrol(
     method: Method = None,
     seed: Seed = None,
     base: MovedBase = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    quantize: Quantize = None,
     json: Json = False,
 ) -> None:
     """Take the users of a file into a method that a run fitted, known ones anew; all others stay as they are."""
     need_torch()
     from peftu.execute.people import enrolled
 
-    done = enrolled(run, file, method, seed, base)
+    done = enrolled(run, file, method, seed, base, _hardware(device, dtype, quantize))
+    for note in done["notes"]:
+        _remark(note)
     counts = f"{done['users']:,} users enrolled with {done['texts']:,} labelled texts"
     emit(done, json, f"{done['method']}, seed {done['seed']}: {counts}")
 
@@ -94,6 +104,12 @@ def forget(run: Run, user: User, cells: CellsFolder = None, json: Json = False) 
     done = forgotten(run, user, cells)
     counts = f"{done['methods']} methods and seeds, with {done['modules']} modules and {done['cells']} cells"
     emit(done, json, f"deleted from {counts}")
+
+
+def _hardware(device: str | None, dtype: str | None, quantize: str | None) -> HardwareSpec:
+    """Returns what was asked for; the rest stays unset, for that is as it was fitted."""
+    given = {"device": device, "dtype": dtype, "quantize": quantize}
+    return validated(HardwareSpec, {name: value for name, value in given.items() if value is not None}, "hardware")
 
 
 def _check_asked(

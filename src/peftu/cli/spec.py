@@ -8,6 +8,7 @@ from peftu.config import RunSpec
 from peftu.errors import PeftuError
 
 PASSED_ON = (
+    *("device", "dtype", "quantize"),
     *("methods", "base", "regime", "region", "users", "min_items", "max_items", "seeds", "epochs", "lr", "warm_start"),
     *("shrink", "preset", "config"),
 )

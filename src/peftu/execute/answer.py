@@ -9,6 +9,7 @@ import polars as pl
 
 from peftu.base.reader import Cuts
 from peftu.base.reading import cuts_line
+from peftu.config import HardwareSpec
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
 from peftu.execute.people import text_of, user_rows
@@ -24,6 +25,7 @@ def answer(
     seed: int | None = None,
     temperature: float = 0.0,
     base: str | None = None,
+    hardware: HardwareSpec | None = None,
 ) -> dict[str, Any]:
     """Returns labels and probabilities of texts as this user's method sees them or, of free text, what it answers.
 
@@ -37,11 +39,12 @@ def answer(
         seed: which seed's; the first by default.
         temperature: free answers: 0 writes the likeliest token each time; above, each text's draws have a fixed seed.
         base: where the base is now, if it has moved; it must be the same.
+        hardware: where it computes, and in which numbers; of what is unset, as it was fitted.
 
     Raises:
         PeftuError: no such run, method, seed or user, altered modules, or another base than they were trained on.
     """
-    fitted = opened(run, method, seed, base)
+    fitted = opened(run, method, seed, base, hardware)
     frame = fitted.answered([user] * len(texts), texts, temperature)
     note = _cut_note(fitted, _cuts(fitted, texts), len(texts))
     labels = fitted.task.labels
@@ -60,7 +63,7 @@ def answer(
         "seed": fitted.seed,
         "shared_module": not fitted.personal,
         "answers": answers,
-        "notes": [note] if note else [],
+        "notes": [*fitted.remarks, *([note] if note else [])],
     }
 
 
@@ -114,6 +117,8 @@ def _answered(
     say: Callable[[str], None],
 ) -> Iterator[pl.DataFrame]:
     rest, cuts, number = iter(pairs), Cuts(), 0
+    for remark in fitted.remarks:
+        say(remark)
     while part := list(islice(rest, PAIRS)):
         users, texts = [user for user, _ in part], [text for _, text in part]
         frame = fitted.answered(users, texts, temperature, number)

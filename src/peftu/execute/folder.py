@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from peftu.base.model import dtype_name
 from peftu.config import RunSpec
 from peftu.data.agreement import statistics
 from peftu.data.problem import Floats, Problem
@@ -217,6 +216,7 @@ def _record(
     judged_cut, beside_cut, answers_cut = cuts_of(list(made.systems.values()))
     bases = dict.fromkeys(job.base for job in jobs if job.base)
     without = ", ".join(without_settings(spec, jobs))
+    devices = _devices(made)
     return RunRecord(
         run=spec.run_id,
         status="failed" if made.failed else "complete",
@@ -230,7 +230,9 @@ def _record(
             splits={str(seed): split.hash for seed, split in made.splits.items()},
             bases={name: made.lab.base(name).fingerprint for name in bases},
         ),
-        dtypes={name: dtype_name(made.lab.base(name).dtype) for name in bases},
+        dtypes={name: made.lab.base(name).hardware.dtype for name in bases},
+        quantized={name: how for name in bases if (how := made.lab.base(name).hardware.quantize) != "none"},
+        devices=devices,
         users=len(first.tested),
         excluded_users=first.excluded,
         truncated_texts={base: texts for base, texts in judged_cut.items() if texts},
@@ -251,11 +253,18 @@ def _record(
                 if cut
             ),
             *_untrained(made),
+            *([f"bases computed on {' and on '.join(devices)}: rounding differs"] if len(devices) > 1 else []),
             *([f"preset {spec.preset} has no settings for {without}: defaults are used"] if without else []),
             *changes,
             *(f"{failed.method}, seed {failed.seed}: failed: {failed.why}" for failed in made.failed),
         ),
     )
+
+
+def _devices(made: Made) -> tuple[str, ...]:
+    """Returns what the bases of all cells computed on, each device once."""
+    cells = [about for system in made.systems.values() for about in (*system.abouts, *(n.about for n in system.needs))]
+    return tuple(sorted({device for about in cells if (device := about["environment"].get("device")) is not None}))
 
 
 def _untrained(made: Made) -> list[str]:

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from peftu.cells.cache import Cells
+from peftu.config import HardwareSpec
 from peftu.data.problem import Text
 from peftu.data.reading import read_csv
 from peftu.errors import PeftuError
 from peftu.execute.stored import opened, systems
 from peftu.fitted.fitted import Example, Fitted, TaskAnswers
-from peftu.fitted.folder import load
+from peftu.fitted.folder import keep, load
 from peftu.outside import is_plain, plain_file, shown
 from peftu.registry import did_you_mean
 from peftu.run_folder import MODULES
@@ -46,7 +47,12 @@ def text_of(row: dict[str, str]) -> Text:
 
 
 def enrolled(
-    run: Path, file: Path, method: str | None = None, seed: int | None = None, base: str | None = None
+    run: Path,
+    file: Path,
+    method: str | None = None,
+    seed: int | None = None,
+    base: str | None = None,
+    hardware: HardwareSpec | None = None,
 ) -> dict[str, Any]:
     """Returns how many users of a file are now known to a method that a run fitted, and by how many labelled texts.
 
@@ -58,11 +64,12 @@ def enrolled(
         method: as in the run's table; needed when the run trained several personal ones.
         seed: which seed's; the first by default.
         base: where the base is now, if it has moved.
+        hardware: where it computes, and in which numbers; of what is unset, as it was fitted.
 
     Raises:
         PeftuError: no such run, method or seed, a row that cannot be used, or a method that answers everybody alike.
     """
-    fitted = opened(run, method, seed, base)
+    fitted = opened(run, method, seed, base, hardware)
     people: dict[str, list[Example]] = {}
     for number, row in enumerate(user_rows(file, ("user", "text", "label")), 1):
         if not is_plain(row["user"]):
@@ -76,8 +83,8 @@ def enrolled(
             raise PeftuError(
                 f"{error} ({place} of {len(people)} users are enrolled)" if place else str(error)
             ) from None
-    labels_given = sum(map(len, people.values()))
-    return {"method": fitted.label, "seed": fitted.seed, "users": len(people), "texts": labels_given}
+    counts = {"users": len(people), "texts": sum(map(len, people.values()))}
+    return {"method": fitted.label, "seed": fitted.seed, **counts, "notes": fitted.remarks}
 
 
 def forgotten(run: Path, user: str, cells: Path | None = None) -> dict[str, int]:
@@ -109,8 +116,10 @@ def forgotten(run: Path, user: str, cells: Path | None = None) -> dict[str, int]
         raise PeftuError(f"{run}: no method knows the asked user — nothing was deleted")
     for folder in knowing:
         fitted = _at_rest(folder)
-        if fitted.knows(user):  # rows in the store are gone
+        if fitted.knows(user):
             fitted.forget(user)
+        else:  # the row in the store is gone; what was kept of it goes, too
+            keep(fitted)
     return {"methods": len(knowing) if folders else holding, "modules": modules, "cells": removed}
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from peftu.base.model import dtype_name
+from peftu.base.hardware import resolved
 from peftu.cells.cache import Cells
 from peftu.cells.fits import Fits
 from peftu.cells.plan import Planner
-from peftu.cells.spec import CellSpec, Reading
+from peftu.cells.spec import BaseIdentity, CellSpec, Reading
 from peftu.config import RunSpec
 from peftu.data.load import load_task
 from peftu.data.problem import Problem
@@ -35,6 +35,7 @@ from peftu.plan import Job, check_kind, plan, without_settings
 from peftu.report.html import render_folders
 from peftu.results import REPORT, Failed, RunCell, RunRecord
 from peftu.run_folder import check_folder, check_unused, claimed, free_folder, is_kept
+from peftu.system import System
 from peftu.trackers.tracker import Tracker
 from peftu.trackers.tracking import Tracking
 
@@ -51,6 +52,8 @@ class How:
         executor: what fills cells.
         workers: how many work at once; 0: as the executor thinks best.
         address: of a cluster; None: here.
+        gpus: that each of Ray's workers takes, in parts of one where several share it; None: one where bases compute on
+            GPUs.
         cells: folder of the cells, shared by runs; None: in peftu's cache.
         max_minutes: after which no cell is begun; None: no end.
         track: what follows the run, each as 'NAME:FOLDER' or a tracker.
@@ -60,6 +63,7 @@ class How:
     executor: str = "local"
     workers: int = 1
     address: str | None = None
+    gpus: float | None = None
     cells: Path | None = None
     max_minutes: float | None = None
     track: Sequence[str | Tracker] = ()
@@ -125,14 +129,15 @@ def run(
             check_unused(out, "pass --if-exists overwrite to put this one in its place")
     planned = planned_run(spec, raw, reporter, table)
     finished = out or default
-    if how.if_exists == "resume" and (record := _finished(planned, finished)) is not None:
+    record = _there(planned, finished) if how.if_exists == "resume" else None
+    if record is not None and not record.failed:
         reporter.note(f"{finished}: holds this very run, whole — nothing is left to do")
         if not (finished / REPORT).is_file():  # it was stopped while that was drawn
             render_folders([finished], finished / REPORT)
         return finished, record
-    if out is None and how.if_exists != "overwrite":
+    if out is None and how.if_exists != "overwrite" and record is None:
         finished = free_folder(default)
-    elif how.if_exists == "resume":
+    elif how.if_exists == "resume" and record is None:
         check_unused(finished, "it is another one; pass --if-exists overwrite to put this one in its place")
     check_folder(finished, OURS)
     log = None if is_kept(finished) else finished
@@ -157,14 +162,17 @@ def planned_run(spec: RunSpec, raw: Path | None, reporter: Reporter, table: User
         table = dataclasses.replace(table, card=_judged_by(table.card, spec.metric[table.card.kind]))
     splits = {seed: make_split(table, spec.split, seed) for seed in spec.seeds}
     problems = {seed: make_problem(table, table.card, split) for seed, split in splits.items()}
-    fits = Fits(table.card, problems, spec.max_tokens, reporter, spec.max_answer_tokens, spec.generate)
+    hardware = spec.hardware
+    fits = Fits(
+        table.card, problems, spec.max_tokens, reporter, spec.max_answer_tokens, spec.generate, hardware=hardware
+    )
     check([job for place, job in enumerate(jobs) if place not in guards], fits)
     planned = Planned(spec, table, jobs, problems, splits, fits)
     reading = Reading(spec.max_tokens, spec.max_answer_tokens, spec.generate)
 
-    def identity(name: str) -> tuple[str, str]:
+    def identity(name: str) -> BaseIdentity:
         base = fits.lab.base(name)
-        return base.fingerprint, dtype_name(base.dtype)
+        return base.fingerprint, base.hardware
 
     for seed, problem in problems.items():
         planner = Planner(problem, seed, reading, identity)
@@ -174,18 +182,26 @@ def planned_run(spec: RunSpec, raw: Path | None, reporter: Reporter, table: User
     return planned
 
 
-def _finished(planned: Planned, folder: Path) -> RunRecord | None:
-    """Returns the record of a folder that holds this very run: the same description, of the same cells, all filled."""
+def _there(planned: Planned, folder: Path) -> RunRecord | None:
+    """Returns the record of a folder that holds this very run: the same description, of the same cells.
+
+    Where some could not be filled, they are tried again, and what comes of it takes the place of the folder.
+    """
     if not is_kept(folder):
         return None
     try:
         record = RunRecord.read(folder)
     except PeftuError:
         return None
-    names = {cell.name for cell in record.cells}
-    wanted = {spec.name for specs in planned.wanted.values() for spec in specs}
-    same = record.run == planned.spec.run_id and names == wanted and not record.failed
-    return record if same else None
+    failed = {failed.system for failed in record.failed}
+    names = {cell.name for cell in record.cells if System(cell.method, cell.base) not in failed}
+    wanted = {
+        spec.name
+        for (place, _), specs in planned.wanted.items()
+        for spec in specs
+        if System(planned.jobs[place].label, planned.jobs[place].base) not in failed
+    }
+    return record if record.run == planned.spec.run_id and names == wanted else None
 
 
 def _carried_out(
@@ -217,7 +233,10 @@ def _filled(planned: Planned, cells: Cells, reporter: Reporter, how: How, watch:
         OutOfTimeError: the time is over.
     """
     deadline = None if how.max_minutes is None else time.monotonic() + 60 * how.max_minutes
-    executor = executors.get(how.executor)(reporter, how.workers, planned.fits.lab.loaded, address=how.address)
+    device = resolved(planned.spec.hardware).device
+    executor = executors.get(how.executor)(
+        reporter, how.workers, planned.fits.lab.loaded, device=device, address=how.address, gpus=how.gpus
+    )
     specs = [spec for specs in planned.wanted.values() for spec in specs]
     whole = [spec for spec in specs if not spec.divisible]
     reading: dict[str, int] = {}

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
-from peftu.config import MethodSpec
+from peftu.config import HardwareSpec, MethodSpec
 from peftu.data.problem import Floats
 from peftu.errors import PeftuError
+from peftu.fitted.elsewhere import remarks, there
 from peftu.fitted.fitted import Fitted, TaskAnswers
-from peftu.fitted.folder import ABOUT, CODES, job_of, load, open_base, read_about
+from peftu.fitted.folder import ABOUT, CODES, job_of, load, read_about
 from peftu.fitted.modules import JointFitted, ModuleFitted
+from peftu.fitted.opening import open_base
 from peftu.fitted.rows import StoredRows
 from peftu.lab.lab import Lab
 from peftu.registry import did_you_mean
@@ -76,7 +78,13 @@ def systems(run: Path) -> list[Kept]:
         ]
 
 
-def opened(run: Path, method: str | None = None, seed: int | None = None, base: str | None = None) -> Fitted:
+def opened(
+    run: Path,
+    method: str | None = None,
+    seed: int | None = None,
+    base: str | None = None,
+    hardware: HardwareSpec | None = None,
+) -> Fitted:
     """Returns one method that a run fitted; what is enrolled or forgotten in it is kept in the run at once.
 
     Args:
@@ -84,11 +92,12 @@ def opened(run: Path, method: str | None = None, seed: int | None = None, base: 
         method: as in the run's table, with or without its base; needed when the run trained several personal ones.
         seed: the first by default.
         base: where the base is now; None: where it was at training.
+        hardware: where its base computes, and in which numbers; of what is unset, as it was fitted.
 
     Raises:
-        PeftuError: no such run, method or seed, or another base than it was fitted on.
+        PeftuError: no such run, method or seed, another base than it was fitted on, or hardware that is not here.
     """
-    return _opened(run, _chosen(systems(run), method, seed), base)
+    return _opened(run, _chosen(systems(run), method, seed), base, Lab(hardware=hardware))
 
 
 def opened_modules(
@@ -100,16 +109,16 @@ def opened_modules(
         PeftuError: as `opened`, or the method has no modules.
     """
     system = _chosen([system for system in systems(run) if system["kind"] in TRAINED], method, seed)
-    fitted = _opened(run, system, base)
+    fitted = _opened(run, system, base, Lab())
     if not isinstance(fitted, ModuleFitted) or not isinstance(fitted.rows, StoredRows):
         raise PeftuError(f"the run has no modules of '{fitted.label}' — choose a method that trains some")
     return fitted, fitted.rows
 
 
-def _opened(run: Path, system: Kept, base: str | None) -> Fitted:
+def _opened(run: Path, system: Kept, base: str | None, lab: Lab) -> Fitted:
     if "folder" in system:
-        return load(system["folder"], base=base, where=str(run))
-    return _of_collection(Path(run), system["collection"], base)
+        return load(system["folder"], lab, base, str(run))
+    return _of_collection(Path(run), system["collection"], base, lab)
 
 
 def _chosen(kept: list[Kept], method: str | None, seed: int | None) -> Kept:
@@ -136,8 +145,8 @@ def _chosen(kept: list[Kept], method: str | None, seed: int | None) -> Kept:
 # --- runs of earlier releases, which kept modules alone ---------------------------------------------------------------
 
 
-def _of_collection(folder: Path, collection: Collection, moved: str | None) -> ModuleFitted:
-    made, run, lab = collection.made, load_run(folder), Lab()
+def _of_collection(folder: Path, collection: Collection, moved: str | None, lab: Lab) -> ModuleFitted:
+    made, run = collection.made, load_run(folder)
     system = System.parse(collection.label)
     name = system.base or collection.base
     about = {"place": collection.base, "fingerprint": collection.fingerprint, "dtype": made.get("dtype")}
@@ -149,6 +158,8 @@ def _of_collection(folder: Path, collection: Collection, moved: str | None) -> M
     where = (job, task, collection.seed, lab, prompt, region, rows)
     shared = _shared(folder, collection)
     fitted = ModuleFitted(*where) if shared is None else JointFitted(*where, shared)
+    fitted.fitted_in = there(about)
+    fitted.remarks = remarks(fitted)
     if task.answers.labelled:
         fitted.thresholds = _thresholds(run, collection, task)
     return fitted

@@ -122,7 +122,7 @@ def tune(
     problems = {seed: make_problem(table, table.card, make_split(table, spec.split, seed)) for seed in spec.seeds}
     if not all(len(problem.rows("val")) for problem in problems.values()):
         raise PeftuError("tune: the split has no validation rows — choose a larger validation share")
-    fits = Fits(table.card, problems, spec.max_tokens, reporter, spec.max_answer_tokens)
+    fits = Fits(table.card, problems, spec.max_tokens, reporter, spec.max_answer_tokens, hardware=spec.hardware)
     with writing_to(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
     known = Trials(out.with_suffix(".trials.jsonl"))

@@ -86,7 +86,12 @@ class ExecutorFactory(Protocol):
     """Makes an executor."""
 
     def __call__(
-        self, reporter: Reporter, workers: int, bases: dict[str, FrozenBase] | None = None, **options: Any
+        self,
+        reporter: Reporter,
+        workers: int,
+        bases: dict[str, FrozenBase] | None = None,
+        device: str = "cpu",
+        **options: Any,
     ) -> Executor:
         """Returns an executor.
 
@@ -94,6 +99,7 @@ class ExecutorFactory(Protocol):
             reporter: hears how far long work is, where the executor can tell.
             workers: how many work at once; 0: as the executor thinks best.
             bases: those loaded in this process, by name, for an executor that works in it.
+            device: where bases compute: 'cpu', 'mps', 'cuda' or 'cuda:N'.
             options: the executor's own.
 
         Raises:

@@ -5,6 +5,7 @@ what passes between processes of the same peftu; none of it is kept.
 """
 
 import contextlib
+import dataclasses
 import logging
 import os
 import shutil
@@ -28,6 +29,9 @@ from peftu.lab.progress import Reporter
 
 Files = dict[str, bytes]  # path below a folder -> content
 STARTS = 3  # workers that may die at their start, one after another
+ANSWER = 5.0  # seconds in which a server must answer
+_SETTINGS = b"\0\0\0\4\0\0\0\0\0"  # HTTP/2's first frame (RFC 9113, 3.4)
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS
 PATIENCE = 30.0  # seconds without a worker before that is said
 
 
@@ -82,6 +86,7 @@ class OnRay:
         import ray
 
         self._ray, self._reporter, self.slots, self._cpus, self._held = ray, reporter, slots, cpus, held
+        self._device = "cuda" if gpus else None  # of a worker, whatever bases compute on here
         self._remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(Worker)
         self._actors: list[_Actor | None] = [None] * slots
         self._flying: dict[Any, tuple[int, Task]] = {}
@@ -95,11 +100,12 @@ class OnRay:
         number = next(number for number in range(self.slots) if number not in busy)
         actor = self._actors[number] or self._start()
         self._actors[number] = actor
+        spec = task.spec if self._device is None else _on(task.spec, self._device)
         for name, folder in task.needs.items():
             if name not in self._needs:
                 self._needs[name] = self._ray.put(_read(folder))
         try:
-            sent = actor.handle.fill.remote(task.spec, list(task.needs), *(self._needs[name] for name in task.needs))
+            sent = actor.handle.fill.remote(spec, list(task.needs), *(self._needs[name] for name in task.needs))
         except Exception as error:  # noqa: BLE001  (whatever pickle has against a method)
             self._unsent.append((task, Failure("error", f"{type(error).__name__}: {_last_line(error)}")))
             return
@@ -179,8 +185,9 @@ def on_ray(
     reporter: Reporter,
     workers: int = 0,
     bases: object = None,
+    device: str = "cpu",
     address: str | None = None,
-    gpus: float = 0,
+    gpus: float | None = None,
     **options: Any,
 ) -> Executor:
     """Returns an executor on Ray: the one that this process is connected to, else at an address, else started here.
@@ -190,7 +197,8 @@ def on_ray(
         workers: how many work at once; they share the cores. 0: one a core, or as many as the GPUs have room for.
         bases: not used, actors load their own.
         address: of a cluster, 'auto' or HOST:PORT; None: Ray is started here, on loopback only, and stopped at the end.
-        gpus: that each worker takes, in parts of one where several share it.
+        device: where bases compute here, and on a worker that takes no GPU.
+        gpus: that each worker takes, in parts of one where several share it; None: one where bases compute on GPUs.
         options: there are no others.
 
     Raises:
@@ -200,6 +208,10 @@ def on_ray(
         raise PeftuError(f"--{unknown[0]}: is not for --executor ray — leave it out")
     if find_spec("ray") is None:
         raise PeftuError("--executor ray: Ray is not installed — pip install 'peftu[ray]'")
+    if device.startswith("cuda:"):
+        raise PeftuError(f"--device {device}: Ray gives each worker its own GPU — write --device cuda")
+    if gpus is None:
+        gpus = float(device == "cuda")
     with contextlib.ExitStack() as held:
         ray = _connected(address, workers, held)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -243,10 +255,10 @@ def _connected(address: str | None, workers: int, held: contextlib.ExitStack) ->
 
 
 def _answering(address: str) -> str:
-    """Returns an address where something listens.
+    """Returns an address where a gRPC server answers, as Ray's does: Ray itself would try for minutes.
 
     Raises:
-        PeftuError: it is no address, or nothing does.
+        PeftuError: it is no address, or none does.
     """
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS") or address
@@ -258,7 +270,10 @@ def _answering(address: str) -> str:
             f"--address {address}: is no address — write auto, or HOST:PORT as 'ray start --head' shows it"
         )
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER) as connection:
+            connection.sendall(_PREFACE)
+            if connection.recv(4, socket.MSG_WAITALL)[3:] != _SETTINGS[3:4]:
+                raise OSError("something else does")
     except OSError as error:
         why = error.strerror or str(error)
         raise PeftuError(f"--address {address}: no Ray answers ({why}) — begin one with 'ray start --head'") from None
@@ -287,6 +302,14 @@ def _share(nodes: list[tuple[float, float]], workers: int, gpus: float) -> tuple
     workers = workers or most
     widest = int(max(cpus for cpus, _ in nodes))
     return workers, next(cpus for cpus in range(widest, 0, -1) if room(cpus) >= workers)
+
+
+def _on(spec: CellSpec, device: str) -> CellSpec:
+    """Returns a cell whose base computes on a device."""
+    if spec.base is None:
+        return spec
+    fingerprint, hardware = spec.base
+    return dataclasses.replace(spec, base=(fingerprint, hardware.model_copy(update={"device": device})))
 
 
 def _last_line(error: BaseException) -> str:

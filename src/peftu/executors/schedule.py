@@ -19,7 +19,7 @@ from peftu.data.shards import part_of
 from peftu.data.sources import no_space
 from peftu.executors.executor import Executor, Failure, Filled, Outcome, Task
 
-QUARTERS_TRIED = 7  # a shard, its halves, its quarters
+QUARTER = 2  # halvings of a shard
 
 
 class OutOfTimeError(Exception):
@@ -50,7 +50,6 @@ class Filling:
     failure: Failure | None = None
     broken: int = 0
     cause: Failure | None = None
-    tried: int = 0
 
     @property
     def filled(self) -> bool:
@@ -62,6 +61,7 @@ class Filling:
 class _Piece:
     spec: CellSpec
     wanted: str
+    halvings: int = 0
     attempts: int = 0
 
 
@@ -86,6 +86,7 @@ class Driver:
         self.fillings: dict[str, Filling] = {}
         self._pending: deque[_Piece] = deque()
         self._flying: dict[Path, _Piece] = {}
+        self._failed_quarters: dict[str, list[tuple[_Piece, Failure]]] = {}
 
     @property
     def left(self) -> list[CellSpec]:
@@ -172,30 +173,40 @@ class Driver:
         if self.executor.elsewhere and outcome.kind != "input" and not piece.attempts:
             self._pending.append(dataclasses.replace(piece, attempts=1))
             return
-        filling.tried += 1
         if spec.part == "without":
-            filling.pieces.append((spec, None))
-        elif outcome.kind == "input" or not spec.divisible or self._hopeless(filling):
+            self._add(piece, None)
+        elif outcome.kind == "input" or not spec.divisible:
             filling.failure = outcome
-        elif len(spec.users) > 1:
+        elif piece.halvings == QUARTER and not filling.pieces:
+            # Whether to go on is known once another quarter is filled or none is left, whichever comes first elsewhere.
+            self._failed_quarters.setdefault(piece.wanted, []).append((piece, outcome))
+            if all(other.wanted != piece.wanted for other in (*self._pending, *self._flying.values())):
+                filling.failure = outcome
+        else:
+            self._halve(piece, outcome)
+
+    def _halve(self, piece: _Piece, failure: Failure) -> None:
+        """Puts the halves of a piece that failed in line; a user alone is scored without what could not be fitted."""
+        spec, filling = piece.spec, self.fillings[piece.wanted]
+        if len(spec.users) > 1:
             middle = len(spec.users) // 2
-            for half in (spec.users[:middle], spec.users[middle:]):
-                self._divide(piece, dataclasses.replace(spec, problem=part_of(spec.problem, half)))
+            parts = (part_of(spec.problem, half) for half in (spec.users[:middle], spec.users[middle:]))
+            smaller = [dataclasses.replace(spec, problem=part) for part in parts]
         else:
-            filling.broken, filling.cause = filling.broken + 1, outcome
-            self._divide(piece, dataclasses.replace(spec, part="without"))
-
-    def _hopeless(self, filling: Filling) -> bool:
-        return not filling.pieces and filling.tried >= QUARTERS_TRIED
-
-    def _divide(self, piece: _Piece, spec: CellSpec) -> None:
-        smaller = _Piece(spec, piece.wanted)
-        stored = self.cells.find(spec.name)
-        if stored is not None:
-            self._take(smaller, stored, True)
-        else:
-            self._pending.append(smaller)
+            filling.broken, filling.cause = filling.broken + 1, failure
+            smaller = [dataclasses.replace(spec, part="without")]
+        for part in (_Piece(spec, piece.wanted, piece.halvings + 1) for spec in smaller):
+            stored = self.cells.find(part.spec.name)
+            if stored is not None:
+                self._take(part, stored, True)
+            else:
+                self._pending.append(part)
 
     def _take(self, piece: _Piece, stored: StoredCell, before: bool) -> None:
-        self.fillings[piece.wanted].pieces.append((piece.spec, stored))
+        self._add(piece, stored)
         self.tell(piece.spec, stored, before)
+
+    def _add(self, piece: _Piece, stored: StoredCell | None) -> None:
+        self.fillings[piece.wanted].pieces.append((piece.spec, stored))
+        for failed in self._failed_quarters.pop(piece.wanted, ()):
+            self._halve(*failed)

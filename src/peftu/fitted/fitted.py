@@ -104,6 +104,8 @@ class Fitted(ABC):
         self.notes: dict[str, Any] = notes or {}
         self.folder: Path | None = None  # where it lies, if it does: what is changed is kept there
         self.revision = ""  # which of the states that were kept there it is
+        self.fitted_in: dict[str, Any] | None = None  # where it was fitted and how it read there, if it was opened
+        self.remarks: list[str] = []  # what whoever asks it must know
         self.thresholds: Floats | None = None  # [labels], where several may hold; else the best label is named
 
     @property
@@ -223,6 +225,14 @@ class Fitted(ABC):
                     raise PeftuError(f"enrol: example {row + 1}: unknown label '{label}'{did_you_mean(label, labels)}")
                 target[row, labels[label]] = 1
         return Examples(tuple(items), target)
+
+    def readings(self, items: Sequence[Item]) -> dict[str, Floats]:
+        """Returns how these items are read, in numbers that are compared where it is opened elsewhere.
+
+        Here the similarities [items, items] of its base's vectors.
+        """
+        vectors = self.lab.embed(str(self.job.base), self.prompt, [text for text, _ in items])
+        return {"vectors": vectors @ vectors.T}
 
     # --- answers --------------------------------------------------------------------------------------------------
 

@@ -20,8 +20,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from peftu.base.identity import FORMER
-from peftu.base.model import DTYPES, FrozenBase, dtype_name, load_base
 from peftu.base.prompt import Prompt
 from peftu.base.weights import lasting_name
 from peftu.config import MethodSpec, RegionSpec, TrainSpec, validated
@@ -29,10 +27,12 @@ from peftu.data.problem import Floats
 from peftu.data.sources import writing_to
 from peftu.errors import PeftuError
 from peftu.files import only_one, replacing, write_atomic
+from peftu.fitted.elsewhere import fitted_here, remarks, there
 from peftu.fitted.fitted import Fitted, State, TaskAnswers
 from peftu.fitted.guarded import GuardedFitted
 from peftu.fitted.kinds import KINDS
 from peftu.fitted.modules import JointFitted, ModuleFitted
+from peftu.fitted.opening import open_base
 from peftu.fitted.rows import MemoryRows, ModuleRows, StoredRows
 from peftu.lab.lab import Lab
 from peftu.methods.everyone import method_class
@@ -96,6 +96,7 @@ def keep(fitted: Fitted) -> None:
     """
     assert fitted.folder is not None  # noqa: S101  (the caller has looked)
     if isinstance(fitted, ModuleFitted):
+        _prune(fitted, fitted.folder)
         return
     if isinstance(fitted, GuardedFitted):
         for part in (fitted.inner, fitted.fallback):
@@ -108,6 +109,17 @@ def keep(fitted: Fitted) -> None:
             changed = "another process has changed it since it was opened, so nothing is changed now"
             raise PeftuError(f"{folder}: {changed} — open it again and repeat")
         fitted.revision = _write(folder, about | {"state": state.about}, state)
+
+
+def _prune(fitted: ModuleFitted, folder: Path) -> None:
+    """Drops what was kept of how deleted modules read."""
+    about = read_about(folder)
+    readings = about["base"].get("readings", {})
+    gone = set(readings) - fitted.holding(list(readings))
+    if gone:
+        with writing_to(folder), only_one(folder / LOCK):
+            about["base"]["readings"] = {mark: read for mark, read in readings.items() if mark not in gone}
+            write_atomic(folder / ABOUT, json.dumps(about, ensure_ascii=False) + "\n")
 
 
 def load(
@@ -144,6 +156,10 @@ def load(
         beside["rows"] = _stored_rows(folder / about["rows"], about)
     fitted = kind.of(state, *parts, **beside)
     fitted.notes = about["notes"]
+    if job.base is not None:
+        fitted.fitted_in = there(about["base"])
+        if with_base:
+            fitted.remarks = remarks(fitted)
     fitted.thresholds = None if about["thresholds"] is None else _floats(about["thresholds"])
     fitted.folder, fitted.revision = folder, about["tensors"]
     return fitted
@@ -231,39 +247,6 @@ def read_about(folder: Path) -> dict[str, Any]:
     return about
 
 
-def open_base(lab: Lab, name: str, about: Mapping[str, Any], where: str, moved: str | None = None) -> FrozenBase:
-    """Returns the base that something was fitted on, the same and in the same number type, known to the lab by name.
-
-    Args:
-        lab: is told of it.
-        name: what it was called.
-        about: ``place`` (where it was), ``fingerprint`` and ``dtype`` (None: an earlier release did not say).
-        where: what was fitted, for messages.
-        moved: where it is now, if elsewhere.
-
-    Raises:
-        PeftuError: it is not there, or another one.
-    """
-    place = moved or about["place"]
-    if moved is None and place.startswith(("/", ".", "~")) and not Path(place).expanduser().is_dir():
-        raise PeftuError(f"{where}: its base was in {place}, where no folder is — say with --base where it is now")
-    now, former = "", about["fingerprint"].startswith(FORMER)
-    for dtype in _dtypes(about["dtype"], where):
-        base = load_base(place, dtype=dtype)
-        now = base.former_fingerprint if former else base.fingerprint
-        if about["fingerprint"] == now:
-            base.name = name
-            lab.add(name, base)
-            return base
-    if moved is not None:
-        raise PeftuError(
-            f"--base {moved}: is not the base {about['place']} that {where} was trained on — pass that one"
-        )
-    was, now = (fingerprint.rpartition(":")[2][:8] for fingerprint in (about["fingerprint"], now))
-    changed = f"base {place} has changed since training (weights {was}… then, {now}… now)"
-    raise PeftuError(f"{where}: {changed} — restore it, or run again")
-
-
 def collection_of(fitted: ModuleFitted) -> Collection:
     """Returns what the rows of a fitted method are kept as in a store."""
     base = fitted.base
@@ -287,7 +270,7 @@ def _about(fitted: Fitted, place: int) -> dict[str, Any]:
         base = {
             "place": lasting_name(job.base),
             "fingerprint": frozen.fingerprint,
-            "dtype": dtype_name(frozen.dtype),
+            **(fitted.fitted_in or fitted_here(fitted, frozen)),
         }
     return {
         "format": FORMAT,
@@ -360,15 +343,6 @@ def _read_tensors(folder: Path, name: str) -> dict[str, Any]:
         return {key: tensor.numpy() for key, tensor in load_file(folder / Path(name).name).items()}
     except (OSError, SafetensorError):
         raise PeftuError(f"{folder}: its tensors are missing or damaged — restore it, or fit again") from None
-
-
-def _dtypes(named: str | None, where: str) -> Sequence[torch.dtype]:
-    if named is None:
-        return DTYPES
-    known = [dtype for dtype in DTYPES if dtype_name(dtype) == named]
-    if not known:
-        raise PeftuError(f"{where}: was trained in '{named}', which peftu does not read — run again")
-    return known
 
 
 def _written(thresholds: Floats | None) -> list[float | str] | None:

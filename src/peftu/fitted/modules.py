@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from peftu.bank import Layout
-from peftu.base.model import FrozenBase, dtype_name
+from peftu.base.model import FrozenBase
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.codes import CodeLayout, SharedLayout
@@ -21,15 +21,17 @@ from peftu.errors import PeftuError
 from peftu.fitted.fitted import Examples, Fitted, State, TaskAnswers
 from peftu.fitted.rows import MemoryRows, ModuleRows
 from peftu.generate import generate
-from peftu.lab.lab import Item, Lab
+from peftu.lab.lab import Item, Lab, prefill
 from peftu.methods.joint import EncodingMethod
 from peftu.plan import Job
 from peftu.predict import score
 from peftu.run_folder import empty_folder
-from peftu.store import EVERYONE
+from peftu.store import EVERYONE, checksum
 from peftu.train import Examples as TrainRows
 from peftu.train import Unit, train
 from peftu.train_joint import encoded
+
+COMPARED = 4  # modules of which it is kept how they read where they were trained
 
 
 class ModuleFitted(Fitted):
@@ -97,8 +99,32 @@ class ModuleFitted(Fitted):
             "knobs": self.job.method.model_dump(mode="json"),
             "prompt": asdict(self.base.recorded(self.prompt)),
             "labels": list(self.task.labels),
-            "dtype": dtype_name(self.base.dtype),
+            **self.numbers,
         }
+
+    @property
+    def numbers(self) -> dict[str, str]:
+        """Returns the dtype and the quantisation of its base that its modules were trained in, perhaps elsewhere."""
+        was = self.fitted_in or {}
+        now = self.base.hardware
+        return {"dtype": was.get("dtype") or now.dtype, "quantize": was.get("quantize") or now.quantize}
+
+    def readings(self, items: Sequence[Item]) -> dict[str, Floats]:
+        """Returns [items] the score or scores of each item with some of the modules, by checksum, or with none."""
+        key = ("readings", self.base.name, self.prompt, self.region)
+        context = self.lab.memo.get(key, lambda: prefill(self.base, self.prompt, items, self.region))
+        places = np.arange(len(items))
+        if self.rows is None:
+            return {"base": score(self.base, context, places)}
+        rows = self.rows.get(self.rows.keys()[:COMPARED])
+        return {
+            checksum(row): score(self.base, context, places, self.layout, row[None], np.zeros_like(places))
+            for row in rows
+        }
+
+    def holding(self, marks: Sequence[str]) -> set[str]:
+        """Returns those checksums that are of modules which are there."""
+        return self.rows.holding(marks) if self.rows is not None else set(marks)
 
     def _modules(self, users: Sequence[str]) -> tuple[Tensor | None, npt.NDArray[np.int64]]:
         """Returns the rows [modules, width] that read pairs of these users, and which one reads each pair."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from peftu.errors import PeftuError
-from peftu.store import AdapterStore, Collection
+from peftu.store import AdapterStore, Collection, checksum
 
 
 class ModuleRows(Protocol):
@@ -24,6 +24,10 @@ class ModuleRows(Protocol):
 
     def get(self, keys: Sequence[str]) -> Tensor:
         """Returns [keys, width] rows; a key without one is an error."""
+        ...
+
+    def holding(self, checksums: Sequence[str]) -> set[str]:
+        """Returns those of the checksums that are of rows which are there."""
         ...
 
     def put(self, key: str, row: Tensor, train_rows: int) -> None:
@@ -66,6 +70,10 @@ class MemoryRows:
         if missing := self.missing(keys):
             raise PeftuError(f"{len(missing)} of {len(keys)} asked users have no module — enrol them first")
         return self.rows[[self._place[key] for key in keys]]
+
+    def holding(self, checksums: Sequence[str]) -> set[str]:
+        """Returns those of the checksums that are of rows which are there."""
+        return set(checksums) & {checksum(row) for row in self.rows}
 
     def put(self, key: str, row: Tensor, train_rows: int) -> None:
         """Takes [width] as a key's row."""
@@ -112,6 +120,11 @@ class StoredRows:
         """Returns [keys, width] rows; raises where a key has none."""
         with AdapterStore(self.folder) as store:
             return store.get(self.collection, keys)
+
+    def holding(self, checksums: Sequence[str]) -> set[str]:
+        """Returns those of the checksums that are of rows which are there."""
+        with AdapterStore(self.folder) as store:
+            return store.holding(self.collection, checksums)
 
     def put(self, key: str, row: Tensor, train_rows: int) -> None:
         """Commits [width] as a key's newest row."""

@@ -15,6 +15,7 @@ from peftu.base.prompt import Prompt
 from peftu.base.reader import Cuts
 from peftu.base.reading import cuts_line
 from peftu.base.region import Region
+from peftu.config import HardwareSpec
 from peftu.data.problem import Floats, Problem, Text
 from peftu.data.task import TaskCard
 from peftu.lab.memo import Memo
@@ -32,9 +33,13 @@ class Lab:
     Args:
         reporter: hears how far long work is.
         items: texts, with their free answers where there are any, that are going to be read.
+        hardware: where bases compute, and in which numbers.
     """
 
-    def __init__(self, reporter: Reporter | None = None, items: Sequence[Item] = ()) -> None:
+    def __init__(
+        self, reporter: Reporter | None = None, items: Sequence[Item] = (), hardware: HardwareSpec | None = None
+    ) -> None:
+        self.hardware = hardware or HardwareSpec()
         self.reporter: Reporter = reporter or Silent()
         self.texts: list[Text] = list(dict.fromkeys(text for text, _ in items))
         self.place = {text: number for number, text in enumerate(self.texts)}
@@ -52,7 +57,7 @@ class Lab:
     def base(self, name: str) -> FrozenBase:
         """Returns the base of this name."""
         if name not in self.loaded:
-            self.loaded[name] = load_base(name, say=self.reporter.note)
+            self.loaded[name] = load_base(name, self.hardware, self.reporter.note)
         return self.loaded[name]
 
     def add(self, name: str, base: FrozenBase) -> None:

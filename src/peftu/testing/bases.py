@@ -19,8 +19,11 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from peftu.base.hardware import DTYPES, resolved
 from peftu.base.model import FrozenBase, wrap
+from peftu.config import HardwareSpec
 
+CPU = HardwareSpec(device="cpu", dtype="float32")  # where tests compute, whatever the machine has
 FAMILIES = ("llama", "gpt2", "bert", "t5")
 WIDTH, INNER, HEADS = 32, 48, 4
 SPREAD = 0.2  # standard deviation of the weights: large enough for every part of the model to matter
@@ -137,11 +140,11 @@ def save_tiny(family: str, folder: Path) -> None:
         part.save_pretrained(folder)
 
 
-def load_tiny(name: str, **_: Any) -> FrozenBase:
+def load_tiny(name: str, hardware: HardwareSpec | None = None, *_: Any) -> FrozenBase:
     """Returns the tiny base of the family of that name, called so too: stands in for ``load_base`` in tests of runs."""
-    base = tiny_base(name)
-    base.name = name
-    return base
+    place, published = resolved(hardware or CPU), tiny_base(name).fingerprint
+    model, tokenizer = tiny_model(name)
+    return wrap(model.to(place.device, DTYPES[place.dtype]), tokenizer, name, published=published, hardware=place)
 
 
 def flan_t5_base() -> FrozenBase:

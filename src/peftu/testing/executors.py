@@ -18,7 +18,7 @@ from peftu.cells.cache import Cells
 from peftu.cells.fill import SCORES
 from peftu.cells.plan import Planner
 from peftu.cells.spec import CellSpec, Reading
-from peftu.config import MethodSpec, RunSpec, SplitSpec, TrainSpec
+from peftu.config import HardwareSpec, MethodSpec, RunSpec, SplitSpec, TrainSpec
 from peftu.data.problem import Problem
 from peftu.data.shards import part_of
 from peftu.data.splits import make_problem, make_split
@@ -98,7 +98,7 @@ def _cells(base: Path, users: int, seed: int) -> list[CellSpec]:
     jobs = plan(RunSpec(task="any", methods=asked, base=str(base), train={"epochs": 1}))
     table = synthetic_table(users, items=10, seed=seed)
     problem = make_problem(table, table.card, make_split(table, SplitSpec(), seed))
-    planner = Planner(problem, seed, Reading(64), lambda _: ("tiny", "float32"))
+    planner = Planner(problem, seed, Reading(64), lambda _: ("tiny", HardwareSpec(device="cpu", dtype="float32")))
     middle = users // 2
     planner.shards = [part_of(problem, part) for part in (problem.users[:middle], problem.users[middle:])]
     return [spec for job in jobs for spec in planner.cells(job)]

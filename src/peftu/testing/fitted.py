@@ -9,7 +9,7 @@ import numpy as np
 
 from peftu.answers import Kind
 from peftu.cells.fits import Fits
-from peftu.config import MethodSpec, RunSpec, SplitSpec
+from peftu.config import HardwareSpec, MethodSpec, RunSpec, SplitSpec
 from peftu.data.problem import Floats, Problem, Text
 from peftu.data.splits import make_problem, make_split
 from peftu.data.synthetic import synthetic_table
@@ -20,6 +20,7 @@ from peftu.lab.lab import Lab
 from peftu.lab.progress import Silent
 from peftu.methods.joint import EncodingMethod
 from peftu.plan import plan
+from peftu.testing.bases import CPU
 
 CLOSE = 1e-5
 FITTED = 1e-3  # where what is enrolled comes from a search that stops when it is near
@@ -27,7 +28,12 @@ NEW_TEXTS = (Text("a note that nobody has judged"), Text("rain again, and no tra
 
 
 def fit_tiny(
-    method: str, base: str, kind: Kind = "single", users: int = 4, unlabelled: Sequence[Text] = ()
+    method: str,
+    base: str,
+    kind: Kind = "single",
+    users: int = 4,
+    unlabelled: Sequence[Text] = (),
+    hardware: HardwareSpec = CPU,
 ) -> tuple[Fitted, Problem]:
     """Returns a method fitted on made-up judgements, and the problem.
 
@@ -37,12 +43,13 @@ def fit_tiny(
         kind: of answers.
         users: how many.
         unlabelled: texts that it sees besides, and no label of.
+        hardware: where bases compute, and in which numbers.
     """
     table = synthetic_table(users=users, items=16, kind=kind)
     problem = make_problem(table, table.card, make_split(table, SplitSpec(), 0))
     problem = replace(problem, texts=(*problem.texts, *unlabelled))
     spec = RunSpec(task="any", methods=(MethodSpec.parse(method),), base=base, train={"epochs": 2, "lr": 0.02})
-    fitted = Fits(table.card, {0: problem}, 64, Silent()).run(plan(spec)[-1], 0).fitted
+    fitted = Fits(table.card, {0: problem}, 64, Silent(), hardware=hardware).run(plan(spec)[-1], 0).fitted
     assert fitted is not None  # noqa: S101  (only guards have none here)
     return fitted, problem
 
