@@ -130,7 +130,7 @@ class Flat:
             query: [1, n, tokens, w].
             key: [1, k, tokens, w].
             value: [1, k, tokens, w].
-            manner: how; a window counts where the attention is causal.
+            manner: how; a window counts where the attention is causal, a bias [1, n or 1, head + l, head + l] is one.
         """
         heads, kinds, width = query.shape[1], key.shape[1], query.shape[3]
         plan = self._plan(heads, kinds)
@@ -138,7 +138,7 @@ class Flat:
         queries = torch.split(folded, [piece.place.numel() * heads for piece in self._pieces])
         out = []
         for piece, q, (k, v), bias in zip(
-            self._pieces, queries, self._seen(plan, key, value), self._biases(query.dtype, manner.window), strict=True
+            self._pieces, queries, self._seen(plan, key, value), self._biases(query.dtype, manner), strict=True
         ):
             rows, tokens = piece.place.shape
             q, k, v = (x.view(rows * kinds, -1, width) for x in (q, k, v))
@@ -158,7 +158,7 @@ class Flat:
             if self.causal and manner.window is not None:
                 step = torch.arange(seen.shape[1], device=seen.device)
                 seen = seen & (step >= seen.sum(1, keepdim=True) - manner.window)
-            bias = _closed(seen, query.dtype)[:, None]
+            bias = _closed(seen, query.dtype)[:, None, None]
             q, k, v = (x.reshape(rows * kinds, -1, width) for x in (q, k, v))
             out.append(_mix(q, k, v, _folded(bias, rows, kinds, heads, 1), manner, kinds).view(-1, heads, width))
         return torch.cat(out).index_select(0, self._order)[None]
@@ -212,9 +212,15 @@ class Flat:
                 masks.append(None if bool(piece.real.all()) else piece.real[:, None])
         return masks
 
-    def _biases(self, dtype: torch.dtype, window: int | None) -> list[Tensor | None]:
-        """Returns what is added to each piece's logits."""
-        return [None if mask is None else _closed(mask, dtype) for mask in self._masks(window)]
+    def _biases(self, dtype: torch.dtype, manner: Manner) -> list[Tensor | None]:
+        """Returns what is added to each piece's logits, [r or 1, n or 1, l or 1, h + l]."""
+        biases = [None if mask is None else _closed(mask, dtype)[:, None] for mask in self._masks(manner.window)]
+        if not isinstance(manner.bias, Tensor):
+            return biases
+        ends = [piece.seen.shape[1] for piece in self._pieces]
+        starts = [end - piece.place.shape[1] for end, piece in zip(ends, self._pieces, strict=True)]
+        own = [manner.bias[:, :, start:end, :end].to(dtype) for start, end in zip(starts, ends, strict=True)]
+        return [one if other is None else one + other for one, other in zip(own, biases, strict=True)]
 
 
 def _by_head(x: Tensor) -> Tensor:
@@ -235,11 +241,10 @@ def _closed(real: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _folded(bias: Tensor | None, rows: int, kinds: int, heads: int, tokens: int) -> Tensor | None:
-    """Returns [rows × k, n/k × l or 1, m] from [rows or 1, l or 1, m]: heads that share keys are folded together."""
+    """Returns [rows × k, n/k × l or 1, m] from [rows or 1, n or 1, l or 1, m]: heads that share keys are folded."""
     if bias is None:
         return None
-    shared = heads // kinds
-    wide = bias[:, None, None].expand(rows, kinds, shared, tokens if shared > 1 else -1, -1)
+    wide = bias.expand(rows, heads, tokens if heads > kinds else -1, -1)
     return wide.reshape(rows * kinds, -1, bias.shape[-1])
 
 

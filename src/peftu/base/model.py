@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from peftu.base.answers import Answer, Writer, log_likelihood, summed
 from peftu.base.attention import use_our_attention
-from peftu.base.families.family import Context, Family, Progress, kv_width, written_stops
+from peftu.base.families.family import Context, Family, Progress, forced_first, kv_width, written_stops
 from peftu.base.families.known import family_class
 from peftu.base.hardware import resolved
 from peftu.base.identity import fingerprint, former_fingerprint, settings_of, tensors_in_memory
@@ -88,7 +88,7 @@ class FrozenBase:
         if self._published is not None:
             return self._published
         model, tokenizer = cast(Any, self.family.model), self.family.tokenizer
-        config, stops = model.config.to_diff_dict(), written_stops(model)
+        config, stops = model.config.to_diff_dict() | forced_first(model), written_stops(model)
         return fingerprint(tensors_in_memory(model), settings_of(config, tokenizer, stops, self.sentence))
 
     @cached_property

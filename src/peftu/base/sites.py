@@ -96,6 +96,15 @@ class Attachment:
         """Returns in how many equal groups the rows come."""
         return 1 if self.binding is None else self.binding.groups
 
+    @contextmanager
+    def evenly(self) -> Iterator[int]:
+        """Lets what sites read inside the block come as [G, rows, d], as many of each group; yields G."""
+        tokens, self.tokens = self.tokens, None
+        try:
+            yield self.groups
+        finally:
+            self.tokens = tokens
+
     def spread(self, lengths: Tensor) -> None:
         """Notes that rows of these lengths [rows] are about to be run end to end."""
         if self.binding is not None:
@@ -166,6 +175,8 @@ ROLES = {
     "gate_proj": "gate", "up_proj": "up", "down_proj": "down",
     "q": "q", "k": "k", "v": "v", "o": "o", "wi": "up", "wi_0": "gate", "wi_1": "up", "wo": "down",
     "query": "q", "key": "k", "value": "v", "c_attn": "qkv", "c_fc": "up",
+    "query_proj": "q", "key_proj": "k", "value_proj": "v",
+    "fc1": "up", "fc2": "down", "Wqkv": "qkv", "attn.Wo": "o", "Wi": "up", "mlp.Wo": "down",
     "q_lin": "q", "k_lin": "k", "v_lin": "v", "out_lin": "o", "lin1": "up", "lin2": "down",
     "qkv_proj": "qkv", "query_key_value": "qkv", "gate_up_proj": "up", "dense_h_to_4h": "up", "dense_4h_to_h": "down",
     "attn.c_proj": "o", "mlp.c_proj": "down", "attention.dense": "o",
@@ -186,7 +197,7 @@ def linear_sites(
         role = next((ROLES[tail] for tail in _tails(path) if tail in ROLES), None)
         if role is not None:
             d_in, d_out = _widths(module, weight)
-            cross = "EncDecAttention" in path
+            cross = "EncDecAttention" in path or "encoder_attn" in path
             roles.setdefault(role, site := Site(f"{prefix}.{path}", "linear", role, number, stack, d_in, d_out, cross))
             yield site
     if {"up", "down"} <= roles.keys():

@@ -121,7 +121,7 @@ class Decoder(Family):
         """Returns the linear maps of the region's layers, virtual tokens, and the head over the last hidden state."""
         layers = range(region.floor(self.layers), self.layers)
         sites = [site for number in layers for site in linear_sites(self.model, self.stack[number], number, "decoder")]
-        sites += virtual_sites(cast(Any, self.model).config, "decoder", layers.start, "decoder", layers)
+        sites += virtual_sites(cast(Any, self.model).config, self.width, "decoder", layers.start, "decoder", layers)
         return [*sites, Site("head", "head", "head", self.layers, "decoder", self.width, labels)]
 
     def parts(self, prompt: Prompt, texts: Sequence[Text], region: Region) -> Parts:

@@ -198,17 +198,18 @@ def first_attribute(owner: nn.Module, *paths: str) -> nn.Module | None:
 Stack = Literal["decoder", "encoder"]
 
 
-def virtual_sites(config: Any, states_in: Stack, floor: int, kv_in: Stack, layers: range) -> list[Site]:
+def virtual_sites(config: Any, width: int, states_in: Stack, floor: int, kv_in: Stack, layers: range) -> list[Site]:
     """Returns the sites of virtual tokens: states at a region's floor, keys and values in each of its layers.
 
     Args:
         config: of the hub model.
+        width: of the states.
         states_in: the stack that the states enter.
         floor: the layer that the states enter at.
         kv_in: the stack whose layers have keys and values.
         layers: which they are.
     """
-    width, d_kv = int(config.hidden_size), kv_width(config)
+    d_kv = kv_width(config)
     kv = [Site(f"kv.{layer}", "kv", "kv", layer, kv_in, d_kv, d_kv) for layer in layers]
     return [Site("tokens", "tokens", "tokens", floor, states_in, width, width), *kv]
 
@@ -282,6 +283,13 @@ def label_logits(head: nn.Module, h_bd: Tensor, node: TrieNode) -> Tensor:
 def written_stops(model: nn.Module) -> Any:
     """Returns what a model's generation config says of where writing ends: a token, several, or nothing."""
     return getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+
+
+def forced_first(model: nn.Module) -> dict[str, Any]:
+    """Returns 'forced_bos_token_id' -> what a model's ``generate`` makes it say first, or nothing."""
+    name = "forced_bos_token_id"
+    token = getattr(getattr(model, "generation_config", None), name, None)
+    return {} if token is None else {name: token}
 
 
 def end_tokens(model: nn.Module, tokenizer: Any) -> frozenset[int]:
