@@ -115,17 +115,31 @@ def test_an_empty_text_is_read_like_any_other(family: str) -> None:
     ],
     ids=["gpt2", "bert", "roberta"],
 )
-def test_a_prompt_beyond_the_base_s_reach_is_refused(make: Callable[[], Any], reach: int) -> None:
-    _, base = pair(make, "short-sighted")
-    region = base.region(RegionSpec())
-    prompt = tiny_prompt(max_tokens=256)
-    around = 1 if base.family.kind == "encoder" else 1 + len(f"{prompt.instruction}\n\n" + "\nAnswer: ")
-    longest = [Text("x" * (reach - around)), Text("y")]
-    assert base.readout(base.prefill(prompt, longest, region), torch.arange(2)).isfinite().all()
-    with pytest.raises(PeftuError, match=f"reads {reach} tokens at most, .* has {reach + 1} — lower max_tokens"):
-        base.prefill(prompt, [*longest, Text("x" * (reach - around + 1))], region)
-    with pytest.raises(PeftuError, match="lower max_tokens"):
-        base.embed([Text("x" * (reach + 1))], max_tokens=256)
+def test_a_text_that_the_base_has_no_room_for_is_cut_and_counted(make: Callable[[], Any], reach: int) -> None:
+    """Instruction, question and the labels' words stay."""
+    model, base = pair(make, "short-sighted")
+    region, prompt, judge = base.region(RegionSpec()), tiny_prompt(max_tokens=256), Oracle(model, base.family.tokenizer)
+    labels = max(map(len, prompt.words)) + 1
+    around = 1 if base.family.kind == "encoder" else 1 + len(f"{prompt.instruction}\n\n" + "\nAnswer:") + labels
+    longest = "x" * (reach - around)
+    texts = [Text(longest), Text("y"), Text(longest + "y"), Text(longest + "y" * 400), Text("y", longest)]
+    context = base.prefill(prompt, texts, region)
+    scores = base.readout(context, torch.arange(5))
+    assert torch.allclose(scores[0], judge.scores(prompt, texts[0]), atol=1e-4)
+    assert torch.allclose(scores[2:4], scores[:1].expand(2, -1), atol=1e-5)
+    assert (context.cut, context.beside_cut) == base.cuts(prompt, texts) == (2, 1)
+    assert np.allclose(base.embed([Text("x" * (reach + 1)), Text("x" * 400)], 256).std(0), 0, atol=1e-6)
+    if base.family.kind == "decoder":
+        with pytest.raises(PeftuError, match=f"reads {reach} tokens at most, the prompt takes .* shorten it"):
+            base.prefill(Prompt("x" * reach, prompt.words), texts, region)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_label_that_the_tokenizer_cannot_tell_is_one_line(family: str) -> None:
+    base = tiny_base(family)
+    with pytest.raises(PeftuError, match="tokenizer lacks characters of 'yes ☺' — give the task other words") as caught:
+        base.prefill(tiny_prompt(("no", "yes ☺")), tiny_texts(2), base.region(None))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -5,6 +5,7 @@ Texts are longer than the windows, and there are layers of each kind below and i
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +15,13 @@ from oracle import Oracle
 from test_against_peft import EVERYWHERE, Pair, alike, weighed
 from torch import Tensor
 
+from peftu.bank import Bound, Layout
 from peftu.base.families.known import families
-from peftu.base.model import FrozenBase, wrap
-from peftu.config import RegionSpec
+from peftu.base.model import FrozenBase, load_base, wrap
+from peftu.base.sites import Site
+from peftu.config import HardwareSpec, RegionSpec
 from peftu.errors import PeftuError
+from peftu.methods.bottleneck import Pfeiffer
 from peftu.methods.lora import Lora
 from peftu.testing import randomise, tiny_prompt, tiny_texts, tiny_tokenizer
 
@@ -146,6 +150,43 @@ def test_lora_in_the_default_region_is_that_on_the_last_token(name: str) -> None
     for key, ours in pair.gradients().items():
         site, matrix = key.split()
         assert alike(ours, pair.own[site][matrix].grad), key
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_the_table_says_what_can_be_quantised(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    for part in (model_of(name), tiny_tokenizer()):
+        part.save_pretrained(tmp_path)
+    hardware = HardwareSpec(device="cpu", dtype="float32", quantize="nf4")
+    family = type(base_of(name).family)
+    if family.types[name.partition("-")[0]].quantize:
+        assert scores_of(load_base(str(tmp_path), hardware), None).isfinite().all()
+    else:
+        with pytest.raises(PeftuError, match="which nf4 is for — leave --quantize out"):
+            load_base(str(tmp_path), hardware)
+
+
+@pytest.mark.parametrize("name", ["qwen3_moe", "gpt_oss"])
+@torch.no_grad()
+def test_an_adapter_stands_behind_a_layer_s_experts(name: str) -> None:
+    base, model, method = base_of(name), model_of(name), Pfeiffer(reduction=8, parallel=True)
+    sites = [site for site in base.sites(base.region(RegionSpec()), 3) if site.kind == "block"]
+    layout = Layout(method, sites)
+    row = layout.fresh(["somebody"], 0) + 0.3 * torch.randn(1, layout.width, generator=torch.Generator().manual_seed(0))
+    own = layout.views(row)
+    assert len(own) == 3
+    for number, site in enumerate(sites):
+
+        def adapted(_: Any, inputs: tuple[Tensor, ...], out: Any, site: Site = site) -> Any:
+            y = out[0] if isinstance(out, tuple) else out
+            y = method.apply(site, inputs[0].reshape(1, -1, 32), y.reshape(1, -1, 32), own[site.name]).view(y.shape)
+            return (y, *out[1:]) if isinstance(out, tuple) else y
+
+        model.model.layers[number].mlp.register_forward_hook(adapted)
+    judge = Oracle(model, tiny_tokenizer())
+    expected = torch.stack([judge.scores(PROMPT, text) for text in TEXTS])
+    context = base.prefill(PROMPT, TEXTS, base.region(RegionSpec()))
+    assert torch.allclose(base.readout(context, torch.arange(4), Bound(layout, own, 1)), expected, atol=CLOSE)
 
 
 @pytest.mark.parametrize(

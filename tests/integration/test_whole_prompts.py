@@ -16,7 +16,17 @@ from test_decoder_types import TYPES, model_of
 from tokenizers import AddedToken
 from torch import Tensor
 from transformers.utils import chat_template_utils
-from variants import CHAT, DECODERS, INSTRUCTS, REFUSES_SYSTEM, SYSTEM_LAST, byte_level, metaspace, tokenizer_of
+from variants import (
+    CHAT,
+    DECODERS,
+    INSTRUCTS,
+    REFUSES_SYSTEM,
+    SYSTEM_LAST,
+    THINKS_ALWAYS,
+    byte_level,
+    metaspace,
+    tokenizer_of,
+)
 
 from peftu.base.answers import Answer
 from peftu.base.frame import _rendered as framed_once
@@ -139,8 +149,10 @@ def test_free_answers_stand_behind_the_whole_prompt(name: str) -> None:
     read = base.readout(context, torch.arange(len(answers)))
     ends = base.family.reader.end(prompt, base.family.ends)  # type: ignore[attr-defined]
     for place, answer in enumerate(answers):
-        asked = judge.ids(judge.chat(prompt, TEXTS[answer.text]))
-        ids = judge.ids(judge.chat(prompt, TEXTS[answer.text], answer.words)) + [token for token in [ends] if token]
+        asked, whole = (judge.chat(prompt, TEXTS[answer.text], words) for words in (None, answer.words))
+        before = whole.removesuffix(answer.words)
+        asked = before if len(before.strip()) > len(asked.strip()) else asked  # marks that precede every answer
+        asked, ids = judge.ids(asked), judge.ids(whole) + [token for token in [ends] if token]
         logits = judge.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].log_softmax(-1)
         assert ids[: len(asked)] == asked
         likely = sum(float(logits[n - 1, ids[n]]) for n in range(len(asked), len(ids)))
@@ -205,6 +217,23 @@ def test_a_template_s_marks_are_control_tokens_even_if_not_called_special() -> N
     _, base = sides("llama", tokenizer)
     (ids,) = base.family.reader.read(Prompt("Like it?", ("no", "yes")), [Text("<think>yes</think> <b>soup")]).lists
     assert [token for token in ids if token in (begin, stop, bold)] == [bold, begin, stop]
+
+
+@pytest.mark.parametrize("name", ["closing", "closing-chat"])
+def test_a_prompt_begins_once_and_does_not_end(name: str) -> None:
+    tokenizer, _ = tokenizer_of(name)
+    _, base = sides("llama", tokenizer)
+    (ids,) = base.family.reader.read(Prompt(INSTRUCTION, ("no", "yes")), [TEXTS[0]]).lists
+    assert ids[0] == tokenizer.bos_token_id
+    assert ids.count(tokenizer.bos_token_id) == 1
+    assert tokenizer.eos_token_id not in ids
+
+
+def test_a_thought_that_no_answer_shows_is_ended() -> None:
+    template = CHAT.replace("assistant\n{% endif", "assistant\n<think>\n{% endif")
+    frame = framed(byte_level(template), 0)
+    assert frame.pieces[-1].endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert framed(byte_level(THINKS_ALWAYS), 0).pieces[-1] == frame.pieces[-1]
 
 
 def test_an_instruction_that_a_template_loses_stands_in_the_first_turn() -> None:

@@ -123,8 +123,13 @@ class FrozenBase:
         return [site for site in self.family.sites(region, labels) if labels or site.kind != "head"]
 
     def prefill(self, prompt: Prompt, texts: Sequence[Text], region: Region, progress: Progress = _silent) -> Context:
-        """Returns what the region needs of each text, computed once for all users, epochs and methods."""
-        return self.family.prefill(prompt, texts, region, progress)
+        """Returns what the region needs of each text, computed once for all users, epochs and methods.
+
+        Raises:
+            PeftuError: the base cannot read the prompt, or write one of its labels.
+        """
+        self.family.reader.check_words(prompt.words)
+        return self.family.prefill(self.family.within(prompt), texts, region, progress)
 
     def primer(self, context: Context) -> dict[str, Tensor]:
         """Returns what the base makes of a context's instruction and label words, by site: where virtual tokens start.
@@ -143,7 +148,7 @@ class FrozenBase:
         progress: Progress = _silent,
     ) -> Context:
         """Returns what the region needs of each answer, each text read once; the context's rows are answers."""
-        return self.writer.prefill(prompt, texts, answers, region, progress)
+        return self.writer.prefill(self.family.within(prompt), texts, answers, region, progress)
 
     def readout(self, context: Context, rows: Tensor, binding: Binding | None = None) -> Tensor:
         """Returns [rows, labels] float32 label scores, differentiable in the binding's tensors only.
@@ -190,7 +195,7 @@ class FrozenBase:
 
     def cuts(self, prompt: Prompt, texts: Sequence[Text]) -> Cuts:
         """Returns how many texts are too long, and what of them is not read."""
-        return self.family.cuts(prompt, texts)
+        return self.family.cuts(self.family.within(prompt), texts)
 
     def embed(self, texts: Sequence[Text], max_tokens: int = 256, about: About = "text") -> Floats:
         """Returns [texts, width] unit sentence vectors; longer texts are cut as `Prompt.about` says."""

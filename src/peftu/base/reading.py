@@ -28,8 +28,7 @@ def prompt_tokens(base: FrozenBase, prompt: Prompt) -> int:
         PeftuError: the base is an encoder, which reads a text and no prompt.
     """
     reading_limit(base)
-    empty = len(base.family.reader.read(prompt, [Text("")]).lists[0])
-    return empty + prompt.max_tokens + base.family.answer_tokens(prompt)
+    return base.family.taken(prompt) + prompt.max_tokens
 
 
 def invocation(base: FrozenBase, prompt: Prompt, region: Region) -> list[int]:
@@ -47,4 +46,4 @@ def cuts_line(name: str, cuts: Cuts, texts: int, prompt: Prompt) -> str:
     beside, judged = ("reply", "context") if prompt.about == "context" else ("context", "text")
     parts = [f"{cuts.beside} lose part of their {beside}, not of the {judged} that is judged"] if cuts.beside else []
     parts += [f"{cuts.judged} lose the end of the {judged} that is judged"] if cuts.judged else []
-    return f"{name} reads {prompt.max_tokens} tokens of a text: of {texts} texts, {'; '.join(parts)}"
+    return f"{name} reads {prompt.max_tokens} tokens of a text at most: of {texts} texts, {'; '.join(parts)}"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -122,6 +122,10 @@ class Attachment:
         changed = self._bound().apply(site, x_gnd, y_gnd)
         return y if changed is y_gnd else self._joined(changed, y)
 
+    def _changed(self, site: Site, x: Tensor, out: Any) -> Any:
+        """Returns what a module of the hub's gives, its first output changed where it gives several."""
+        return (self.change(site, x, out[0]), *out[1:]) if isinstance(out, tuple) else self.change(site, x, out)
+
     def _bound(self) -> Binding:
         assert self.binding is not None  # noqa: S101  (hooks exist only with a binding)
         return self.binding
@@ -146,7 +150,7 @@ class Attachment:
         if site.kind == "block":
             inputs: list[Tensor] = []
             yield first.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
-            yield last.register_forward_hook(lambda _, args, y: self.change(site, inputs.pop(), y))
+            yield last.register_forward_hook(lambda _, args, out: self._changed(site, inputs.pop(), out))
         elif site.kind == "linear":
             if self._bound().enters:
                 yield first.register_forward_pre_hook(lambda _, args: (self.enter(site, args[0]), *args[1:]))
@@ -200,10 +204,12 @@ def linear_sites(
             cross = "EncDecAttention" in path or "encoder_attn" in path
             roles.setdefault(role, site := Site(f"{prefix}.{path}", "linear", role, number, stack, d_in, d_out, cross))
             yield site
+    block = f"{prefix}.mlp"
     if {"up", "down"} <= roles.keys():
         up, down = roles["up"], roles["down"]
-        ends = (up.name, down.name)
-        yield Site(f"{prefix}.mlp", "block", "mlp", number, stack, up.d_in, down.d_out, ends=ends)
+        yield Site(block, "block", "mlp", number, stack, up.d_in, down.d_out, ends=(up.name, down.name))
+    elif "o" in roles and hasattr(layer, "mlp"):  # experts, whose maps are no modules
+        yield Site(block, "block", "mlp", number, stack, roles["o"].d_out, roles["o"].d_out, ends=(block, block))
 
 
 def _widths(module: nn.Module, weight: torch.Tensor) -> tuple[int, int]:

@@ -81,7 +81,7 @@ class Decoder(Family):
         "gemma3_text": ModelType(),
         "gpt2": ModelType(),
         "gpt_neox": ModelType(),
-        "gpt_oss": ModelType(),
+        "gpt_oss": ModelType(quantize=False),
         "granite": ModelType(),
         "llama": ModelType(),
         "ministral": ModelType(),
@@ -90,7 +90,7 @@ class Decoder(Family):
         "phi3": ModelType(),
         "qwen2": ModelType(),
         "qwen3": ModelType(),
-        "qwen3_moe": ModelType(),
+        "qwen3_moe": ModelType(quantize=False),
         "smollm3": ModelType(),
         "starcoder2": ModelType(),
     }
@@ -170,10 +170,7 @@ class Decoder(Family):
 
         It is not the longest text's, so that a text is read alone as among others.
         """
-        if not self.stretches:
-            return 0
-        empty = len(self.reader.read(prompt, [Text("")]).lists[0])
-        return empty + prompt.max_tokens + self.answer_tokens(prompt)
+        return self.taken(prompt) + prompt.max_tokens if self.stretches else 0
 
     def rotated(self, h_btd: Tensor, positions: Tensor, reach: int) -> dict[str, Any]:
         """Returns the rotary angles at these positions, by kind of layer; none where a model has none."""
@@ -424,8 +421,8 @@ class Decoder(Family):
     @torch.no_grad()
     def embed(self, texts: Sequence[Text], max_tokens: int, about: About = "text") -> Tensor:
         """Returns the mean of the last hidden states over a text's tokens, at unit length."""
-        bodies = self.reader.bodies(texts, max_tokens, about).lists
-        check_reach(cast(Any, self.model).config, max(map(len, bodies)))
+        limit = self.limit()
+        bodies = self.reader.bodies(texts, max_tokens if limit is None else min(max_tokens, limit), about).lists
         bodies = [body or [min(self.ends, default=0)] for body in bodies]  # an empty text needs a vector too
         out = torch.empty(len(bodies), self.width, device=self.device)
         for batch in length_batches([len(body) for body in bodies], PREFILL_TOKENS):

@@ -243,11 +243,11 @@ class DecoderWriter:
         self, prompt: Prompt, texts: Sequence[Text], most: int, region: Region, attachment: Attachment
     ) -> tuple[DecoderDraft, Tensor]:
         """Returns a draft that has read head and text of each row, and the tails [b, s], which are to be read first."""
-        decoder = self.decoder
+        decoder, prompt = self.decoder, self.decoder.within(replace(prompt, answer_tokens=most))
         parts = decoder.parts(prompt, texts, region)
         ids, real = padded([parts.head + body for body in parts.bodies], 0, decoder.device)
         none, zero = ids.new_zeros(len(ids), 0), ids.new_zeros(len(ids))
-        floor, reach = region.floor(decoder.layers), decoder.reach(replace(prompt, answer_tokens=most))
+        floor, reach = region.floor(decoder.layers), decoder.reach(prompt)
         draft = DecoderDraft({}, none, none, zero, zero, floor, len(parts.tails[0]) + most, reach)
         self._read(draft, ids, real, attachment)
         return draft, torch.tensor(parts.tails, device=ids.device)

@@ -22,7 +22,7 @@ from peftu.base.families.family import (
     ModelType,
     Progress,
     Span,
-    check_reach,
+    context_limit,
     first_attribute,
     unit,
     virtual_sites,
@@ -113,10 +113,15 @@ class Encoder(Family):
         sites += virtual_sites(self.config, width, "encoder", layers.start, "encoder", layers)
         return [*sites, Site("head", "head", "head", self.layers, "encoder", self.width, labels)]
 
+    def limit(self) -> int | None:
+        """Returns how many tokens the model can look at at once; None where it sets no limit."""
+        return context_limit(self.config, self.first_place)
+
     def tokens(self, texts: Sequence[Text], max_tokens: int, about: About = "text") -> tuple[list[list[int]], Cuts]:
         """Returns the texts' tokens with the special ones, cut to the longest allowed, and how many were cut."""
-        reading = self.reader.bodies(texts, self.sentence.limit(max_tokens), about, self.sentence.prompt)
-        check_reach(self.config, max(map(len, reading.lists)), self.first_place)
+        limit = self.limit()
+        most = self.sentence.limit(max_tokens if limit is None else min(max_tokens, limit))
+        reading = self.reader.bodies(texts, most, about, self.sentence.prompt)
         return reading.lists, reading.cuts
 
     def cuts(self, prompt: Prompt, texts: Sequence[Text]) -> Cuts:

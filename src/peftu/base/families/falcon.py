@@ -17,7 +17,7 @@ from peftu.base.pooling import SentenceConfig
 class Falcon(Decoder):
     """A decoder whose layers hand on mask and cache, and little else: what `attend` is told takes the cache's place."""
 
-    types: ClassVar[Mapping[str, ModelType]] = {"falcon": ModelType()}
+    types: ClassVar[Mapping[str, ModelType]] = {"falcon": ModelType(quantize=False)}
 
     def __init__(self, model: nn.Module, tokenizer: Any, sentence: SentenceConfig | None = None) -> None:
         super().__init__(model, tokenizer, sentence)

@@ -136,6 +136,26 @@ class Family(ABC):
         """Returns how many tokens the model can look at at once; None where it sets no limit."""
         return context_limit(self.config)
 
+    def taken(self, prompt: Prompt) -> int:
+        """Returns how many tokens a prompt takes beside a text, with its longest answer where that stands behind it."""
+        return len(self.reader.read(prompt, [Text("")]).lists[0]) + self.answer_tokens(prompt) if self.writers else 0
+
+    def within(self, prompt: Prompt) -> Prompt:
+        """Returns a prompt whose texts may be no longer than the model has room for: they are cut, and counted.
+
+        Raises:
+            PeftuError: there is room for none.
+        """
+        limit = self.limit()
+        if limit is None:
+            return prompt
+        room = limit - (taken := self.taken(prompt))
+        if room < 1:
+            raise PeftuError(
+                f"base: reads {limit} tokens at most, the prompt takes {taken} without a text — shorten it"
+            )
+        return replace(prompt, max_tokens=min(prompt.max_tokens, room))
+
     def answer_tokens(self, prompt: Prompt) -> int:
         """Returns how many tokens of the answer stand behind a prompt in the same sequence."""
         return 0
