@@ -99,7 +99,6 @@ def attend(
     attention_mask: Tensor | Places | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    position_bias: Tensor | None = None,
     memory: Memory | None = None,
     ragged: Ragged | None = None,
     prefix: Prefix | None = None,
@@ -122,7 +121,7 @@ def attend(
     rows, heads, queries, width = query.shape
     shared = heads // key.shape[1]
     causal = attention_mask is None and queries > 1 and bool(getattr(module, "is_causal", False))
-    if causal and (shared > 1 or position_bias is not None or prefix is not None):
+    if causal and (shared > 1 or manner.bias is not None or prefix is not None):
         attention_mask, causal = causal_mask(queries, query.device), False
     before: Sequence[KeysValues] = ()
     if memory is not None:
@@ -130,8 +129,8 @@ def attend(
     mask = _seen(attention_mask, manner, prefix, key)
     if prefix is not None:
         key, value = prefix.join(key, value)
-    if position_bias is not None:
-        mask = _added(position_bias.to(query.dtype), mask)
+    if manner.bias is not None:
+        mask = _added(manner.added(query, key), mask)
     if shared > 1:
         query = query.reshape(rows, heads // shared, shared * queries, width)
         mask = None if mask is None else mask.repeat(1, 1, shared, 1)

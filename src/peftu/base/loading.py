@@ -9,7 +9,7 @@ from typing import Any, cast
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer
 
-from peftu.base.families.family import Family, written_stops
+from peftu.base.families.family import Family, forced_first, written_stops
 from peftu.base.families.known import family_class
 from peftu.base.files import LAYER, read_json, read_object, weight_files
 from peftu.base.hardware import DTYPES
@@ -39,7 +39,7 @@ _READ = (  # by transformers, where they are there
 )
 _SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 _OWN_SIZES = ("relative_attention_num_buckets", "relative_attention_max_distance")  # where a model has them
-_STACKS = ("num_hidden_layers", "num_decoder_layers")
+_STACKS = ("num_hidden_layers", "num_decoder_layers", "decoder_layers")
 _FAULT = 160  # characters of another library's message that are passed on
 _LEAST_WORDS = 0.5  # of an embedding's rows: fewer are another model's tokenizer; models pad by a few hundred
 
@@ -104,7 +104,7 @@ def read_folder(folder: Path, name: str, hardware: HardwareSpec) -> Loaded:
         mend = "put the files of the model's own tokenizer into the folder"
         raise PeftuError(f"base {name}: its tokenizer knows {words} tokens, its embedding has {rows} — {mend}")
     sentence = None if family.writers else read_sentence_config(folder)
-    published = read_object(folder / "config.json")
+    published = read_object(folder / "config.json") | forced_first(model)
     identity = fingerprint_of_files(files, settings_of(published, tokenizer, written_stops(model), sentence))
     if hardware.quantize == "none":
         model = model.to(hardware.device)
@@ -161,6 +161,9 @@ def _check_ids(model: Any, name: str) -> None:
         raise PeftuError(f"base {name}: config.json says decoder_start_token_id {start!r} — get the folder again")
     if not (ends is None or all(type(end) is int for end in (ends if isinstance(ends, list) else [ends]))):
         raise PeftuError(f"base {name}: generation_config.json says eos_token_id {ends!r} — get the folder again")
+    for field, token in forced_first(model).items():
+        if not (type(token) is int and 0 <= token < _rows(model)):
+            raise PeftuError(f"base {name}: generation_config.json says {field} {token!r} — get the folder again")
 
 
 def _check_complete(info: Any, name: str) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from peftu.base.answers import Answer, Writer, log_likelihood, summed
 from peftu.base.attention import use_our_attention
-from peftu.base.families.family import Context, Family, Progress, kv_width, written_stops
+from peftu.base.families.family import Context, Family, Progress, forced_first, kv_width, written_stops
 from peftu.base.families.known import family_class
 from peftu.base.hardware import resolved
 from peftu.base.identity import fingerprint, former_fingerprint, settings_of, tensors_in_memory
@@ -88,7 +88,7 @@ class FrozenBase:
         if self._published is not None:
             return self._published
         model, tokenizer = cast(Any, self.family.model), self.family.tokenizer
-        config, stops = model.config.to_diff_dict(), written_stops(model)
+        config, stops = model.config.to_diff_dict() | forced_first(model), written_stops(model)
         return fingerprint(tensors_in_memory(model), settings_of(config, tokenizer, stops, self.sentence))
 
     @cached_property
@@ -155,7 +155,7 @@ class FrozenBase:
 
         Args:
             context: from `prefill`.
-            rows: [rows] row numbers of the context; with a binding, G equal groups one after the other.
+            rows: [rows] row numbers of the context, on the processor; with a binding, G equal groups in turn.
             binding: modules of the G users; None reads the base itself.
 
         Scores are log-probabilities among the labels, or one logit a label where labels do not exclude each other.
@@ -181,8 +181,7 @@ class FrozenBase:
         with attached(self.family.model, binding) as attachment:
             hidden_td = self.writer.hidden(context, rows, attachment)
         target: Packed = context.state["target"]
-        places, real = target.places(rows)
-        likely = log_likelihood(hidden_td, target.values[places[real]], self.family.head, self.family.finish)
+        likely = log_likelihood(hidden_td, target.flat(rows), self.family.head, self.family.finish)
         return summed(likely, target.lengths[rows])
 
     def logits(self, hidden_bd: Tensor) -> Tensor:

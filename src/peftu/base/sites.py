@@ -69,7 +69,7 @@ class Binding(Protocol):
 
     @property
     def on(self) -> Tensor | None:
-        """Returns [G] bool, whose module is switched on; None where modules have no switch."""
+        """Returns [G] bool, whose module is switched on, on the processor; None where modules have no switch."""
         ...
 
     def virtual(self, site: Site) -> Tensor:
@@ -96,10 +96,19 @@ class Attachment:
         """Returns in how many equal groups the rows come."""
         return 1 if self.binding is None else self.binding.groups
 
-    def spread(self, lengths: Tensor) -> None:
-        """Notes that rows of these lengths [rows] are about to be run end to end."""
+    @contextmanager
+    def evenly(self) -> Iterator[int]:
+        """Lets what sites read inside the block come as [G, rows, d], as many of each group; yields G."""
+        tokens, self.tokens = self.tokens, None
+        try:
+            yield self.groups
+        finally:
+            self.tokens = tokens
+
+    def spread(self, lengths: Tensor, device: torch.device) -> None:
+        """Notes that rows of these lengths [rows], which the processor has, are about to be run end to end."""
         if self.binding is not None:
-            self.tokens = Ragged(lengths.view(self.groups, -1).sum(1))
+            self.tokens = Ragged(lengths.view(self.groups, -1).sum(1), device)
 
     def enter(self, site: Site, x: Tensor) -> Tensor:
         """Returns the input x of a linear map, changed by every group's module."""
@@ -170,6 +179,8 @@ ROLES = {
     "gate_proj": "gate", "up_proj": "up", "down_proj": "down",
     "q": "q", "k": "k", "v": "v", "o": "o", "wi": "up", "wi_0": "gate", "wi_1": "up", "wo": "down",
     "query": "q", "key": "k", "value": "v", "c_attn": "qkv", "c_fc": "up",
+    "query_proj": "q", "key_proj": "k", "value_proj": "v",
+    "fc1": "up", "fc2": "down", "Wqkv": "qkv", "attn.Wo": "o", "Wi": "up", "mlp.Wo": "down",
     "q_lin": "q", "k_lin": "k", "v_lin": "v", "out_lin": "o", "lin1": "up", "lin2": "down",
     "qkv_proj": "qkv", "query_key_value": "qkv", "gate_up_proj": "up", "dense_h_to_4h": "up", "dense_4h_to_h": "down",
     "attn.c_proj": "o", "mlp.c_proj": "down", "attention.dense": "o",
@@ -190,7 +201,7 @@ def linear_sites(
         role = next((ROLES[tail] for tail in _tails(path) if tail in ROLES), None)
         if role is not None:
             d_in, d_out = _widths(module, weight)
-            cross = "EncDecAttention" in path
+            cross = "EncDecAttention" in path or "encoder_attn" in path
             roles.setdefault(role, site := Site(f"{prefix}.{path}", "linear", role, number, stack, d_in, d_out, cross))
             yield site
     block = f"{prefix}.mlp"

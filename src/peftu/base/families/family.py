@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from peftu.base.finish import Finish
+from peftu.base.packed import sent
 from peftu.base.pooling import SentenceConfig
 from peftu.base.prompt import About, Prompt, TrieNode
 from peftu.base.reader import Cuts, Reader
@@ -176,7 +177,10 @@ class Family(ABC):
 
     @abstractmethod
     def hidden(self, context: Context, node: int, rows: Tensor, attachment: Attachment) -> Tensor:
-        """Returns [rows, width] the state that is read at a node (node 0 where there are none)."""
+        """Returns [rows, width] the state that is read at a node (node 0 where there are none).
+
+        Row numbers come on the processor, and nothing is asked of the device.
+        """
 
     @abstractmethod
     def scores(self, context: Context, hidden: Sequence[Tensor]) -> Tensor:
@@ -218,17 +222,18 @@ def first_attribute(owner: nn.Module, *paths: str) -> nn.Module | None:
 Stack = Literal["decoder", "encoder"]
 
 
-def virtual_sites(config: Any, states_in: Stack, floor: int, kv_in: Stack, layers: range) -> list[Site]:
+def virtual_sites(config: Any, width: int, states_in: Stack, floor: int, kv_in: Stack, layers: range) -> list[Site]:
     """Returns the sites of virtual tokens: states at a region's floor, keys and values in each of its layers.
 
     Args:
         config: of the hub model.
+        width: of the states.
         states_in: the stack that the states enter.
         floor: the layer that the states enter at.
         kv_in: the stack whose layers have keys and values.
         layers: which they are.
     """
-    width, d_kv = int(config.hidden_size), kv_width(config)
+    d_kv = kv_width(config)
     kv = [Site(f"kv.{layer}", "kv", "kv", layer, kv_in, d_kv, d_kv) for layer in layers]
     return [Site("tokens", "tokens", "tokens", floor, states_in, width, width), *kv]
 
@@ -293,7 +298,7 @@ def virtual_tokens(
 
 def label_logits(head: nn.Module, h_bd: Tensor, node: TrieNode) -> Tensor:
     """Returns [rows, branches] float32 logits; only the branches' rows of the output matrix are read."""
-    chosen = torch.tensor(node.tokens, device=h_bd.device)
+    chosen = sent(torch.tensor(node.tokens), h_bd.device)
     weight, bias = cast(Tensor, head.weight), getattr(head, "bias", None)
     logits_bk = h_bd.float() @ weight[chosen].float().T
     return logits_bk if bias is None else logits_bk + bias[chosen].float()
@@ -302,6 +307,13 @@ def label_logits(head: nn.Module, h_bd: Tensor, node: TrieNode) -> Tensor:
 def written_stops(model: nn.Module) -> Any:
     """Returns what a model's generation config says of where writing ends: a token, several, or nothing."""
     return getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+
+
+def forced_first(model: nn.Module) -> dict[str, Any]:
+    """Returns 'forced_bos_token_id' -> what a model's ``generate`` makes it say first, or nothing."""
+    name = "forced_bos_token_id"
+    token = getattr(getattr(model, "generation_config", None), name, None)
+    return {} if token is None else {name: token}
 
 
 def end_tokens(model: nn.Module, tokenizer: Any) -> frozenset[int]:

@@ -14,7 +14,11 @@ families: Registry[type[Family]] = Registry(
         "decoder": f"{_HOME}.decoder:Decoder",
         "falcon": f"{_HOME}.falcon:Falcon",
         "encoder": f"{_HOME}.encoder:Encoder",
+        "mpnet": f"{_HOME}.mpnet:MPNet",
+        "modernbert": f"{_HOME}.modernbert:ModernBert",
+        "deberta": f"{_HOME}.deberta:Deberta",
         "encoder-decoder": f"{_HOME}.encoder_decoder:EncoderDecoder",
+        "bart": f"{_HOME}.encoder_decoder:Bart",
     },
 )
 
