@@ -14,6 +14,7 @@ from peftu.base.manner import Manner
 
 torch.set_num_threads(1)
 
+CPU = torch.device("cpu")
 HEADS, KINDS, WIDTH, SCALE = 4, 2, 3, 0.7
 SHAPES = st.tuples(
     st.integers(1, 3),  # groups
@@ -61,7 +62,7 @@ def test_attention_and_gradients_equal_a_loop_over_rows(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "ROWS_A_BUCKET", 2)
         patch.setattr(module, "WRITTEN_OUT", 128 if written_out else 0)
-        flat = Flat(torch.tensor(lengths), groups, head, causal)
+        flat = Flat(torch.tensor(lengths), groups, CPU, head, causal)
         tokens = groups * head + sum(lengths)
         made = torch.Generator().manual_seed(seed)
         q, k, v = (torch.randn(n, tokens, WIDTH, generator=made, requires_grad=True) for n in (HEADS, KINDS, KINDS))
@@ -91,7 +92,7 @@ def test_attention_and_gradients_equal_a_loop_over_rows(
 
 
 def test_tokens_come_from_the_head_and_their_own_row() -> None:
-    flat = Flat(torch.tensor([2, 1, 1, 3]), groups=2, head=2)
+    flat = Flat(torch.tensor([2, 1, 1, 3]), 2, CPU, head=2)
     source, positions = flat.spread(torch.tensor([10, 20, 30, 40]))
     assert source.tolist() == [0, 1, 10, 11, 20, 0, 1, 30, 40, 41, 42]
     assert positions.tolist() == [0, 1, 2, 3, 2, 0, 1, 2, 2, 3, 4]

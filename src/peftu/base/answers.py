@@ -13,7 +13,7 @@ from torch.autograd import Function
 
 from peftu.base.families.family import Context, Progress
 from peftu.base.finish import Finish
-from peftu.base.packed import Packed
+from peftu.base.packed import Packed, ranges, sent
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.data.problem import Text
@@ -140,6 +140,7 @@ def log_likelihood(h_td: Tensor, target_t: Tensor, head: nn.Module, finish: Fini
 
 
 def summed(token_t: Tensor, lengths: Tensor) -> Tensor:
-    """Returns [b, 2] each row's sum over its tokens, and how many these are."""
-    row = torch.repeat_interleave(torch.arange(len(lengths), device=token_t.device), lengths)
-    return torch.stack([token_t.new_zeros(len(lengths)).index_add(0, row, token_t), lengths.float()], 1)
+    """Returns [b, 2] each row's sum over its tokens, and how many these are; the processor has the lengths."""
+    _, row = ranges(torch.zeros_like(lengths), lengths, token_t.device)
+    total = token_t.new_zeros(len(lengths)).index_add(0, row, token_t)
+    return torch.stack([total, sent(lengths.float(), token_t.device)], 1)

@@ -12,7 +12,7 @@ from torch.autograd import Function
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from peftu.base.manner import Manner
-from peftu.base.packed import Ragged, gather_once, spread_heads
+from peftu.base.packed import Ragged, gather_once, ranges, sent, spread_heads
 
 ROWS_A_BUCKET = 16  # each bucket has products of its own; not tuned
 MOST_BUCKETS = 8
@@ -56,12 +56,32 @@ class _Piece:
 
 
 @dataclass(frozen=True)
+class _Grid:
+    """Where tokens of segments are among the pieces' cells: `cells` says it of the tokens' heads.
+
+    Attributes:
+        first: [segments] cells, of one head, before the segment's row of its piece.
+        width: [segments] cells of one head in that row.
+        shift: [segments] those of them that stand before the segment's own tokens.
+    """
+
+    first: Tensor
+    width: Tensor
+    shift: Tensor
+
+    def cells(self, heads: int, which: Tensor, step: Tensor) -> Tensor:
+        """Returns [m × n] the cells of tokens' heads, given the tokens' segments and steps in these, both [m]."""
+        first, width, shift = (x.index_select(0, which)[:, None] for x in (self.first, self.width, self.shift))
+        return (first * heads + shift + step[:, None] + width * torch.arange(heads, device=step.device)).flatten()
+
+
+@dataclass(frozen=True)
 class _Plan:
     """Where each head of each token is read for a piece's products, and where the results go back."""
 
     query: Tensor
     query_back: Tensor
-    void: Tensor
+    void: Tensor | None
     key: Tensor
     key_back: Tensor
     shared: Tensor
@@ -74,8 +94,9 @@ class Flat:
     A causal model's states of the head do not depend on what follows, so one head serves all rows of a group.
 
     Args:
-        lengths: [R] tokens of each row behind the head, at least one.
+        lengths: [R] tokens of each row behind the head, at least one; on the processor.
         groups: G.
+        device: where the rows lie.
         head: tokens of the head, the same number for every group; 0: none.
         causal: a token looks at itself and earlier ones only; else at its whole row (and there is no head).
 
@@ -84,27 +105,38 @@ class Flat:
         last: [R] the place of each row's last token.
     """
 
-    def __init__(self, lengths: Tensor, groups: int, head: int = 0, causal: bool = True) -> None:
-        device, per_group = lengths.device, lengths.view(groups, -1)
-        self.causal, self.head = causal, head
-        self.tokens = Ragged(head + per_group.sum(1))
-        self._segments = pad(per_group, (1, 0), value=head).flatten()
-        start = (self._segments.cumsum(0) - self._segments).view(groups, -1)
-        self._heads = start[:, :1] + torch.arange(head, device=device)
-        heads = self._heads.repeat_interleave(per_group.shape[1], 0)
-        row_start = start[:, 1:].flatten()
-        self.last = row_start + lengths - 1
-        buckets = max(1, min(MOST_BUCKETS, len(lengths) // ROWS_A_BUCKET))
-        order = lengths.argsort(stable=True) if buckets > 1 else torch.arange(len(lengths), device=device)
-        self._order = order.argsort()
+    def __init__(self, lengths: Tensor, groups: int, device: torch.device, head: int = 0, causal: bool = True) -> None:
+        per_group, rows = lengths.view(groups, -1), len(lengths)
+        self.causal, self.head, self._lengths = causal, head, lengths
+        self.tokens = Ragged(head + per_group.sum(1), device)
+        segments = pad(per_group, (1, 0), value=head).flatten()
+        start = (segments.cumsum(0) - segments).view(groups, -1)
+        buckets = max(1, min(MOST_BUCKETS, rows // ROWS_A_BUCKET))
+        order = lengths.argsort(stable=True) if buckets > 1 else torch.arange(rows)
+        longest = [int(part.max()) for part in lengths[order].chunk(buckets)]
+        row_start, back, group = start[:, 1:].flatten(), order.argsort(), order // per_group.shape[1]
+        about = torch.stack([order, back, row_start + lengths - 1, row_start[order], lengths[order], group])
+        self._rows, self._order, self.last, *by_order = sent(about, device)
+        # The heads are a piece of their own, behind the rows'.
+        self._heads = sent(start[:, :1], device) + torch.arange(head, device=device)
         self._pieces = []
-        for rows in order.chunk(buckets):
-            step = torch.arange(int(lengths[rows].max()), device=device)
-            place = row_start[rows, None] + torch.minimum(step, lengths[rows, None] - 1)
-            self._pieces.append(_Piece(place, step < lengths[rows, None], torch.cat([heads[rows], place], 1)))
+        for most, place, length, of in zip(longest, *(x.chunk(buckets) for x in by_order), strict=True):
+            step = torch.arange(most, device=device)
+            place = place[:, None] + torch.minimum(step, length[:, None] - 1)
+            self._pieces.append(_Piece(place, step < length[:, None], torch.cat([self._heads[of], place], 1)))
         if head:
             self._pieces.append(_Piece(self._heads, torch.ones_like(self._heads, dtype=torch.bool), self._heads))
-        self._rows = order
+        # Where each segment is in them; they are as wide as their longest row.
+        width = torch.cat([x.new_full(x.shape, most) for most, x in zip(longest, order.chunk(buckets), strict=True)])
+        first, end = (width.cumsum(0) - width)[back], int(width.sum())
+        self._width = width = width[back]
+        of_rows = torch.stack([first, width, 0 * width, first + head * back, width + head, 0 * width + head])
+        first = end + head * torch.arange(groups)
+        whole = torch.full_like(first, head)
+        of_heads = torch.stack([first, whole, 0 * whole, first + head * rows, whole, 0 * whole])
+        grids = sent(torch.cat([of_heads[..., None], of_rows.view(6, groups, -1)], 2).flatten(1), device)
+        self._queries, self._keys = _Grid(*grids[:3]), _Grid(*grids[3:])
+        self._step, self._segment = ranges(torch.zeros_like(segments), segments, device)
         self._plans: dict[tuple[int, int], _Plan] = {}
         self._known_masks: dict[int | None, list[Tensor | None]] = {}
 
@@ -112,14 +144,13 @@ class Flat:
         """Returns where each token comes from and its position in its sequence, both [tokens].
 
         Args:
-            starts: [R] where each row's own tokens begin; a head begins at 0.
+            starts: [R] where each row's own tokens begin, on the processor; a head begins at 0.
         """
         begins = pad(starts.view(len(self._heads), -1), (1, 0))
-        first = pad(torch.full_like(begins[:, 1:], self.head), (1, 0))
-        step = torch.arange(int(self._segments.sum()), device=starts.device)
-        step = step - (self._segments.cumsum(0) - self._segments).repeat_interleave(self._segments)
-        begins, first = (x.flatten().repeat_interleave(self._segments) for x in (begins, first))
-        return begins + step, first + step
+        positions = pad(torch.full_like(begins[:, 1:], self.head), (1, 0))
+        first = sent(torch.stack([begins.flatten(), positions.flatten()]), self._step.device)
+        source, position = first[:, self._segment] + self._step
+        return source, position
 
     # --- attention ----------------------------------------------------------------------------------------------
 
@@ -177,26 +208,25 @@ class Flat:
         if (heads, kinds) not in self._plans:
             query = torch.cat([spread_heads(piece.place, heads) for piece in self._pieces])
             key = torch.cat([spread_heads(piece.seen, kinds) for piece in self._pieces])
-            # [r, n, l] and [r, k, h + l]: which of them are the one place where a token stands for itself
-            grids = [piece.real[:, None].expand(-1, heads, -1).flatten() for piece in self._pieces]
-            key_grids = [
-                pad(piece.real, (piece.seen.shape[1] - piece.real.shape[1], 0))[:, None].expand(-1, kinds, -1).flatten()
-                for piece in self._pieces
-            ]
-            real = torch.cat(grids)
-            shared = key.new_empty(0)
-            if self.head:
-                offset, places = 0, []
-                for piece in self._pieces[:-1]:
-                    number = torch.arange(piece.seen.numel() * kinds, device=key.device) + offset
-                    places.append(number.view(len(piece.place), kinds, -1)[:, :, : self.head].flatten(1))
-                    offset += len(number)
-                shared = torch.cat(places)[self._order].view(len(self._heads), -1, kinds * self.head)
+            device, void = key.device, None
+            rows = torch.arange(len(self._queries.first), device=device).view(len(self._heads), -1)[:, 1:].flatten()
+            if not self._even:
+                step, row = ranges(self._lengths, self._width - self._lengths, device)
+                void = self._queries.cells(heads, rows[row], step)
+            ahead = torch.arange(-self.head, 0, device=device).repeat(len(rows))
+            in_front = self._keys.cells(kinds, rows[:, None].expand(-1, self.head).flatten(), ahead)
             self._plans[heads, kinds] = _Plan(
-                query, _inverse(query, real), (~real).nonzero().squeeze(1), key, _inverse(key, torch.cat(key_grids)),
-                shared, spread_heads(self._heads, kinds).view(len(self._heads), -1),
+                query, self._queries.cells(heads, self._segment, self._step), void,
+                key, self._keys.cells(kinds, self._segment, self._step),
+                in_front.view(len(self._heads), len(rows) // len(self._heads), self.head * kinds),
+                (self._heads[..., None] * kinds + torch.arange(kinds, device=device)).flatten(1),
             )  # fmt: skip
         return self._plans[heads, kinds]
+
+    @property
+    def _even(self) -> bool:
+        """Returns whether no piece has places behind a row's end."""
+        return bool((self._width == self._lengths).all())
 
     def _masks(self, window: int | None) -> list[Tensor | None]:
         """Returns for each piece which tokens may be looked at, [r or 1, l or 1, h + l]; None: all."""
@@ -209,7 +239,7 @@ class Flat:
                 mask = torch.ones(1, tokens, seen, dtype=torch.bool, device=device).tril(seen - tokens)
                 masks.append(mask if window is None else mask.triu(seen - tokens - window + 1))
             else:
-                masks.append(None if bool(piece.real.all()) else piece.real[:, None])
+                masks.append(None if self._even else piece.real[:, None])
         return masks
 
     def _biases(self, dtype: torch.dtype, manner: Manner) -> list[Tensor | None]:
@@ -226,13 +256,6 @@ class Flat:
 def _by_head(x: Tensor) -> Tensor:
     """Returns [tokens × n, w] from [1, n, tokens, w]: a view of what a layer makes."""
     return x[0].transpose(0, 1).reshape(-1, x.shape[-1])
-
-
-def _inverse(index: Tensor, once: Tensor) -> Tensor:
-    """Returns for each number in the index where it stands, at the places that count."""
-    back = torch.empty(int(once.sum()), dtype=torch.long, device=index.device)
-    back[index[once]] = once.nonzero().squeeze(1)
-    return back
 
 
 def _closed(real: Tensor, dtype: torch.dtype) -> Tensor:

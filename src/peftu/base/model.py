@@ -155,7 +155,7 @@ class FrozenBase:
 
         Args:
             context: from `prefill`.
-            rows: [rows] row numbers of the context; with a binding, G equal groups one after the other.
+            rows: [rows] row numbers of the context, on the processor; with a binding, G equal groups in turn.
             binding: modules of the G users; None reads the base itself.
 
         Scores are log-probabilities among the labels, or one logit a label where labels do not exclude each other.
@@ -181,8 +181,7 @@ class FrozenBase:
         with attached(self.family.model, binding) as attachment:
             hidden_td = self.writer.hidden(context, rows, attachment)
         target: Packed = context.state["target"]
-        places, real = target.places(rows)
-        likely = log_likelihood(hidden_td, target.values[places[real]], self.family.head, self.family.finish)
+        likely = log_likelihood(hidden_td, target.flat(rows), self.family.head, self.family.finish)
         return summed(likely, target.lengths[rows])
 
     def logits(self, hidden_bd: Tensor) -> Tensor:

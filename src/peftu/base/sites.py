@@ -69,7 +69,7 @@ class Binding(Protocol):
 
     @property
     def on(self) -> Tensor | None:
-        """Returns [G] bool, whose module is switched on; None where modules have no switch."""
+        """Returns [G] bool, whose module is switched on, on the processor; None where modules have no switch."""
         ...
 
     def virtual(self, site: Site) -> Tensor:
@@ -105,10 +105,10 @@ class Attachment:
         finally:
             self.tokens = tokens
 
-    def spread(self, lengths: Tensor) -> None:
-        """Notes that rows of these lengths [rows] are about to be run end to end."""
+    def spread(self, lengths: Tensor, device: torch.device) -> None:
+        """Notes that rows of these lengths [rows], which the processor has, are about to be run end to end."""
         if self.binding is not None:
-            self.tokens = Ragged(lengths.view(self.groups, -1).sum(1))
+            self.tokens = Ragged(lengths.view(self.groups, -1).sum(1), device)
 
     def enter(self, site: Site, x: Tensor) -> Tensor:
         """Returns the input x of a linear map, changed by every group's module."""

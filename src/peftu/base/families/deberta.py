@@ -16,6 +16,7 @@ from peftu.base.attention import attend
 from peftu.base.families.family import ModelType
 from peftu.base.families.rerouted import Rerouted, Told, heads_of
 from peftu.base.manner import Bias
+from peftu.base.packed import sent
 from peftu.base.pooling import SentenceConfig
 from peftu.errors import PeftuError
 
@@ -37,11 +38,11 @@ class Deberta(Rerouted):
         encoder = cast(Any, self.model).encoder
         if not encoder.relative_attention:
             return lambda _: {}
-        whole, half = h_btd.new_empty(virtual + tokens, 0), len(encoder.rel_embeddings.weight) // 2
+        whole, half = torch.empty(virtual + tokens, 0), len(encoder.rel_embeddings.weight) // 2
         apart = build_relative_position(whole, whole, encoder.position_buckets, encoder.max_relative_positions)[0]
         place = (apart + half).clamp(0, 2 * half - 1)
         first, last = int(place[0, -1]), int(place[-1, 0])  # no others are projected
-        relative = place[virtual:] - first, encoder.get_rel_embedding()[first : last + 1]
+        relative = sent(place[virtual:] - first, h_btd.device), encoder.get_rel_embedding()[first : last + 1]
         return lambda _: {"relative": relative}
 
     @staticmethod

@@ -37,7 +37,7 @@ from peftu.base.families.family import (
 from peftu.base.finish import Finish
 from peftu.base.flat import Flat
 from peftu.base.manner import Manner
-from peftu.base.packed import Packed, Ragged, length_batches, padded
+from peftu.base.packed import Packed, Ragged, length_batches, padded, sent
 from peftu.base.places import NOWHERE, Places
 from peftu.base.pooling import SentenceConfig
 from peftu.base.prompt import About, Prompt, label_trie, trie_scores
@@ -319,13 +319,14 @@ class Decoder(Family):
     def _last_answer(self, context: Context, node: int, rows: Tensor, attachment: Attachment) -> Tensor:
         state, floor, top = context.state, context.region.floor(self.layers), self.layers - 1
         virtual, prefixes = virtual_tokens(cast(Any, self.model).config, context, len(rows), attachment)
-        h_bsd = state["span_floors"][node][rows]
+        own_rows = sent(rows, self.device)
+        h_bsd = state["span_floors"][node][own_rows]
         span = h_bsd.shape[1] + (virtual.count if virtual else 0)
         packed: Packed = state["lengths"]
         places, real = packed.places(rows)
-        positions = (state["head"] + packed.lengths[rows])[:, None] + torch.arange(span, device=rows.device)
+        positions = sent((state["head"] + packed.lengths[rows])[:, None] + torch.arange(span), self.device)
         if virtual is not None and floor == 0:
-            h_bsd = self.embedding(state["tails"][node][rows])
+            h_bsd = self.embedding(state["tails"][node][own_rows])
             h_bsd = self.place(virtual.in_front(h_bsd), positions)
         elif virtual is not None:
             h_bsd = virtual.in_front(h_bsd)
@@ -345,7 +346,7 @@ class Decoder(Family):
         virtual, prefixes = virtual_tokens(cast(Any, self.model).config, context, len(rows), attachment)
         if virtual is not None or prefixes is not None:
             return self._last_behind(packed, context, rows, virtual, prefixes, attachment)
-        flat = Flat(packed.lengths[rows + 1], attachment.groups, state["head"])
+        flat = Flat(packed.lengths[rows + 1], attachment.groups, self.device, state["head"])
         source, positions = (x[None] for x in flat.spread(packed.offsets[rows + 1]))
         h_btd, places = packed.values[source], Places(positions, reach=state["reach"])
         if floor == 0:
@@ -378,17 +379,17 @@ class Decoder(Family):
         lengths = len(head) + packed.lengths[rows + 1]
         if virtual is not None:
             h_btd, lengths = virtual.in_front_of(h_btd, lengths)
-        positions = torch.arange(h_btd.shape[1], device=rows.device)[None].expand(len(rows), -1)
+        positions = torch.arange(h_btd.shape[1], device=self.device)[None].expand(len(rows), -1)
         if prefixes is not None:
             positions = positions + prefixes.per_row[:, None]
         if floor == 0:
             h_btd = self.place(h_btd, positions)
-        ragged = Ragged(lengths)
-        attachment.spread(lengths)
+        ragged = Ragged(lengths, self.device)
+        attachment.spread(lengths, self.device)
         whole_rows = Places(positions, positions, context.state["reach"])
         flat, layers = ragged.unpad(h_btd)[None], range(floor, self.layers)
         out = self.run(flat, whole_rows, layers, ragged=ragged, prefixes=prefixes)
-        return out[0, lengths.cumsum(0) - 1]
+        return out[0, sent(lengths.cumsum(0) - 1, self.device)]
 
     def _top_keys(self, h_btd: Tensor, places: Places) -> KeysValues:
         """Returns the top layer's keys and values; the rest of it is run where it is read only."""

@@ -16,7 +16,7 @@ from peftu.base.attention import Earlier, KeysValues, Memory
 from peftu.base.families.decoder import PREFILL_TOKENS, Decoder, behind
 from peftu.base.families.family import Context, Progress, check_reach, virtual_tokens
 from peftu.base.flat import Flat
-from peftu.base.packed import Packed, Ragged, length_batches, padded
+from peftu.base.packed import Packed, Ragged, length_batches, padded, ranges, sent
 from peftu.base.places import NOWHERE, Places
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
@@ -123,7 +123,7 @@ class DecoderWriter:
             "head": len(head_ids),
             "reach": reach,
             "head_kv": head_kv,
-            "text": torch.tensor([answer.text for answer in answers], device=device),
+            "text": torch.tensor([answer.text for answer in answers]),
             "target": target.packed(device),
         }
         reading = _Reading(decoder, region, head_kv, bodies, answer_ids, [answer.text for answer in answers], reach)
@@ -152,9 +152,8 @@ class DecoderWriter:
         read = self._read_answers if context.region.answering else self._read_all
         out, lengths = read(context, rows, virtual, prefixes, attachment)
         answer_lengths = context.state["target"].lengths[rows]
-        step = torch.arange(int(lengths.max()), device=rows.device)
-        predicts = step >= (lengths - answer_lengths)[:, None]
-        return cast(Tensor, self.decoder.norm(out[predicts[step < lengths[:, None]]]))
+        predicts, _ = ranges(lengths.cumsum(0) - answer_lengths, answer_lengths, self.decoder.device)
+        return cast(Tensor, self.decoder.norm(out[predicts]))
 
     def _read_answers(
         self,
@@ -166,7 +165,7 @@ class DecoderWriter:
     ) -> tuple[Tensor, Tensor]:
         """Returns [tokens, d] the last layer's states of tail and answer, the text's keys and values before; lengths.
 
-        The lengths [b] are the rows' tokens, virtual ones too.
+        The lengths [b] are the rows' tokens, virtual ones too; the processor has them.
         """
         state, packed = context.state, cast(Packed, context.state["lengths"])
         texts = state["text"][rows]
@@ -174,7 +173,7 @@ class DecoderWriter:
         text_places, text_real = packed.places(texts)
         earlier = Earlier(state["head_kv"], state["kv"], text_places)
 
-        start, lengths = state["head"] + packed.lengths[texts], state["own"].lengths[rows]
+        start, lengths = sent(state["head"] + packed.lengths[texts], places.device), state["own"].lengths[rows]
         h_bsd, lengths, positions = self._entered(state["own"].values[places], lengths, start, context, virtual)
         own = Places(positions, torch.cat([behind(state["head"], text_real), positions], 1), state["reach"])
         return self._run_flat(h_bsd, lengths, own, context, prefixes, attachment, Memory(earlier)), lengths
@@ -192,14 +191,17 @@ class DecoderWriter:
         texts: Packed = state["texts"]
         answers: Packed = state["own"]
         text = state["text"][rows]
-        text_end = head + texts.lengths[text]
-        lengths = text_end + answers.lengths[rows]
-        step = torch.arange(int(lengths.max()), device=rows.device)[None].expand(len(rows), -1)
-        step = torch.minimum(step, lengths[:, None] - 1)  # behind a row's end: its last token
-        in_text = texts.offsets[text][:, None] + step  # the pool begins with the head
-        in_answer = head + len(texts.values) + answers.offsets[rows][:, None] + step - text_end[:, None]
-        places = torch.where(step < head, step, torch.where(step < text_end[:, None], in_text, in_answer))
-        start = torch.zeros_like(lengths) if prefixes is None else prefixes.per_row
+        ends = head + texts.lengths[text]
+        lengths = ends + answers.lengths[rows]
+        # The pool begins with the head.
+        in_answer = head + len(texts.values) + answers.offsets[rows] - ends
+        about = torch.stack([ends, lengths, texts.offsets[text], in_answer, torch.zeros_like(lengths)])
+        text_end, end, in_text, in_answer, nowhere = sent(about, self.decoder.device)[..., None]
+        step = torch.arange(int(lengths.max()), device=end.device)[None]
+        step = torch.minimum(step, end - 1)  # behind a row's end: its last token
+        behind_head = step + torch.where(step < text_end, in_text, in_answer)
+        places = torch.where(step < head, step, behind_head)
+        start = nowhere[:, 0] if prefixes is None else prefixes.per_row
         h_btd, lengths, positions = self._entered(state["pool"][places], lengths, start, context, virtual)
         own = Places(positions, positions, state["reach"])
         return self._run_flat(h_btd, lengths, own, context, prefixes, attachment), lengths
@@ -227,14 +229,14 @@ class DecoderWriter:
     ) -> Tensor:
         """Returns [tokens, d] the states after the region's layers, the rows' real tokens end to end."""
         layers = range(context.region.floor(self.decoder.layers), self.decoder.layers)
-        ragged = Ragged(lengths)
+        ragged = Ragged(lengths, h_bsd.device)
         h_td = ragged.unpad(h_bsd)[None]
         if memory is None and prefixes is None:
-            flat = Flat(lengths, attachment.groups)
+            flat = Flat(lengths, attachment.groups, h_bsd.device)
             attachment.tokens = flat.tokens
             end_to_end = replace(places, queries=ragged.unpad(places.queries)[None])
             return self.decoder.run(h_td, end_to_end, layers, instead=flat.attend)[0]
-        attachment.spread(lengths)
+        attachment.spread(lengths, h_bsd.device)
         return self.decoder.run(h_td, places, layers, memory, ragged, prefixes)[0]
 
     # --- new answers --------------------------------------------------------------------------------------------

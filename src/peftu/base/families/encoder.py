@@ -29,7 +29,7 @@ from peftu.base.families.family import (
     virtual_tokens,
 )
 from peftu.base.flat import Flat
-from peftu.base.packed import Packed, Ragged, length_batches, padded
+from peftu.base.packed import Packed, Ragged, length_batches, padded, ranges, sent
 from peftu.base.pooling import Pool, SentenceConfig
 from peftu.base.prompt import About, Prompt
 from peftu.base.reader import Cuts, Reader
@@ -44,20 +44,18 @@ PREFILL_TOKENS = 4096
 COSINE_SCALE = 10.0  # cosines of sentence vectors differ by about 0.1 between labels; this makes that about one nat
 
 
-def pooled(pool: Pool, h_td: Tensor, row_t: Tensor, rows: int) -> Tensor:
+def pooled(pool: Pool, h_td: Tensor, lengths: Tensor) -> Tensor:
     """Returns [rows, d] float32 vectors of texts that lie end to end; a mean is given as a sum, which points the same.
 
     Args:
         pool: how.
         h_td: [tokens, d] states of the texts' own tokens.
-        row_t: [tokens] which row each belongs to, rising; every row has at least one.
-        rows: how many rows.
+        lengths: [rows] how many each text has, at least one; on the processor.
     """
-    h_td = h_td.float()
+    h_td, rows = h_td.float(), len(lengths)
     if pool == "cls":
-        first = torch.ones_like(row_t, dtype=torch.bool)
-        first[1:] = row_t[1:] != row_t[:-1]
-        return h_td[first]
+        return h_td[sent(lengths.cumsum(0) - lengths, h_td.device)]
+    _, row_t = ranges(torch.zeros_like(lengths), lengths, h_td.device)
     if pool == "max":
         least = h_td.new_full((rows, h_td.shape[1]), float("-inf"))
         return least.scatter_reduce(0, row_t[:, None].expand_as(h_td), h_td, "amax")
@@ -234,24 +232,23 @@ class Encoder(Family):
         virtual, prefixes = virtual_tokens(self.config, context, len(rows), attachment, self.first_place)
         packed: Packed = context.state["ids" if floor == 0 else "floors"]
         places, _ = packed.places(rows)
-        lengths, before = packed.lengths[rows], torch.zeros_like(rows)
+        text_lengths = lengths = packed.lengths[rows]
         h_btd = packed.values[places] if floor else self.words(packed.values[places])
         if virtual is not None:
-            (h_btd, lengths), before = virtual.in_front_of(h_btd, lengths), virtual.per_row
-        step = torch.arange(h_btd.shape[1], device=rows.device)
-        real, positions = step < lengths[:, None], step.expand(len(rows), -1)
+            h_btd, lengths = virtual.in_front_of(h_btd, lengths)
+        positions = torch.arange(h_btd.shape[1], device=self.device).expand(len(rows), -1)
         positions = positions if prefixes is None else positions + prefixes.per_row[:, None]
         h_btd = h_btd if floor else self.enter(h_btd, positions)
-        ragged = Ragged(lengths)
-        flat = Flat(lengths, attachment.groups, causal=False)
+        ragged = Ragged(lengths, self.device)
+        flat = Flat(lengths, attachment.groups, self.device, causal=False)
         attachment.tokens = flat.tokens
         h_btd, positions = ragged.unpad(h_btd)[None], ragged.unpad(positions)[None]
         padding = prefixes is not None or self.by_content
         way: dict[str, Any] = {"ragged": ragged, "prefixes": prefixes} if padding else {"instead": flat.attend}
-        h_btd = self.run(h_btd, real, positions, range(floor, self.layers), attachment, **way)
-        row = torch.arange(len(rows), device=rows.device).repeat_interleave(lengths)
-        is_text = (step >= before[:, None])[real]
-        return unit(pooled(self.sentence.pool, h_btd[0, is_text], row[is_text], len(rows))) * math.sqrt(self.width)
+        h_td = self.run(h_btd, ragged.real, positions, range(floor, self.layers), attachment, **way)[0]
+        if virtual is not None:
+            h_td = h_td[ranges(lengths.cumsum(0) - text_lengths, text_lengths, self.device)[0]]
+        return unit(pooled(self.sentence.pool, h_td, text_lengths)) * math.sqrt(self.width)
 
     @torch.no_grad()
     def primer(self, prompt: Prompt, region: Region) -> dict[str, Tensor]:
@@ -276,5 +273,6 @@ class Encoder(Family):
         out = torch.empty(len(lists), self.width, device=self.device)
         for batch in length_batches([len(tokens) for tokens in lists], PREFILL_TOKENS):
             h_btd, real = self.read([lists[i] for i in batch], range(self.layers))
-            out[batch] = unit(pooled(self.sentence.pool, h_btd[real], real.nonzero()[:, 0], len(batch)))
+            lengths = torch.tensor([len(lists[i]) for i in batch])
+            out[batch] = unit(pooled(self.sentence.pool, h_btd[real], lengths))
         return out

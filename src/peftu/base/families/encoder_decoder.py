@@ -31,7 +31,7 @@ from peftu.base.families.family import (
     virtual_tokens,
 )
 from peftu.base.families.stacks import BartStack, Stack, T5Stack
-from peftu.base.packed import Packed, length_batches, padded
+from peftu.base.packed import Packed, length_batches, padded, sent
 from peftu.base.pooling import SentenceConfig
 from peftu.base.prompt import About, Prompt, label_trie, trie_scores
 from peftu.base.reader import Reader
@@ -170,7 +170,7 @@ class EncoderDecoder(Family):
         return EncoderDecoderCache(self_attention, DynamicCache() if cross is None else cross)
 
     def _span(self, tail: Sequence[int], rows: int) -> Tensor:
-        ids = torch.tensor([[*self.opening, *tail]], device=self.device)
+        ids = sent(torch.tensor([[*self.opening, *tail]]), self.device)
         return self.decoder.words(ids).expand(rows, -1, -1)
 
     @torch.no_grad()
@@ -227,7 +227,7 @@ class EncoderDecoder(Family):
         state, layers = context.state, len(self.decoder.layers)
         virtual, prefixes = virtual_tokens(self.config, context, len(rows), attachment)
         if context.region.answering:
-            h_bsd = state["span", node][rows]
+            h_bsd = state["span", node][sent(rows, self.device)]
             h_bsd = h_bsd if virtual is None else virtual.in_front(h_bsd)
             h_bsd = self.decode_span(state, rows, h_bsd, context.region.floor(layers), prefixes)
             last = h_bsd[:, -1] if virtual is None else virtual.last(h_bsd)
@@ -264,8 +264,8 @@ class EncoderDecoder(Family):
         h_btd = self.encoder.words(h_btd) if floor == 0 else h_btd
         if virtual is not None:
             h_btd = virtual.in_front(h_btd)
-            ends = packed.lengths[texts] + virtual.per_row
-            real = torch.arange(h_btd.shape[1], device=texts.device) < ends[:, None]
+            ends = sent(packed.lengths[texts], self.device) + virtual.per_row
+            real = torch.arange(h_btd.shape[1], device=self.device) < ends[:, None]
         return self.encode(h_btd, real, range(floor, len(self.encoder.layers))), real
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from transformers import EncoderDecoderCache
 from peftu.base.answers import Answer, AnswerTokens
 from peftu.base.families.encoder_decoder import PREFILL_TOKENS, EncoderDecoder
 from peftu.base.families.family import Context, Progress, check_reach, virtual_tokens
-from peftu.base.packed import Packed, length_batches, padded
+from peftu.base.packed import Packed, length_batches, padded, ranges
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.base.sites import Attachment
@@ -76,7 +76,7 @@ class EncoderDecoderWriter:
         answer_ids = [[*family.opening, *tokens[:-1]] for tokens in target.lists]
         answer_floors = [torch.tensor(tokens, device=device) for tokens in answer_ids]
         state: dict[Any, Any] = {
-            "text": torch.tensor([answer.text for answer in answers], device=device),
+            "text": torch.tensor([answer.text for answer in answers]),
             "target": target.packed(device),
         }
         layers, all_layers = len(family.decoder.layers), range(len(family.encoder.layers))
@@ -151,16 +151,17 @@ class EncoderDecoderWriter:
             if floor == 0:
                 h_bsd = family.decoder.words(h_bsd)
             if virtual is not None:
-                h_bsd, before = virtual.in_front(h_bsd), virtual.per_row
+                h_bsd, before = virtual.in_front(h_bsd), virtual.counts
             h_bsd = family.decode_span(state, texts, h_bsd, floor, prefixes)
         else:
             encoded, real = family.encoded_texts(context, texts, virtual)
             cache = None if prefixes is None else family.cache(prefixes)
             h_bsd = family.decoder.words(h_bsd)
             h_bsd = family.decode(h_bsd, range(layers), real, encoded, cache, prefixes=prefixes)
-        step = torch.arange(h_bsd.shape[1], device=rows.device) - before[:, None]
-        predicts = (step >= len(family.opening) - 1) & (step < state["own"].lengths[rows][:, None])
-        return family.decoder.leave(h_bsd)[predicts] * family.head_scale
+        opening = len(family.opening) - 1
+        starts = torch.arange(len(rows)) * h_bsd.shape[1] + before + opening
+        predicts, _ = ranges(starts, state["own"].lengths[rows] - opening, h_bsd.device)
+        return family.decoder.leave(h_bsd).flatten(0, 1)[predicts] * family.head_scale
 
     # --- new answers --------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from peftu.base.finish import Finish
+from peftu.base.packed import sent
 from peftu.base.pooling import SentenceConfig
 from peftu.base.prompt import About, Prompt, TrieNode
 from peftu.base.reader import Cuts, Reader
@@ -181,7 +182,10 @@ class Family(ABC):
 
     @abstractmethod
     def hidden(self, context: Context, node: int, rows: Tensor, attachment: Attachment) -> Tensor:
-        """Returns [rows, width] the state that is read at a node (node 0 where there are none)."""
+        """Returns [rows, width] the state that is read at a node (node 0 where there are none).
+
+        Row numbers come on the processor, and nothing is asked of the device.
+        """
 
     @abstractmethod
     def scores(self, context: Context, hidden: Sequence[Tensor]) -> Tensor:
@@ -299,7 +303,7 @@ def virtual_tokens(
 
 def label_logits(head: nn.Module, h_bd: Tensor, node: TrieNode) -> Tensor:
     """Returns [rows, branches] float32 logits; only the branches' rows of the output matrix are read."""
-    chosen = torch.tensor(node.tokens, device=h_bd.device)
+    chosen = sent(torch.tensor(node.tokens), h_bd.device)
     weight, bias = cast(Tensor, head.weight), getattr(head, "bias", None)
     logits_bk = h_bd.float() @ weight[chosen].float().T
     return logits_bk if bias is None else logits_bk + bias[chosen].float()
