@@ -300,8 +300,7 @@ class EncoderDecoder(Family):
     @torch.no_grad()
     def embed(self, texts: Sequence[Text], max_tokens: int, about: About = "text") -> Tensor:
         """Returns the mean of the encoder's states over a text's tokens, at unit length."""
-        lists = self.reader.bodies(texts, max_tokens, about).lists
-        check_reach(self.config, max(map(len, lists)))
+        lists = self.reader.bodies(texts, self.readable(max_tokens), about).lists
         out = torch.empty(len(lists), self.width, device=self.device)
         for batch in length_batches([len(tokens) for tokens in lists], PREFILL_TOKENS):
             ids, real = padded([lists[i] for i in batch], 0, self.device)
