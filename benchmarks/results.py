@@ -321,6 +321,7 @@ def page() -> str:
     out += overview(boards)
     for task in TASKS:
         out += section(*boards[task]) if task in boards else [f"## {task}", "", "Not run yet.", ""]
+    out += runpy.run_path(str(HERE / "encoders.py"))["section"]()
     return "\n".join([*out, *free_answers(), *settings(TWO), *settings(SEVERAL)])
 
 

@@ -1,6 +1,7 @@
 """What more users and more workers cost: one run of `lora@all-minilm-l6-v2`, end to end, and judging by itself.
 
-    python benchmarks/scale.py --stages users,workers,judging,added    # writes results/scale.json
+    python benchmarks/scale.py [--stages users,workers,judging,added,costs]    # writes results/scale.json
+    python benchmarks/scale.py --table                                         # what docs/scale.md shows
 
 Tables are made up: 30 items a user, drawn from a pool of short texts, two labels; speed and memory do not look at
 values. Every measurement is a process of its own with a cache of its own; peak memory is of that process (workers have
@@ -11,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,10 +27,11 @@ BASE = "all-minilm-l6-v2"
 LORA, HABIT = f"lora@{BASE}", "user-majority"
 ITEMS, EPOCHS, TEXTS = 30, 1, 60_000
 REPEATS = 3
+MILLION = 1_000_000
 WORDS = ("the", "a", "post", "about", "people", "and", "films", "that", "they", "like", "not", "all", "we", "can")
 
 
-def table(users: int) -> Any:
+def table(users: int, items: int = ITEMS) -> Any:
     """Returns a made-up table: each user likes texts by a word of their own, with noise."""
     import polars as pl
 
@@ -39,26 +42,45 @@ def table(users: int) -> Any:
     rows = []
     for user in range(users):
         liked = rng.choice(WORDS)
-        for text in rng.sample(texts, ITEMS):
+        for text in rng.sample(texts, items):
             rows.append((f"user {user:06}", text, "yes" if (liked in text) ^ (rng.random() < 0.1) else "no"))
     frame = pl.DataFrame(rows, ["user", "text", "label"], orient="row")
     return peftu.from_frame(frame, user="user", text="text", label="label", name="made-up")
 
 
+def terms(made: Any, epochs: int) -> dict[str, int]:
+    """Returns what a run's time goes by: texts read, each once a shard, and rows trained, in whole batches."""
+    from peftu.config import SplitSpec, TrainSpec
+    from peftu.data.shards import shards
+    from peftu.data.splits import make_split
+
+    split, frame, batch = make_split(made, SplitSpec(), 0), made.frame, TrainSpec().batch
+    rows = split.counts()["train"] // len(split.users)
+    reads = sum(frame.filter(frame["user_id"].is_in(users))["text"].n_unique() for users in shards(split.users))
+    return {"reads": reads, "rows_trained": -(-rows // batch) * batch * epochs * len(split.users)}
+
+
 def run_once(
-    folder: Path, users: int, methods: str = LORA, executor: str = "local", workers: int = 1
+    folder: Path,
+    users: int,
+    methods: str = LORA,
+    executor: str = "local",
+    workers: int = 1,
+    items: int = ITEMS,
+    epochs: int = EPOCHS,
 ) -> dict[str, Any]:
     """Returns what one run takes, end to end."""
     import peftu
 
-    made = table(users)
+    made = table(users, items)
     start = time.perf_counter()
     run = peftu.compare(
-        made, methods, executor=executor, workers=workers, epochs=EPOCHS, baselines=False, out=folder / "run",
+        made, methods, executor=executor, workers=workers, epochs=epochs, baselines=False, out=folder / "run",
         cells=folder / "cells", if_exists="overwrite",
     )  # fmt: skip
     seconds = time.perf_counter() - start
     return {
+        **terms(made, epochs),
         "users": users,
         "executor": executor,
         "workers": workers,
@@ -137,17 +159,90 @@ STAGES: dict[str, Callable[[], list[dict[str, Any]]]] = {
     ],
     "judging": lambda: [measured("judge") for _ in range(REPEATS)],
     "added": lambda: [measured("added") for _ in range(REPEATS)],
+    "costs": lambda: [
+        measured("run", users=users, items=items, epochs=epochs)
+        for users, items, epochs in ((100, 10, 1), (100, 30, 1), (100, 10, 4), (100, 30, 4), (300, 10, 1), (300, 30, 1))
+    ],
 }
+TERMS = ("start", "reads", "rows_trained", "users")  # of the cost model, seconds each
+
+
+def cost_model(result: dict[str, Any]) -> dict[str, float]:
+    """Returns seconds for the start, a text read, a row trained and a user: non-negative least squares of 'costs'."""
+    import numpy as np
+    from scipy.optimize import nnls
+
+    runs = result["costs"]["measured"]
+    terms = np.array([[1.0, *(run[term] for term in TERMS[1:])] for run in runs])
+    seconds = np.array([run["seconds"] for run in runs])
+    fitted, _ = nnls(terms / seconds[:, None], np.ones(len(runs)))  # relative errors count
+    return dict(zip(TERMS, map(float, fitted), strict=True))
+
+
+def predicted(model: dict[str, float], run: dict[str, float]) -> float:
+    """Returns the seconds that a run should take."""
+    return model["start"] + sum(model[term] * run[term] for term in TERMS[1:])
+
+
+def page(result: dict[str, Any]) -> str:
+    """Returns what docs/scale.md shows of a result, in Markdown."""
+    lines = [
+        "| users | seconds | users an hour | peak memory, GB | cells, MB | report, KB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for run in result["users"]["measured"]:
+        lines.append(
+            f"| {run['users']:,} | {run['seconds']:,.0f} | {run['users_per_hour']:,.0f} | "
+            f"{run['peak_bytes'] / 1e9:.2f} | {run['cells_bytes'] / 1e6:,.0f} | {run['report_bytes'] / 1e3:,.0f} |"
+        )
+    lines += ["", "| executor | workers | seconds, each repetition | of one process |", "|---|---|---|---|"]
+    ways: dict[tuple[str, int], list[float]] = {}
+    for run in result["workers"]["measured"]:
+        ways.setdefault((run["executor"], run["workers"]), []).append(run["seconds"])
+    alone = statistics.median(ways["local", 1])
+    for (executor, workers), seconds in ways.items():
+        every = ", ".join(f"{spent:.0f}" for spent in seconds)
+        lines.append(f"| {executor} | {workers} | {every} | {alone / statistics.median(seconds):.2f} |")
+    judged = [run["seconds"] for run in result["judging"]["measured"]]
+    added = [run["added_s"] / run["alone_s"] for run in result["added"]["measured"]]
+    model = cost_model(result)
+    largest = result["users"]["measured"][-1]
+    share = predicted(model, largest) / largest["seconds"]
+    hours = predicted(model, scaled(largest, MILLION)) / 3600
+    stored = largest["cells_bytes"] / largest["users"] * MILLION
+    lines += [
+        "",
+        "* Judging and drawing 10,000 users under three methods that were there already: "
+        f"{statistics.median(judged):.0f} s ({min(judged):.0f} to {max(judged):.0f}), a report of "
+        f"{result['judging']['measured'][0]['report_bytes'] / 1e6:.2f} MB.",
+        f"* A method added to a finished comparison, over the same method alone: {statistics.median(added):.2f} "
+        f"({min(added):.2f} to {max(added):.2f}).",
+        f"* Cost model, seconds: {model['start']:.1f} + {model['reads'] * 1e3:.2f} ms a text and shard + "
+        f"{model['rows_trained'] * 1e3:.2f} ms a row trained + {model['users'] * 1e3:.1f} ms a user. Of the run with "
+        f"{largest['users']:,} users, which it was not fitted to, it gives {share:.0%}.",
+        f"* Projection, not measured: a million such users, {hours:,.0f} core hours of this machine "
+        f"({hours / 64:,.1f} hours on 64 such cores, if they scale as 2 do here) and {stored / 1e9:,.0f} GB of cells.",
+    ]
+    return "\n".join(lines)
+
+
+def scaled(run: dict[str, float], users: int) -> dict[str, float]:
+    """Returns the terms of a run with so many users, each as in this one."""
+    return {term: run[term] * users / run["users"] for term in TERMS[1:]}
 
 
 def main() -> None:
     """Measures the stages asked for, or one call in this process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stages", default=",".join(STAGES))
+    parser.add_argument("--table", action="store_true")
     parser.add_argument("--call", choices=CALLS)
     parser.add_argument("--arguments", type=json.loads, default={})
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
+    if options.table:
+        print(page(json.loads(RESULT.read_text())))
+        return
     if options.call:
         print(json.dumps(CALLS[options.call](options.folder, **options.arguments)))
         return

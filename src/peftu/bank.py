@@ -106,9 +106,22 @@ class Layout:
             views.setdefault(column.site.name, {})[column.name] = view
         return views
 
-    def bind(self, views: Mapping[str, Mapping[str, Tensor]], groups: int) -> "Bound":
-        """Returns the modules with these `views` (or leaves like them), bound to a batch of G equal groups of rows."""
-        return Bound(self, views, groups)
+    def on(self, rows: Tensor) -> Tensor | None:
+        """Returns [G] bool, which of these modules [G, width] are switched on; on the processor, None without switches.
+
+        All switches of a module are as its first.
+        """
+        return (rows[:, self.switches[0]] > 0).cpu() if self.switches else None
+
+    def bind(self, views: Mapping[str, Mapping[str, Tensor]], groups: int, on: Tensor | None = None) -> "Bound":
+        """Returns the modules with these `views` (or leaves like them), bound to a batch of G equal groups of rows.
+
+        Args:
+            views: of the modules.
+            groups: G.
+            on: what `on` says of them; None: the device is asked.
+        """
+        return Bound(self, views, groups, on)
 
     def fresh(self, keys: Sequence[str], seed: int, primer: Mapping[str, Tensor] | None = None) -> Tensor:
         """Returns [keys, width] new modules; each depends on the seed and its own key alone, and on the primer.
@@ -143,10 +156,18 @@ class Bound:
         layout: of the modules.
         tensors: site -> name -> [G, *shape].
         groups: G.
+        on: [G] bool, whose module is switched on, on the processor; None: the device is asked.
     """
 
-    def __init__(self, layout: Layout, tensors: Mapping[str, Mapping[str, Tensor]], groups: int) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        groups: int,
+        on: Tensor | None = None,
+    ) -> None:
         self.method, self.sites, self.tensors, self.groups = layout.method, layout.sites, tensors, groups
+        self._on = on
         self._entering = self.method if isinstance(self.method, EnteringMethod) else None
         self._switch = next((column for column in layout.columns if column.switch), None)
         self._virtual: dict[str, Tensor] = {}
@@ -166,9 +187,11 @@ class Bound:
 
     @cached_property
     def on(self) -> Tensor | None:
-        """Returns [G] bool, whose module is switched on (all its switches are as the first); None without switches."""
+        """Returns [G] bool, whose module is switched on, on the processor; None without switches."""
         switch = self._switch
-        return None if switch is None else self.tensors[switch.site.name][switch.name] > 0
+        if switch is None:
+            return None
+        return self._on if self._on is not None else (self.tensors[switch.site.name][switch.name] > 0).cpu()
 
     def virtual(self, site: Site) -> Tensor:
         """Returns each group's virtual tokens at a site, made once however often they are read."""

@@ -45,12 +45,18 @@ class SharedLayout(Layout):
         """Returns how many virtual tokens a composed module runs through the base with every text."""
         return self.modules.added_tokens
 
-    def compose(self, shared: Views, codes: Tensor) -> Bound:
-        """Returns the modules of G users, given views of the shared row and codes [G, width]."""
+    def compose(self, shared: Views, codes: Tensor, on: Tensor | None = None) -> Bound:
+        """Returns the modules of G users, given views of the shared row and codes [G, width].
+
+        Args:
+            shared: views of the shared row.
+            codes: [G, width].
+            on: [G] bool, whether they are switched on, on the processor; None: the device is asked.
+        """
         tensors = {
             name: self.joint.compose(site, tensors_at(shared, name), codes) for name, site in self.modules.sites.items()
         }
-        return self.modules.bind(tensors, len(codes))
+        return self.modules.bind(tensors, len(codes), on)
 
 
 class CodeLayout(Layout):
@@ -76,10 +82,15 @@ class CodeLayout(Layout):
         """Returns how many virtual tokens a composed module runs through the base with every text."""
         return self.shared_layout.added_tokens
 
-    def bind(self, views: Views, groups: int) -> Bound:
+    def on(self, rows: Tensor) -> Tensor | None:
+        """Returns [G] bool: whether the shared module is switched on; None where it has no switch."""
+        shared = self.shared_layout.on(self.shared[None])
+        return None if shared is None else shared.expand(len(rows))
+
+    def bind(self, views: Views, groups: int, on: Tensor | None = None) -> Bound:
         """Returns the composed modules of G users, bound to a batch of G equal groups of rows."""
         codes = views[self.first]["code"]
-        return self.shared_layout.compose(self.shared_layout.views(self.shared.to(codes)[None]), codes)
+        return self.shared_layout.compose(self.shared_layout.views(self.shared.to(codes)[None]), codes, on)
 
 
 def tensors_at(shared: Views, site: str) -> dict[str, Tensor]:

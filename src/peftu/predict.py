@@ -11,6 +11,7 @@ from torch import Tensor
 from peftu.bank import Layout
 from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase
+from peftu.base.packed import sent
 from peftu.data.problem import Floats
 from peftu.errors import PeftuError
 from peftu.memory import tried
@@ -51,15 +52,17 @@ def score(
     pairs, back = np.unique(np.stack([units, texts], 1), axis=0, return_inverse=True)
     modules, start, size = np.unique(pairs[:, 0], return_index=True, return_counts=True)
     out = np.empty((len(pairs), context.prompt.columns), dtype=np.float32)
+    on = None if layout is None or rows is None else layout.on(rows)
 
     def read(members: npt.NDArray[np.int64], step: npt.NDArray[np.int64]) -> int:
         real = step[None] < size[members, None]
         picked = start[members, None] + np.minimum(step[None], size[members, None] - 1)
         binding = None
         if layout is not None and rows is not None:
-            module_rows = rows[torch.from_numpy(modules[members])].to(base.device)
-            binding = layout.bind(layout.views(module_rows), len(members))
-        text = torch.from_numpy(pairs[picked.ravel(), 1]).to(base.device)
+            numbers = torch.from_numpy(modules[members])
+            module_rows = sent(rows.index_select(0, sent(numbers, rows.device)), base.device)
+            binding = layout.bind(layout.views(module_rows), len(members), None if on is None else on[numbers])
+        text = torch.from_numpy(pairs[picked.ravel(), 1])
         scores = base.readout(context, text, binding).cpu().numpy().reshape(*picked.shape, -1)
         out[picked[real]] = scores[real]
         return int(real.sum())

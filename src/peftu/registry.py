@@ -47,7 +47,7 @@ class Finder(Protocol[Found]):
 
 
 class Registry(Generic[T]):
-    """Names mapped to lazily imported objects; packages add their own through entry points ``peftu.<kind>s``.
+    """Names mapped to lazily imported objects; packages add theirs through entry points, group ``peftu.<kinds>``.
 
     Args:
         kind: what is registered, in the singular; used in messages and for the entry-point group.
@@ -57,6 +57,7 @@ class Registry(Generic[T]):
 
     def __init__(self, kind: str, entries: dict[str, str], finders: Iterable[str] = ()) -> None:
         self.kind = kind
+        self.group = f"peftu.{kind[:-1]}ies" if kind.endswith("y") else f"peftu.{kind}s"
         self._targets = dict(entries)
         self._finders = tuple(finders)
         self._loaded: dict[str, T] = {}
@@ -100,7 +101,7 @@ class Registry(Generic[T]):
     def _scan(self) -> None:
         if not self._seen_entry_points:
             self._seen_entry_points = True
-            for point in entry_points(group=f"peftu.{self.kind}s"):
+            for point in entry_points(group=self.group):
                 self._targets.setdefault(point.name, point.value)
 
 

@@ -197,6 +197,11 @@ class Failed(Part):
     seed: int
     why: str
 
+    @property
+    def system(self) -> System:
+        """Returns the method's id."""
+        return System(self.method, self.base)
+
 
 class RunRecord(Part):
     """Version 1 of the record. Files written by it load for ever."""
@@ -233,6 +238,11 @@ class RunRecord(Part):
     warnings: tuple[str, ...] = Field((), description="What a reader must know and no other field says; no user keys.")
     environment: Environment = Field(default_factory=current_environment)
     files: tuple[RunFile, ...] = ()
+
+    @property
+    def failures(self) -> dict[System, str]:
+        """Returns the methods that are missing, each with the reason at its first seed that failed."""
+        return {failed.system: failed.why for failed in reversed(self.failed)}
 
     @property
     def scored(self) -> int:

@@ -139,6 +139,7 @@ class Run:
             gain = "" if result.name == findings.bar else scale.gain(result.gain.get(findings.bar))
             whom = "" if result.helped is None else f"{result.helped} / {result.unchanged} / {result.hurt}"
             lines.append([result.method, result.base or "", scale.score(score), gain, whom])
+        lines += [[failed.method, failed.base or "", "failed", failed.why, ""] for failed in self.record.failed]
         head, *rows = (_cells(line, "td" if place else "th") for place, line in enumerate(lines))
         about = f"{self.record.task.title} · {self.record.regime} · {self.record.users} users"
         body = "".join(f"<tr>{row}</tr>" for row in rows)

@@ -20,6 +20,7 @@ from torch import Tensor
 from peftu.bank import Layout, derived_seed
 from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase
+from peftu.base.packed import sent
 from peftu.base.prompt import Prompt
 from peftu.config import TrainSpec
 from peftu.data.sources import cache_dir, writing_to
@@ -128,9 +129,9 @@ def train(
     def trained_cohort(cohort: Sequence[Unit]) -> tuple[Tensor, list[UnitLog]]:
         keys = [unit.key for unit in cohort]
         begin = trained.fresh(keys, seed, primer) if start is None else start.expand(len(cohort), -1).clone()
-        loop = _Cohort(base, context, trained, cohort, spec, seed, begin.to(base.device), start is not None)
+        loop = _Cohort(base, context, trained, cohort, spec, seed, begin, start is not None)
         loop.run(tell)
-        best = torch.where(torch.from_numpy(loop.diverged)[:, None], begin.cpu(), loop.best.cpu())
+        best = torch.where(torch.from_numpy(loop.diverged)[:, None], begin, loop.best.cpu())
         return layout.finish(best) if start is None else best, [loop.log(place) for place in range(len(cohort))]
 
     while first < len(order):
@@ -209,21 +210,25 @@ def row_loss(scores_nc: Tensor, target_nc: Tensor, prompt: Prompt) -> Tensor:
 
 
 class Rows:
-    """The examples of several units, end to end."""
+    """The examples of several units, end to end; targets and weights are given on a device, texts are not."""
 
     def __init__(self, parts: Sequence[Examples], device: torch.device) -> None:
+        self.device = device
         self.size = np.array([len(part) for part in parts], dtype=np.int64)
         self.start = np.concatenate([[0], self.size.cumsum()[:-1]]).astype(np.int64)
         self.text, self.target, self.weight = (
-            torch.from_numpy(np.concatenate([getattr(part, name) for part in parts])).to(device)
-            for name in ("text", "target", "weight")
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("text", "target", "weight")
         )
 
     def take(self, picked: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         """Returns texts [g, b], targets [g, b, c], weights [g, b] of these rows; -1 is any row, with weight 0."""
-        rows = torch.from_numpy(picked.clip(min=0)).to(self.text.device)
-        real = torch.from_numpy(picked >= 0).to(self.text.device)
-        return self.text[rows], self.target[rows], self.weight[rows] * real
+        rows = picked.clip(min=0)
+        target, weight = (sent(torch.from_numpy(x), self.device) for x in (self.target[rows], self.weighing(picked)))
+        return torch.from_numpy(self.text[rows]), target, weight
+
+    def weighing(self, picked: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Returns [g, b] the weights of these rows, 0 for -1."""
+        return np.where(picked >= 0, self.weight[picked.clip(min=0)], np.float32(0))
 
 
 def _schedule(size: int, spec: TrainSpec, seed: int) -> npt.NDArray[np.int64]:
@@ -251,8 +256,9 @@ class _Cohort:
     ) -> None:
         self.base, self.context, self.layout, self.spec = base, context, layout, spec
         device = base.device
-        self.best = begin.clone()
-        self.begin = begin if anchored and spec.shrink else None
+        self.switches = torch.tensor(layout.switches, dtype=torch.long, device=device)
+        on = layout.on(begin)
+        self.best = begin.to(device, copy=True)
         sizes = np.array([len(unit.train) for unit in units], dtype=np.int64)
         self.epoch_steps = np.maximum(1, -(-sizes // spec.batch))
         self.total = np.where(sizes > 0, self.epoch_steps * spec.epochs, 0)
@@ -271,7 +277,9 @@ class _Cohort:
         self.diverged = np.zeros(len(units), dtype=bool)
         # Rows of the users still training.
         self.active = np.flatnonzero(self.total)
-        self._load(begin[torch.from_numpy(self.active).to(device)])
+        self.on = None if on is None else on[torch.from_numpy(self.active)]
+        self._load(self.best[torch.from_numpy(self.active).to(device)])
+        self.begin = self.weights.clone() if anchored and spec.shrink else None
         self.first = torch.zeros_like(self.weights)
         self.second = torch.zeros_like(self.weights)
 
@@ -315,28 +323,30 @@ class _Cohort:
     @torch.no_grad()
     def _switch_on(self) -> None:
         """Sets every switch: from here on the modules are there, and weight decay shall not wear them off."""
-        if self.layout.switches:
-            self.weights[:, self.layout.switches] = 1
+        if self.on is not None:
+            self.weights.index_fill_(1, self.switches, 1)
+            self.on = torch.ones_like(self.on)
 
     def _step(self, running: npt.NDArray[np.bool_]) -> int:
         """Takes one optimiser step for every running user; returns the rows seen."""
-        text, target, weight = self._batch(running)
-        seeds, steps = (torch.from_numpy(of[self.active]).to(text.device) for of in (self.seeds, self.steps))
+        picked = self._picked(running)
+        text, target, weight = self.train_data.take(picked)
+        seeds, steps = sent(torch.from_numpy(np.stack([self.seeds, self.steps])[:, self.active]), weight.device)
         tensors = dropped(self.layout, self.leaves, seeds, steps)
-        binding = self.layout.bind(tensors, len(self.active))
+        binding = self.layout.bind(tensors, len(self.active), self.on)
         scores_nc = self.base.readout(self.context, text.view(-1), binding)
         loss_gb = row_loss(scores_nc, target.flatten(0, 1), self.context.prompt).view_as(weight)
         # A mean over each user's rows, summed over users: no user's gradient knows of another.
         ((loss_gb * weight).sum(1) / weight.sum(1).clamp(min=1e-12)).sum().backward()  # type: ignore[no-untyped-call]
         self._update(self._gradient(), running)
         self.steps[self.active[running]] += 1
-        return int((weight > 0).sum())
+        return int((self.train_data.weighing(picked) > 0).sum())
 
-    def _batch(self, running: npt.NDArray[np.bool_]) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns each user's next rows: texts [g, b], targets [g, b, c], weights [g, b] (0 where there is none)."""
+    def _picked(self, running: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """Returns [g, b] the numbers of each user's next rows, -1 where there is none."""
         step = np.minimum(self.steps, self.total - 1)[self.active]
         picked = np.where(running[:, None], self.schedule[self.active, step], -1)
-        return self.train_data.take(picked[:, : max(1, int((picked >= 0).sum(1).max()))])
+        return picked[:, : max(1, int((picked >= 0).sum(1).max()))]
 
     @torch.no_grad()
     def _update(self, grad: Tensor, running: npt.NDArray[np.bool_]) -> None:
@@ -346,7 +356,7 @@ class _Cohort:
         """
         step, total = self.steps[self.active], self.total[self.active]
         lr = column(self.spec.lr * schedule_factor(step, total, self.spec.warmup) * running, self.weights)
-        towards = self.weights if self.begin is None else self.weights - self.begin[self.active]
+        towards = self.weights if self.begin is None else self.weights - self.begin
         decay = self.spec.weight_decay if self.begin is None else self.spec.shrink
         moments = (self.first, self.second, column(step + 1.0, self.weights))
         adamw(self.weights, grad, moments, lr, self.spec.clip, towards, decay)
@@ -355,45 +365,55 @@ class _Cohort:
     @torch.no_grad()
     def _validate(self, places: npt.NDArray[np.int64], epoch: int | None = None) -> None:
         """Scores these users on their validation rows and keeps the rows of those that got better."""
-        finite = self.weights[places].isfinite().all(1).cpu().numpy()
-        self.diverged[self.active[places[~finite]]] = True
-        places = places[finite]
         members = self.active[places]
-        sizes = self.val_data.size[members]
-        blind = sizes == 0  # nothing to choose by: the last state is the result
-        if blind.any() and epoch is None:
-            self.best[members[blind]] = self.weights[places[blind]]
-            self.best_epoch[members[blind]] = self.steps[members[blind]] // self.epoch_steps[members[blind]]
-        places, members, sizes = places[~blind], members[~blind], sizes[~blind]
-        if not len(members):
-            return
-        loss = self._validation_loss(places, members, sizes)
+        seen = self.val_data.size[members] > 0  # else nothing to choose by: the last state is the result
+        finite, loss = self._validation_loss(places, seen)
+        self.diverged[members[~finite]] = True
+        if epoch is None:
+            self._keep(places[finite & ~seen])
+        members, better = members[seen], finite[seen] & (loss < self.best_loss[members[seen]])
         self.diverged[members[~np.isfinite(loss)]] = True
         if epoch == 0:
             self.start_loss[members] = loss
-        better = loss < self.best_loss[members]
-        chosen = members[better]
-        self.best_loss[chosen] = loss[better]
-        self.best_epoch[chosen] = self.steps[chosen] // self.epoch_steps[chosen]
-        self.best[chosen] = self.weights[places[better]]
+        self.best_loss[members[better]] = loss[better]
+        self._keep(places[seen][better])
+
+    def _keep(self, places: npt.NDArray[np.int64]) -> None:
+        """Notes the state of these users as their best."""
+        members = self.active[places]
+        self.best_epoch[members] = self.steps[members] // self.epoch_steps[members]
+        of, where = sent(torch.from_numpy(np.stack([places, members])), self.weights.device)
+        self.best.index_copy_(0, where, self.weights.index_select(0, of))
 
     def _validation_loss(
-        self, places: npt.NDArray[np.int64], members: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.float64]:
-        """Returns each member's weighted mean loss over their validation rows, a slab of rows at a time."""
-        total, count = np.zeros(len(members)), np.zeros(len(members))
-        rows = self.weights[places]
-        binding = self.layout.bind(self.layout.views(rows), len(members))
+        self, places: npt.NDArray[np.int64], seen: npt.NDArray[np.bool_]
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+        """Returns whose weights are finite, and the weighted mean loss of those who are ``seen`` over their rows.
+
+        A slab of rows is read at a time; the device is asked once, for everything.
+        """
+        rows = self.weights[sent(torch.from_numpy(places), self.weights.device)]
+        answers, counts, members = (
+            [rows.isfinite().all(1).float()],
+            np.zeros(int(seen.sum())),
+            self.active[places[seen]],
+        )
+        if len(members):
+            binding_rows = rows if seen.all() else rows[sent(torch.from_numpy(np.flatnonzero(seen)), rows.device)]
+            on = None if self.on is None else self.on[torch.from_numpy(places[seen])]
+            binding = self.layout.bind(self.layout.views(binding_rows), len(members), on)
+        sizes, start = self.val_data.size[members], self.val_data.start[members, None]
         slab = 2 * self.spec.batch  # no gradients are kept: twice the rows of a training step fit
-        for first in range(0, int(sizes.max()), slab):
+        for first in range(0, int(sizes.max(initial=0)), slab):
             step = np.arange(first, min(first + slab, int(sizes.max())))
-            start = self.val_data.start[members, None]
-            text, target, weight = self.val_data.take(np.where(step[None] < sizes[:, None], start + step, -1))
+            picked = np.where(step[None] < sizes[:, None], start + step, -1)
+            text, target, weight = self.val_data.take(picked)
             scores = self.base.readout(self.context, text.view(-1), binding)
             loss = row_loss(scores, target.flatten(0, 1), self.context.prompt).view_as(weight)
-            total += (loss * weight).sum(1).double().cpu().numpy()
-            count += weight.sum(1).double().cpu().numpy()
-        return total / count
+            answers.append((loss * weight).sum(1))
+            counts += self.val_data.weighing(picked).sum(1)
+        finite, *sums = np.split(torch.cat(answers).cpu().numpy(), np.cumsum([len(x) for x in answers])[:-1])
+        return finite > 0, np.sum(sums, axis=0, dtype=np.float64) / counts
 
     def _finished(self) -> npt.NDArray[np.bool_]:
         """Returns which active users are at their last step, have waited ``patience`` epochs or have diverged."""
@@ -404,9 +424,12 @@ class _Cohort:
 
     def _compact(self, running: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Drops finished users' rows; returns the new running mask (all true)."""
-        keep = torch.from_numpy(np.flatnonzero(running)).to(self.weights.device)
+        places = torch.from_numpy(np.flatnonzero(running))
+        keep = sent(places, self.weights.device)
         self.active = self.active[running]
         self.first, self.second = self.first[keep], self.second[keep]
+        self.begin = None if self.begin is None else self.begin[keep]
+        self.on = None if self.on is None else self.on[places]
         self._load(self.weights[keep])
         return np.ones(len(self.active), dtype=bool)
 
@@ -470,4 +493,4 @@ def adamw(
 
 def column(values: npt.NDArray[np.floating], like: Tensor) -> Tensor:
     """Returns the values as [g, 1] beside a matrix."""
-    return torch.as_tensor(np.asarray(values), dtype=like.dtype, device=like.device)[:, None]
+    return sent(torch.as_tensor(np.asarray(values), dtype=like.dtype), like.device)[:, None]

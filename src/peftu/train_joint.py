@@ -16,6 +16,7 @@ from torch import Tensor
 from peftu.bank import derived_seed
 from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase
+from peftu.base.packed import sent
 from peftu.codes import CodeLayout, SharedLayout, tensors_at
 from peftu.config import TrainSpec
 from peftu.methods.joint import EncodingMethod
@@ -111,6 +112,7 @@ class _Loop:
         )  # fmt: skip
         self.method, device = layout.joint, base.device
         self.row = layout.fresh([""], seed).to(device)
+        self.switches = torch.tensor(layout.switches, dtype=torch.long, device=device)
         self.codes = torch.zeros(len(units), layout.code_width, device=device)
         self.moved = torch.zeros(len(units), 1, device=device)  # steps that each code has taken
         self.row_state, self.code_state = ((torch.zeros_like(x), torch.zeros_like(x)) for x in (self.row, self.codes))
@@ -166,15 +168,16 @@ class _Loop:
     def _move(self, users: npt.NDArray[np.int64], picked: npt.NDArray[np.int64]) -> None:
         """Takes one step with these users' rows."""
         text, target, weight = self.data.take(picked)
-        present, place = torch.unique(torch.from_numpy(users).to(self.row.device), return_inverse=True)
+        present, place = (sent(torch.from_numpy(x), self.row.device) for x in np.unique(users, return_inverse=True))
         present_codes = self.codes[present].requires_grad_()
         if isinstance(self.method, EncodingMethod) and self.embedded is not None:
             # Of the user's other rows alone: else a code could tell the very labels that it is to predict.
-            seen = self.method.moments(self.embedded[text], target * (weight > 0)[..., None])
+            seen = self.method.moments(self.embedded[sent(text, self.row.device)], target * (weight > 0)[..., None])
             codes = self.method.encode(tensors_at(self.leaves, "head"), self.sums[present][place] - seen)
         else:
             codes = present_codes[place]
-        scores_nc = self.base.readout(self.context, text.view(-1), self.layout.compose(self.leaves, codes))
+        on = torch.ones(len(codes), dtype=torch.bool)  # since the start was validated
+        scores_nc = self.base.readout(self.context, text.view(-1), self.layout.compose(self.leaves, codes, on))
         loss = row_loss(scores_nc, target.flatten(0, 1), self.context.prompt).view_as(weight)
         ((loss * weight).sum() / GROUP).backward()  # type: ignore[no-untyped-call]
         self._update(present, present_codes.grad, len(users))
@@ -202,7 +205,7 @@ class _Loop:
     def _switch_on(self) -> None:
         """Sets every switch: from here on the modules are there."""
         if self.layout.switches:
-            self.row[:, self.layout.switches] = 1
+            self.row.index_fill_(1, self.switches, 1)
 
     def _take_grad(self, site: str, name: str) -> Tensor:
         """Returns [1, numbers] the gradient of a shared tensor, zero where nothing read it, and clears it."""

@@ -41,6 +41,17 @@ def test_lists_are_objects_with_a_name(command: str, name: str, fields: set[str]
         assert name in said.out.replace("\n", "")
 
 
+def test_model_types_say_what_they_can() -> None:
+    rows = {row["type"]: row for row in peftu("bases", "--types", "--json").json}
+    assert rows["llama"]["spans"] == ["all", "answer", "last"]
+    assert rows["t5"]["kind"] == "encoder_decoder"
+    assert not rows["bert"]["prompts"]
+    assert set(rows["llama"]) == {"type", "kind", "spans", "default_region", "prompts", "quantize"}
+    shown = peftu("bases", "--types")
+    assert (shown.code, shown.err) == (0, "")
+    assert all(name in shown.out for name in rows)
+
+
 @pytest.mark.parametrize("asked", ["global+lora", "lora+guard", "lora[rank=2]@base"])
 def test_a_method_is_shown_however_it_is_asked_for(asked: str) -> None:
     assert peftu("methods", asked, "--json").json == peftu("methods", "lora", "--json").json

@@ -92,6 +92,7 @@ def test_a_bug_keeps_its_traceback(place: Path, monkeypatch: pytest.MonkeyPatch)
         (("tasks", "synthetic-singel"), "did you mean"),
         (("methods", "lorra"), "did you mean 'lora'"),
         (("bases", "smollm2"), "unknown base 'smollm2'"),
+        (("bases", "smollm2", "--types"), "do not go together"),
         (("report", "nowhere"), "nowhere"),
         (("report", "raw"), "run.json"),
         (("predict", "nowhere", "--user", "user-1", "--text", "x"), "nowhere"),

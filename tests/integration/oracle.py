@@ -115,12 +115,18 @@ class Oracle:
         ids = torch.tensor([self.ids(f"{prompt.instruction}\n\n{shown}{body_of(text)}", special=True)])
 
         def after(prefix: tuple[int, ...]) -> Tensor:
-            own = torch.tensor([[self.model.config.decoder_start_token_id, *prefix]])
+            own = torch.tensor([[*self.opening, *prefix]])
             logits: Tensor = self.model(input_ids=ids, decoder_input_ids=own, use_cache=False).logits[0, -1]
             return logits
 
         words = [self.ids(word) for word in prompt.words]
         return constrained(words, self.tokenizer.eos_token_id, after, prompt.exclusive)
+
+    @property
+    def opening(self) -> list[int]:
+        """Returns what an encoder-decoder's `generate` puts in front of an answer."""
+        forced = self.model.generation_config.forced_bos_token_id
+        return [self.model.config.decoder_start_token_id, *([] if forced is None else [forced])]
 
     def _encoder(self, prompt: Prompt, text: Text) -> Tensor:
         own = self.vector(self.model, body_of(text))

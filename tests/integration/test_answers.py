@@ -10,6 +10,7 @@ from peftu.bank import Bound, Layout
 from peftu.base import answers as answers_module
 from peftu.base.answers import Answer, log_likelihood
 from peftu.base.families.family import Context
+from peftu.base.finish import Finish
 from peftu.base.model import FrozenBase
 from peftu.base.prompt import Prompt
 from peftu.config import RegionSpec
@@ -157,19 +158,20 @@ def test_users_read_together_read_as_alone(family: str, spec: RegionSpec) -> Non
         assert not torch.allclose(alone, losses(base, context), atol=1e-3)
 
 
-def test_the_vocabulary_is_read_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("finish", [Finish(), Finish(scale=0.4), Finish(scale=2.0, cap=1.5)], ids=str)
+def test_the_vocabulary_is_read_in_chunks(finish: Finish, monkeypatch: pytest.MonkeyPatch) -> None:
     """The chunk's size changes nothing, and the gradient is autograd's own."""
     generator = torch.Generator().manual_seed(0)
     head = torch.nn.Linear(6, 11)
     hidden = torch.randn(7, 6, generator=generator)
     target = torch.randint(0, 11, (7,), generator=generator)
     leaf = hidden.clone().requires_grad_()
-    plain = -torch.nn.functional.cross_entropy(head(leaf), target, reduction="none")
+    plain = -torch.nn.functional.cross_entropy(finish(head(leaf)), target, reduction="none")
     weighed(plain).backward()
     for logits in (3, 7, 100):
         monkeypatch.setattr(answers_module, "LOGIT_BYTES", 4 * 11 * logits)
         own = hidden.clone().requires_grad_()
-        ours = log_likelihood(own, target, head)
+        ours = log_likelihood(own, target, head, finish)
         weighed(ours).backward()
         assert torch.allclose(ours, plain, atol=1e-5)
         assert torch.allclose(own.grad, leaf.grad, atol=1e-5)

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,35 @@ def test_an_address_where_nothing_answers_is_a_line() -> None:
         port = unused.getsockname()[1]
     with pytest.raises(PeftuError, match=f"--address 127.0.0.1:{port}: no Ray answers"):
         on_ray._answering(f"127.0.0.1:{port}")
+
+
+@on_loopback
+@pytest.mark.parametrize("says", [None, b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
+def test_an_address_where_something_else_answers_is_a_line(says: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_ray, "ANSWER", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        port = server.getsockname()[1]
+
+        def serve() -> socket.socket:
+            connection, _ = server.accept()
+            if says is not None:
+                connection.sendall(says)
+                connection.shutdown(socket.SHUT_WR)
+            return connection
+
+        served = pool.submit(serve)
+        with pytest.raises(PeftuError, match=rf"--address 127.0.0.1:{port}: no Ray answers \(.+\) — begin one"):
+            on_ray._answering(f"127.0.0.1:{port}")
+        served.result().close()
+
+
+@on_loopback
+@pytest.mark.usefixtures("_ray")
+def test_where_ray_answers_it_is_connected_to() -> None:
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    assert on_ray._answering(address) == address
 
 
 @pytest.mark.parametrize("address", ["localhost", "ray://localhost:10001", "host:", "host:99999", ":6379"])

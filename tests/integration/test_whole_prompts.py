@@ -11,11 +11,22 @@ import pytest
 import torch
 import transformers as hub
 from oracle import Oracle, body_of
-from test_bases import KNOWN, spans
+from test_bases import spans
+from test_decoder_types import TYPES, model_of
 from tokenizers import AddedToken
 from torch import Tensor
 from transformers.utils import chat_template_utils
-from variants import CHAT, DECODERS, INSTRUCTS, REFUSES_SYSTEM, SYSTEM_LAST, byte_level, metaspace, tokenizer_of
+from variants import (
+    CHAT,
+    DECODERS,
+    INSTRUCTS,
+    REFUSES_SYSTEM,
+    SYSTEM_LAST,
+    THINKS_ALWAYS,
+    byte_level,
+    metaspace,
+    tokenizer_of,
+)
 
 from peftu.base.answers import Answer
 from peftu.base.frame import _rendered as framed_once
@@ -112,17 +123,14 @@ def test_other_families_read_the_whole_text(model: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("tokenizer", ["byte-level", "metaspace-chat", "normalizer-instruct"])
-@pytest.mark.parametrize("name", [name for name in KNOWN if "t5" not in name and "bert" not in name])
+@pytest.mark.parametrize("name", TYPES)
 def test_every_architecture_reads_the_whole_prompt(name: str, tokenizer: str) -> None:
     made, system = tokenizer_of(tokenizer)
-    plain, twin = KNOWN[name](), KNOWN[name]()
-    if not hasattr(plain, "get_output_embeddings") or plain.get_output_embeddings() is None:
-        pytest.skip("an encoder reads no prompt")
+    plain, twin = model_of(name), model_of(name)
     for one in (plain, twin):
         one.resize_token_embeddings(len(made), mean_resizing=False)
         one.generation_config.eos_token_id = 1
         randomise(one, seed=1)
-    plain.set_attn_implementation("eager")
     judge = Oracle(plain, made, system=system)
     judge_scores = expected(judge, prompt := Prompt(INSTRUCTION, ("no", "nor", "yes")))
     base = wrap(twin, made, name)
@@ -141,8 +149,10 @@ def test_free_answers_stand_behind_the_whole_prompt(name: str) -> None:
     read = base.readout(context, torch.arange(len(answers)))
     ends = base.family.reader.end(prompt, base.family.ends)  # type: ignore[attr-defined]
     for place, answer in enumerate(answers):
-        asked = judge.ids(judge.chat(prompt, TEXTS[answer.text]))
-        ids = judge.ids(judge.chat(prompt, TEXTS[answer.text], answer.words)) + [token for token in [ends] if token]
+        asked, whole = (judge.chat(prompt, TEXTS[answer.text], words) for words in (None, answer.words))
+        before = whole.removesuffix(answer.words)
+        asked = before if len(before.strip()) > len(asked.strip()) else asked  # marks that precede every answer
+        asked, ids = judge.ids(asked), judge.ids(whole) + [token for token in [ends] if token]
         logits = judge.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].log_softmax(-1)
         assert ids[: len(asked)] == asked
         likely = sum(float(logits[n - 1, ids[n]]) for n in range(len(asked), len(ids)))
@@ -207,6 +217,23 @@ def test_a_template_s_marks_are_control_tokens_even_if_not_called_special() -> N
     _, base = sides("llama", tokenizer)
     (ids,) = base.family.reader.read(Prompt("Like it?", ("no", "yes")), [Text("<think>yes</think> <b>soup")]).lists
     assert [token for token in ids if token in (begin, stop, bold)] == [bold, begin, stop]
+
+
+@pytest.mark.parametrize("name", ["closing", "closing-chat"])
+def test_a_prompt_begins_once_and_does_not_end(name: str) -> None:
+    tokenizer, _ = tokenizer_of(name)
+    _, base = sides("llama", tokenizer)
+    (ids,) = base.family.reader.read(Prompt(INSTRUCTION, ("no", "yes")), [TEXTS[0]]).lists
+    assert ids[0] == tokenizer.bos_token_id
+    assert ids.count(tokenizer.bos_token_id) == 1
+    assert tokenizer.eos_token_id not in ids
+
+
+def test_a_thought_that_no_answer_shows_is_ended() -> None:
+    template = CHAT.replace("assistant\n{% endif", "assistant\n<think>\n{% endif")
+    frame = framed(byte_level(template), 0)
+    assert frame.pieces[-1].endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert framed(byte_level(THINKS_ALWAYS), 0).pieces[-1] == frame.pieces[-1]
 
 
 def test_an_instruction_that_a_template_loses_stands_in_the_first_turn() -> None:

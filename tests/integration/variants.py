@@ -43,6 +43,15 @@ THINKS = (
     "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
     "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
+THINKS_ALWAYS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+)
+CHANNELS = (  # an answer has a mark that a thought has not
+    "{% for m in messages %}<|im_start|>{{ m.role }}{% if m.role == 'assistant' %}<s>final{% endif %}<|im_end|>"
+    "{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant{% endif %}"
+)
+BEGINS = "{{ bos_token }}" + CHAT
 DATED = "<|im_start|>system\nToday: {{ strftime_now('%d %B %Y') }}<|im_end|>\n" + CHAT
 
 
@@ -80,6 +89,15 @@ def byte_level(template: str | None = None, **roles: str | None) -> Any:
         [pre_tokenizers.Split(SPLIT, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     return _wrapped(_bpe(pre, decoder=decoders.ByteLevel()), template, **roles)
+
+
+def closing(template: str | None = None) -> Any:
+    """Llama, Gemma, Mistral: begins each string, and here ends it, too."""
+    tokenizer = byte_level(template)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 1)]
+    )
+    return tokenizer
 
 
 def metaspace(scheme: str, template: str | None = None) -> Any:
@@ -141,6 +159,10 @@ DECODERS: dict[str, Variant] = {
     "system-refused": Variant(lambda: byte_level(REFUSES_SYSTEM), system=False),
     "system-lost": Variant(lambda: byte_level(KEEPS_TWO_ROLES), system=False),
     "thinking": Variant(lambda: byte_level(THINKS)),
+    "thinking-always": Variant(lambda: byte_level(THINKS_ALWAYS)),
+    "channels": Variant(lambda: byte_level(CHANNELS)),
+    "closing": Variant(closing),
+    "closing-chat": Variant(lambda: closing(BEGINS)),
     "dated": Variant(lambda: byte_level(DATED)),
     "metaspace-first": Variant(lambda: metaspace("first")),
     "metaspace-always": Variant(lambda: metaspace("always")),

@@ -34,6 +34,10 @@ def test_every_card_is_whole(name: str) -> None:
         assert file.sha256
         assert len(file.sha256) == 64
         assert file.bytes
+    for file in card.zipped:
+        assert file.member
+        assert len(file.sha256 or "") == 64
+        assert file.bytes
     assert card.gguf is None or card.gguf in {file.name for file in card.files}
 
 

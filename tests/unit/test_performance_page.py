@@ -4,6 +4,8 @@ import json
 import runpy
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -25,3 +27,18 @@ def test_the_table_of_cohorts_is_what_the_script_makes_of_its_results() -> None:
     script = runpy.run_path(str(ROOT / "benchmarks" / "cohorts.py"))
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     assert script["table"](json.loads(script["RESULT"].read_text(encoding="utf-8"))["medians"]) in page
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+def test_what_measures_a_gpu_runs_at_toy_size() -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks" / "gpu.py"))
+    result = script["run"](toy=True)
+    assert {row["method"] for row in result["correctness"]} == {"lora", "prefix-tuning"}
+    assert result["largest_gap"] == 0  # a processor against itself
+    for name, shape in result["shapes"].items():
+        regions = {"whole", "default"} | ({"nf4 whole", "nf4 default"} if name == script["LARGEST"] else set())
+        assert regions == {region for region in shape if region in ("whole", "default") or region.startswith("nf4")}
+        assert all(shape[region]["users_per_hour"] > 0 for region in regions)
+        assert shape["whole"]["ratio"] > 0
+    assert script["table"](result).count("\n| Qwen3-8B |") == 4 + 3
+    assert all(mark in (ROOT / "docs" / "performance.md").read_text(encoding="utf-8") for mark in script["MARKS"])

@@ -7,12 +7,14 @@ from hypothesis import strategies as st
 
 from peftu.base.packed import Ragged
 
+CPU = torch.device("cpu")
+
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.integers(0, 2**16))
 def test_padding_and_gradients_equal_a_loop_over_segments(lengths: list[int], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    ragged = Ragged(torch.tensor(lengths))
+    ragged = Ragged(torch.tensor(lengths), CPU)
     x = torch.randn(sum(lengths), 3, generator=generator, requires_grad=True)
     mixing = torch.randn(max(lengths), max(lengths), generator=generator).tril()
 
@@ -30,9 +32,9 @@ def test_padding_and_gradients_equal_a_loop_over_segments(lengths: list[int], se
 
 def test_even_segments_are_views() -> None:
     x = torch.arange(12.0).view(6, 2)
-    assert Ragged(torch.tensor([3, 3])).pad(x).data_ptr() == x.data_ptr()
+    assert Ragged(torch.tensor([3, 3]), CPU).pad(x).data_ptr() == x.data_ptr()
 
 
 def test_an_empty_segment_is_a_bug_not_a_wrong_number() -> None:
     with pytest.raises(ValueError, match="empty"):
-        Ragged(torch.tensor([2, 0]))
+        Ragged(torch.tensor([2, 0]), CPU)

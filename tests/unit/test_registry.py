@@ -59,6 +59,7 @@ def test_objects_can_be_added_and_win() -> None:
 def test_other_packages_add_by_entry_points_but_do_not_replace(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [EntryPoint("a", "os:sep", "peftu.things"), EntryPoint("new", "os:linesep", "peftu.things")]
     monkeypatch.setattr(module, "entry_points", lambda group: points if group == "peftu.things" else [])
+    assert Registry[object]("family", {}).group == "peftu.families"
     names: Registry[object] = Registry("thing", {"a": "os:curdir"})
     assert names.names() == ["a", "new"]
     assert names.get("a") == "."

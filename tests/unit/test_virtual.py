@@ -54,21 +54,20 @@ def run(method: Any, units: list[Unit], spec: TrainSpec = SPEC, start: Tensor | 
 
 def test_rows_that_have_no_virtual_tokens_start_at_once() -> None:
     own, states = torch.arange(6.0).view(2, 3, 1), torch.tensor([[[-1.0], [-2.0]]]).expand(2, -1, -1)
-    some = VirtualStates(2, torch.tensor([True, False]), states)
+    some = VirtualStates(2, counts := torch.tensor([2, 0]), counts, states)
     joined = some.in_front(own)
     assert joined[0].flatten().tolist() == [-1, -2, 0, 1, 2]
     assert joined[1].flatten().tolist()[:3] == [3, 4, 5]
-    assert some.per_row.tolist() == [2, 0]
     assert some.last(joined).flatten().tolist() == [2, 5]
 
 
 @pytest.mark.parametrize("given", [True, False], ids=["mask", "no-mask"])
 def test_a_prefix_stands_between_earlier_and_own_tokens(given: bool) -> None:
     keys = torch.randn(2, 3, 8)
-    prefix = Prefix(3, torch.tensor([True, False]), keys, keys + 1)
+    prefix = Prefix(3, counts := torch.tensor([3, 0]), counts, keys, keys + 1)
     own = torch.randn(2, 2, 4, 4)
     mask = torch.rand(1, 1, 4, 6) > 0.5 if given else None
-    key, value, joined = prefix.join(own, own + 1, mask)
+    (key, value), joined = prefix.join(own, own + 1), prefix.seen(mask, own)
     assert torch.equal(value, key + 1)
     assert torch.equal(key[:, :, 3:], own)
     assert torch.equal(key[1, 1, 2], keys[1, 2, 4:])

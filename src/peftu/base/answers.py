@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from peftu.base.families.family import Context, Progress
-from peftu.base.packed import Packed
+from peftu.base.finish import Finish
+from peftu.base.packed import Packed, ranges, sent
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.data.problem import Text
@@ -102,7 +103,9 @@ class _LogLikelihood(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, h_td: Tensor, target_t: Tensor, weight_vd: Tensor, bias_v: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, h_td: Tensor, target_t: Tensor, weight_vd: Tensor, bias_v: Tensor | None, finish: Finish
+    ) -> Tensor:
         out_t = torch.empty(len(h_td), device=h_td.device)
         slope_td = torch.empty_like(h_td) if ctx.needs_input_grad[0] else None
         chunk = max(1, LOGIT_BYTES // (4 * len(weight_vd)))
@@ -111,29 +114,33 @@ class _LogLikelihood(Function):
             logits_tv = (h_td[part] @ weight_vd.T).float()
             if bias_v is not None:
                 logits_tv += bias_v.float()
+            logits_tv = finish(logits_tv)
+            slope_tv = finish.slope(logits_tv)
             norm_t, target = logits_tv.logsumexp(-1, keepdim=True), target_t[part, None]
             out_t[part] = (logits_tv.gather(1, target) - norm_t)[:, 0]
             if slope_td is not None:
-                # d log p(target) / d h = W[target] - softmax · W
+                # d log p(target) / d h = W[target] - softmax · W, each row of W as steep as the finish is there
                 share_tv = logits_tv.sub_(norm_t).exp_().neg_()
                 share_tv.scatter_add_(1, target, torch.ones_like(norm_t))
+                share_tv = share_tv if slope_tv is None else share_tv.mul_(slope_tv)
                 slope_td[part] = share_tv.to(weight_vd.dtype) @ weight_vd
         ctx.save_for_backward(slope_td)
         return out_t
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         (slope_td,) = ctx.saved_tensors
-        return slope_td * grad[:, None].to(slope_td.dtype), None, None, None
+        return slope_td * grad[:, None].to(slope_td.dtype), None, None, None, None
 
 
-def log_likelihood(h_td: Tensor, target_t: Tensor, head: nn.Module) -> Tensor:
+def log_likelihood(h_td: Tensor, target_t: Tensor, head: nn.Module, finish: Finish) -> Tensor:
     """Returns [t] float32 log-probabilities of the tokens among the whole vocabulary; at most `LOGIT_BYTES` at once."""
     bias = cast("Tensor | None", getattr(head, "bias", None))
-    return cast(Tensor, _LogLikelihood.apply(h_td, target_t, head.weight, bias))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _LogLikelihood.apply(h_td, target_t, head.weight, bias, finish))  # type: ignore[no-untyped-call]
 
 
 def summed(token_t: Tensor, lengths: Tensor) -> Tensor:
-    """Returns [b, 2] each row's sum over its tokens, and how many these are."""
-    row = torch.repeat_interleave(torch.arange(len(lengths), device=token_t.device), lengths)
-    return torch.stack([token_t.new_zeros(len(lengths)).index_add(0, row, token_t), lengths.float()], 1)
+    """Returns [b, 2] each row's sum over its tokens, and how many these are; the processor has the lengths."""
+    _, row = ranges(torch.zeros_like(lengths), lengths, token_t.device)
+    total = token_t.new_zeros(len(lengths)).index_add(0, row, token_t)
+    return torch.stack([total, sent(lengths.float(), token_t.device)], 1)

@@ -13,11 +13,13 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
+from peftu.base.manner import Manner
 from peftu.base.packed import Ragged, spread_heads
+from peftu.base.places import Places
 from peftu.base.virtual import Prefix
 
 KeysValues = tuple[Tensor, Tensor]  # each [rows, kv heads, tokens, head width]
-Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]  # query, key, value, scale -> [rows, tokens, heads, width]
+Attend = Callable[[Tensor, Tensor, Tensor, Manner], Tensor]  # query, key, value, how -> [rows, tokens, heads, width]
 
 
 class KeysMade(Exception):  # noqa: N818  (not an error: the way out of a layer whose rest is not needed)
@@ -27,7 +29,7 @@ class KeysMade(Exception):  # noqa: N818  (not an error: the way out of a layer 
         self.made = made
 
 
-def only_keys(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+def only_keys(query: Tensor, key: Tensor, value: Tensor, manner: Manner) -> Tensor:
     """Leaves the layer once its keys and values are made.
 
     Raises:
@@ -57,10 +59,11 @@ class Memory:
         self.keys_values = keys_values
         self.made: dict[int, KeysValues] = {}
 
-    def keep(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        """Keeps the layer's own keys and values if they were asked for."""
+    def around(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Sequence[KeysValues], KeysValues]:
+        """Returns what a layer looks at, given what it made: earlier keys and values, and those behind them."""
         if layer in self.record:
             self.made[layer] = (keys, values)
+        return () if self.before is None else self.before(layer), self.keys_values or (keys, values)
 
 
 class Earlier:
@@ -93,66 +96,65 @@ def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    attention_mask: Tensor | Places | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    position_bias: Tensor | None = None,
     memory: Memory | None = None,
     ragged: Ragged | None = None,
     prefix: Prefix | None = None,
     instead: Attend | None = None,
-    **_: Any,
+    **asked: Any,
 ) -> tuple[Tensor, None]:
     """Returns [rows, tokens, heads, width] attention output (and no weights), as the interface asks.
 
     The mask is boolean (True: may look) or additive, [rows or 1, 1, queries, keys], with the earlier tokens' columns
-    in front. With ``ragged``, all rows come end to end as one, and are padded for the attention alone. Heads that share
-    keys are folded into the query axis, so shared keys are never copied. A ``prefix`` stands between earlier and own
-    tokens; the mask has no columns for it yet. ``instead`` does all of it where given.
+    in front; given as places, it is made for the layer's window. With ``ragged``, all rows come end to end as one, and
+    are padded for the attention alone. Heads that share keys are folded into the query axis, so shared keys are never
+    copied. A ``prefix`` stands between earlier and own tokens; the mask has no columns for it yet. ``instead`` does all
+    of it where given. What a layer asks for besides is in ``asked``, see `Manner`.
     """
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    manner = Manner.of(query.shape[-1] ** -0.5 if scaling is None else scaling, asked)
     if instead is not None:
-        return instead(query, key, value, scaling), None
+        return instead(query, key, value, manner), None
     if ragged is not None:
         query, key, value = (ragged.pad(x[0].transpose(0, 1)).transpose(1, 2) for x in (query, key, value))
     rows, heads, queries, width = query.shape
     shared = heads // key.shape[1]
     causal = attention_mask is None and queries > 1 and bool(getattr(module, "is_causal", False))
-    if causal and (shared > 1 or position_bias is not None or prefix is not None):
+    if causal and (shared > 1 or manner.bias is not None or prefix is not None):
         attention_mask, causal = causal_mask(queries, query.device), False
-    if position_bias is not None:
-        attention_mask = _added(position_bias.to(query.dtype), attention_mask)
+    before: Sequence[KeysValues] = ()
+    if memory is not None:
+        before, (key, value) = memory.around(int(module.layer_idx), key, value)  # type: ignore[arg-type]
+    mask = _seen(attention_mask, manner, prefix, key)
+    if prefix is not None:
+        key, value = prefix.join(key, value)
+    if manner.bias is not None:
+        mask = _added(manner.added(query, key), mask)
     if shared > 1:
         query = query.reshape(rows, heads // shared, shared * queries, width)
-        attention_mask = None if attention_mask is None else attention_mask.repeat(1, 1, shared, 1)
-    if memory is not None:
-        memory.keep(int(module.layer_idx), key, value)  # type: ignore[arg-type]
-    if memory is not None and memory.keys_values is not None:
-        key, value = memory.keys_values
-    if prefix is not None:
-        key, value, attention_mask = prefix.join(key, value, attention_mask)
-    if memory is not None and memory.before is not None:
-        before = memory.before(int(module.layer_idx))  # type: ignore[arg-type]
-        out = _attend_both(query, before, (key, value), attention_mask, scaling)
+        mask = None if mask is None else mask.repeat(1, 1, shared, 1)
+    if before or not manner.plain:
+        out = _attend_both(query, before, (key, value), mask, manner)
     else:
-        out = scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, is_causal=causal, scale=scaling)
+        out = scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=manner.scale)
     out = out.reshape(rows, heads, queries, width).transpose(1, 2)
     return (out.contiguous() if ragged is None else ragged.unpad(out)[None]), None
 
 
 def _attend_both(
-    query: Tensor, before: Sequence[KeysValues], current: KeysValues, mask: Tensor | None, scale: float
+    query: Tensor, before: Sequence[KeysValues], current: KeysValues, mask: Tensor | None, manner: Manner
 ) -> Tensor:
     """Returns attention over earlier and own tokens.
 
     Written out because the earlier part needs no gradient: the fused kernel would compute one for every earlier key
     (measured: a quarter of a training step at six span tokens).
     """
-    query, parts = query * scale, [*before, current]
-    logits = torch.cat([_times(query, keys.mT) for keys, _ in parts], -1)
+    query, parts = query * manner.scale, [*before, current]
+    logits = manner.capped(torch.cat([_times(query, keys.mT) for keys, _ in parts], -1))
     if mask is not None:
         logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
-    weights = logits.softmax(-1, dtype=torch.float32).to(query.dtype)
+    weights = manner.weights(logits, query.shape[1], torch.float32).to(query.dtype)
     shares = torch.split(weights, [values.shape[2] for _, values in parts], -1)
     first, *more = (_times(share, values) for share, (_, values) in zip(shares, parts, strict=True))
     return sum(more, first)
@@ -164,6 +166,13 @@ def _times(x: Tensor, y: Tensor) -> Tensor:
         return x @ y
     rows, heads, queries, _ = x.shape
     return (x.transpose(0, 1).flatten(1, 2) @ y[0]).view(heads, rows, queries, y.shape[-1]).transpose(0, 1)
+
+
+def _seen(mask: Tensor | Places | None, manner: Manner, prefix: Prefix | None, key: Tensor) -> Tensor | None:
+    """Returns the mask of a layer's own keys, virtual ones in front of them, and of the earlier ones."""
+    if isinstance(mask, Places):
+        return mask.mask(manner.window, prefix, key.shape[2])
+    return mask if prefix is None else prefix.seen(mask, key)
 
 
 def _added(bias: Tensor, mask: Tensor | None) -> Tensor:

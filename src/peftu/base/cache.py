@@ -36,7 +36,7 @@ from peftu.files import only_one, partial, sha256_of
 
 _log = logging.getLogger(__name__)
 
-FORMAT = 2  # raised when what a family's prefill makes changes
+FORMAT = 4  # raised when what a family's prefill makes changes
 LIMIT = "PEFTU_REGION_CACHE_BYTES"
 DISK_BYTES = 8 << 30
 MEMORY_BYTES = 1 << 30  # larger contexts are read from their file, page by page
@@ -224,7 +224,7 @@ def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
         name = str(len(tensors))
         whole = value.untyped_storage().nbytes() == value.nbytes
         tensors[name] = value.contiguous() if whole else value.contiguous().clone()
-        return {"tensor": name}
+        return {"host" if value.device.type == "cpu" else "tensor": name}
     if isinstance(value, Packed):
         return {"packed": [_packed(part, tensors) for part in (value.values, value.offsets)]}
     if isinstance(value, dict):
@@ -239,8 +239,8 @@ def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
 def _unpacked(about: Any, tensors: dict[str, Tensor]) -> Any:
     """Returns the value that `_packed` described."""
     ((kind, value),) = about.items()
-    if kind == "tensor":
-        return tensors[value]
+    if kind in ("tensor", "host"):
+        return tensors[value] if kind == "tensor" else tensors[value].cpu()
     if kind == "plain":
         return value
     if kind == "dict":

@@ -4,7 +4,6 @@ Shape letters: g groups (users), r rows, l tokens of the longest row, h head tok
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -12,7 +11,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from peftu.base.packed import Ragged, gather_once, spread_heads
+from peftu.base.manner import Manner
+from peftu.base.packed import Ragged, gather_once, ranges, sent, spread_heads
 
 ROWS_A_BUCKET = 16  # each bucket has products of its own; not tuned
 MOST_BUCKETS = 8
@@ -56,12 +56,32 @@ class _Piece:
 
 
 @dataclass(frozen=True)
+class _Grid:
+    """Where tokens of segments are among the pieces' cells: `cells` says it of the tokens' heads.
+
+    Attributes:
+        first: [segments] cells, of one head, before the segment's row of its piece.
+        width: [segments] cells of one head in that row.
+        shift: [segments] those of them that stand before the segment's own tokens.
+    """
+
+    first: Tensor
+    width: Tensor
+    shift: Tensor
+
+    def cells(self, heads: int, which: Tensor, step: Tensor) -> Tensor:
+        """Returns [m × n] the cells of tokens' heads, given the tokens' segments and steps in these, both [m]."""
+        first, width, shift = (x.index_select(0, which)[:, None] for x in (self.first, self.width, self.shift))
+        return (first * heads + shift + step[:, None] + width * torch.arange(heads, device=step.device)).flatten()
+
+
+@dataclass(frozen=True)
 class _Plan:
     """Where each head of each token is read for a piece's products, and where the results go back."""
 
     query: Tensor
     query_back: Tensor
-    void: Tensor
+    void: Tensor | None
     key: Tensor
     key_back: Tensor
     shared: Tensor
@@ -74,8 +94,9 @@ class Flat:
     A causal model's states of the head do not depend on what follows, so one head serves all rows of a group.
 
     Args:
-        lengths: [R] tokens of each row behind the head, at least one.
+        lengths: [R] tokens of each row behind the head, at least one; on the processor.
         groups: G.
+        device: where the rows lie.
         head: tokens of the head, the same number for every group; 0: none.
         causal: a token looks at itself and earlier ones only; else at its whole row (and there is no head).
 
@@ -84,52 +105,63 @@ class Flat:
         last: [R] the place of each row's last token.
     """
 
-    def __init__(self, lengths: Tensor, groups: int, head: int = 0, causal: bool = True) -> None:
-        device, per_group = lengths.device, lengths.view(groups, -1)
-        self.causal, self.head = causal, head
-        self.tokens = Ragged(head + per_group.sum(1))
-        self._segments = pad(per_group, (1, 0), value=head).flatten()
-        start = (self._segments.cumsum(0) - self._segments).view(groups, -1)
-        self._heads = start[:, :1] + torch.arange(head, device=device)
-        heads = self._heads.repeat_interleave(per_group.shape[1], 0)
-        row_start = start[:, 1:].flatten()
-        self.last = row_start + lengths - 1
-        buckets = max(1, min(MOST_BUCKETS, len(lengths) // ROWS_A_BUCKET))
-        order = lengths.argsort(stable=True) if buckets > 1 else torch.arange(len(lengths), device=device)
-        self._order = order.argsort()
+    def __init__(self, lengths: Tensor, groups: int, device: torch.device, head: int = 0, causal: bool = True) -> None:
+        per_group, rows = lengths.view(groups, -1), len(lengths)
+        self.causal, self.head, self._lengths = causal, head, lengths
+        self.tokens = Ragged(head + per_group.sum(1), device)
+        segments = pad(per_group, (1, 0), value=head).flatten()
+        start = (segments.cumsum(0) - segments).view(groups, -1)
+        buckets = max(1, min(MOST_BUCKETS, rows // ROWS_A_BUCKET))
+        order = lengths.argsort(stable=True) if buckets > 1 else torch.arange(rows)
+        longest = [int(part.max()) for part in lengths[order].chunk(buckets)]
+        row_start, back, group = start[:, 1:].flatten(), order.argsort(), order // per_group.shape[1]
+        about = torch.stack([order, back, row_start + lengths - 1, row_start[order], lengths[order], group])
+        self._rows, self._order, self.last, *by_order = sent(about, device)
+        # The heads are a piece of their own, behind the rows'.
+        self._heads = sent(start[:, :1], device) + torch.arange(head, device=device)
         self._pieces = []
-        for rows in order.chunk(buckets):
-            step = torch.arange(int(lengths[rows].max()), device=device)
-            place = row_start[rows, None] + torch.minimum(step, lengths[rows, None] - 1)
-            self._pieces.append(_Piece(place, step < lengths[rows, None], torch.cat([heads[rows], place], 1)))
+        for most, place, length, of in zip(longest, *(x.chunk(buckets) for x in by_order), strict=True):
+            step = torch.arange(most, device=device)
+            place = place[:, None] + torch.minimum(step, length[:, None] - 1)
+            self._pieces.append(_Piece(place, step < length[:, None], torch.cat([self._heads[of], place], 1)))
         if head:
             self._pieces.append(_Piece(self._heads, torch.ones_like(self._heads, dtype=torch.bool), self._heads))
-        self._rows = order
+        # Where each segment is in them; they are as wide as their longest row.
+        width = torch.cat([x.new_full(x.shape, most) for most, x in zip(longest, order.chunk(buckets), strict=True)])
+        first, end = (width.cumsum(0) - width)[back], int(width.sum())
+        self._width = width = width[back]
+        of_rows = torch.stack([first, width, 0 * width, first + head * back, width + head, 0 * width + head])
+        first = end + head * torch.arange(groups)
+        whole = torch.full_like(first, head)
+        of_heads = torch.stack([first, whole, 0 * whole, first + head * rows, whole, 0 * whole])
+        grids = sent(torch.cat([of_heads[..., None], of_rows.view(6, groups, -1)], 2).flatten(1), device)
+        self._queries, self._keys = _Grid(*grids[:3]), _Grid(*grids[3:])
+        self._step, self._segment = ranges(torch.zeros_like(segments), segments, device)
         self._plans: dict[tuple[int, int], _Plan] = {}
+        self._known_masks: dict[int | None, list[Tensor | None]] = {}
 
     def spread(self, starts: Tensor) -> tuple[Tensor, Tensor]:
         """Returns where each token comes from and its position in its sequence, both [tokens].
 
         Args:
-            starts: [R] where each row's own tokens begin; a head begins at 0.
+            starts: [R] where each row's own tokens begin, on the processor; a head begins at 0.
         """
         begins = pad(starts.view(len(self._heads), -1), (1, 0))
-        first = pad(torch.full_like(begins[:, 1:], self.head), (1, 0))
-        step = torch.arange(int(self._segments.sum()), device=starts.device)
-        step = step - (self._segments.cumsum(0) - self._segments).repeat_interleave(self._segments)
-        begins, first = (x.flatten().repeat_interleave(self._segments) for x in (begins, first))
-        return begins + step, first + step
+        positions = pad(torch.full_like(begins[:, 1:], self.head), (1, 0))
+        first = sent(torch.stack([begins.flatten(), positions.flatten()]), self._step.device)
+        source, position = first[:, self._segment] + self._step
+        return source, position
 
     # --- attention ----------------------------------------------------------------------------------------------
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, manner: Manner) -> Tensor:
         """Returns [1, tokens, n, w] attention of each row over its group's head and itself.
 
         Args:
             query: [1, n, tokens, w].
             key: [1, k, tokens, w].
             value: [1, k, tokens, w].
-            scale: factor of the logits.
+            manner: how; a window counts where the attention is causal, a bias [1, n or 1, head + l, head + l] is one.
         """
         heads, kinds, width = query.shape[1], key.shape[1], query.shape[3]
         plan = self._plan(heads, kinds)
@@ -137,14 +169,14 @@ class Flat:
         queries = torch.split(folded, [piece.place.numel() * heads for piece in self._pieces])
         out = []
         for piece, q, (k, v), bias in zip(
-            self._pieces, queries, self._seen(plan, key, value), self._biases(query.dtype), strict=True
+            self._pieces, queries, self._seen(plan, key, value), self._biases(query.dtype, manner), strict=True
         ):
             rows, tokens = piece.place.shape
             q, k, v = (x.view(rows * kinds, -1, width) for x in (q, k, v))
-            out.append(_mix(q, k, v, _folded(bias, rows, kinds, heads, tokens), scale).view(-1, width))
+            out.append(_mix(q, k, v, _folded(bias, rows, kinds, heads, tokens), manner, kinds).view(-1, width))
         return gather_once(torch.cat(out), plan.query_back, plan.query, plan.void).view(1, -1, heads, width)
 
-    def attend_last(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend_last(self, query: Tensor, key: Tensor, value: Tensor, manner: Manner) -> Tensor:
         """Returns [1, R, n, w] attention of the rows' last tokens alone, given [1, n, R, w] their queries."""
         heads, kinds, width = query.shape[1], key.shape[1], query.shape[3]
         ordered = query[0].transpose(0, 1).index_select(0, self._rows)
@@ -153,9 +185,13 @@ class Flat:
         out = []
         for piece, q, (k, v) in zip(pieces, queries, self._seen(self._plan(heads, kinds), key, value), strict=False):
             rows = len(piece.place)
-            bias = _closed(pad(piece.real, (self.head, 0), value=True), query.dtype)[:, None]
+            seen = pad(piece.real, (self.head, 0), value=True)
+            if self.causal and manner.window is not None:
+                step = torch.arange(seen.shape[1], device=seen.device)
+                seen = seen & (step >= seen.sum(1, keepdim=True) - manner.window)
+            bias = _closed(seen, query.dtype)[:, None, None]
             q, k, v = (x.reshape(rows * kinds, -1, width) for x in (q, k, v))
-            out.append(_mix(q, k, v, _folded(bias, rows, kinds, heads, 1), scale).view(-1, heads, width))
+            out.append(_mix(q, k, v, _folded(bias, rows, kinds, heads, 1), manner, kinds).view(-1, heads, width))
         return torch.cat(out).index_select(0, self._order)[None]
 
     def _seen(self, plan: _Plan, key: Tensor, value: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -172,54 +208,54 @@ class Flat:
         if (heads, kinds) not in self._plans:
             query = torch.cat([spread_heads(piece.place, heads) for piece in self._pieces])
             key = torch.cat([spread_heads(piece.seen, kinds) for piece in self._pieces])
-            # [r, n, l] and [r, k, h + l]: which of them are the one place where a token stands for itself
-            grids = [piece.real[:, None].expand(-1, heads, -1).flatten() for piece in self._pieces]
-            key_grids = [
-                pad(piece.real, (piece.seen.shape[1] - piece.real.shape[1], 0))[:, None].expand(-1, kinds, -1).flatten()
-                for piece in self._pieces
-            ]
-            real = torch.cat(grids)
-            shared = key.new_empty(0)
-            if self.head:
-                offset, places = 0, []
-                for piece in self._pieces[:-1]:
-                    number = torch.arange(piece.seen.numel() * kinds, device=key.device) + offset
-                    places.append(number.view(len(piece.place), kinds, -1)[:, :, : self.head].flatten(1))
-                    offset += len(number)
-                shared = torch.cat(places)[self._order].view(len(self._heads), -1, kinds * self.head)
+            device, void = key.device, None
+            rows = torch.arange(len(self._queries.first), device=device).view(len(self._heads), -1)[:, 1:].flatten()
+            if not self._even:
+                step, row = ranges(self._lengths, self._width - self._lengths, device)
+                void = self._queries.cells(heads, rows[row], step)
+            ahead = torch.arange(-self.head, 0, device=device).repeat(len(rows))
+            in_front = self._keys.cells(kinds, rows[:, None].expand(-1, self.head).flatten(), ahead)
             self._plans[heads, kinds] = _Plan(
-                query, _inverse(query, real), (~real).nonzero().squeeze(1), key, _inverse(key, torch.cat(key_grids)),
-                shared, spread_heads(self._heads, kinds).view(len(self._heads), -1),
+                query, self._queries.cells(heads, self._segment, self._step), void,
+                key, self._keys.cells(kinds, self._segment, self._step),
+                in_front.view(len(self._heads), len(rows) // len(self._heads), self.head * kinds),
+                (self._heads[..., None] * kinds + torch.arange(kinds, device=device)).flatten(1),
             )  # fmt: skip
         return self._plans[heads, kinds]
 
-    @cached_property
-    def _masks(self) -> list[Tensor | None]:
+    @property
+    def _even(self) -> bool:
+        """Returns whether no piece has places behind a row's end."""
+        return bool((self._width == self._lengths).all())
+
+    def _masks(self, window: int | None) -> list[Tensor | None]:
         """Returns for each piece which tokens may be looked at, [r or 1, l or 1, h + l]; None: all."""
-        masks: list[Tensor | None] = []
+        if window in self._known_masks:
+            return self._known_masks[window]
+        masks: list[Tensor | None] = self._known_masks.setdefault(window, [])
         for piece in self._pieces:
             (tokens, seen), device = (piece.real.shape[1], piece.seen.shape[1]), piece.real.device
             if self.causal:  # what stands behind a row's end is behind all its tokens
-                masks.append(torch.ones(1, tokens, seen, dtype=torch.bool, device=device).tril(seen - tokens))
+                mask = torch.ones(1, tokens, seen, dtype=torch.bool, device=device).tril(seen - tokens)
+                masks.append(mask if window is None else mask.triu(seen - tokens - window + 1))
             else:
-                masks.append(None if bool(piece.real.all()) else piece.real[:, None])
+                masks.append(None if self._even else piece.real[:, None])
         return masks
 
-    def _biases(self, dtype: torch.dtype) -> list[Tensor | None]:
-        """Returns what is added to each piece's logits."""
-        return [None if mask is None else _closed(mask, dtype) for mask in self._masks]
+    def _biases(self, dtype: torch.dtype, manner: Manner) -> list[Tensor | None]:
+        """Returns what is added to each piece's logits, [r or 1, n or 1, l or 1, h + l]."""
+        biases = [None if mask is None else _closed(mask, dtype)[:, None] for mask in self._masks(manner.window)]
+        if not isinstance(manner.bias, Tensor):
+            return biases
+        ends = [piece.seen.shape[1] for piece in self._pieces]
+        starts = [end - piece.place.shape[1] for end, piece in zip(ends, self._pieces, strict=True)]
+        own = [manner.bias[:, :, start:end, :end].to(dtype) for start, end in zip(starts, ends, strict=True)]
+        return [one if other is None else one + other for one, other in zip(own, biases, strict=True)]
 
 
 def _by_head(x: Tensor) -> Tensor:
     """Returns [tokens × n, w] from [1, n, tokens, w]: a view of what a layer makes."""
     return x[0].transpose(0, 1).reshape(-1, x.shape[-1])
-
-
-def _inverse(index: Tensor, once: Tensor) -> Tensor:
-    """Returns for each number in the index where it stands, at the places that count."""
-    back = torch.empty(int(once.sum()), dtype=torch.long, device=index.device)
-    back[index[once]] = once.nonzero().squeeze(1)
-    return back
 
 
 def _closed(real: Tensor, dtype: torch.dtype) -> Tensor:
@@ -228,21 +264,24 @@ def _closed(real: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _folded(bias: Tensor | None, rows: int, kinds: int, heads: int, tokens: int) -> Tensor | None:
-    """Returns [rows × k, n/k × l or 1, m] from [rows or 1, l or 1, m]: heads that share keys are folded together."""
+    """Returns [rows × k, n/k × l or 1, m] from [rows or 1, n or 1, l or 1, m]: heads that share keys are folded."""
     if bias is None:
         return None
-    shared = heads // kinds
-    wide = bias[:, None, None].expand(rows, kinds, shared, tokens if shared > 1 else -1, -1)
+    wide = bias.expand(rows, heads, tokens if heads > kinds else -1, -1)
     return wide.reshape(rows * kinds, -1, bias.shape[-1])
 
 
-def _mix(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> Tensor:
-    """Returns [r, q, w] attention of queries over [r, m, w] keys and values.
+def _mix(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, manner: Manner, kinds: int) -> Tensor:
+    """Returns [r × k, q, w] attention of queries over [r × k, m, w] keys and values, of k kinds.
 
     For short rows the products are written out: on a processor the fused kernel's backward pass takes far longer.
     """
-    if query.shape[1] > WRITTEN_OUT:
+    if query.shape[1] > WRITTEN_OUT and manner.plain:
         mask = None if bias is None else bias.expand(-1, query.shape[1], -1)
-        return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
-    logits = query @ key.mT * scale if bias is None else torch.baddbmm(bias, query, key.mT, alpha=scale)
-    return logits.softmax(-1) @ value
+        return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=manner.scale)
+    if bias is None or manner.cap is not None:
+        logits = manner.capped(query @ key.mT * manner.scale)
+        logits = logits if bias is None else logits + bias
+    else:
+        logits = torch.baddbmm(bias, query, key.mT, alpha=manner.scale)
+    return manner.weights(logits, kinds) @ value

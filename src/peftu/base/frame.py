@@ -125,22 +125,22 @@ def _rendered(template: _Template, _: str, __: str, shown: int) -> Frame:
     else:
         raise PeftuError(f"base: its chat template cannot hold this prompt ({pieces}) — give its tokenizer another")
     padded = template.pieces([*marks[:-1], f"\t{marks[-1]}\t"], system)  # found with its white space, or not at all
-    lead, end = _answer(template, marks, system, pieces[-1])
-    return Frame((*pieces[:-1], _closed(pieces[-1]).rstrip(" ")), lead, end, isinstance(padded, str), not system)
+    tail, lead, end = _answer(template, marks, system, pieces[-1])
+    return Frame((*pieces[:-1], tail), lead, end, isinstance(padded, str), not system)
 
 
-def _answer(template: _Template, marks: list[str], system: bool, tail: str) -> tuple[str, str]:
-    """Returns what the template writes before an answer, behind what invites it, and what it writes after it."""
-    spaces = tail[len(tail.rstrip(" ")) :]  # tokenizers join a space to the word that follows it
+def _answer(template: _Template, marks: list[str], system: bool, tail: str) -> tuple[str, str, str]:
+    """Returns what stands before an answer, white space between the two, and what the template writes after it."""
     answered = [*marks, _mark(len(marks))]
     pieces = template.pieces(answered, system, answered=True)
     if isinstance(pieces, str):  # some write the system's words only before a turn that awaits its answer
         pieces = template.pieces(answered, system=False, answered=True)
-    if isinstance(pieces, str):
-        return spaces, ""
-    between, after = pieces[-2:]
+    between, after = ("", "") if isinstance(pieces, str) else pieces[-2:]
     lead = between.removeprefix(tail) if between.startswith(tail) else ""
-    return spaces + (lead if lead.isspace() else ""), after
+    if not lead.isspace():  # an empty thought, or the mark of what is none, which comes before every answer
+        tail, lead = tail + lead, ""
+    spaces = tail[len(tail.rstrip(" ")) :]  # tokenizers join a space to the word that follows it
+    return _closed(tail).rstrip(" "), spaces + lead, after
 
 
 def _closed(tail: str) -> str:

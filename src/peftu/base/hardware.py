@@ -19,7 +19,7 @@ QUANTISERS = ("bitsandbytes", "accelerate")  # both are needed to read a base qu
 def resolved(spec: HardwareSpec) -> HardwareSpec:
     """Returns where a base computes here, with nothing left 'auto'; a GPU is taken where there is one.
 
-    On a processor 'auto' is float32. On a GPU it is bfloat16 where the card has it, else float32. Half precision is for
+    'auto' is bfloat16 where the card or the processor multiplies it natively, else float32. Half precision is for
     GPUs: processors emulate it, and nothing here scales its loss. A Mac's GPU is taken only when it is asked for.
 
     Raises:
@@ -50,7 +50,11 @@ def device_of(spec: HardwareSpec) -> str:
 
 def default_dtype(device: torch.device) -> str:
     """Returns what dtype 'auto' is on a device."""
-    return "bfloat16" if device.type == "cuda" and "bfloat16" in dtypes_of(device) else "float32"
+    native = device.type == "cuda" and "bfloat16" in dtypes_of(device)
+    if device.type == "cpu":
+        wide = "AVX512" in torch.backends.cpu.get_cpu_capability()
+        native = wide and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return "bfloat16" if native else "float32"
 
 
 def dtypes_of(device: torch.device) -> tuple[str, ...]:

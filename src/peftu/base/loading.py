@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
-from peftu.base.families.decoder import Decoder
-from peftu.base.families.encoder import Encoder
-from peftu.base.families.encoder_decoder import EncoderDecoder
-from peftu.base.families.family import written_stops
+from peftu.base.families.family import Family, forced_first, written_stops
+from peftu.base.families.known import family_class
 from peftu.base.files import LAYER, read_json, read_object, weight_files
 from peftu.base.hardware import DTYPES
 from peftu.base.identity import settings_of, tensor_names
@@ -21,8 +19,6 @@ from peftu.base.pooling import SentenceConfig, read_sentence_config
 from peftu.base.quantised import loading_options, ready_quantised
 from peftu.config import HardwareSpec
 from peftu.errors import PeftuError
-
-FamilyClass = type[Decoder] | type[Encoder] | type[EncoderDecoder]
 
 _TOKENIZERS = (
     "tokenizer.json",
@@ -43,13 +39,7 @@ _READ = (  # by transformers, where they are there
 )
 _SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 _OWN_SIZES = ("relative_attention_num_buckets", "relative_attention_max_distance")  # where a model has them
-_STACKS = ("num_hidden_layers", "num_decoder_layers")
-_WRITERS = {Decoder: ("CausalLM", "LMHead"), EncoderDecoder: ("ConditionalGeneration", "LMHead")}
-_AUTO: dict[FamilyClass, Any] = {
-    Decoder: AutoModelForCausalLM,
-    EncoderDecoder: AutoModelForSeq2SeqLM,
-    Encoder: AutoModel,
-}
+_STACKS = ("num_hidden_layers", "num_decoder_layers", "decoder_layers")
 _FAULT = 160  # characters of another library's message that are passed on
 _LEAST_WORDS = 0.5  # of an embedding's rows: fewer are another model's tokenizer; models pad by a few hundred
 
@@ -69,20 +59,6 @@ class Loaded:
     tokenizer: Any
     sentence: SentenceConfig | None
     fingerprint: str
-
-
-def family_class(model_type: Any, name: str) -> FamilyClass:
-    """Returns the family of models of this type.
-
-    Raises:
-        PeftuError: peftu has not been checked on models of its type, and might read it wrongly without a sign.
-    """
-    families: tuple[FamilyClass, ...] = (Decoder, Encoder, EncoderDecoder)
-    for family in families:
-        if isinstance(model_type, str) and model_type in family.types:
-            return family
-    known = ", ".join(sorted(Decoder.types | Encoder.types | EncoderDecoder.types))
-    raise PeftuError(f"base {name}: peftu does not know models of type '{model_type}' — known: {known}")
 
 
 def check_vocabulary(model: nn.Module, tokenizer: Any, name: str) -> None:
@@ -120,15 +96,15 @@ def read_folder(folder: Path, name: str, hardware: HardwareSpec) -> Loaded:
     _check_sizes(config, tensors, name)
     how: dict[str, Any] = {"dtype": DTYPES[hardware.dtype], "use_safetensors": True, "output_loading_info": True}
     with _one_line(name, "get the folder again"):
-        model, info = _AUTO[family].from_pretrained(folder, **how, **loading_options(hardware), **options)
+        model, info = family.auto.from_pretrained(folder, **how, **loading_options(hardware), **options)
     _check_complete(info, name)
     _check_ids(model, name)
     words, rows = len(tokenizer), _rows(model)
     if words < _LEAST_WORDS * rows:
         mend = "put the files of the model's own tokenizer into the folder"
         raise PeftuError(f"base {name}: its tokenizer knows {words} tokens, its embedding has {rows} — {mend}")
-    sentence = read_sentence_config(folder) if family is Encoder else None
-    published = read_object(folder / "config.json")
+    sentence = None if family.writers else read_sentence_config(folder)
+    published = read_object(folder / "config.json") | forced_first(model)
     identity = fingerprint_of_files(files, settings_of(published, tokenizer, written_stops(model), sentence))
     if hardware.quantize == "none":
         model = model.to(hardware.device)
@@ -137,7 +113,7 @@ def read_folder(folder: Path, name: str, hardware: HardwareSpec) -> Loaded:
     return Loaded(cast(nn.Module, model), tokenizer, sentence, identity)
 
 
-def _checked(folder: Path, name: str) -> FamilyClass:
+def _checked(folder: Path, name: str) -> type[Family]:
     """Returns the family of the base in a folder, before any of it goes to another library.
 
     Raises:
@@ -159,9 +135,9 @@ def _checked(folder: Path, name: str) -> FamilyClass:
     if not isinstance(named, list):
         raise PeftuError(f"base {name}: config.json says architectures {named!r} — get the folder again")
     architectures = " ".join(map(str, named))
-    if family in _WRITERS and architectures and not any(part in architectures for part in _WRITERS[family]):
+    if family.writers and architectures and not any(part in architectures for part in family.writers):
         raise PeftuError(f"base {name}: {architectures} has no output matrix — use the model that writes text")
-    if family is Encoder and config.get("is_decoder"):
+    if not family.writers and config.get("is_decoder"):
         raise PeftuError(f"base {name}: a {config['model_type']} that reads from left to right — use it as an encoder")
     return family
 
@@ -185,6 +161,9 @@ def _check_ids(model: Any, name: str) -> None:
         raise PeftuError(f"base {name}: config.json says decoder_start_token_id {start!r} — get the folder again")
     if not (ends is None or all(type(end) is int for end in (ends if isinstance(ends, list) else [ends]))):
         raise PeftuError(f"base {name}: generation_config.json says eos_token_id {ends!r} — get the folder again")
+    for field, token in forced_first(model).items():
+        if not (type(token) is int and 0 <= token < _rows(model)):
+            raise PeftuError(f"base {name}: generation_config.json says {field} {token!r} — get the folder again")
 
 
 def _check_complete(info: Any, name: str) -> None:

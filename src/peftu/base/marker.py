@@ -38,8 +38,10 @@ def write_marker(folder: Path, recipe: str, sources: dict[str, str], made_with: 
         sources: name of each source -> its sha256.
         made_with: package -> version.
     """
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
     files = {
-        path.name: FileMark(sha256=sha256_of(path), bytes=path.stat().st_size) for path in sorted(folder.iterdir())
+        path.relative_to(folder).as_posix(): FileMark(sha256=sha256_of(path), bytes=path.stat().st_size)
+        for path in paths
     }
     marker = Marker(recipe=recipe, sources=sources, made_with=made_with, files=files)
     (folder / MARKER).write_text(marker.model_dump_json(indent=2) + "\n", encoding="utf-8")

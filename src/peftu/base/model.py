@@ -12,16 +12,11 @@ from torch import Tensor, nn
 
 from peftu.base.answers import Answer, Writer, log_likelihood, summed
 from peftu.base.attention import use_our_attention
-from peftu.base.families.decoder import Decoder
-from peftu.base.families.decoder_writer import DecoderWriter
-from peftu.base.families.encoder import Encoder
-from peftu.base.families.encoder_decoder import EncoderDecoder
-from peftu.base.families.encoder_decoder_writer import EncoderDecoderWriter
-from peftu.base.families.family import Context, Family, Progress, kv_width, written_stops
-from peftu.base.families.primer import primer
+from peftu.base.families.family import Context, Family, Progress, forced_first, kv_width, written_stops
+from peftu.base.families.known import family_class
 from peftu.base.hardware import resolved
 from peftu.base.identity import fingerprint, former_fingerprint, settings_of, tensors_in_memory
-from peftu.base.loading import check_vocabulary, family_class, read_folder
+from peftu.base.loading import check_vocabulary, read_folder
 from peftu.base.packed import Packed
 from peftu.base.pooling import SentenceConfig
 from peftu.base.prompt import About, Prompt
@@ -34,12 +29,6 @@ from peftu.data.problem import Floats, Text
 from peftu.errors import PeftuError
 
 _log = logging.getLogger(__name__)
-
-DEFAULT_REGIONS = {  # measured: docs/performance.md
-    "decoder": RegionSpec(depth=6, span="last"),
-    "encoder": RegionSpec(depth=2, span="all"),
-    "encoder_decoder": RegionSpec(depth=None, span="answer"),
-}
 
 
 def _silent(_: int) -> None:
@@ -78,15 +67,18 @@ class FrozenBase:
     @property
     def default_region(self) -> RegionSpec:
         """Returns the region used when none is asked for, no deeper than the model."""
-        spec = DEFAULT_REGIONS[self.family.kind]
+        spec = self.family.default_region
         return spec if (spec.depth or 0) <= self.family.layers else RegionSpec(span=spec.span)
 
     def region(self, spec: RegionSpec | None) -> Region:
-        """Returns the region asked for, or the default one, resolved against this model."""
+        """Returns the region asked for, or the default one, resolved against this model.
+
+        Raises:
+            PeftuError: it is deeper than the model.
+        """
         region = Region.resolve(spec or self.default_region, self.family.layers)
-        if region.span == "last" and self.family.kind == "encoder_decoder":  # its decoder reads no marker
-            region = replace(region, span="answer")
-        return region
+        narrower = region.span == "last" and "last" not in self.family.spans
+        return replace(region, span="answer") if narrower else region
 
     @cached_property
     def fingerprint(self) -> str:
@@ -96,19 +88,19 @@ class FrozenBase:
         """
         if self._published is not None:
             return self._published
-        model, tokenizer = cast(Any, self.family.model), cast(Any, self.family).tokenizer
-        config, stops = model.config.to_diff_dict(), written_stops(model)
+        model, tokenizer = cast(Any, self.family.model), self.family.tokenizer
+        config, stops = model.config.to_diff_dict() | forced_first(model), written_stops(model)
         return fingerprint(tensors_in_memory(model), settings_of(config, tokenizer, stops, self.sentence))
 
     @cached_property
     def former_fingerprint(self) -> str:
         """Returns 'sha256:…', the fingerprint that earlier releases stored; it is of the `dtype`, too."""
-        return former_fingerprint(self.family.model, self.dtype, cast(Any, self.family).tokenizer, self.sentence)
+        return former_fingerprint(self.family.model, self.dtype, self.family.tokenizer, self.sentence)
 
     @property
     def sentence(self) -> SentenceConfig | None:
         """Returns how an encoder makes a sentence vector; None for other bases."""
-        return self.family.sentence if isinstance(self.family, Encoder) else None
+        return self.family.sentence
 
     @cached_property
     def writer(self) -> Writer:
@@ -117,26 +109,36 @@ class FrozenBase:
         Raises:
             PeftuError: it is an encoder, which writes nothing.
         """
-        if isinstance(self.family, Decoder):
-            return DecoderWriter(self.family)
-        if isinstance(self.family, EncoderDecoder):
-            return EncoderDecoderWriter(self.family)
-        raise PeftuError(f"base {self.name}: an encoder writes no text — use a decoder or an encoder-decoder")
+        if not self.family.writers:
+            raise PeftuError(f"base {self.name}: an encoder writes no text — use a decoder or an encoder-decoder")
+        return self.family.writer()
 
     def sites(self, region: Region, labels: int) -> list[Site]:
-        """Returns the places inside the region where a module may act; no head where there are no labels."""
+        """Returns the places inside the region where a module may act; no head where there are no labels.
+
+        Raises:
+            PeftuError: the region asks for an answer span, and the base has none.
+        """
+        if region.span not in self.family.spans:
+            raise PeftuError(f"region: an {self.family.kind} has no answer span — use span=all")
         return [site for site in self.family.sites(region, labels) if labels or site.kind != "head"]
 
     def prefill(self, prompt: Prompt, texts: Sequence[Text], region: Region, progress: Progress = _silent) -> Context:
-        """Returns what the region needs of each text, computed once for all users, epochs and methods."""
-        return self.family.prefill(prompt, texts, region, progress)
+        """Returns what the region needs of each text, computed once for all users, epochs and methods.
+
+        Raises:
+            PeftuError: the base cannot read the prompt, or write one of its labels.
+        """
+        self.family.reader.check_words(prompt.words)
+        return self.family.prefill(self.family.within(prompt), texts, region, progress)
 
     def primer(self, context: Context) -> dict[str, Tensor]:
         """Returns what the base makes of a context's instruction and label words, by site: where virtual tokens start.
 
         That is states [tokens, d] at the region's floor, and keys and values [2, tokens, d] of a layer (not encoders').
         """
-        return primer(self.family, context.prompt, context.region)
+        made = self.family.primer(context.prompt, context.region)
+        return {site: tensor.float() for site, tensor in made.items()}
 
     def prefill_answers(
         self,
@@ -147,14 +149,14 @@ class FrozenBase:
         progress: Progress = _silent,
     ) -> Context:
         """Returns what the region needs of each answer, each text read once; the context's rows are answers."""
-        return self.writer.prefill(prompt, texts, answers, region, progress)
+        return self.writer.prefill(self.family.within(prompt), texts, answers, region, progress)
 
     def readout(self, context: Context, rows: Tensor, binding: Binding | None = None) -> Tensor:
         """Returns [rows, labels] float32 label scores, differentiable in the binding's tensors only.
 
         Args:
             context: from `prefill`.
-            rows: [rows] row numbers of the context; with a binding, G equal groups one after the other.
+            rows: [rows] row numbers of the context, on the processor; with a binding, G equal groups in turn.
             binding: modules of the G users; None reads the base itself.
 
         Scores are log-probabilities among the labels, or one logit a label where labels do not exclude each other.
@@ -174,30 +176,26 @@ class FrozenBase:
 
     def earlier_numbers(self, context: Context) -> int:
         """Returns how many numbers a row's keys and values before the span take in one layer, at most."""
-        return 2 * context.longest * kv_width(cast(Any, self.family.model).config) if context.region.answering else 0
+        return 2 * context.longest * kv_width(self.family.config) if context.region.answering else 0
 
     def _read_answers(self, context: Context, rows: Tensor, binding: Binding | None) -> Tensor:
         with attached(self.family.model, binding) as attachment:
             hidden_td = self.writer.hidden(context, rows, attachment)
         target: Packed = context.state["target"]
-        places, real = target.places(rows)
-        return summed(
-            log_likelihood(hidden_td, target.values[places[real]], cast(Any, self.family).head), target.lengths[rows]
-        )
+        likely = log_likelihood(hidden_td, target.flat(rows), self.family.head, self.family.finish)
+        return summed(likely, target.lengths[rows])
 
     def logits(self, hidden_bd: Tensor) -> Tensor:
         """Returns [b, vocabulary] float32 logits of the token after these states, as a `writer` gives them."""
-        return cast(Tensor, cast(Any, self.family).head(hidden_bd)).float()
+        return self.family.finish(cast(Tensor, self.family.head(hidden_bd)).float())
 
     def recorded(self, prompt: Prompt) -> Prompt:
         """Returns the prompt with the frame that this base's template gives it now, so that it is read so for ever."""
-        return prompt if isinstance(self.family, Encoder) else replace(prompt, frame=self.family.reader.frame(prompt))
+        return self.family.recorded(prompt)
 
     def cuts(self, prompt: Prompt, texts: Sequence[Text]) -> Cuts:
         """Returns how many texts are too long, and what of them is not read."""
-        if isinstance(self.family, Encoder):
-            return self.family.tokens(texts, prompt.max_tokens, prompt.about)[1]
-        return self.family.reader.read(prompt, texts).cuts
+        return self.family.cuts(self.family.within(prompt), texts)
 
     def embed(self, texts: Sequence[Text], max_tokens: int = 256, about: About = "text") -> Floats:
         """Returns [texts, width] unit sentence vectors; longer texts are cut as `Prompt.about` says."""
@@ -233,12 +231,11 @@ def wrap(
     """
     hub = cast(Any, model)
     family, kind = family_class(hub.config.model_type, name), type(model).__name__
-    if (hub.get_output_embeddings() is None) != (family is Encoder):
-        mend = "pass the encoder alone" if family is Encoder else "pass the model that writes text"
+    if (hub.get_output_embeddings() is not None) != bool(family.writers):
+        mend = "pass the model that writes text" if family.writers else "pass the encoder alone"
         raise PeftuError(f"base {name}: {kind} is not how peftu reads a {hub.config.model_type} — {mend}")
     check_vocabulary(model, tokenizer, name)
-    made = Encoder(model, tokenizer, sentence) if family is Encoder else family(model, tokenizer)
-    return FrozenBase(made, name, published, hardware)
+    return FrozenBase(family(model, tokenizer, sentence), name, published, hardware)
 
 
 def load_base(name: str, hardware: HardwareSpec | None = None, say: Say = _log.info) -> FrozenBase:

@@ -1,4 +1,8 @@
-"""Sequences of different lengths, stored and run end to end, so that no work is done on padding."""
+"""Sequences of different lengths, stored and run end to end, so that no work is done on padding.
+
+What decides shapes (row numbers, lengths, where sequences start) lies on the processor, whatever device computes: a
+device that is asked for a number is waited for. What is computed of it is sent there (`sent`), or made there.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +13,33 @@ from torch import Tensor
 from torch.autograd import Function
 
 
+def sent(x: Tensor, device: torch.device) -> Tensor:
+    """Returns a tensor of the processor's on a device, which is not waited for."""
+    return (x.pin_memory() if device.type == "cuda" and x.device.type == "cpu" else x).to(device, non_blocking=True)
+
+
+def ranges(starts: Tensor, lengths: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Returns the numbers of ranges end to end, and which range each is of, both [total], on a device.
+
+    Args:
+        starts: [n] the first number of each range, on the processor.
+        lengths: [n] how many numbers each has, on the processor.
+        device: where they are made.
+    """
+    ends = lengths.cumsum(0)
+    shift, counts = sent(torch.stack([starts - (ends - lengths), lengths]), device)
+    total = int(ends[-1])
+    which = torch.arange(len(lengths), device=device).repeat_interleave(counts, output_size=total)
+    return shift.index_select(0, which).add_(torch.arange(total, device=device)), which
+
+
 @dataclass(frozen=True)
 class Packed:
     """Tokens of n sequences end to end.
 
     Attributes:
         values: [all tokens, ...].
-        offsets: [n + 1] where each sequence starts; the last is the number of tokens.
+        offsets: [n + 1] where each sequence starts; the last is the number of tokens; on the processor.
     """
 
     values: Tensor
@@ -25,21 +49,26 @@ class Packed:
     def of(cls, sequences: Sequence[Tensor]) -> "Packed":
         """Returns the sequences end to end; each is [tokens, ...]."""
         lengths = torch.tensor([0, *(len(sequence) for sequence in sequences)])
-        return cls(torch.cat(list(sequences)), lengths.cumsum(0).to(sequences[0].device))
+        return cls(torch.cat(list(sequences)), lengths.cumsum(0))
 
     @property
     def lengths(self) -> Tensor:
-        """Returns [n] the number of tokens of each sequence."""
+        """Returns [n] the number of tokens of each sequence, on the processor."""
         return self.offsets.diff()
+
+    def flat(self, rows: Tensor) -> Tensor:
+        """Returns [tokens, ...] the rows' tokens end to end."""
+        return self.values.index_select(0, ranges(self.offsets[rows], self.lengths[rows], self.values.device)[0])
 
     def places(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Returns where the rows' tokens stand in ``values`` and which of them are real, both [rows, longest].
 
         Places behind a sequence's end repeat its last token (of an empty one: some other's), so that they are always
-        valid to read.
+        valid to read. Row numbers come on the processor.
         """
-        start, length = self.offsets[rows], self.lengths[rows]
-        step = torch.arange(int(length.max()), device=rows.device)
+        lengths, device = self.lengths[rows], self.values.device
+        start, length = sent(torch.stack([self.offsets[rows], lengths]), device)
+        step = torch.arange(int(lengths.max()), device=device)
         real = step[None] < length[:, None]
         place = start[:, None] + torch.minimum(step[None], (length[:, None] - 1).clamp(min=0))
         return place.clamp(max=len(self.values) - 1), real
@@ -83,21 +112,30 @@ class Ragged:
     """Segments of different lengths lying end to end, and their padded grid [segments, longest].
 
     Args:
-        lengths: [segments] tokens of each, at least one.
+        lengths: [segments] tokens of each, at least one; on the processor.
+        device: where the segments lie.
+
+    Attributes:
+        shape: of the grid.
+        even: whether all segments are equally long.
+        real: [segments, longest] where the grid holds tokens.
     """
 
-    def __init__(self, lengths: Tensor) -> None:
-        if int(lengths.min()) < 1:
+    def __init__(self, lengths: Tensor, device: torch.device) -> None:
+        least, longest = int(lengths.min()), int(lengths.max())
+        if least < 1:
             raise ValueError("an empty segment cannot be padded")
-        start = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)[:-1]])
-        self.shape = (len(lengths), int(lengths.max()))
-        step = torch.arange(self.shape[1], device=lengths.device)[None]
-        real = step < lengths[:, None]
-        self.real = real
-        self.even = bool(real.all())
-        self._grid = (start[:, None] + torch.minimum(step, lengths[:, None] - 1)).flatten()
-        self._flat = real.flatten().nonzero().squeeze(1)
-        self._void = (~real).flatten().nonzero().squeeze(1)
+        self.shape, self.even = (len(lengths), longest), least == longest
+        step = torch.arange(longest, device=device)[None]
+        if self.even:
+            self.real = torch.ones(1, 1, dtype=torch.bool, device=device).expand(self.shape)
+            return
+        start, length = sent(torch.stack([lengths.cumsum(0) - lengths, lengths]), device)[..., None]
+        self.real = step < length
+        self._grid = (start + torch.minimum(step, length - 1)).flatten()
+        first = torch.arange(len(lengths)) * longest
+        self._flat, _ = ranges(first, lengths, device)
+        self._void, _ = ranges(first + lengths, longest - lengths, device)
 
     def pad(self, x: Tensor) -> Tensor:
         """Returns [segments, longest, ...] from [tokens, ...]; places behind a segment's end repeat its last token."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from peftu.base.frame import Frame
+from peftu.base.packed import sent
 from peftu.data.problem import Text
 from peftu.errors import PeftuError
 
@@ -122,7 +123,7 @@ def trie_scores(nodes: Sequence[TrieNode], logits: Sequence[Tensor], exclusive: 
     """
     total = logits[0].new_zeros(len(logits[0]), len(nodes[0].branch))
     for node, logits_rk in zip(nodes, logits, strict=True):
-        branch = torch.tensor(node.branch, device=logits_rk.device)
+        branch = sent(torch.tensor(node.branch), logits_rk.device)
         part = logits_rk.log_softmax(-1) if exclusive else logits_rk - logits_rk.mean(-1, keepdim=True)
         total = total + part[:, branch.clamp(min=0)] * (branch >= 0)
     return total

@@ -114,6 +114,20 @@ class Reader:
         added = len(self._encoded([before], special=not self.continues)[0].ids)
         return self._read(before, "", texts, max(1, max_tokens - added), about)
 
+    def check_words(self, words: Sequence[str]) -> None:
+        """Checks that label words can be told in the base's tokens.
+
+        Raises:
+            PeftuError: the tokenizer has no token for a character of one.
+        """
+        unknown = self.tokenizer.unk_token_id
+        for word, encoded in zip(words, self._encoded(words), strict=True):
+            told = {place for start, end in encoded.offsets for place in range(start, end)}
+            left_out = any(not letter.isspace() and place not in told for place, letter in enumerate(word))
+            if left_out or (unknown is not None and unknown in encoded.ids):
+                what = f"the base's tokenizer lacks characters of '{word}'"
+                raise PeftuError(f"label words: {what} — give the task other words")
+
     def alone(self, strings: Sequence[str]) -> list[list[int]]:
         """Returns the tokens of strings that stand for themselves."""
         return [encoded.ids for encoded in self._encoded(strings)]

@@ -1,11 +1,7 @@
 """How long a prompt a base can read, texts cut to length, and which tokens of a prompt lie in a region."""
 
 from collections.abc import Sequence
-from typing import Any, cast
 
-from peftu.base.families.decoder import Decoder
-from peftu.base.families.encoder_decoder import EncoderDecoder
-from peftu.base.families.family import context_limit
 from peftu.base.model import FrozenBase
 from peftu.base.prompt import About, Prompt
 from peftu.base.reader import Cuts
@@ -20,9 +16,9 @@ def reading_limit(base: FrozenBase) -> int | None:
     Raises:
         PeftuError: the base is an encoder, which reads a text and no prompt.
     """
-    if not isinstance(base.family, Decoder | EncoderDecoder):
+    if not base.family.writers:
         raise PeftuError(f"base {base.name}: an encoder reads no prompt — use a decoder or an encoder-decoder")
-    return context_limit(cast(Any, base.family.model).config)
+    return base.family.limit()
 
 
 def prompt_tokens(base: FrozenBase, prompt: Prompt) -> int:
@@ -32,18 +28,12 @@ def prompt_tokens(base: FrozenBase, prompt: Prompt) -> int:
         PeftuError: the base is an encoder, which reads a text and no prompt.
     """
     reading_limit(base)
-    reader = base.family.reader
-    empty = len(reader.read(prompt, [Text("")]).lists[0])
-    words = reader.ending(prompt).words if isinstance(base.family, Decoder) else []
-    answer = max(map(len, words), default=prompt.answer_tokens if isinstance(base.family, Decoder) else 0)
-    return empty + prompt.max_tokens + answer
+    return base.family.taken(prompt) + prompt.max_tokens
 
 
 def invocation(base: FrozenBase, prompt: Prompt, region: Region) -> list[int]:
     """Returns a decoder's tokens between text and answer that lie in a region; of another family: none."""
-    if not isinstance(base.family, Decoder):
-        return []
-    return base.family.inside(base.family.reader.ending(prompt).tail, region)
+    return base.family.invocation(prompt, region)
 
 
 def clipped(base: FrozenBase, texts: Sequence[Text], max_tokens: int, about: About = "text") -> list[str]:
@@ -56,4 +46,4 @@ def cuts_line(name: str, cuts: Cuts, texts: int, prompt: Prompt) -> str:
     beside, judged = ("reply", "context") if prompt.about == "context" else ("context", "text")
     parts = [f"{cuts.beside} lose part of their {beside}, not of the {judged} that is judged"] if cuts.beside else []
     parts += [f"{cuts.judged} lose the end of the {judged} that is judged"] if cuts.judged else []
-    return f"{name} reads {prompt.max_tokens} tokens of a text: of {texts} texts, {'; '.join(parts)}"
+    return f"{name} reads {prompt.max_tokens} tokens of a text at most: of {texts} texts, {'; '.join(parts)}"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ class Binding(Protocol):
 
     @property
     def on(self) -> Tensor | None:
-        """Returns [G] bool, whose module is switched on; None where modules have no switch."""
+        """Returns [G] bool, whose module is switched on, on the processor; None where modules have no switch."""
         ...
 
     def virtual(self, site: Site) -> Tensor:
@@ -96,10 +96,19 @@ class Attachment:
         """Returns in how many equal groups the rows come."""
         return 1 if self.binding is None else self.binding.groups
 
-    def spread(self, lengths: Tensor) -> None:
-        """Notes that rows of these lengths [rows] are about to be run end to end."""
+    @contextmanager
+    def evenly(self) -> Iterator[int]:
+        """Lets what sites read inside the block come as [G, rows, d], as many of each group; yields G."""
+        tokens, self.tokens = self.tokens, None
+        try:
+            yield self.groups
+        finally:
+            self.tokens = tokens
+
+    def spread(self, lengths: Tensor, device: torch.device) -> None:
+        """Notes that rows of these lengths [rows], which the processor has, are about to be run end to end."""
         if self.binding is not None:
-            self.tokens = Ragged(lengths.view(self.groups, -1).sum(1))
+            self.tokens = Ragged(lengths.view(self.groups, -1).sum(1), device)
 
     def enter(self, site: Site, x: Tensor) -> Tensor:
         """Returns the input x of a linear map, changed by every group's module."""
@@ -112,6 +121,10 @@ class Attachment:
         x_gnd, y_gnd = self._input(x), self._split(y)
         changed = self._bound().apply(site, x_gnd, y_gnd)
         return y if changed is y_gnd else self._joined(changed, y)
+
+    def _changed(self, site: Site, x: Tensor, out: Any) -> Any:
+        """Returns what a module of the hub's gives, its first output changed where it gives several."""
+        return (self.change(site, x, out[0]), *out[1:]) if isinstance(out, tuple) else self.change(site, x, out)
 
     def _bound(self) -> Binding:
         assert self.binding is not None  # noqa: S101  (hooks exist only with a binding)
@@ -137,7 +150,7 @@ class Attachment:
         if site.kind == "block":
             inputs: list[Tensor] = []
             yield first.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
-            yield last.register_forward_hook(lambda _, args, y: self.change(site, inputs.pop(), y))
+            yield last.register_forward_hook(lambda _, args, out: self._changed(site, inputs.pop(), out))
         elif site.kind == "linear":
             if self._bound().enters:
                 yield first.register_forward_pre_hook(lambda _, args: (self.enter(site, args[0]), *args[1:]))
@@ -166,10 +179,12 @@ ROLES = {
     "gate_proj": "gate", "up_proj": "up", "down_proj": "down",
     "q": "q", "k": "k", "v": "v", "o": "o", "wi": "up", "wi_0": "gate", "wi_1": "up", "wo": "down",
     "query": "q", "key": "k", "value": "v", "c_attn": "qkv", "c_fc": "up",
+    "query_proj": "q", "key_proj": "k", "value_proj": "v",
+    "fc1": "up", "fc2": "down", "Wqkv": "qkv", "attn.Wo": "o", "Wi": "up", "mlp.Wo": "down",
     "q_lin": "q", "k_lin": "k", "v_lin": "v", "out_lin": "o", "lin1": "up", "lin2": "down",
     "qkv_proj": "qkv", "query_key_value": "qkv", "gate_up_proj": "up", "dense_h_to_4h": "up", "dense_4h_to_h": "down",
     "attn.c_proj": "o", "mlp.c_proj": "down", "attention.dense": "o",
-    "attention.output.dense": "o", "intermediate.dense": "up", "output.dense": "down",
+    "self_attention.dense": "o", "attention.output.dense": "o", "intermediate.dense": "up", "output.dense": "down",
 }  # fmt: skip
 
 
@@ -186,13 +201,15 @@ def linear_sites(
         role = next((ROLES[tail] for tail in _tails(path) if tail in ROLES), None)
         if role is not None:
             d_in, d_out = _widths(module, weight)
-            cross = "EncDecAttention" in path
+            cross = "EncDecAttention" in path or "encoder_attn" in path
             roles.setdefault(role, site := Site(f"{prefix}.{path}", "linear", role, number, stack, d_in, d_out, cross))
             yield site
+    block = f"{prefix}.mlp"
     if {"up", "down"} <= roles.keys():
         up, down = roles["up"], roles["down"]
-        ends = (up.name, down.name)
-        yield Site(f"{prefix}.mlp", "block", "mlp", number, stack, up.d_in, down.d_out, ends=ends)
+        yield Site(block, "block", "mlp", number, stack, up.d_in, down.d_out, ends=(up.name, down.name))
+    elif "o" in roles and hasattr(layer, "mlp"):  # experts, whose maps are no modules
+        yield Site(block, "block", "mlp", number, stack, roles["o"].d_out, roles["o"].d_out, ends=(block, block))
 
 
 def _widths(module: nn.Module, weight: torch.Tensor) -> tuple[int, int]:

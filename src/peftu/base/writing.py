@@ -59,8 +59,7 @@ def _alike(binding: Binding | None, rows: int) -> list[Tensor]:
     every = torch.arange(rows)
     if binding is None or binding.on is None:
         return [every]
-    on = binding.on.cpu()
-    return [part for part in (every[on], every[~on]) if len(part)]
+    return [part for part in (every[binding.on], every[~binding.on]) if len(part)]
 
 
 def _write(

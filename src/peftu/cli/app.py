@@ -102,19 +102,31 @@ def methods(name: Annotated[str | None, typer.Argument(help="Show one method.")]
 
 
 @app.command()
-def bases(name: Annotated[str | None, typer.Argument(help="Show one base.")] = None, json: Json = False) -> None:
+def bases(
+    name: Annotated[str | None, typer.Argument(help="Show one base.")] = None,
+    types: Annotated[bool, typer.Option("--types", help="List the model types that are read.")] = False,
+    json: Json = False,
+) -> None:
     """List the base models peftu knows, and whether their weights are at hand."""
     from peftu.base.cards import bases as known
     from peftu.base.cards import describe_bases
     from peftu.cli.tables import tables
 
-    descriptions = describe_bases()
-    if name:
+    result: Any
+    if types and name:
+        raise PeftuError("bases: a name and --types do not go together — leave one out")
+    if types:
+        from peftu.base.families.known import describe_types
+
+        result = describe_types()
+        emit(result, json, *tables(_columns(result, "type", "kind", "spans", "prompts", "quantize")))
+    elif name:
         card = known.get(name)
-        result: Any = next(base for base in descriptions if base["name"] == card.name)
+        result = next(base for base in describe_bases() if base["name"] == card.name)
         emit(result, json, *tables(result))
-        return
-    emit(descriptions, json, *tables(_columns(descriptions, "name", "family", "parameters", "licence", "cached")))
+    else:
+        result = describe_bases()
+        emit(result, json, *tables(_columns(result, "name", "family", "parameters", "licence", "cached")))
 
 
 def _columns(rows: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:

@@ -10,11 +10,11 @@ import numpy.typing as npt
 from peftu.data.problem import Problem
 from peftu.data.stratify import hashed
 
-FEWEST, MOST, MEAN = 64, 512, 128  # users in a shard; MEAN beyond the fewest
+FEWEST, MOST, MEAN = 64, 256, 128  # users in a shard; MEAN beyond the fewest
 
 
 def shards(users: Sequence[str]) -> list[tuple[str, ...]]:
-    """Returns the users in shards of 64 to 512, the last one perhaps smaller; all in one where they are few.
+    """Returns the users in shards of 64 to 256, the last one perhaps smaller; all in one where they are few.
 
     Users stand in an order drawn by hash, and a shard ends at users drawn by hash: another user changes the shard that
     they come to and leaves the others as they are (content-defined chunking; Muthitacharoen et al., 2001).

@@ -35,6 +35,7 @@ from peftu.plan import Job, check_kind, plan, without_settings
 from peftu.report.html import render_folders
 from peftu.results import REPORT, Failed, RunCell, RunRecord
 from peftu.run_folder import check_folder, check_unused, claimed, free_folder, is_kept
+from peftu.system import System
 from peftu.trackers.tracker import Tracker
 from peftu.trackers.tracking import Tracking
 
@@ -128,14 +129,15 @@ def run(
             check_unused(out, "pass --if-exists overwrite to put this one in its place")
     planned = planned_run(spec, raw, reporter, table)
     finished = out or default
-    if how.if_exists == "resume" and (record := _finished(planned, finished)) is not None:
+    record = _there(planned, finished) if how.if_exists == "resume" else None
+    if record is not None and not record.failed:
         reporter.note(f"{finished}: holds this very run, whole — nothing is left to do")
         if not (finished / REPORT).is_file():  # it was stopped while that was drawn
             render_folders([finished], finished / REPORT)
         return finished, record
-    if out is None and how.if_exists != "overwrite":
+    if out is None and how.if_exists != "overwrite" and record is None:
         finished = free_folder(default)
-    elif how.if_exists == "resume":
+    elif how.if_exists == "resume" and record is None:
         check_unused(finished, "it is another one; pass --if-exists overwrite to put this one in its place")
     check_folder(finished, OURS)
     log = None if is_kept(finished) else finished
@@ -180,18 +182,26 @@ def planned_run(spec: RunSpec, raw: Path | None, reporter: Reporter, table: User
     return planned
 
 
-def _finished(planned: Planned, folder: Path) -> RunRecord | None:
-    """Returns the record of a folder that holds this very run: the same description, of the same cells, all filled."""
+def _there(planned: Planned, folder: Path) -> RunRecord | None:
+    """Returns the record of a folder that holds this very run: the same description, of the same cells.
+
+    Where some could not be filled, they are tried again, and what comes of it takes the place of the folder.
+    """
     if not is_kept(folder):
         return None
     try:
         record = RunRecord.read(folder)
     except PeftuError:
         return None
-    names = {cell.name for cell in record.cells}
-    wanted = {spec.name for specs in planned.wanted.values() for spec in specs}
-    same = record.run == planned.spec.run_id and names == wanted and not record.failed
-    return record if same else None
+    failed = {failed.system for failed in record.failed}
+    names = {cell.name for cell in record.cells if System(cell.method, cell.base) not in failed}
+    wanted = {
+        spec.name
+        for (place, _), specs in planned.wanted.items()
+        for spec in specs
+        if System(planned.jobs[place].label, planned.jobs[place].base) not in failed
+    }
+    return record if record.run == planned.spec.run_id and names == wanted else None
 
 
 def _carried_out(

@@ -29,6 +29,9 @@ from peftu.lab.progress import Reporter
 
 Files = dict[str, bytes]  # path below a folder -> content
 STARTS = 3  # workers that may die at their start, one after another
+ANSWER = 5.0  # seconds in which a server must answer
+_SETTINGS = b"\0\0\0\4\0\0\0\0\0"  # HTTP/2's first frame (RFC 9113, 3.4)
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS
 PATIENCE = 30.0  # seconds without a worker before that is said
 
 
@@ -252,10 +255,10 @@ def _connected(address: str | None, workers: int, held: contextlib.ExitStack) ->
 
 
 def _answering(address: str) -> str:
-    """Returns an address where something listens.
+    """Returns an address where a gRPC server answers, as Ray's does: Ray itself would try for minutes.
 
     Raises:
-        PeftuError: it is no address, or nothing does.
+        PeftuError: it is no address, or none does.
     """
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS") or address
@@ -267,7 +270,10 @@ def _answering(address: str) -> str:
             f"--address {address}: is no address — write auto, or HOST:PORT as 'ray start --head' shows it"
         )
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER) as connection:
+            connection.sendall(_PREFACE)
+            if connection.recv(4, socket.MSG_WAITALL)[3:] != _SETTINGS[3:4]:
+                raise OSError("something else does")
     except OSError as error:
         why = error.strerror or str(error)
         raise PeftuError(f"--address {address}: no Ray answers ({why}) — begin one with 'ray start --head'") from None

@@ -13,6 +13,7 @@ from peftu.report.names import plain
 from peftu.report.verdict import Tone, verdict
 from peftu.report.words import NOTHING, Scale, count, data_size, plural, seconds
 from peftu.results import GLOBAL, USER_MAJORITY, MethodResult, RunRecord, Score
+from peftu.system import System
 
 WIDTH = 80  # columns that every terminal has; a name that would make a line longer stands on a line of its own
 _GAP = "  "
@@ -20,6 +21,7 @@ _METHOD = "method"
 _HEADS = (["helped/", "same/hurt"], ["time", "a user"], ["size", "a user"])
 _BARS = {USER_MAJORITY: "habit", GLOBAL: "the shared model"}
 _MARK, _NO_MARK = "*", " "
+FAILED = "failed"
 _DIGITS = 12  # means that differ later differ by rounding
 _STYLES: dict[Tone, str] = {"yes": "bold blue", "open": "bold", "no": "bold yellow"}
 
@@ -39,7 +41,8 @@ def leaderboard(record: RunRecord, findings: Findings) -> Text:
     heads, rows = [heads[place] for place in known], [[row[place] for place in known] for row in rows]
     widths = [max(len(cell) for cell in (*head, *(row[place] for row in rows))) for place, head in enumerate(heads)]
     room = WIDTH - sum(widths) - len(_GAP) * len(widths)
-    room = min(room, max((len(name) for result in results for name in _names(result)), default=0))
+    names = [*map(_names, results), *([plain(system)] for system in record.failures)]
+    room = min(room, max((len(name) for lines in names for name in lines), default=0))
     room = max(room, len(_METHOD))
     text = Text(f"{record.task.title} · {record.regime} · {count(record.users)} users", "bold")
     text.append("\n")
@@ -50,6 +53,8 @@ def leaderboard(record: RunRecord, findings: Findings) -> Text:
     text.append("\n" + "─" * len(_line("", [""] * len(widths), widths, room)))
     for result, row in zip(results, rows, strict=True):
         text.append_text(_entry(result, row, widths, room))
+    for system, why in record.failures.items():
+        text.append_text(_failed(system, why, widths, room))
     text.append("".join(f"\n{line}" for line in _legend(scale, heads, rows)), "dim")
     return text
 
@@ -120,6 +125,16 @@ def _entry(result: MethodResult, row: list[str], widths: list[int], room: int) -
         if place == fitting:
             text.append(_line("", row, widths, room - len(name)))
     return text
+
+
+def _failed(system: System, why: str, widths: list[int], room: int) -> Text:
+    """Returns the lines of a method that could not be fitted: where its numbers would stand, and why."""
+    name = plain(system)
+    lines = [name] if len(name) <= room else [name, ""]
+    lines[-1] = _line(lines[-1], [FAILED, *[NOTHING] * (len(widths) - 1)], widths, room)
+    below = system.label if name != system.label else ""
+    reason = wrap(" · ".join(filter(None, (below, why))), WIDTH - len(_GAP))
+    return Text.assemble("\n" + "\n".join(lines), ("".join(f"\n{_GAP}{line}" for line in reason), "dim"))
 
 
 def _line(name: str, cells: list[str], widths: list[int], room: int) -> str:

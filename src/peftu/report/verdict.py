@@ -53,7 +53,7 @@ class Verdict:
 
 def verdict(record: RunRecord, findings: Findings) -> Verdict:
     """Returns whether personalising was worth it on this run's users, and what is recommended."""
-    if record.status != "complete":
+    if record.status != "complete" and not record.failures:  # otherwise all that was judged is there
         how = {"failed": "failed", "interrupted": "was interrupted"}[record.status]
         return Verdict("open", "Not finished", f"This run {how}: its numbers are not final.")
     return _Words(record, findings, answer(findings)).verdict()

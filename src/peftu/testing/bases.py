@@ -1,6 +1,6 @@
 """Tiny random bases of every family, made in a moment, without a download."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,19 @@ SPREAD = 0.2  # standard deviation of the weights: large enough for every part o
 _SPECIAL = ["<pad>", "</s>", "<s>", "<unk>"]
 
 
-def tiny_tokenizer(closing: bool = False) -> Any:
-    """Returns a tokenizer with one token a character; ``closing`` ends every text with </s>, as T5's does."""
+def tiny_tokenizer(closing: bool = False, special: Sequence[str] = _SPECIAL) -> Any:
+    """Returns a tokenizer with one token a character; ``closing`` ends every text with </s>, as T5's does.
+
+    The ``special`` tokens come first, in their order.
+    """
     characters = [chr(c) for c in range(32, 127)] + ["\n"]
-    vocabulary = {token: number for number, token in enumerate([*_SPECIAL, *characters])}
+    vocabulary = {token: number for number, token in enumerate([*special, *characters])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
     if closing:
-        tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+        end = ("</s>", vocabulary["</s>"])
+        tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[end])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",  # noqa: S106

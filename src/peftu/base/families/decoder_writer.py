@@ -4,7 +4,7 @@ Shape letters: n answers, b rows, t text tokens, s own tokens (tail and answer, 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from peftu.base.answers import Answer, AnswerTokens
-from peftu.base.attention import Earlier, KeysValues, Memory, causal_mask
-from peftu.base.families.decoder import PREFILL_TOKENS, Decoder
+from peftu.base.attention import Earlier, KeysValues, Memory
+from peftu.base.families.decoder import PREFILL_TOKENS, Decoder, behind
 from peftu.base.families.family import Context, Progress, check_reach, virtual_tokens
 from peftu.base.flat import Flat
-from peftu.base.packed import Packed, Ragged, length_batches, padded
+from peftu.base.packed import Packed, Ragged, length_batches, padded, ranges, sent
+from peftu.base.places import NOWHERE, Places
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.base.sites import Attachment
@@ -30,10 +31,12 @@ class DecoderDraft:
 
     Attributes:
         cache: layer -> keys and values [b, kv heads, columns, head width].
-        seen: [b, columns] True at the cache's columns that hold a token of the row, in the region's layers.
-        seen_below: the same in the layers below, where there are no virtual tokens.
+        places: [b, columns] places of the tokens that the cache's columns hold, in the region's layers.
+        places_below: the same in the layers below, where there are no virtual tokens.
         position: [b] place of the next token, virtual ones not counted.
         shift: [b] by how much they move it, in the region's layers.
+        front: [b] the place behind virtual keys; None before tokens have been read with modules.
+        reach: the longest sequence that may come, where angles depend on it.
         floor: the region's first layer.
         room: tokens that may still come.
         filled: columns that earlier reads filled.
@@ -41,40 +44,44 @@ class DecoderDraft:
     """
 
     cache: dict[int, KeysValues]
-    seen: Tensor
-    seen_below: Tensor
+    places: Tensor
+    places_below: Tensor
     position: Tensor
     shift: Tensor
     floor: int
     room: int
+    reach: int = 0
+    front: Tensor | None = None
     filled: int = 0
     entered: bool = False
 
     def keep(self, rows: Tensor) -> None:
         """Makes these rows, in this order, the draft's rows; one may stand twice."""
         self.cache = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self.cache.items()}
-        self.seen, self.seen_below = self.seen[rows], self.seen_below[rows]
+        self.places, self.places_below = self.places[rows], self.places_below[rows]
+        self.front = None if self.front is None else self.front[rows]
         self.position, self.shift = self.position[rows], self.shift[rows]
 
     @property
     def columns(self) -> int:
         """Returns how many columns there are, filled or not."""
-        return self.seen.shape[1]
+        return self.places.shape[1]
 
     def widen(self, columns: int) -> None:
         """Makes room for so many columns in all."""
         more = columns - self.columns
         if more > 0:
-            self.seen, self.seen_below = (pad(seen, (0, more)) for seen in (self.seen, self.seen_below))
+            wider = (pad(places, (0, more), value=NOWHERE) for places in (self.places, self.places_below))
+            self.places, self.places_below = wider
             self.cache = {
                 layer: (pad(keys, (0, 0, 0, more)), pad(values, (0, 0, 0, more)))
                 for layer, (keys, values) in self.cache.items()
             }
 
-    def hold(self, made: dict[int, KeysValues], seen: Tensor, real: Tensor) -> None:
-        """Writes what layers made of tokens behind the filled columns, and which tokens [b, s] are real."""
-        end = self.filled + real.shape[1]
-        seen[:, self.filled : end] = real
+    def hold(self, made: dict[int, KeysValues], places: Tensor, own: Tensor) -> None:
+        """Writes what layers made of tokens behind the filled columns, and the places [b, s] of those that are any."""
+        end = self.filled + own.shape[1]
+        places[:, self.filled : end] = own
         for layer, pair in made.items():
             if layer not in self.cache:
                 shape = (*pair[0].shape[:2], self.columns, pair[0].shape[3])
@@ -111,14 +118,15 @@ class DecoderWriter:
         ]
         before = len(head_ids) + max(map(len, bodies))
         check_reach(cast(Any, decoder.model).config, before + max(map(len, answer_ids)))
-        head_floor, head_kv = decoder.head_pass(head_ids, region.floor(decoder.layers))
+        head_floor, head_kv = decoder.head_pass(head_ids, region.floor(decoder.layers), reach := decoder.reach(prompt))
         state: dict[str, Any] = {
             "head": len(head_ids),
+            "reach": reach,
             "head_kv": head_kv,
-            "text": torch.tensor([answer.text for answer in answers], device=device),
+            "text": torch.tensor([answer.text for answer in answers]),
             "target": target.packed(device),
         }
-        reading = _Reading(decoder, region, head_kv, bodies, answer_ids, [answer.text for answer in answers])
+        reading = _Reading(decoder, region, head_kv, bodies, answer_ids, [answer.text for answer in answers], reach)
         reading.run(progress)
         state["own"] = Packed.of(reading.answer_floors)
         if region.answering:
@@ -144,9 +152,8 @@ class DecoderWriter:
         read = self._read_answers if context.region.answering else self._read_all
         out, lengths = read(context, rows, virtual, prefixes, attachment)
         answer_lengths = context.state["target"].lengths[rows]
-        step = torch.arange(int(lengths.max()), device=rows.device)
-        predicts = step >= (lengths - answer_lengths)[:, None]
-        return cast(Tensor, self.decoder.norm(out[predicts[step < lengths[:, None]]]))
+        predicts, _ = ranges(lengths.cumsum(0) - answer_lengths, answer_lengths, self.decoder.device)
+        return cast(Tensor, self.decoder.norm(out[predicts]))
 
     def _read_answers(
         self,
@@ -158,7 +165,7 @@ class DecoderWriter:
     ) -> tuple[Tensor, Tensor]:
         """Returns [tokens, d] the last layer's states of tail and answer, the text's keys and values before; lengths.
 
-        The lengths [b] are the rows' tokens, virtual ones too.
+        The lengths [b] are the rows' tokens, virtual ones too; the processor has them.
         """
         state, packed = context.state, cast(Packed, context.state["lengths"])
         texts = state["text"][rows]
@@ -166,10 +173,10 @@ class DecoderWriter:
         text_places, text_real = packed.places(texts)
         earlier = Earlier(state["head_kv"], state["kv"], text_places)
 
-        start, lengths = state["head"] + packed.lengths[texts], state["own"].lengths[rows]
+        start, lengths = sent(state["head"] + packed.lengths[texts], places.device), state["own"].lengths[rows]
         h_bsd, lengths, positions = self._entered(state["own"].values[places], lengths, start, context, virtual)
-        mask = _after_text(h_bsd.shape[1], state["head"], text_real)
-        return self._run_flat(h_bsd, lengths, positions, mask, context, prefixes, attachment, Memory(earlier)), lengths
+        own = Places(positions, torch.cat([behind(state["head"], text_real), positions], 1), state["reach"])
+        return self._run_flat(h_bsd, lengths, own, context, prefixes, attachment, Memory(earlier)), lengths
 
     def _read_all(
         self,
@@ -184,17 +191,20 @@ class DecoderWriter:
         texts: Packed = state["texts"]
         answers: Packed = state["own"]
         text = state["text"][rows]
-        text_end = head + texts.lengths[text]
-        lengths = text_end + answers.lengths[rows]
-        step = torch.arange(int(lengths.max()), device=rows.device)[None].expand(len(rows), -1)
-        step = torch.minimum(step, lengths[:, None] - 1)  # behind a row's end: its last token
-        in_text = texts.offsets[text][:, None] + step  # the pool begins with the head
-        in_answer = head + len(texts.values) + answers.offsets[rows][:, None] + step - text_end[:, None]
-        places = torch.where(step < head, step, torch.where(step < text_end[:, None], in_text, in_answer))
-        start = torch.zeros_like(lengths) if prefixes is None else prefixes.per_row
+        ends = head + texts.lengths[text]
+        lengths = ends + answers.lengths[rows]
+        # The pool begins with the head.
+        in_answer = head + len(texts.values) + answers.offsets[rows] - ends
+        about = torch.stack([ends, lengths, texts.offsets[text], in_answer, torch.zeros_like(lengths)])
+        text_end, end, in_text, in_answer, nowhere = sent(about, self.decoder.device)[..., None]
+        step = torch.arange(int(lengths.max()), device=end.device)[None]
+        step = torch.minimum(step, end - 1)  # behind a row's end: its last token
+        behind_head = step + torch.where(step < text_end, in_text, in_answer)
+        places = torch.where(step < head, step, behind_head)
+        start = nowhere[:, 0] if prefixes is None else prefixes.per_row
         h_btd, lengths, positions = self._entered(state["pool"][places], lengths, start, context, virtual)
-        mask = causal_mask(h_btd.shape[1], rows.device)
-        return self._run_flat(h_btd, lengths, positions, mask, context, prefixes, attachment), lengths
+        own = Places(positions, positions, state["reach"])
+        return self._run_flat(h_btd, lengths, own, context, prefixes, attachment), lengths
 
     def _entered(
         self, stored: Tensor, lengths: Tensor, start: Tensor, context: Context, virtual: VirtualStates | None
@@ -211,8 +221,7 @@ class DecoderWriter:
         self,
         h_bsd: Tensor,
         lengths: Tensor,
-        positions: Tensor,
-        mask: Tensor,
+        places: Places,
         context: Context,
         prefixes: Prefixes | None,
         attachment: Attachment,
@@ -220,14 +229,15 @@ class DecoderWriter:
     ) -> Tensor:
         """Returns [tokens, d] the states after the region's layers, the rows' real tokens end to end."""
         layers = range(context.region.floor(self.decoder.layers), self.decoder.layers)
-        ragged = Ragged(lengths)
-        h_td, positions = ragged.unpad(h_bsd)[None], ragged.unpad(positions)[None]
+        ragged = Ragged(lengths, h_bsd.device)
+        h_td = ragged.unpad(h_bsd)[None]
         if memory is None and prefixes is None:
-            flat = Flat(lengths, attachment.groups)
+            flat = Flat(lengths, attachment.groups, h_bsd.device)
             attachment.tokens = flat.tokens
-            return self.decoder.run(h_td, positions, layers, instead=flat.attend)[0]
-        attachment.spread(lengths)
-        return self.decoder.run(h_td, positions, layers, mask, memory, ragged, prefixes)[0]
+            end_to_end = replace(places, queries=ragged.unpad(places.queries)[None])
+            return self.decoder.run(h_td, end_to_end, layers, instead=flat.attend)[0]
+        attachment.spread(lengths, h_bsd.device)
+        return self.decoder.run(h_td, places, layers, memory, ragged, prefixes)[0]
 
     # --- new answers --------------------------------------------------------------------------------------------
 
@@ -235,12 +245,12 @@ class DecoderWriter:
         self, prompt: Prompt, texts: Sequence[Text], most: int, region: Region, attachment: Attachment
     ) -> tuple[DecoderDraft, Tensor]:
         """Returns a draft that has read head and text of each row, and the tails [b, s], which are to be read first."""
-        decoder = self.decoder
+        decoder, prompt = self.decoder, self.decoder.within(replace(prompt, answer_tokens=most))
         parts = decoder.parts(prompt, texts, region)
         ids, real = padded([parts.head + body for body in parts.bodies], 0, decoder.device)
-        none, zero = ids.new_zeros(len(ids), 0, dtype=torch.bool), ids.new_zeros(len(ids))
-        floor = region.floor(decoder.layers)
-        draft = DecoderDraft({}, none, none, zero, zero, floor, room=len(parts.tails[0]) + most)
+        none, zero = ids.new_zeros(len(ids), 0), ids.new_zeros(len(ids))
+        floor, reach = region.floor(decoder.layers), decoder.reach(prompt)
+        draft = DecoderDraft({}, none, none, zero, zero, floor, len(parts.tails[0]) + most, reach)
         self._read(draft, ids, real, attachment)
         return draft, torch.tensor(parts.tails, device=ids.device)
 
@@ -271,7 +281,7 @@ class DecoderWriter:
         h_bsd = decoder.embedding(ids)
         if floor:
             h_bsd = decoder.place(h_bsd, positions)
-            h_bsd = self._run(draft, h_bsd, positions, range(floor), draft.seen_below, real)
+            h_bsd = self._run(draft, h_bsd, positions, range(floor), draft.places_below, real)
         lengths = real.sum(1)
         if virtual is not None:
             h_bsd = virtual.in_front(h_bsd)
@@ -280,8 +290,10 @@ class DecoderWriter:
         positions = (draft.position + draft.shift)[:, None] + step
         if not floor:
             h_bsd = decoder.place(h_bsd, positions)
+        if binding is not None and draft.front is None:
+            draft.front = positions[:, 0]
         reads = step < lengths[:, None]
-        h_bsd = self._run(draft, h_bsd, positions, range(floor, decoder.layers), draft.seen, reads, prefixes)
+        h_bsd = self._run(draft, h_bsd, positions, range(floor, decoder.layers), draft.places, reads, prefixes)
         draft.position, draft.filled = draft.position + real.sum(1), draft.filled + width
         if virtual is not None:
             draft.shift = draft.shift + virtual.per_row
@@ -293,22 +305,31 @@ class DecoderWriter:
         h_bsd: Tensor,
         positions: Tensor,
         layers: range,
-        seen: Tensor,
+        held: Tensor,
         real: Tensor,
         prefixes: Prefixes | None = None,
     ) -> Tensor:
-        """Returns the states after these layers, whose keys and values the draft then holds."""
-        span, filled = h_bsd.shape[1], draft.filled
-        causal = causal_mask(span, h_bsd.device).expand(len(h_bsd), -1, -1, -1)
-        mask = torch.cat([seen[:, None, None, :filled].expand(-1, -1, span, -1), causal], -1)
+        """Returns the states after these layers, whose keys and values the draft then holds.
+
+        Args:
+            draft: the draft.
+            h_bsd: states before these layers.
+            positions: [b, s] their places.
+            layers: which layers.
+            held: [b, columns] places of the tokens that the draft holds there.
+            real: [b, s] which are tokens.
+            prefixes: virtual keys and values.
+        """
+        filled = draft.filled
+        places = Places(positions, torch.cat([held[:, :filled], positions], 1), draft.reach, draft.front)
 
         def before(layer: int) -> list[KeysValues]:
             keys, values = draft.cache[layer]
             return [(keys[:, :, :filled], values[:, :, :filled])]
 
         memory = Memory(before if filled else None, record=layers)
-        h_bsd = self.decoder.run(h_bsd, positions, layers, mask, memory, prefixes=prefixes)
-        draft.hold(memory.made, seen, real)
+        h_bsd = self.decoder.run(h_bsd, places, layers, memory, prefixes=prefixes)
+        draft.hold(memory.made, held, positions.masked_fill(~real, NOWHERE))
         return h_bsd
 
 
@@ -329,9 +350,10 @@ class _Reading:
         bodies: list[list[int]],
         answer_ids: list[list[int]],
         text_of: list[int],
+        reach: int,
     ) -> None:
         self.decoder, self.region, self.head_kv = decoder, region, head_kv
-        self.bodies, self.answer_ids, self.text_of = bodies, answer_ids, text_of
+        self.bodies, self.answer_ids, self.text_of, self.reach = bodies, answer_ids, text_of, reach
         self.floor = region.floor(decoder.layers)
         self.text_floors = [torch.tensor(body, device=decoder.device, dtype=torch.long) for body in bodies]
         self.answer_floors = [torch.tensor(tokens, device=decoder.device) for tokens in answer_ids]
@@ -358,16 +380,14 @@ class _Reading:
         """Runs a batch of texts; returns layer -> keys and values [b, kv heads, t, head width]."""
         decoder, floor, head = self.decoder, self.floor, self._head
         ids, _ = padded([self.bodies[text] for text in batch], 0, decoder.device)
-        positions = head + torch.arange(ids.shape[1], device=ids.device)[None].expand_as(ids)
-        mask = causal_mask(ids.shape[1], ids.device)
-        mask = torch.cat([mask.new_ones(1, 1, ids.shape[1], head), mask], -1)
+        places = Places.line(ids.shape[1], ids.device, head, self.reach)
         memory = Memory(lambda layer: [self.head_kv[layer]], record=range(decoder.layers))
-        h_btd = decoder.run(decoder.embed_tokens(ids, positions), positions, range(floor), mask, memory)
+        h_btd = decoder.run(decoder.embed_tokens(ids, places.queries), places, range(floor), memory)
         if self.region.span == "all":
             for row, text in enumerate(batch):
                 self.text_floors[text] = h_btd[row, : len(self.bodies[text])].clone()
             return memory.made
-        decoder.run(h_btd, positions, range(floor, decoder.layers), mask, memory)
+        decoder.run(h_btd, places, range(floor, decoder.layers), memory)
         for layer, items in self.kv.items():
             keys, values = (x.transpose(1, 2) for x in memory.made[layer])
             for row, text in enumerate(batch):
@@ -389,19 +409,11 @@ class _Reading:
             keys, values = (text[rows] for text in made[layer])
             return [self.head_kv[layer], (keys, values)]
 
-        mask = _after_text(ids.shape[1], self._head, real)
-        h_bsd = decoder.run(decoder.embed_tokens(ids, positions), positions, range(self.floor), mask, Memory(before))
+        places = Places(positions, torch.cat([behind(self._head, real), positions], 1), self.reach)
+        h_bsd = decoder.run(decoder.embed_tokens(ids, positions), places, range(self.floor), Memory(before))
         for row, answer in enumerate(members):
             self.answer_floors[answer] = h_bsd[row, : len(self.answer_ids[answer])].clone()
 
     @property
     def _head(self) -> int:
         return self.head_kv[0][0].shape[2]
-
-
-def _after_text(span: int, head: int, text_real: Tensor) -> Tensor:
-    """Returns [b, 1, span, head + t + span] True where a token may look: the head, real text, itself and before."""
-    rows = len(text_real)
-    causal = causal_mask(span, text_real.device).expand(rows, -1, -1, -1)
-    text = text_real[:, None, None, :].expand(-1, -1, span, -1)
-    return torch.cat([causal.new_ones(rows, 1, span, head), text, causal], -1)

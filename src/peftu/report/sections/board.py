@@ -10,6 +10,7 @@ from peftu.report.blocks import Picture
 from peftu.report.charts.rows import Row, method_rows
 from peftu.report.names import capital, drawn, plain
 from peftu.report.sections.tables import span
+from peftu.report.terminal import FAILED
 from peftu.report.view import RunView
 from peftu.report.words import Scale, count, data_size, join, seconds
 from peftu.results import USER_MAJORITY, MethodResult, Score
@@ -31,11 +32,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a cell, small print below it, the number that it is sorted by, and a mark on a last line."""
+    """What stands in a cell, small print below it, what it is sorted by (None: last), and a mark on a last line."""
 
     text: str
     note: str
-    order: float
+    order: float | None
     mark: str = ""
 
 
@@ -121,6 +122,7 @@ def board(view: RunView) -> Leaderboard:
         place for place in range(len(columns)) if place == 0 or any(line.cells[place] is not None for line in lines)
     ]
     lines = tuple(replace(line, cells=tuple(line.cells[place] for place in known)) for line in lines)
+    lines += tuple(_failed(system, why, len(lines[0].cells)) for system, why in view.record.failures.items())
     scopes = tuple(name for name in _SCOPES.values() if any(line.scope == name for line in lines))
     trained = tuple(name for name in ("trained", "not trained") if any(line.trained == name for line in lines))
     return Leaderboard(
@@ -209,6 +211,12 @@ def _line(view: RunView, result: MethodResult, references: list[str]) -> Line:
     name = plain(result.system)
     below = result.label if name != result.method else f"@{result.base}" if result.base else ""
     return Line(capital(name), below, _tags(result, scope), result.personal, scope, trained, tuple(cells))
+
+
+def _failed(system: System, why: str, cells: int) -> Line:
+    name = plain(system)
+    below = system.label if name != system.label else ""
+    return Line(capital(name), below, why, False, "", "", (Cell(FAILED, "", None), *[None] * (cells - 1)))
 
 
 def _cell(scale: Scale, score: Score, *, gain: bool = False, mark: str = "") -> Cell | Split | None:
