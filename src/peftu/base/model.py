@@ -49,7 +49,8 @@ class FrozenBase:
         self, family: Family, name: str, published: str | None = None, hardware: HardwareSpec | None = None
     ) -> None:
         self.family, self.name, self._published = family, name, published
-        self.hardware = hardware or HardwareSpec(device=self.device.type, dtype=dtype_name(self.dtype))
+        here = {"device": self.device.type, "dtype": dtype_name(self.dtype)}
+        self.hardware = hardware or HardwareSpec.model_construct(**here)  # it may lie where no base is told to compute
         family.model.eval().requires_grad_(False)
         use_our_attention(family.model)
 
