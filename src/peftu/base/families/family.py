@@ -157,6 +157,11 @@ class Family(ABC):
             )
         return replace(prompt, max_tokens=min(prompt.max_tokens, room))
 
+    def most(self, tokens: int) -> int:
+        """Returns how many tokens of a text are read alone where this many are asked for."""
+        limit = self.limit()
+        return tokens if limit is None else min(tokens, limit)
+
     def answer_tokens(self, prompt: Prompt) -> int:
         """Returns how many tokens of the answer stand behind a prompt in the same sequence."""
         return 0
