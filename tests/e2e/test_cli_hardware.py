@@ -64,3 +64,21 @@ def test_hardware_that_is_not_here_is_refused(options: tuple[object, ...], compl
     assert said.code == 2, said.err
     assert complaint in said.err.splitlines()[-1]
     assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_cells_of_several_devices_make_a_run_that_warns(place: Path, tmp_path: Path) -> None:
+    def record(out: str) -> Any:
+        said = peftu(*RUN, "--seeds", 2, "--cells", tmp_path / "cells", "--out", out, "--json")
+        assert said.code == 0, said.err
+        return record_of(place / out)
+
+    first = record("alike")
+    assert not any("rounding" in warning for warning in first["warnings"])
+    cell = tmp_path / "cells" / first["cells"][0]["name"] / "cell.json"
+    about = json.loads(cell.read_text())
+    about["environment"]["device"] = "a card"
+    cell.write_text(json.dumps(about))
+    second = record("mixed")
+    assert second["devices"] == ["a card", "cpu"]
+    assert "bases computed on a card and on cpu: rounding differs" in second["warnings"]
+    assert second["methods"][0]["seeds"] == first["methods"][0]["seeds"]
