@@ -123,6 +123,10 @@ def test_no_room_is_a_line() -> None:
         workers(9)
     with pytest.raises(PeftuError, match=r"--workers 1: Ray has room for 0 with 0\.5 GPUs each"):
         workers(1, gpus=0.5)
+    with pytest.raises(PeftuError, match=r"--workers 1: Ray has room for 0 with 1 GPUs each"):
+        workers(1, device="cuda")
+    with pytest.raises(PeftuError, match="--device cuda:1: Ray gives each worker its own GPU — write --device cuda"):
+        workers(1, device="cuda:1")
 
 
 @on_loopback

@@ -119,6 +119,15 @@ def test_a_base_is_the_same_in_every_number_type(family: str, published: torch.d
         assert torch.equal(*(base.readout(x, torch.arange(3)) for base, x in zip((same, made), contexts, strict=True)))
 
 
+def test_a_base_that_does_not_fit_is_a_line(folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    with pytest.raises(PeftuError, match=r"llama: too large for the memory of cpu \(float32\) — pass --quantize nf4"):
+        load_base(str(folder_of("llama")), CPU)
+
+
 def test_the_former_fingerprint_is_golden() -> None:
     """Modules of earlier releases are known by it."""
     assert tiny_base("llama").former_fingerprint == FORMER

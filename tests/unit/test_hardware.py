@@ -162,3 +162,13 @@ def test_a_guard_around_methods_of_two_machines_reads_both_in_one_way_and_says_s
     opened = load(guard.save(tmp_path / "kept"))
     (said,) = opened.remarks
     assert said.startswith("global@llama: fitted on cpu in bfloat16, opened on cpu in float32")
+
+
+@pytest.mark.usefixtures("tiny")
+def test_where_a_card_lacks_the_dtype_of_the_fit_it_is_opened_in_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fit_tiny("lora[rank=2]", "llama", hardware=HALF)[0].save(tmp_path / "kept")
+    monkeypatch.setattr("peftu.fitted.opening.dtypes_of", lambda _: ("float32", "float16"))
+    (said,) = load(folder).remarks
+    assert "fitted on cpu in bfloat16, opened on cpu in float32" in said

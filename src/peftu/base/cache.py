@@ -210,7 +210,7 @@ def _key(base: FrozenBase, prompt: Prompt, region: Region, items: Sequence[Any])
     # Weights say nothing of rotary angles, norms' epsilons or where a text begins.
     family = cast(Any, base.family)
     config = {name: value for name, value in family.model.config.to_dict().items() if name != "_name_or_path"}
-    about = [*versions, str(base.device), str(base.dtype), base.fingerprint, config]
+    about = [*versions, str(base.device), str(base.dtype), base.hardware.quantize, base.fingerprint, config]
     about += [family.tokenizer.special_tokens_map, repr(base.recorded(prompt)), repr(region)]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
     for item in items:

@@ -35,7 +35,9 @@ def resolved(spec: HardwareSpec) -> HardwareSpec:
         missing = [package for package in QUANTISERS if find_spec(package) is None]
         if missing:
             lack = " and ".join(missing)
-            raise PeftuError(f"--quantize {spec.quantize}: needs {lack} — pip install 'peftu[quantize]'")
+            raise PeftuError(
+                f"--quantize {spec.quantize}: needs {lack} — pip install 'peftu[quantize]', or --quantize none"
+            )
         if device.type == "mps":
             raise PeftuError(f"--quantize {spec.quantize}: is not for mps — use --device cpu, or leave it out")
     return HardwareSpec(device=str(device), dtype=dtype, quantize=spec.quantize)

@@ -19,6 +19,7 @@ from peftu.base.pooling import SentenceConfig, read_sentence_config
 from peftu.base.quantised import loading_options, ready_quantised
 from peftu.config import HardwareSpec
 from peftu.errors import PeftuError
+from peftu.memory import out_of_memory
 
 _TOKENIZERS = (
     "tokenizer.json",
@@ -95,7 +96,7 @@ def read_folder(folder: Path, name: str, hardware: HardwareSpec) -> Loaded:
         tensors = len(tensor_names(files))
     _check_sizes(config, tensors, name)
     how: dict[str, Any] = {"dtype": DTYPES[hardware.dtype], "use_safetensors": True, "output_loading_info": True}
-    with _one_line(name, "get the folder again"):
+    with _one_line(name, "get the folder again"), _room(name, hardware):
         model, info = family.auto.from_pretrained(folder, **how, **loading_options(hardware), **options)
     _check_complete(info, name)
     _check_ids(model, name)
@@ -107,7 +108,8 @@ def read_folder(folder: Path, name: str, hardware: HardwareSpec) -> Loaded:
     published = read_object(folder / "config.json") | forced_first(model)
     identity = fingerprint_of_files(files, settings_of(published, tokenizer, written_stops(model), sentence))
     if hardware.quantize == "none":
-        model = model.to(hardware.device)
+        with _room(name, hardware):
+            model = model.to(hardware.device)
     else:
         ready_quantised(model, hardware, name)
     return Loaded(cast(nn.Module, model), tokenizer, sentence, identity)
@@ -177,6 +179,21 @@ def _check_complete(info: Any, name: str) -> None:
 
 def _rows(model: nn.Module) -> int:
     return int(cast(Any, model).get_input_embeddings().weight.shape[0])
+
+
+@contextmanager
+def _room(name: str, hardware: HardwareSpec) -> Iterator[None]:
+    """Turns memory that ran out over a base's weights into one line: nothing can be halved."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        whole = hardware.quantize == "none"
+        mend = "pass --quantize nf4, which takes a quarter of bfloat16" if whole else "use a smaller base"
+        raise PeftuError(
+            f"base {name}: too large for the memory of {hardware.device} ({hardware.dtype}) — {mend}"
+        ) from None
 
 
 @contextmanager

@@ -234,23 +234,21 @@ def _filled(planned: Planned, cells: Cells, reporter: Reporter, how: How, watch:
     """
     deadline = None if how.max_minutes is None else time.monotonic() + 60 * how.max_minutes
     device = resolved(planned.spec.hardware).device
-    executor = executors.get(how.executor)(
-        reporter, how.workers, planned.fits.lab.loaded, device=device, address=how.address, gpus=how.gpus
-    )
+    options: dict[str, Any] = {"device": device, "address": how.address, "gpus": how.gpus}
     specs = [spec for specs in planned.wanted.values() for spec in specs]
     whole = [spec for spec in specs if not spec.divisible]
     reading: dict[str, int] = {}
     parts = sorted((s for s in specs if s.divisible), key=lambda spec: reading.setdefault(spec.texts, len(reading)))
-    driver = Driver(cells, executor, watch.cell, deadline)
-    try:
+    with contextlib.ExitStack() as held:
+        held.callback(watch.close)
+        executor = executors.get(how.executor)(reporter, how.workers, planned.fits.lab.loaded, **options)
+        held.callback(executor.close)
+        driver = Driver(cells, executor, watch.cell, deadline)
         driver.want([*whole, *parts])
         if watch.there:
             reporter.note(f"{watch.there} of {len(driver.fillings)} cells were there already")
         watch.begin(driver)
         return driver.fill([*whole, *parts])
-    finally:
-        executor.close()
-        watch.close()
 
 
 def _made(planned: Planned, fillings: dict[str, Filling], reporter: Reporter) -> Made:

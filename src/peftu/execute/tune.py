@@ -310,7 +310,9 @@ class _Search:
         self.seen.add(mark)
         self.left -= 1
         split = {seed: problem.split_hash for seed, problem in self.fits.problems.items()}
-        key = hashlib.sha256(json.dumps([mark, split, self.parameters]).encode()).hexdigest()[:16]
+        on = self.fits.lab.base(self.job(settings).base or "").hardware
+        key = json.dumps([mark, split, self.parameters, on.dtype, on.quantize])
+        key = hashlib.sha256(key.encode()).hexdigest()[:16]
         return self.known.get(key, lambda: self._make(settings))
 
     def _make(self, settings: Settings) -> Trial:
