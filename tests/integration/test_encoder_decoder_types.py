@@ -178,11 +178,16 @@ def test_answers_are_as_likely_as_the_hub_model_finds_them_and_written_as_it_wri
         assert generate(base, ASKED, texts, base.region(spec), tokens=6) == written
 
 
-def test_a_text_beyond_the_learned_places_is_refused() -> None:
-    base = base_of("bart")
-    assert base.embed([Text("x" * 127)], 999).shape == (1, 32)
-    with pytest.raises(PeftuError, match=r"reads 128 tokens at most, the longest input has 129 — lower max_tokens"):
-        base.embed([Text("x" * 128)], 999)
-    prompt = tiny_prompt(WORDS, max_tokens=999)
-    with pytest.raises(PeftuError, match="lower max_tokens"):
-        base.prefill(prompt, [Text("x" * 128)], base.region(None))
+def test_a_text_beyond_the_learned_places_is_cut_and_counted() -> None:
+    base, prompt = base_of("bart"), tiny_prompt(WORDS, max_tokens=999)
+    around = base.family.taken(prompt)
+    texts = [Text("x" * (128 - around)), Text("x" * 128), Text("y")]
+    context = base.prefill(prompt, texts, base.region(None))
+    assert context.cut == base.cuts(prompt, texts).judged == 1
+    scores = base.readout(context, torch.arange(3))
+    assert torch.allclose(scores[0], scores[1], atol=1e-5)
+    assert not torch.allclose(scores[0], scores[2], atol=1e-3)
+    vectors = base.embed([Text("x" * 127), Text("x" * 128)], 999)
+    assert abs(vectors[0] - vectors[1]).max() < 1e-5
+    with pytest.raises(PeftuError, match=r"reads 128 tokens at most, the longest input has 13\d — lower max_tokens"):
+        base.prefill_answers(Prompt("Say.", (), answer_tokens=999), texts, [Answer(0, "a" * 130)], base.region(None))

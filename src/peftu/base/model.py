@@ -49,7 +49,9 @@ class FrozenBase:
         self, family: Family, name: str, published: str | None = None, hardware: HardwareSpec | None = None
     ) -> None:
         self.family, self.name, self._published = family, name, published
-        self.hardware = hardware or HardwareSpec(device=self.device.type, dtype=dtype_name(self.dtype))
+        # Not checked: it may lie where no base is told to compute.
+        here = HardwareSpec.model_construct(device=self.device.type, dtype=dtype_name(self.dtype))
+        self.hardware = hardware or here
         family.model.eval().requires_grad_(False)
         use_our_attention(family.model)
 

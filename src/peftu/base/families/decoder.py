@@ -422,7 +422,7 @@ class Decoder(Family):
     @torch.no_grad()
     def embed(self, texts: Sequence[Text], max_tokens: int, about: About = "text") -> Tensor:
         """Returns the mean of the last hidden states over a text's tokens, at unit length."""
-        bodies = self.reader.bodies(texts, self.most(max_tokens), about).lists
+        bodies = self.reader.bodies(texts, self.readable(max_tokens), about).lists
         bodies = [body or [min(self.ends, default=0)] for body in bodies]  # an empty text needs a vector too
         out = torch.empty(len(bodies), self.width, device=self.device)
         for batch in length_batches([len(body) for body in bodies], PREFILL_TOKENS):

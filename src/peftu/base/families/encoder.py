@@ -117,7 +117,7 @@ class Encoder(Family):
 
     def tokens(self, texts: Sequence[Text], max_tokens: int, about: About = "text") -> tuple[list[list[int]], Cuts]:
         """Returns the texts' tokens with the special ones, cut to the longest allowed, and how many were cut."""
-        most = self.sentence.limit(self.most(max_tokens))
+        most = self.sentence.limit(self.readable(max_tokens))
         reading = self.reader.bodies(texts, most, about, self.sentence.prompt)
         return reading.lists, reading.cuts
 

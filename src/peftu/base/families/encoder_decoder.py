@@ -272,7 +272,7 @@ class EncoderDecoder(Family):
     def primer(self, prompt: Prompt, region: Region) -> dict[str, Tensor]:
         """Returns the states of instruction and label words, and the decoder's keys and values in the region."""
         text = Text(f"{prompt.instruction} {' '.join(prompt.words)}")
-        ids = torch.tensor(self.reader.bodies([text], self.most(prompt.max_tokens)).lists, device=self.device)
+        ids = torch.tensor(self.reader.bodies([text], prompt.max_tokens).lists, device=self.device)
         real, below, layers = torch.ones_like(ids, dtype=torch.bool), len(self.encoder.layers), len(self.decoder.layers)
         encoded = self.encode(self.encoder.words(ids), real, range(below))
         cache, floor = self.cache(), region.floor(layers)
@@ -300,7 +300,7 @@ class EncoderDecoder(Family):
     @torch.no_grad()
     def embed(self, texts: Sequence[Text], max_tokens: int, about: About = "text") -> Tensor:
         """Returns the mean of the encoder's states over a text's tokens, at unit length."""
-        lists = self.reader.bodies(texts, self.most(max_tokens), about).lists
+        lists = self.reader.bodies(texts, self.readable(max_tokens), about).lists
         out = torch.empty(len(lists), self.width, device=self.device)
         for batch in length_batches([len(tokens) for tokens in lists], PREFILL_TOKENS):
             ids, real = padded([lists[i] for i in batch], 0, self.device)

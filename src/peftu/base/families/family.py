@@ -137,6 +137,11 @@ class Family(ABC):
         """Returns how many tokens the model can look at at once; None where it sets no limit."""
         return context_limit(self.config)
 
+    def readable(self, tokens: int) -> int:
+        """Returns how many tokens of a text alone are read where so many are asked for."""
+        limit = self.limit()
+        return tokens if limit is None else min(tokens, limit)
+
     def taken(self, prompt: Prompt) -> int:
         """Returns how many tokens a prompt takes beside a text, with its longest answer where that stands behind it."""
         return len(self.reader.read(prompt, [Text("")]).lists[0]) + self.answer_tokens(prompt) if self.writers else 0
@@ -156,11 +161,6 @@ class Family(ABC):
                 f"base: reads {limit} tokens at most, the prompt takes {taken} without a text — shorten it"
             )
         return replace(prompt, max_tokens=min(prompt.max_tokens, room))
-
-    def most(self, tokens: int) -> int:
-        """Returns how many tokens of a text are read alone where this many are asked for."""
-        limit = self.limit()
-        return tokens if limit is None else min(tokens, limit)
 
     def answer_tokens(self, prompt: Prompt) -> int:
         """Returns how many tokens of the answer stand behind a prompt in the same sequence."""
