@@ -1,5 +1,6 @@
 """Decoders of every make beside plain Llama's: answers in free text and virtual keys, texts longer than the windows."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from test_writing import PROMPT as ASKED
 from test_writing import written_by_hub
 
 from peftu.config import RegionSpec
+from peftu.data.problem import Text
 from peftu.generate import generate
 from peftu.methods.prefix_tuning import PrefixTuning
 from peftu.testing import tiny_texts, tiny_tokenizer
@@ -61,6 +63,12 @@ def test_the_base_writes_what_transformers_writes(name: str) -> None:
     assert len(set(expected)) > 1
     assert generate(base, ASKED, texts, base.region(None)) == expected
     assert generate(base, ASKED, texts[::-1] * 2, base.region(RegionSpec()))[:4] == expected[::-1]
+
+
+def test_what_is_written_about_a_text_that_has_no_room_is_written_about_its_beginning() -> None:
+    prompt, texts = replace(ASKED, max_tokens=9999), [Text("x" * 600), Text("x" * 700), Text("y")]
+    first, second, other = generate(base_of("gpt2"), prompt, texts, base_of("gpt2").region(None))
+    assert first == second != other
 
 
 @pytest.mark.parametrize("name", WINDOWED)
