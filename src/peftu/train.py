@@ -27,7 +27,7 @@ from peftu.data.sources import cache_dir, writing_to
 from peftu.dropout import dropped
 from peftu.environment import memory_bytes
 from peftu.errors import PeftuError
-from peftu.memory import tried
+from peftu.memory import give_back, tried
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # AdamW's own (Loshchilov & Hutter 2019)
 COHORT_BYTES = 256 << 20  # most of a cohort on a processor; more made no base faster (benchmarks/cohorts.py)
@@ -147,6 +147,7 @@ def train(
             logs[i] = log
         first += len(chosen)
         del finished  # two cohorts are never held at once
+        give_back()
     return Trained(rows, [log for log in logs if log is not None])
 
 

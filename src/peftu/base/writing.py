@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -47,6 +48,7 @@ def write_answers(
         PeftuError: the base is an encoder, or cannot look at so many tokens at once.
     """
     family = cast(Any, base.family)
+    prompt = family.within(replace(prompt, answer_tokens=most))
     draws = _draws(seeds, most).to(base.device) if temperature else None
     written: list[list[int]] = [[] for _ in texts]
     for rows in _alike(bind(torch.arange(len(texts))), len(texts)):

@@ -245,7 +245,7 @@ class DecoderWriter:
         self, prompt: Prompt, texts: Sequence[Text], most: int, region: Region, attachment: Attachment
     ) -> tuple[DecoderDraft, Tensor]:
         """Returns a draft that has read head and text of each row, and the tails [b, s], which are to be read first."""
-        decoder, prompt = self.decoder, self.decoder.within(replace(prompt, answer_tokens=most))
+        decoder = self.decoder
         parts = decoder.parts(prompt, texts, region)
         ids, real = padded([parts.head + body for body in parts.bodies], 0, decoder.device)
         none, zero = ids.new_zeros(len(ids), 0), ids.new_zeros(len(ids))

@@ -272,7 +272,7 @@ class EncoderDecoder(Family):
     def primer(self, prompt: Prompt, region: Region) -> dict[str, Tensor]:
         """Returns the states of instruction and label words, and the decoder's keys and values in the region."""
         text = Text(f"{prompt.instruction} {' '.join(prompt.words)}")
-        ids = torch.tensor(self.reader.bodies([text], prompt.max_tokens).lists, device=self.device)
+        ids = torch.tensor(self.reader.bodies([text], self.readable(prompt.max_tokens)).lists, device=self.device)
         real, below, layers = torch.ones_like(ids, dtype=torch.bool), len(self.encoder.layers), len(self.decoder.layers)
         encoded = self.encode(self.encoder.words(ids), real, range(below))
         cache, floor = self.cache(), region.floor(layers)
