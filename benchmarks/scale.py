@@ -185,7 +185,19 @@ def predicted(model: dict[str, float], run: dict[str, float]) -> float:
 
 
 def page(result: dict[str, Any]) -> str:
-    """Returns what docs/scale.md shows of a result, in Markdown."""
+    """Returns what docs/scale.md shows of a result, in Markdown: the stages that it has."""
+    parts = {
+        "users": by_users,
+        "workers": by_workers,
+        "judging": judging_took,
+        "added": adding_took,
+        "costs": costs_say,
+    }
+    return "\n".join(line for stage, part in parts.items() if stage in result for line in part(result))
+
+
+def by_users(result: dict[str, Any]) -> list[str]:
+    """Returns a table of runs of one process."""
     lines = [
         "| users | seconds | users an hour | peak memory, GB | cells, MB | report, KB |",
         "|---|---|---|---|---|---|",
@@ -195,35 +207,55 @@ def page(result: dict[str, Any]) -> str:
             f"| {run['users']:,} | {run['seconds']:,.0f} | {run['users_per_hour']:,.0f} | "
             f"{run['peak_bytes'] / 1e9:.2f} | {run['cells_bytes'] / 1e6:,.0f} | {run['report_bytes'] / 1e3:,.0f} |"
         )
-    lines += ["", "| executor | workers | seconds, each repetition | of one process |", "|---|---|---|---|"]
+    return [*lines, ""]
+
+
+def by_workers(result: dict[str, Any]) -> list[str]:
+    """Returns a table of ways to fill the same cells."""
     ways: dict[tuple[str, int], list[float]] = {}
     for run in result["workers"]["measured"]:
         ways.setdefault((run["executor"], run["workers"]), []).append(run["seconds"])
     alone = statistics.median(ways["local", 1])
+    lines = ["| executor | workers | seconds, each repetition | times one process |", "|---|---|---|---|"]
     for (executor, workers), seconds in ways.items():
         every = ", ".join(f"{spent:.0f}" for spent in seconds)
         lines.append(f"| {executor} | {workers} | {every} | {alone / statistics.median(seconds):.2f} |")
-    judged = [run["seconds"] for run in result["judging"]["measured"]]
-    added = [run["added_s"] / run["alone_s"] for run in result["added"]["measured"]]
-    model = cost_model(result)
-    largest = result["users"]["measured"][-1]
+    return [*lines, ""]
+
+
+def judging_took(result: dict[str, Any]) -> list[str]:
+    """Returns what judging alone takes."""
+    runs = result["judging"]["measured"]
+    seconds = [run["seconds"] for run in runs]
+    return [
+        f"* Judging and drawing {runs[0]['users']:,} users under {runs[0]['methods']} methods that were there already: "
+        f"{statistics.median(seconds):.0f} s ({min(seconds):.0f} to {max(seconds):.0f}), a report of "
+        f"{runs[0]['report_bytes'] / 1e6:.2f} MB, {runs[0]['peak_bytes'] / 1e9:.2f} GB at most."
+    ]
+
+
+def adding_took(result: dict[str, Any]) -> list[str]:
+    """Returns what a method costs beside others that are there."""
+    shares = [run["added_s"] / run["alone_s"] for run in result["added"]["measured"]]
+    return [
+        "* A method added to a finished comparison of 200 users, over a run of it alone: "
+        f"{statistics.median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})."
+    ]
+
+
+def costs_say(result: dict[str, Any]) -> list[str]:
+    """Returns the fitted cost model, what it says of a run that it was not fitted to, and of a million users."""
+    model, largest = cost_model(result), result["users"]["measured"][-1]
     share = predicted(model, largest) / largest["seconds"]
     hours = predicted(model, scaled(largest, MILLION)) / 3600
     stored = largest["cells_bytes"] / largest["users"] * MILLION
-    lines += [
-        "",
-        "* Judging and drawing 10,000 users under three methods that were there already: "
-        f"{statistics.median(judged):.0f} s ({min(judged):.0f} to {max(judged):.0f}), a report of "
-        f"{result['judging']['measured'][0]['report_bytes'] / 1e6:.2f} MB.",
-        f"* A method added to a finished comparison, over the same method alone: {statistics.median(added):.2f} "
-        f"({min(added):.2f} to {max(added):.2f}).",
+    return [
         f"* Cost model, seconds: {model['start']:.1f} + {model['reads'] * 1e3:.2f} ms a text and shard + "
         f"{model['rows_trained'] * 1e3:.2f} ms a row trained + {model['users'] * 1e3:.1f} ms a user. Of the run with "
         f"{largest['users']:,} users, which it was not fitted to, it gives {share:.0%}.",
         f"* Projection, not measured: a million such users, {hours:,.0f} core hours of this machine "
         f"({hours / 64:,.1f} hours on 64 such cores, if they scale as 2 do here) and {stored / 1e9:,.0f} GB of cells.",
     ]
-    return "\n".join(lines)
 
 
 def scaled(run: dict[str, float], users: int) -> dict[str, float]:
