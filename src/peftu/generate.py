@@ -60,7 +60,8 @@ def generate(
             if layout is None or rows is None:
                 return None
             numbers = torch.from_numpy(np.asarray(units)[[batch[place] for place in places.tolist()]].astype(np.int64))
-            return layout.bind(layout.views(rows[numbers].to(base.device)), len(places))
+            chosen = rows[numbers]
+            return layout.bind(layout.views(chosen.to(base.device)), len(places), layout.on(chosen))
 
         answers = write_answers(
             base,

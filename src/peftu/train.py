@@ -175,11 +175,12 @@ def _matrix(units: int, width: int) -> Tensor:
 def cohort_bytes(device: torch.device) -> int:
     """Returns the memory that one cohort may take: module rows, optimiser state and activations.
 
-    On a processor `COHORT_BYTES`, or an eighth of the machine's memory where that is less; half of an accelerator's.
-    What is there in all counts, not what is free just now: runs on one machine form the same cohorts.
+    On a processor `COHORT_BYTES`, or an eighth of the machine's memory where that is less: not of what is free just
+    now, so that runs on one machine form the same cohorts. On a GPU half of what is free beside base and contexts.
     """
     if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory // 2)
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # PyTorch's, and free
+        return int(torch.cuda.mem_get_info(device)[0] + kept) // 2
     return min(COHORT_BYTES, memory_bytes() // 8)
 
 

@@ -128,6 +128,26 @@ def test_a_step_and_a_read_ask_nothing(family: str, region: RegionSpec | None, m
             assert cohort.weights.is_meta
 
 
+def test_a_validation_fetches_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = tiny_base("gpt2", layers=2)
+    resolved, fetched = base.region(None), []
+    context = base.prefill(tiny_prompt(WORDS), tiny_texts(8), resolved)
+    layout, context = Layout(PREFIXES, base.sites(resolved, len(WORDS))), moved(base, context)
+    units = tiny_units([3, 2], 8, len(WORDS))
+    begin, spec = layout.fresh(["a", "b"], 0), TrainSpec(epochs=2, batch=1, lr=1e-2)
+    cohort = training._Cohort(base, context, layout, units, spec, 0, begin, anchored=False)
+
+    def fetch(x: Tensor) -> Tensor:
+        fetched.append(x.shape)
+        return torch.ones(x.shape)
+
+    monkeypatch.setattr(Tensor, "cpu", fetch)
+    with no_waiting():
+        cohort._validate(np.arange(2), epoch=0)
+    assert len(fetched) == 1
+    assert cohort.start_loss.tolist() == [2 / 3, 2 / 3]  # two slabs of three rows, each answered by one
+
+
 @pytest.mark.parametrize("span", ["all", "answer"])
 @pytest.mark.parametrize("family", ["llama", "t5"])
 def test_given_answers_are_read_without_asking(family: str, span: Any) -> None:

@@ -227,6 +227,12 @@ def test_a_cohort_s_memory_has_a_cap_and_is_less_on_small_machines(
     assert training.cohort_bytes(torch.device("cpu")) == expected
 
 
+def test_on_a_gpu_a_cohort_s_memory_is_half_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, answer in (("mem_get_info", (10, 90)), ("memory_reserved", 24), ("memory_allocated", 20)):
+        monkeypatch.setattr(torch.cuda, name, lambda _, answer=answer: answer)
+    assert training.cohort_bytes(torch.device("cuda")) == 7
+
+
 def test_longer_texts_make_smaller_cohorts() -> None:
     """Keys and values of the texts are held for the backward pass, whatever the span."""
     one = bench(region=RegionSpec(span="last"))

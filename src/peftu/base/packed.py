@@ -14,8 +14,9 @@ from torch.autograd import Function
 
 
 def sent(x: Tensor, device: torch.device) -> Tensor:
-    """Returns a tensor of the processor's on a device, which is not waited for."""
-    return (x.pin_memory() if device.type == "cuda" and x.device.type == "cpu" else x).to(device, non_blocking=True)
+    """Returns a tensor of the processor's on a device, which is not waited for (but a Mac's)."""
+    x = x.pin_memory() if device.type == "cuda" and x.device.type == "cpu" else x
+    return x.to(device, non_blocking=device.type != "mps")
 
 
 def ranges(starts: Tensor, lengths: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:

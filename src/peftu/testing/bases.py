@@ -162,4 +162,4 @@ def flan_t5_base() -> FrozenBase:
     )
     with torch.device("meta"):
         model = T5ForConditionalGeneration(config)
-    return wrap(model, tiny_tokenizer(closing=True), "flan-t5-base")
+    return wrap(model, tiny_tokenizer(closing=True), "flan-t5-base", hardware=CPU)
