@@ -22,6 +22,7 @@ from peftu.errors import PeftuError
 from peftu.executors.executor import Failure, Filled, Outcome, Task
 from peftu.executors.schedule import Driver, OutOfTimeError
 from peftu.plan import plan
+from peftu.testing import CPU
 
 Kind = Literal["input", "error", "died", "full"]
 KINDS: list[Kind] = ["error", "died"]  # that may be for a user's sake
@@ -59,7 +60,7 @@ class Told:
 def cells_of(method: str, users: int = 16) -> list[CellSpec]:
     table = synthetic_table(users, 10)
     problem = make_problem(table, table.card, make_split(table, SplitSpec(), 0))
-    planner = Planner(problem, 0, Reading(64), lambda _: ("tiny", "float32"))
+    planner = Planner(problem, 0, Reading(64), lambda _: ("tiny", CPU))
     jobs = plan(RunSpec(task="any", methods=(MethodSpec.parse(method),)))
     return [cell for job in jobs for cell in planner.cells(job)]
 
