@@ -116,7 +116,8 @@ def test_an_end_token_is_no_control_token_that_answers_cannot_hold(tmp_path: Pat
 
 
 def test_one_token_of_markup_is_found_again(tmp_path: Path) -> None:
-    own = case("last", TEMPLATE.replace("<unk>assistant\n{% endif", "<unk>{% endif"))
+    # Of answers, too: what a template writes before every one of them belongs to the prompt.
+    own = case("last", TEMPLATE.replace("{{ turn.role }}\n", "").replace("assistant\n", ""))
     assert torch.allclose(own.read(own.exported(tmp_path / "module")), own.row, atol=1e-6)
 
 
