@@ -15,6 +15,7 @@ from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
 from peftu.methods.everyone import for_everyone, method_class
 from peftu.methods.method import MethodCard, methods, region_of
+from peftu.system import System
 
 if TYPE_CHECKING:  # a plan needs no torch
     from peftu.base.model import FrozenBase
@@ -52,9 +53,14 @@ class Job:
         return str(self.spec.model_copy(update={"base": None}))
 
     @property
+    def system(self) -> System:
+        """Returns the job's id in runs, judgements and reports."""
+        return System(self.label, self.base)
+
+    @property
     def full_label(self) -> str:
         """Returns the label with the base, where there is one."""
-        return f"{self.label}@{self.base}" if self.base else self.label
+        return self.system.label
 
     def region_on(self, base: "FrozenBase") -> "Region":
         """Returns where the modules act on this base.

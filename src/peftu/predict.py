@@ -14,7 +14,7 @@ from peftu.base.model import FrozenBase
 from peftu.base.packed import sent
 from peftu.data.problem import Floats
 from peftu.errors import PeftuError
-from peftu.memory import give_back, tried
+from peftu.memory import tried
 
 READ_BYTES = 256 << 20  # activations of one read, and its modules
 Read = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]  # which modules, and which of each one's texts
@@ -79,7 +79,6 @@ def score(
         else:
             say(f"reading: out of memory with {len(members) * len(step)} texts at once — going on with half as many")
             reads = [half for whole in reads for half in _halves(*whole)]
-    give_back()
     return out[back.ravel()]
 
 

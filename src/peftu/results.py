@@ -188,6 +188,11 @@ class RunCell(Part):
     users: int
     name: str = Field(description="Folder of the cell, named by what decides its numbers.")
 
+    @property
+    def system(self) -> System:
+        """Returns the method's id."""
+        return System(self.method, self.base)
+
 
 class Failed(Part):
     """A method that could not be fitted at a seed; the run is without it."""

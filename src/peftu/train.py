@@ -395,11 +395,8 @@ class _Cohort:
         A slab of rows is read at a time; the device is asked once, for everything.
         """
         rows = self.weights[sent(torch.from_numpy(places), self.weights.device)]
-        answers, counts, members = (
-            [rows.isfinite().all(1).float()],
-            np.zeros(int(seen.sum())),
-            self.active[places[seen]],
-        )
+        answers, members = [rows.isfinite().all(1).float()], self.active[places[seen]]
+        counts = np.zeros(len(members))
         if len(members):
             binding_rows = rows if seen.all() else rows[sent(torch.from_numpy(np.flatnonzero(seen)), rows.device)]
             on = None if self.on is None else self.on[torch.from_numpy(places[seen])]

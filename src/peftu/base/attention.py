@@ -13,6 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
+from peftu.base.finish import capped
 from peftu.base.manner import Manner
 from peftu.base.packed import Ragged, spread_heads
 from peftu.base.places import Places
@@ -151,7 +152,7 @@ def _attend_both(
     (measured: a quarter of a training step at six span tokens).
     """
     query, parts = query * manner.scale, [*before, current]
-    logits = manner.capped(torch.cat([_times(query, keys.mT) for keys, _ in parts], -1))
+    logits = capped(torch.cat([_times(query, keys.mT) for keys, _ in parts], -1), manner.cap)
     if mask is not None:
         logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
     weights = manner.weights(logits, query.shape[1], torch.float32).to(query.dtype)

@@ -7,6 +7,11 @@ import torch
 from torch import Tensor
 
 
+def capped(x: Tensor, cap: float | None) -> Tensor:
+    """Returns numbers drawn into (-cap, cap), by tanh; as they are without a cap."""
+    return x if cap is None else torch.tanh(x / cap) * cap
+
+
 @dataclass(frozen=True)
 class Finish:
     """A factor (Granite), then a bound (Gemma 2).
@@ -27,8 +32,7 @@ class Finish:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Returns the logits."""
-        x = x if self.scale == 1.0 else x * self.scale
-        return x if self.cap is None else torch.tanh(x / self.cap) * self.cap
+        return capped(x if self.scale == 1.0 else x * self.scale, self.cap)
 
     def slope(self, logits: Tensor) -> Tensor | None:
         """Returns how much logits change with the products that they are made of; None: as much as those."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from peftu.base.finish import capped
 from peftu.base.manner import Manner
 from peftu.base.packed import Ragged, gather_once, ranges, sent, spread_heads
 
@@ -244,13 +245,13 @@ class Flat:
 
     def _biases(self, dtype: torch.dtype, manner: Manner) -> list[Tensor | None]:
         """Returns what is added to each piece's logits, [r or 1, n or 1, l or 1, h + l]."""
-        biases = [None if mask is None else _closed(mask, dtype)[:, None] for mask in self._masks(manner.window)]
+        masks = [None if mask is None else _closed(mask, dtype)[:, None] for mask in self._masks(manner.window)]
         if not isinstance(manner.bias, Tensor):
-            return biases
+            return masks
         ends = [piece.seen.shape[1] for piece in self._pieces]
         starts = [end - piece.place.shape[1] for end, piece in zip(ends, self._pieces, strict=True)]
-        own = [manner.bias[:, :, start:end, :end].to(dtype) for start, end in zip(starts, ends, strict=True)]
-        return [one if other is None else one + other for one, other in zip(own, biases, strict=True)]
+        by_place = [manner.bias[:, :, start:end, :end].to(dtype) for start, end in zip(starts, ends, strict=True)]
+        return [bias if closed is None else bias + closed for bias, closed in zip(by_place, masks, strict=True)]
 
 
 def _by_head(x: Tensor) -> Tensor:
@@ -280,7 +281,7 @@ def _mix(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, manner:
         mask = None if bias is None else bias.expand(-1, query.shape[1], -1)
         return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=manner.scale)
     if bias is None or manner.cap is not None:
-        logits = manner.capped(query @ key.mT * manner.scale)
+        logits = capped(query @ key.mT * manner.scale, manner.cap)
         logits = logits if bias is None else logits + bias
     else:
         logits = torch.baddbmm(bias, query, key.mT, alpha=manner.scale)

@@ -41,10 +41,6 @@ class Manner:
         """Returns whether PyTorch's fused kernel can do it, given a mask."""
         return self.cap is None and self.sinks is None
 
-    def capped(self, logits: Tensor) -> Tensor:
-        """Returns scaled logits, to which no mask has been added yet, as they are compared."""
-        return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
-
     def added(self, query: Tensor, key: Tensor) -> Tensor:
         """Returns the bias for padded queries and keys [rows, heads, tokens, head width]; there must be one."""
         assert self.bias is not None  # noqa: S101

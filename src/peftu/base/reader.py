@@ -122,8 +122,8 @@ class Reader:
         """
         unknown = self.tokenizer.unk_token_id
         for word, encoded in zip(words, self._encoded(words), strict=True):
-            told = {place for start, end in encoded.offsets for place in range(start, end)}
-            left_out = any(not letter.isspace() and place not in told for place, letter in enumerate(word))
+            covered = {place for start, end in encoded.offsets for place in range(start, end)}
+            left_out = any(not letter.isspace() and place not in covered for place, letter in enumerate(word))
             if left_out or (unknown is not None and unknown in encoded.ids):
                 what = f"the base's tokenizer lacks characters of '{word}'"
                 raise PeftuError(f"label words: {what} — give the task other words")

@@ -104,6 +104,7 @@ class Filler:
 
     def _scored(self, spec: CellSpec, fits: Fits, folder: Path) -> About:
         result = (fits.run if spec.part == "scores" else fits.without)(spec.job, spec.seed)
+        give_back()  # here, not where pairs are scored: whoever serves one user would wait for it
         scores_frame(spec.problem, result).write_parquet(folder / SCORES)
         _write_log(folder, result.logs)
         save(result.fitted, folder / FITTED)

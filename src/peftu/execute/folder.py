@@ -186,7 +186,7 @@ def _results(made: Made, scores: pl.DataFrame, judged: _Judged) -> tuple[MethodR
     for place, job in enumerate(jobs):
         seeds = [cost for (p, _), cost in judged.costs.items() if p == place]
         if seeds:
-            costs[System(job.label, job.base)] = _averaged(seeds)
+            costs[job.system] = _averaged(seeds)
     results = summarise(scores, made.card, costs, {job.spec.name: job.card for job in jobs})
     return tuple(
         r.model_copy(update={"uses_others_labels": True}) if (r.method, r.base) in started else r for r in results

@@ -15,7 +15,6 @@ from peftu.judge.guard import guard
 from peftu.lab.lab import Lab
 from peftu.plan import Job
 from peftu.results import REFERENCES, MethodCost
-from peftu.system import System
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def guarded_system(
         costs: place -> what it cost at this seed.
         card: the task.
     """
-    names = {System(jobs[other].label, jobs[other].base): other for other in needed.fallbacks}
+    names = {jobs[other].system: other for other in needed.fallbacks}
     fallbacks = {name: predictions[other] for name, other in names.items()}
     frame, guarded, kept = guard(predictions[needed.inner], fallbacks, card, jobs[place].label)
     inner, fallback = costs[needed.inner], costs[names[guarded.fallback]]

@@ -35,7 +35,6 @@ from peftu.plan import Job, check_kind, plan, without_settings
 from peftu.report.html import render_folders
 from peftu.results import REPORT, Failed, RunCell, RunRecord
 from peftu.run_folder import check_folder, check_unused, claimed, free_folder, is_kept
-from peftu.system import System
 from peftu.trackers.tracker import Tracker
 from peftu.trackers.tracking import Tracking
 
@@ -194,12 +193,12 @@ def _there(planned: Planned, folder: Path) -> RunRecord | None:
     except PeftuError:
         return None
     failed = {failed.system for failed in record.failed}
-    names = {cell.name for cell in record.cells if System(cell.method, cell.base) not in failed}
+    names = {cell.name for cell in record.cells if cell.system not in failed}
     wanted = {
         spec.name
         for (place, _), specs in planned.wanted.items()
         for spec in specs
-        if System(planned.jobs[place].label, planned.jobs[place].base) not in failed
+        if planned.jobs[place].system not in failed
     }
     return record if record.run == planned.spec.run_id and names == wanted else None
 

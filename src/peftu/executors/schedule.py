@@ -132,10 +132,7 @@ class Driver:
         self.fillings[spec.name] = Filling()
         for need in spec.needs:
             self._want(need, stored is None)
-        if stored is not None:
-            self._take(_Piece(spec, spec.name), stored, True)
-        else:
-            self._pending.append(_Piece(spec, spec.name))
+        self._place(_Piece(spec, spec.name), stored)
 
     def _submit(self, parts: Path) -> None:
         """Submits what can be begun, while slots are free and time is left."""
@@ -196,11 +193,14 @@ class Driver:
             filling.broken, filling.cause = filling.broken + 1, failure
             smaller = [dataclasses.replace(spec, part="without")]
         for part in (_Piece(spec, piece.wanted, piece.halvings + 1) for spec in smaller):
-            stored = self.cells.find(part.spec.name)
-            if stored is not None:
-                self._take(part, stored, True)
-            else:
-                self._pending.append(part)
+            self._place(part, self.cells.find(part.spec.name))
+
+    def _place(self, piece: _Piece, stored: StoredCell | None) -> None:
+        """Takes a piece that is there already, and puts one in line that is not."""
+        if stored is not None:
+            self._take(piece, stored, True)
+        else:
+            self._pending.append(piece)
 
     def _take(self, piece: _Piece, stored: StoredCell, before: bool) -> None:
         self._add(piece, stored)

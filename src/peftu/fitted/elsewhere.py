@@ -51,11 +51,11 @@ def remarks(fitted: Fitted) -> list[str]:
     """Returns what is said of a method whose base was opened elsewhere than it was fitted, in a line; logs it, too."""
     if isinstance(fitted, GuardedFitted):
         return list(dict.fromkeys([*fitted.inner.remarks, *fitted.fallback.remarks]))
-    said = _remark(fitted)
-    if said is None:
+    remark = _remark(fitted)
+    if remark is None:
         return []
-    _log.warning(said)
-    return [said]
+    _log.warning(remark)
+    return [remark]
 
 
 def _remark(fitted: Fitted) -> str | None:
@@ -68,13 +68,13 @@ def _remark(fitted: Fitted) -> str | None:
         "{device} in {dtype}".format(**where) + (f" and {where['quantize']}" if where["quantize"] != "none" else "")
         for where in (there, here)
     )
-    said = "{}: fitted on {}, opened on {}".format(fitted.label, *words)
+    moved = "{}: fitted on {}, opened on {}".format(fitted.label, *words)
     now = readings_of(fitted) if kept else {}
     both = now.keys() & kept.keys()
     if not both:
-        return f"{said}: scores differ, it was not kept by how much"
+        return f"{moved}: scores differ, it was not kept by how much"
     apart = max(float(np.abs(np.array(now[mark]) - np.array(kept[mark])).max()) for mark in both)
-    return f"{said}: scores differ by {apart:.2g} at most, measured on the task's own words"
+    return f"{moved}: scores differ by {apart:.2g} at most, measured on the task's own words"
 
 
 def _numbers(base: FrozenBase) -> dict[str, str]:

@@ -61,6 +61,11 @@ def named(system: System) -> str:
     return name if name == system.label else f"{name} ({system.label})"
 
 
+def beneath(system: System) -> str:
+    """Returns the label, to stand beneath the plain name; empty where they are one."""
+    return system.label if plain(system) != system.label else ""
+
+
 def above(system: System) -> str:
     """Returns the plain name with the label beneath it, for the first cell of a row."""
     name = plain(system)

@@ -9,7 +9,7 @@ from peftu.judge.decide import FEWEST
 from peftu.judge.findings import Findings
 from peftu.judge.shapes import Judgement
 from peftu.metrics import metrics
-from peftu.report.names import plain
+from peftu.report.names import beneath, plain
 from peftu.report.verdict import Tone, verdict
 from peftu.report.words import NOTHING, Scale, count, data_size, plural, seconds
 from peftu.results import GLOBAL, USER_MAJORITY, MethodResult, RunRecord, Score
@@ -132,8 +132,7 @@ def _failed(system: System, why: str, widths: list[int], room: int) -> Text:
     name = plain(system)
     lines = [name] if len(name) <= room else [name, ""]
     lines[-1] = _line(lines[-1], [FAILED, *[NOTHING] * (len(widths) - 1)], widths, room)
-    below = system.label if name != system.label else ""
-    reason = wrap(" · ".join(filter(None, (below, why))), WIDTH - len(_GAP))
+    reason = wrap(" · ".join(filter(None, (beneath(system), why))), WIDTH - len(_GAP))
     return Text.assemble("\n" + "\n".join(lines), ("".join(f"\n{_GAP}{line}" for line in reason), "dim"))
 
 

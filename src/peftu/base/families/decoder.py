@@ -30,6 +30,7 @@ from peftu.base.families.family import (
     first_attribute,
     label_logits,
     paired,
+    states_of,
     unit,
     virtual_sites,
     virtual_tokens,
@@ -121,7 +122,7 @@ class Decoder(Family):
         """Returns the linear maps of the region's layers, virtual tokens, and the head over the last hidden state."""
         layers = range(region.floor(self.layers), self.layers)
         sites = [site for number in layers for site in linear_sites(self.model, self.stack[number], number, "decoder")]
-        sites += virtual_sites(cast(Any, self.model).config, self.width, "decoder", layers.start, "decoder", layers)
+        sites += virtual_sites(self.config, self.width, "decoder", layers.start, "decoder", layers)
         return [*sites, Site("head", "head", "head", self.layers, "decoder", self.width, labels)]
 
     def parts(self, prompt: Prompt, texts: Sequence[Text], region: Region) -> Parts:
@@ -225,8 +226,7 @@ class Decoder(Family):
             told: what `attend` is told.
             usual: what the hub's own model passes.
         """
-        out = self.stack[number](h_btd, attention_mask=places, **told, **usual)
-        return cast(Tensor, out[0] if isinstance(out, tuple) else out)
+        return states_of(self.stack[number](h_btd, attention_mask=places, **told, **usual))
 
     def head_pass(self, head_ids: list[int], floor: int, reach: int) -> tuple[Tensor, dict[int, KeysValues]]:
         """Returns the head's hidden states at the floor [1, h, d] and its keys and values in every layer."""
@@ -250,7 +250,7 @@ class Decoder(Family):
         tails = [[[*tail, *node.prefix] for tail in parts.tails] for node in nodes]
         span = len(parts.tails[0]) + max(len(node.prefix) for node in nodes)
         longest = len(head_ids) + max(map(len, bodies)) + span
-        check_reach(cast(Any, self.model).config, longest)
+        check_reach(self.config, longest)
         floor = region.floor(self.layers)
         head_floor, head_kv = self.head_pass(head_ids, floor, reach := self.reach(prompt))
         state: dict[str, Any] = {"head_floor": head_floor, "head_kv": head_kv, "head": len(head_ids), "reach": reach}
@@ -318,7 +318,7 @@ class Decoder(Family):
 
     def _last_answer(self, context: Context, node: int, rows: Tensor, attachment: Attachment) -> Tensor:
         state, floor, top = context.state, context.region.floor(self.layers), self.layers - 1
-        virtual, prefixes = virtual_tokens(cast(Any, self.model).config, context, len(rows), attachment)
+        virtual, prefixes = virtual_tokens(self.config, context, len(rows), attachment)
         own_rows = sent(rows, self.device)
         h_bsd = state["span_floors"][node][own_rows]
         span = h_bsd.shape[1] + (virtual.count if virtual else 0)
@@ -343,7 +343,7 @@ class Decoder(Family):
     def _last_all(self, context: Context, node: int, rows: Tensor, attachment: Attachment) -> Tensor:
         state, floor, top = context.state, context.region.floor(self.layers), self.layers - 1
         packed: Packed = state["ids" if floor == 0 else "floors"][node]
-        virtual, prefixes = virtual_tokens(cast(Any, self.model).config, context, len(rows), attachment)
+        virtual, prefixes = virtual_tokens(self.config, context, len(rows), attachment)
         if virtual is not None or prefixes is not None:
             return self._last_behind(packed, context, rows, virtual, prefixes, attachment)
         flat = Flat(packed.lengths[rows + 1], attachment.groups, self.device, state["head"])

@@ -117,7 +117,7 @@ class DecoderWriter:
             parts.tails[answer.text] + tokens[:-1] for answer, tokens in zip(answers, target.lists, strict=True)
         ]
         before = len(head_ids) + max(map(len, bodies))
-        check_reach(cast(Any, decoder.model).config, before + max(map(len, answer_ids)))
+        check_reach(decoder.config, before + max(map(len, answer_ids)))
         head_floor, head_kv = decoder.head_pass(head_ids, region.floor(decoder.layers), reach := decoder.reach(prompt))
         state: dict[str, Any] = {
             "head": len(head_ids),
@@ -148,7 +148,7 @@ class DecoderWriter:
 
     def hidden(self, context: Context, rows: Tensor, attachment: Attachment) -> Tensor:
         """Returns [tokens, d] the states after the final norm that predict the answers' tokens, row after row."""
-        virtual, prefixes = virtual_tokens(cast(Any, self.decoder.model).config, context, len(rows), attachment)
+        virtual, prefixes = virtual_tokens(self.decoder.config, context, len(rows), attachment)
         read = self._read_answers if context.region.answering else self._read_all
         out, lengths = read(context, rows, virtual, prefixes, attachment)
         answer_lengths = context.state["target"].lengths[rows]
@@ -276,7 +276,7 @@ class DecoderWriter:
                 draft.shift = draft.shift + prefixes.per_row
         width = ids.shape[1] + (0 if virtual is None else virtual.count)
         draft.widen(draft.filled + width + draft.room)
-        check_reach(cast(Any, decoder.model).config, draft.columns)
+        check_reach(decoder.config, draft.columns)
         positions = draft.position[:, None] + torch.arange(ids.shape[1], device=ids.device)
         h_bsd = decoder.embedding(ids)
         if floor:

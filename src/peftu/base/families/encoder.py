@@ -24,6 +24,7 @@ from peftu.base.families.family import (
     Span,
     context_limit,
     first_attribute,
+    states_of,
     unit,
     virtual_sites,
     virtual_tokens,
@@ -180,8 +181,7 @@ class Encoder(Family):
         attachment = attachment or Attachment(None)
         for number in layers:
             prefix = None if prefixes is None else prefixes.get(number)
-            out = self.call(number, h_btd, options | {"prefix": prefix} | by_place(number), attachment)
-            h_btd = out[0] if isinstance(out, tuple) else out
+            h_btd = states_of(self.call(number, h_btd, options | {"prefix": prefix} | by_place(number), attachment))
         return cast(Tensor, self.norm(h_btd)) if self.norm is not None and layers.stop == self.layers else h_btd
 
     def read(self, lists: Sequence[Sequence[int]], layers: range) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,7 @@ from peftu.base.families.family import (
     forced_first,
     label_logits,
     paired,
+    states_of,
     unit,
     virtual_sites,
     virtual_tokens,
@@ -111,7 +112,7 @@ class EncoderDecoder(Family):
             h_btd = self.encoder.enter(h_btd, torch.arange(h_btd.shape[1], device=h_btd.device)[None])
         given = self.encoder.by_place(h_btd.shape[1])
         for number in layers:
-            h_btd = _states(self.encoder.layers[number](h_btd, attention_mask=real[:, None, None, :], **given))
+            h_btd = states_of(self.encoder.layers[number](h_btd, attention_mask=real[:, None, None, :], **given))
         return self.encoder.leave(h_btd) if final else h_btd
 
     def decode(
@@ -151,7 +152,7 @@ class EncoderDecoder(Family):
         for number in layers:
             prefix = None if prefixes is None else prefixes.get(number)
             seen, by_place = (mask, plain) if prefix is None else (prefix.masked(mask), behind)
-            h_bsd = _states(self.decoder.layers[number](h_bsd, attention_mask=seen, **by_place, **given))
+            h_bsd = states_of(self.decoder.layers[number](h_bsd, attention_mask=seen, **by_place, **given))
         return h_bsd
 
     def cache(self, prefixes: Prefixes | None = None, cross: DynamicCache | None = None) -> EncoderDecoderCache:
@@ -185,9 +186,9 @@ class EncoderDecoder(Family):
         nodes = label_trie(self.reader.alone(prompt.words), self.reader.end(prompt, self.ends))
         floor = region.floor(len(self.encoder.layers))
         state: dict[Any, Any] = {"tails": [list(node.prefix) for node in nodes]}
-        longest, said = max(map(len, lists)), len(self.opening) + max(len(node.prefix) for node in nodes)
-        check_reach(self.config, max(longest, said))
-        span = longest if region.span == "all" else said
+        longest, spoken = max(map(len, lists)), len(self.opening) + max(len(node.prefix) for node in nodes)
+        check_reach(self.config, max(longest, spoken))
+        span = longest if region.span == "all" else spoken
         context = Context(region, prompt, nodes, len(texts), cut, 0, span, state, span, beside_cut)
         if region.span == "all" and floor == 0:
             state["ids"] = Packed.of([torch.tensor(tokens, device=self.device) for tokens in lists])
@@ -324,8 +325,3 @@ def with_bias(head: nn.Module, bias: Tensor | None) -> nn.Module:
     both = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
     both.weight, both.bias = weight, nn.Parameter(bias[0], requires_grad=False)
     return both
-
-
-def _states(made: Any) -> Tensor:
-    """Returns the states among what a layer gives."""
-    return cast(Tensor, made[0] if isinstance(made, tuple) else made)

@@ -109,12 +109,12 @@ class EncoderDecoderWriter:
                 progress(len(batch))
         state |= {key: Packed.of(items) for key, items in gathered.items()}
         state["own"] = Packed.of(answer_floors)
-        longest, said = max(map(len, lists)), max(map(len, answer_ids))
-        check_reach(family.config, max(longest, said))
-        span = said + (longest if region.span == "all" else 0)
+        longest, spoken = max(map(len, lists)), max(map(len, answer_ids))
+        check_reach(family.config, max(longest, spoken))
+        span = spoken + (longest if region.span == "all" else 0)
         tokens = sum(map(len, lists)) + sum(map(len, answer_ids))
         cuts = {"beside_cut": beside_cut, "answers_cut": target.cut}
-        longest = said if region.answering else longest
+        longest = spoken if region.answering else longest
         return Context(region, prompt, (), len(answers), cut, tokens, span, state, longest, **cuts)
 
     def _to_floor(

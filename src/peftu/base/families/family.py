@@ -213,6 +213,11 @@ def paired(keys: Tensor, values: Tensor) -> Tensor:
     return torch.stack([x[0].transpose(0, 1).flatten(1) for x in (keys, values)])
 
 
+def states_of(made: Any) -> Tensor:
+    """Returns the states among what a layer of a hub model gives, with other things or without."""
+    return cast(Tensor, made[0] if isinstance(made, tuple) else made)
+
+
 def first_attribute(owner: nn.Module, *paths: str) -> nn.Module | None:
     """Returns the first submodule that exists among dotted paths, else None."""
     for path in paths:

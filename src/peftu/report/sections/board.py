@@ -8,7 +8,7 @@ from peftu.judge.decide import FEWEST
 from peftu.metrics import metrics
 from peftu.report.blocks import Picture
 from peftu.report.charts.rows import Row, method_rows
-from peftu.report.names import capital, drawn, plain
+from peftu.report.names import beneath, capital, drawn, plain
 from peftu.report.sections.tables import span
 from peftu.report.terminal import FAILED
 from peftu.report.view import RunView
@@ -214,9 +214,8 @@ def _line(view: RunView, result: MethodResult, references: list[str]) -> Line:
 
 
 def _failed(system: System, why: str, cells: int) -> Line:
-    name = plain(system)
-    below = system.label if name != system.label else ""
-    return Line(capital(name), below, why, False, "", "", (Cell(FAILED, "", None), *[None] * (cells - 1)))
+    failed = Cell(FAILED, "", None)
+    return Line(capital(plain(system)), beneath(system), why, False, "", "", (failed, *[None] * (cells - 1)))
 
 
 def _cell(scale: Scale, score: Score, *, gain: bool = False, mark: str = "") -> Cell | Split | None:
