@@ -207,7 +207,9 @@ def by_users(result: dict[str, Any]) -> list[str]:
             f"| {run['users']:,} | {run['seconds']:,.0f} | {run['users_per_hour']:,.0f} | "
             f"{run['peak_bytes'] / 1e9:.2f} | {run['cells_bytes'] / 1e6:,.0f} | {run['report_bytes'] / 1e3:,.0f} |"
         )
-    return [*lines, ""]
+    fewest, *_, most = result["users"]["measured"]
+    times, memory = most["users"] / fewest["users"], most["peak_bytes"] / fewest["peak_bytes"]
+    return [*lines, "", f"* {times:.0f} times the users took {memory:.2f} times the memory."]
 
 
 def by_workers(result: dict[str, Any]) -> list[str]:
@@ -220,7 +222,7 @@ def by_workers(result: dict[str, Any]) -> list[str]:
     for (executor, workers), seconds in ways.items():
         every = ", ".join(f"{spent:.0f}" for spent in seconds)
         lines.append(f"| {executor} | {workers} | {every} | {alone / statistics.median(seconds):.2f} |")
-    return [*lines, ""]
+    return ["", *lines, ""]
 
 
 def judging_took(result: dict[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from peftu.bank import Bound, Layout
 from peftu.base.cards import bases, weights_at_hand
+from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase, load_base
 from peftu.base.prompt import Prompt
 from peftu.config import RegionSpec
@@ -132,6 +133,33 @@ def alike(ours: Tensor, theirs: Tensor | None) -> bool:
     return float((ours - theirs).abs().max()) <= 1e-3 * float(theirs.abs().max()) + 1e-6
 
 
+def check_gradients(pair: Pair, wrapped: Any) -> None:
+    """Checks that LoRA's gradients in ours, made in the call, are those that peft's model has."""
+    for key, ours in pair.gradients().items():
+        site, matrix = key.split()
+        assert alike(ours, getattr(wrapped.get_submodule(site), f"lora_{matrix}")["default"].weight.grad), key
+
+
+def check_read_as_alone(base: FrozenBase, context: Context, layout: Layout) -> None:
+    """Checks that rows of three users, the third's modules off, score as each alone, gradients too."""
+    rows = torch.tensor([2, 0, 1, 3, 1, 0])
+    values = 0.3 * torch.randn(3, layout.width, generator=torch.Generator().manual_seed(0))
+    values[:2, layout.switches], values[2] = 1, 0  # the third has nothing
+    values.requires_grad_()
+    together = base.readout(context, rows, Bound(layout, layout.views(values), 3))
+    alone = [
+        base.readout(context, row[None], Bound(layout, layout.views(values[[place // 2]]), 1))[0]
+        for place, row in enumerate(rows)
+    ]
+    assert torch.allclose(together, torch.stack(alone), atol=1e-4)
+    both = [torch.autograd.grad(weighed(scores), values)[0] for scores in (together, torch.stack(alone))]
+    assert alike(*both)
+    assert float(both[0][:2].abs().amax(1).min()) > 0
+    assert torch.allclose(together[4:], base.readout(context, rows[4:]), atol=1e-5)
+    off = base.readout(context, rows, Bound(layout, layout.views(torch.zeros_like(values)), 3))
+    assert torch.equal(off, base.readout(context, rows))
+
+
 def close(ours: Tensor, theirs: Tensor) -> bool:
     """Returns whether the scores agree, and differ enough between texts and labels to tell anything."""
     assert float(theirs.detach().std()) > 100 * CLOSE
@@ -181,10 +209,7 @@ def test_gradients_are_peft_s(family: str) -> None:
     model, tokenizer = hub(family)
     wrapped = pair.wrapped(model)
     weighed(pair.oracle(wrapped, tokenizer, hub(family)[0])).backward()
-    for key, ours in pair.gradients().items():
-        site, name = key.split()
-        theirs = getattr(wrapped.get_submodule(site), f"lora_{name}")["default"].weight.grad
-        assert alike(ours, theirs), key
+    check_gradients(pair, wrapped)
 
 
 @pytest.mark.parametrize(("depth", "span"), [(1, "answer"), (3, "answer"), (2, "last")])

@@ -12,7 +12,7 @@ import pytest
 import torch
 import transformers as hub
 from oracle import Oracle
-from test_against_peft import EVERYWHERE, Pair, alike, weighed
+from test_against_peft import EVERYWHERE, Pair, alike, check_gradients, weighed
 from torch import Tensor
 
 from peftu.bank import Bound, Layout
@@ -130,9 +130,7 @@ def test_lora_everywhere_is_peft(name: str) -> None:
     expected = pair.oracle(wrapped, tiny_tokenizer())
     assert torch.allclose(pair.scores(), expected, atol=CLOSE)
     weighed(expected).backward()
-    for key, ours in pair.gradients().items():
-        site, matrix = key.split()
-        assert alike(ours, getattr(wrapped.get_submodule(site), f"lora_{matrix}")["default"].weight.grad), key
+    check_gradients(pair, wrapped)
 
 
 @pytest.mark.parametrize("name", TYPES)

@@ -8,9 +8,9 @@ import pytest
 import torch
 import transformers as hub
 from oracle import Oracle
-from test_against_peft import EVERYWHERE, WORDS, Pair, alike, close, weighed
+from test_against_peft import EVERYWHERE, WORDS, Pair, check_gradients, check_read_as_alone, close, weighed
 
-from peftu.bank import Bound, Layout
+from peftu.bank import Layout
 from peftu.base.families.known import families
 from peftu.base.model import FrozenBase, load_base, wrap
 from peftu.config import RegionSpec
@@ -97,9 +97,7 @@ def test_scores_and_gradients_of_lora_are_peft_s(name: str, spec: RegionSpec) ->
     theirs = pair.oracle(wrapped, pair.base.family.tokenizer, model_of(name))
     assert close(pair.scores(), theirs)
     weighed(theirs).backward()
-    for key, ours in pair.gradients().items():
-        site, part = key.split()
-        assert alike(ours, getattr(wrapped.get_submodule(site), f"lora_{part}")["default"].weight.grad), key
+    check_gradients(pair, wrapped)
 
 
 @pytest.mark.parametrize(
@@ -109,25 +107,11 @@ def test_scores_and_gradients_of_lora_are_peft_s(name: str, spec: RegionSpec) ->
 )
 @each_type
 def test_users_read_together_are_read_as_alone(name: str, method: Any) -> None:
-    base, rows = base_of(name), torch.tensor([2, 0, 1, 3, 1, 0])
+    base = base_of(name)
     region = base.region(RegionSpec())
     context = base.prefill(tiny_prompt(), tiny_texts(4), region)
     layout = Layout(method, base.sites(region, 2))
-    values = 0.3 * torch.randn(3, layout.width, generator=torch.Generator().manual_seed(0))
-    values[:2, layout.switches], values[2] = 1, 0  # the third has nothing
-    values.requires_grad_()
-    together = base.readout(context, rows, Bound(layout, layout.views(values), 3))
-    alone = [
-        base.readout(context, row[None], Bound(layout, layout.views(values[[place // 2]]), 1))[0]
-        for place, row in enumerate(rows)
-    ]
-    assert torch.allclose(together, torch.stack(alone), atol=1e-4)
-    both = [torch.autograd.grad(weighed(scores), values)[0] for scores in (together, torch.stack(alone))]
-    assert alike(*both)
-    assert float(both[0][:2].abs().amax(1).min()) > 0
-    assert torch.allclose(together[4:], base.readout(context, rows[4:]), atol=1e-5)
-    off = base.readout(context, rows, Bound(layout, layout.views(torch.zeros_like(values)), 3))
-    assert torch.equal(off, base.readout(context, rows))
+    check_read_as_alone(base, context, layout)
 
 
 def test_a_deberta_with_a_convolution_is_refused() -> None:
