@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peftu.data.importer.encoding import encoding_of
-from peftu.data.importer.formats import look, read
 from peftu.data.importer.importing import import_file
 from peftu.data.importer.labels import read_labels
 from peftu.data.importer.roles import find_roles
 from peftu.data.importer.rows import to_rows
 from peftu.data.importer.times import read_times
 from peftu.data.load import load_task
+from peftu.data.readers.encoding import encoding_of
+from peftu.data.readers.reader import opened
 from peftu.errors import PeftuError
 
 CELLS = st.text(
@@ -40,9 +40,9 @@ def imported(content: bytes, name: str) -> list[tuple[str, ...]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_bytes(content)
-        source = look(path)
-        roles = find_roles(source, {})
-        frame, _ = read(source, roles.columns)
+        with opened(path) as source:
+            roles = find_roles(source, {})
+            frame, _ = source.read(roles.columns)
     rows = to_rows(frame, roles)
     assert rows.problems == []
     return rows.frame.select("user_id", "text", pl.col("target").list.first()).rows()

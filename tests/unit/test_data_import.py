@@ -106,7 +106,7 @@ class TestFormats:
     def test_quotes_that_are_text(self, tmp_path: Path) -> None:
         found = import_file(write(tmp_path, 'user\ttext\tlabel\nu\t"never closed\tx\nu\tb\ty\n', "mine.tsv"))
         assert sorted(rows()) == [("u", '"never closed', "x"), ("u", "b", "y")]
-        assert any("quotes stand for themselves" in note for note in found["notes"])
+        assert any("quotes are characters here" in note for note in found["notes"])
 
 
 class TestRoles:

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from peftu.cli.app import app
 from peftu.data.importer.importing import ImportOptions, import_file
-from peftu.data.importer.source import RowsError
+from peftu.data.readers.source import RowsError
 from peftu.data.task import tasks
 from peftu.errors import PeftuError
 
@@ -41,13 +41,13 @@ def refused(path: Path, asked: ImportOptions | None = None) -> PeftuError:
         ),
         (
             HEAD + "u,a,x\nu,b\nu,c,y,z\nu,d,y\n",
-            ["row 2: 2 cells under 3 columns — quote a cell", "row 3: 4 cells under 3 columns"],
+            ["row 2: 2 cells under 3 columns — add what is missing", "row 3: 4 cells under 3 columns — quote a cell"],
         ),
-        (HEAD + "u,a,x,\nu,b,y,\n", ["row 1: 4 cells under 3 columns", "row 2: 4 cells under 3 columns"]),
+        (HEAD + "u,a,x\nu,b,y\nu,c\n", ["row 3: label is empty"]),
         (HEAD + "u,a,\nu,b,\n", ["row 1: label is empty", "row 2: label is empty"]),
-        (HEAD + '"u","a","x"\nu,"b,y\nu,c,x\n', ["row 2: 2 cells under 3 columns — close the quote"]),
-        (HEAD + '"u","a","x"\nu,b,"y\nu,c,x\n', ["row 2: a quote in line 3 (blank lines not counted) is never closed"]),
-        ('user,text,label,note\nu,a,x,1\nu,b,y,"2\nu,c,x,3\n', ["row 2: a quote in line 3"]),
+        (HEAD + '"u","a","x"\nu,"b,y\nu,c,x\n', ["row 2: a quote that opens in line 3 is never closed"]),
+        (HEAD + '"u","a","x"\nu,b,"y\nu,c,x\n', ["row 2: a quote that opens in line 3 is never closed"]),
+        (HEAD + '"u","a","x"\nu,"b" or c,y\n', ["row 2: a quote closes before its cell ends"]),
         ("user,text,label,time\nu,a,x,1\nu,b,y,soon\n", []),
     ],
 )
@@ -72,7 +72,7 @@ def test_ten_rows_are_shown_and_all_are_counted(tmp_path: Path) -> None:
 
 def test_uneven_rows_are_counted_over_the_whole_file(tmp_path: Path) -> None:
     error = refused(
-        write(tmp_path, HEAD + "".join(f"u{n},b{n},{'zy'[n % 2]}{',' * (n % 40 == 7)}\n" for n in range(1000)))
+        write(tmp_path, HEAD + "".join(f"u{n},b{n},{'zy'[n % 2]}{',more' * (n % 40 == 7)}\n" for n in range(1000)))
     )
     assert isinstance(error, RowsError)
     assert [line.split(":")[0] for line in error.shown] == [f"row {number}" for number in range(8, 400, 40)]
@@ -85,7 +85,7 @@ def test_uneven_rows_are_counted_over_the_whole_file(tmp_path: Path) -> None:
         ("", "holds no rows"),
         (" \n\n", "holds no rows"),
         (HEAD, "holds no rows"),
-        ("user\nu\n", "no delimiter found (tried comma, tab, semicolon, bar)"),
+        ("user\nu\n", "no delimiter found (tried comma, tab, semicolon, bar, caret, tilde)"),
         ("user,label,note\nu,x,y\n", "cannot tell which column is the text (columns: user, label, note) — pass --text"),
         ("a,b\nu,x\n", "cannot tell which column is the user and which the text and which the label (columns: a, b)"),
         ("u1,good,1\nu1,bad,0\nu2,good,1\n", "its first line looks like data, not like column names"),
@@ -95,8 +95,9 @@ def test_uneven_rows_are_counted_over_the_whole_file(tmp_path: Path) -> None:
             HEAD + "".join(f"u,a{n},x{n}\n" for n in range(101)),
             "column 'label': 101 different labels in 101 rows — pass",
         ),
-        (b"PK\x03\x04rest", "is an Excel or zip file"),
-        (b"\x1f\x8brest", "is a gzip file"),
+        (b"PK\x03\x04rest", "is truncated or damaged"),
+        (b"\x1f\x8brest", "is truncated or damaged"),
+        (b"Rar!rest", "is a rar archive"),
         (b"PAR1rest", "is truncated or no Parquet file"),
         (
             HEAD.encode() + b"u,\xe9t\xe9,x\nu,\xc3\xa9t\xc3\xa9,y\n",
@@ -192,7 +193,7 @@ def test_user_keys_are_in_no_message(tmp_path: Path) -> None:
 def test_a_missing_file_and_a_folder_of_something_else(tmp_path: Path) -> None:
     assert "cannot be read — check the path" in str(refused(tmp_path / "mine.csv"))
     (tmp_path / "mine").mkdir()
-    assert "is no folder that save_to_disk of Hugging Face datasets wrote" in str(refused(tmp_path / "mine"))
+    assert "is a folder or archive of 0 files, and of no layout that is known" in str(refused(tmp_path / "mine"))
 
 
 class TestCommandLine:

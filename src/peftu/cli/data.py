@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from peftu.cli.console import emit, stderr
-from peftu.cli.options import Json, Raw, TaskOption
+from peftu.cli.options import Encoding, Format, Json, Member, Raw, Sheet, TaskOption
 from peftu.config import assignments
 from peftu.errors import PeftuError
 
@@ -66,7 +66,7 @@ def audit(
 
 @data.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL or Parquet file, or a folder saved by datasets.")],
+    file: Annotated[Path, typer.Argument(help="A file or folder as a tool wrote it, packed or not; - reads stdin.")],
     name: Annotated[str | None, typer.Option(help="Name of the new task; default: from the file's name.")] = None,
     user: Annotated[str | None, typer.Option(help="Column that says who judged.")] = None,
     text: Annotated[str | None, typer.Option(help="Column of the text that was judged.")] = None,
@@ -81,16 +81,22 @@ def import_(
     words: Annotated[str | None, typer.Option(help="What a model says for each label, in order, with commas.")] = None,
     instruction: Annotated[str | None, typer.Option(help="The question put before the text.")] = None,
     replace: Annotated[bool, typer.Option(help="Take the place of another import of that name.")] = False,
+    form: Format = None,
+    encoding: Encoding = None,
+    sheet: Sheet = None,
+    member: Member = None,
     json: Json = False,
 ) -> None:
     """Make a task of your own table; columns that are not named here are found by their names."""
     from peftu.data.importer.importing import ImportOptions, import_file
-    from peftu.data.importer.source import RowsError
+    from peftu.data.readers.file import Reading
+    from peftu.data.readers.source import RowsError
 
     columns = {"user": user, "text": text, "item": item, "context": context, "time": time}
     options = ImportOptions(
-        name, columns, tuple(label or ()), kind, _listed(labels), _listed(words), instruction, replace
-    )
+        name, columns, tuple(label or ()), kind, _listed(labels), _listed(words), instruction, replace,
+        Reading(form, encoding, sheet, member),
+    )  # fmt: skip
     try:
         result = import_file(file, options)
     except RowsError as error:

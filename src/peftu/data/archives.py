@@ -22,6 +22,7 @@ RATIO = 200  # times that it may grow; text grows 3 to 60 times, what deflate pa
 SLACK = 1 << 26  # bytes that any file may grow to, whatever the ratio
 MOST_MEMBERS = 100_000
 SHOWN_NAME = 60
+BOMB = "when unpacked, as a zip bomb does — if you trust it, unpack it by hand"
 
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 TARS = (".tar", ".tgz", *(f".tar{suffix}" for suffix in OPENERS))
@@ -50,7 +51,7 @@ class Metered(io.RawIOBase):
 
     def __init__(self, stream: Readable, packed: int, where: str) -> None:
         self._stream, self._where = stream, where
-        self._most = min(LARGEST, max(SLACK, RATIO * packed))
+        self._most = _most(packed)
         self._seen = 0
 
     def readable(self) -> bool:
@@ -67,10 +68,7 @@ class Metered(io.RawIOBase):
             raise PeftuError(f"{self._where}: is truncated or damaged — get it again") from None
         self._seen += len(block)
         if self._seen > self._most:
-            raise PeftuError(
-                f"{self._where}: grows beyond {self._most:,} bytes when unpacked, as a zip bomb does — "
-                "if you trust it, unpack it by hand"
-            )
+            raise PeftuError(f"{self._where}: grows beyond {self._most:,} bytes {BOMB}")
         buffer[: len(block)] = block
         return len(block)
 
@@ -121,12 +119,8 @@ def names(archive: Path) -> list[str]:
         PeftuError: the archive is damaged, holds too many files, or one whose name leads out of its folder.
     """
     inner_names = []
-    for number, (name, plain) in enumerate(_members(archive), 1):
-        if number > MOST_MEMBERS:
-            raise PeftuError(f"{archive}: holds more than {MOST_MEMBERS:,} files — unpack by hand what is needed")
-        parts = PurePosixPath(name.replace("\\", "/"))
-        if parts.is_absolute() or ".." in parts.parts or name[1:2] == ":":
-            raise PeftuError(f"{archive}: holds {_shown(name)!r}, which leads out of its folder — do not trust it")
+    for number, (name, plain) in enumerate(_members(archive)):
+        _check_name(archive, name, number)
         if plain:
             inner_names.append(name)
     return inner_names
@@ -172,14 +166,66 @@ def unpack(member: Member, dest: Path) -> Path:
     return dest
 
 
+def unpack_all(archive: Path, folder: Path, where: Path) -> dict[str, Path]:
+    """Returns the plain files of a zip archive by name, after writing each to the folder under a number.
+
+    Args:
+        archive: the zip archive, whatever it is called.
+        folder: where to; it exists. No name from the archive becomes a path.
+        where: the archive, for messages.
+
+    Raises:
+        PeftuError: it is damaged, holds a name that leads out of its folder, or grows beyond the limits.
+        OSError: it cannot be written.
+    """
+    files: dict[str, Path] = {}
+    size = archive.stat().st_size
+    left = _most(size)
+    with _damage_told(where), zipfile.ZipFile(archive) as zipped:
+        for info in zipped.infolist():
+            if not _is_plain_member(info) or _is_hidden(info.filename):
+                continue
+            _check_name(where, info.filename, len(files))
+            path = folder / str(len(files))
+            with zipped.open(info) as stream, path.open("wb") as target:
+                metered = Metered(stream, size, str(where))
+                while block := metered.read(BLOCK):
+                    left -= target.write(block)
+                    if left < 0:
+                        raise PeftuError(f"{where}: grows beyond {_most(size):,} bytes {BOMB}")
+            files[info.filename] = path
+    return files
+
+
+def _is_plain_member(info: zipfile.ZipInfo) -> bool:
+    return not info.is_dir() and stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+
+
+def _is_hidden(name: str) -> bool:
+    """Returns whether a file is what systems put beside those that were packed."""
+    path = PurePosixPath(name)
+    return path.name.startswith(".") or "__MACOSX" in path.parts
+
+
+def _most(packed: int) -> int:
+    return min(LARGEST, max(SLACK, RATIO * packed))
+
+
+def _check_name(archive: Path, name: str, number: int) -> None:
+    if number >= MOST_MEMBERS:
+        raise PeftuError(f"{archive}: holds more than {MOST_MEMBERS:,} files — unpack by hand what is needed")
+    parts = PurePosixPath(name.replace("\\", "/"))
+    if parts.is_absolute() or ".." in parts.parts or name[1:2] == ":":
+        raise PeftuError(f"{archive}: holds {_shown(name)!r}, which leads out of its folder — do not trust it")
+
+
 def _members(archive: Path) -> Iterator[tuple[str, bool]]:
     """Yields every name in a zip or tar archive, and whether it is that of a plain file (no folder, link or device)."""
     with _damage_told(archive):
         if archive.suffix.lower() == ".zip":
             with zipfile.ZipFile(archive) as zipped:
                 for info in zipped.infolist():
-                    kind = stat.S_IFMT(info.external_attr >> 16)
-                    yield info.filename, not info.is_dir() and kind in (0, stat.S_IFREG)
+                    yield info.filename, _is_plain_member(info)
         else:
             with _tar(archive) as tar:
                 for inner in tar:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from pydantic import ValidationError
 
-from peftu.data.importer.source import Source
 from peftu.data.interchange_croissant import croissant
+from peftu.data.readers.datasets_folder import CARD, datasets_package
 from peftu.data.sources import new_file, writing_to
 from peftu.data.table import UserTable
 from peftu.data.task import TaskCard
@@ -18,7 +17,6 @@ from peftu.files import replacing, sha256_of, write_atomic
 from peftu.registry import did_you_mean
 
 FORMATS = ("hf", "croissant", "parquet")
-CARD = "peftu-card.json"
 HF_PARTS = {"train": "train", "val": "validation", "test": "test"}
 
 
@@ -58,69 +56,11 @@ def flat(table: UserTable) -> pl.DataFrame:
     return frame.select(name for name in names if frame[name].count())
 
 
-def read_folder(folder: Path) -> tuple[Source, pl.DataFrame, TaskCard | None]:
-    """Returns the rows of a folder that ``datasets`` saved, class numbers as names, and peftu's card if it is there.
-
-    Raises:
-        PeftuError: it is no such folder, or ``datasets`` is missing.
-    """
-    names = {"dataset_dict.json", "dataset_info.json"}
-    if not any((folder / name).is_file() for name in names):
-        raise PeftuError(f"{folder}: is no folder that save_to_disk of Hugging Face datasets wrote — pass a file")
-    datasets = _datasets()
-    try:
-        loaded = datasets.load_from_disk(str(folder))
-    except (OSError, ValueError, KeyError):
-        raise PeftuError(f"{folder}: is damaged or of another version of datasets — save it again") from None
-    parts = loaded if isinstance(loaded, dict) else {None: loaded}
-    frames = [
-        _named(datasets, part).with_columns(*([] if name is None else [pl.lit(name).alias("split")]))
-        for name, part in parts.items()
-    ]
-    frame = pl.concat(frames, how="diagonal_relaxed")
-    if frame.is_empty():
-        raise PeftuError(f"{folder}: holds no rows — check that it is the right folder")
-    return Source(folder, "hugging face datasets", tuple(frame.columns)), frame, _card(folder / CARD)
-
-
-def _datasets() -> Any:
-    try:
-        import datasets
-    except ImportError:
-        raise PeftuError("Hugging Face folders need the package datasets — pip install 'peftu[hub]'") from None
-    return datasets
-
-
-def _named(datasets: Any, part: Any) -> pl.DataFrame:
-    """Returns the rows of one part, classes by their names."""
-    frame = pl.DataFrame(pl.from_arrow(part.with_format("arrow")[:]))
-    for column, feature in part.features.items():
-        inner = getattr(feature, "feature", None)
-        if isinstance(feature, datasets.ClassLabel):
-            frame = frame.with_columns(_names(pl.col(column), feature.names))
-        elif isinstance(inner, datasets.ClassLabel):
-            frame = frame.with_columns(pl.col(column).list.eval(_names(pl.element(), inner.names)))
-    return frame
-
-
-def _names(numbers: pl.Expr, names: list[str]) -> pl.Expr:
-    return numbers.replace_strict(dict(enumerate(names)), default=None, return_dtype=pl.String)
-
-
-def _card(path: Path) -> TaskCard | None:
-    try:
-        return TaskCard.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (ValidationError, OSError, UnicodeDecodeError):
-        raise PeftuError(f"{path}: is damaged — delete it to have the labels found anew, or export again") from None
-
-
 def _save_hf(table: UserTable, out: Path) -> None:
     """Writes a Dataset, or a DatasetDict where the publisher fixed a split; the folder appears whole."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PeftuError(f"{out}: is not empty — pass a new or empty folder with --out")
-    datasets = _datasets()
+    datasets = datasets_package()
     frame, card = flat(table), table.card
     with writing_to(out.parent), tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
         part = Path(folder) / "whole"

@@ -12,7 +12,7 @@ import pyarrow as pa
 from peftu.data.imported import check_name
 from peftu.data.importer.importing import ImportOptions, check_kind, table_of
 from peftu.data.importer.roles import Roles, find_roles
-from peftu.data.importer.source import Source, one_line
+from peftu.data.readers.source import Source, one_line
 from peftu.data.table import UserTable
 from peftu.errors import PeftuError
 
@@ -76,15 +76,15 @@ def from_frame(
 
 def _from_frame(given: Any, columns: dict[str, str | None], options: ImportOptions) -> UserTable:
     where = Path(str(options.name))
-    source = Source(where, "frame", column_names(given, "from_frame"))
+    source = Source(
+        where, "a frame", column_names(given, "from_frame"), lambda names: (as_polars(given, names, where), [])
+    )
     roles = find_roles(source, columns, options.labels)
     roles = Roles(
-        {role: column for role, column in roles.column.items() if role in roles.given}, roles.labels, roles.given
+        {role: column for role, column in roles.column.items() if role in roles.given}, roles.labels, roles.taken
     )
-    frame = as_polars(given, roles.columns, where)
-    if frame.is_empty():
-        raise PeftuError(f"{where}: holds no rows — pass a frame with one row a judgement")
-    table = table_of(frame, roles, options, where).table
+    frame, _ = source.read(roles.columns)
+    table = table_of(frame, roles, options, source).table
     card = {"title": table.card.name, "description": f"A data frame; '{', '.join(roles.labels)}' is what a user says."}
     return replace(table, card=table.card.model_copy(update=card))
 

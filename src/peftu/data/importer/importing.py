@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 from peftu.answers import KINDS, answers_of
 from peftu.config import SplitSpec
 from peftu.data.imported import LONGEST_NAME, check_name, keep
-from peftu.data.importer.formats import look, read
 from peftu.data.importer.labels import Labels
-from peftu.data.importer.roles import Roles, find_roles
+from peftu.data.importer.roles import BY_NAME, Roles, find_roles
 from peftu.data.importer.rows import to_rows
-from peftu.data.importer.source import RowsError, one_line
+from peftu.data.readers.file import Reading
+from peftu.data.readers.reader import opened
+from peftu.data.readers.source import RowsError, Source, one_line
 from peftu.data.table import FORMAT, UserTable
 from peftu.data.task import TaskCard
 from peftu.data.texts import abridged, twins_notes
@@ -45,6 +46,7 @@ class ImportOptions:
         words: what a model says for each label.
         instruction: put before the text.
         replacing: take the place of another import of that name.
+        reading: of the file.
     """
 
     name: str | None = None
@@ -55,6 +57,7 @@ class ImportOptions:
     words: tuple[str, ...] = ()
     instruction: str | None = None
     replacing: bool = False
+    reading: Reading | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def import_file(path: Path, options: ImportOptions | None = None) -> dict[str, A
     """Returns what was found in a file, after keeping it as a task that every command takes by name.
 
     Args:
-        path: a CSV, TSV, JSONL, JSON or Parquet file, or a folder that Hugging Face ``datasets`` saved.
+        path: a file or folder of any layout that a reader knows, packed or not; '-' is standard input.
         options: what is known beforehand.
 
     Raises:
@@ -98,29 +101,23 @@ def import_file(path: Path, options: ImportOptions | None = None) -> dict[str, A
 
 
 def _read(path: Path, name: str, options: ImportOptions) -> Imported:
-    base: TaskCard | None = None
-    if path.is_dir():
-        from peftu.data.interchange import read_folder
-
-        source, folder_frame, base = read_folder(path)
-    else:
-        source = look(path)
-    if base is not None:
-        kind, label_set = options.kind or base.kind, options.label_set or base.labels
-        options = replace(options, kind=kind, label_set=label_set if kind == base.kind else options.label_set)
-    roles = find_roles(source, options.columns, options.labels)
-    frame, notes = (folder_frame, []) if path.is_dir() else read(source, roles.columns)
+    with opened(path, options.reading) as source:
+        base = source.card
+        kind = options.kind or source.kind or (base.kind if base else None)
+        label_set = options.label_set or (base.labels if base and base.kind == kind else ())
+        options = replace(options, name=name, kind=kind, label_set=label_set)
+        roles = find_roles(source, options.columns, options.labels)
+        frame, notes = source.read(roles.columns)
     sources = {path.name: sha256_of(path)} if path.is_file() else {}
-    imported = table_of(frame, roles, replace(options, name=name), path, base, sources)
-    return replace(imported, read_as=source.described, notes=notes + imported.notes)
+    imported = table_of(frame, roles, options, source, sources)
+    return replace(imported, read_as=source.read_as, notes=[*source.notes, *notes, *imported.notes])
 
 
 def table_of(
     frame: pl.DataFrame,
     roles: Roles,
     options: ImportOptions,
-    where: Path,
-    base: TaskCard | None = None,
+    source: Source,
     sources: dict[str, str] | None = None,
 ) -> Imported:
     """Returns the table of a frame's rows under these roles.
@@ -129,8 +126,7 @@ def table_of(
         frame: the rows, in the order in which messages count them.
         roles: which column is what.
         options: with the task's name.
-        where: the file, or what stands for it in messages.
-        base: the card that the new one is made from, if there is one.
+        source: what the rows come from.
         sources: see ``UserTable``.
 
     Raises:
@@ -139,11 +135,11 @@ def table_of(
     try:
         rows = to_rows(frame, roles, options.kind, options.label_set)
     except PeftuError as error:
-        raise PeftuError(f"{where}: {error}") from None
+        raise PeftuError(f"{source.path}: {error}") from None
     if rows.problems:
-        raise RowsError(where, rows.problems)
-    card = _card(str(options.name), rows.labels, rows.roles, options, base)
-    table = UserTable.of_frame(card, rows.frame, {}, sources, rows.left_out)
+        raise RowsError(source.path, rows.problems, places=source.places)
+    card = _card(str(options.name), rows.labels, rows.roles, options, source.card)
+    table = UserTable.of_frame(card, rows.frame, {}, sources, {**source.left_out, **rows.left_out})
     return Imported(table, "a frame", rows.roles, rows.notes)
 
 
@@ -255,8 +251,7 @@ def _described(imported: Imported, path: Path, folder: Path) -> dict[str, Any]:
         "folder": str(folder),
         "notes": notes,
         "columns": [
-            {"role": role, "column": column, "taken": "as given" if role in roles.given else "by its name"}
-            for role, column in columns
+            {"role": role, "column": column, "taken": roles.taken.get(role, BY_NAME)} for role, column in columns
         ],
         "first_rows": _first_rows(frame),
     }

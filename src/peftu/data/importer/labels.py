@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from peftu.answers import Kind, answers_of
-from peftu.data.importer.source import RowProblem, control_rows
+from peftu.data.readers.source import RowProblem, control_rows
 from peftu.errors import PeftuError
 from peftu.outside import is_plain, parse_json
 from peftu.registry import did_you_mean

@@ -4,12 +4,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from peftu.data.importer.source import Source
+from peftu.data.readers.source import Source
 from peftu.errors import PeftuError
 from peftu.registry import did_you_mean
 
 LISTED = 20
 NEEDED = ("user", "text", "label")
+GIVEN, BY_LAYOUT, BY_NAME = "as given", "as the layout says", "by its name"
 # Usual names, the likelier first. A role takes a column that no earlier role has taken.
 NAMES: dict[str, tuple[str, ...]] = {
     "user": (
@@ -44,21 +45,31 @@ class Roles:
     Attributes:
         column: role -> column, for roles with one column.
         labels: the label columns; several mark one label each.
-        given: roles whose column was asked for, rather than found.
+        taken: role -> why its column was taken, where that is not its name.
+        rivals: role -> other columns that could be it by their names.
     """
 
     column: dict[str, str]
     labels: tuple[str, ...]
-    given: frozenset[str] = field(default_factory=frozenset)
+    taken: Mapping[str, str] = field(default_factory=dict)
+    rivals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Returns the roles whose column is known, rather than found by its name."""
+        return frozenset(self.taken)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Returns every column that is read."""
-        return tuple(dict.fromkeys([*self.column.values(), *self.labels]))
+        rivals = [column for columns in self.rivals.values() for column in columns]
+        return tuple(dict.fromkeys([*self.column.values(), *self.labels, *rivals]))
 
     def without(self, role: str) -> "Roles":
         """Returns the roles but for one."""
-        return Roles({name: column for name, column in self.column.items() if name != role}, self.labels, self.given)
+        return Roles(
+            {name: column for name, column in self.column.items() if name != role}, self.labels, self.taken, self.rivals
+        )
 
 
 def find_roles(source: Source, columns: Mapping[str, str | None], labels: Sequence[str] = ()) -> Roles:
@@ -75,29 +86,40 @@ def find_roles(source: Source, columns: Mapping[str, str | None], labels: Sequen
     chosen = {role: _known(source, column, f"--{role}") for role, column in columns.items() if column is not None}
     several = [part for column in labels for part in _divided(source, column)]
     chosen_labels = tuple(_known(source, column, "--label") for column in several)
-    given = frozenset(chosen) | ({"label"} if chosen_labels else set())
-    taken = [*chosen.values(), *chosen_labels]
-    twice = sorted({column for column in taken if taken.count(column) > 1})
+    taken = dict.fromkeys([*chosen, *(["label"] if chosen_labels else [])], GIVEN)
+    every = [*chosen.values(), *chosen_labels]
+    twice = sorted({column for column in every if every.count(column) > 1})
     if twice:
         raise PeftuError(f"{source.path}: column '{twice[0]}' is given twice — give each column one role")
-    plain = {_plain(column): column for column in reversed(source.columns)}
-    for role, names in NAMES.items():
-        if role in chosen or (role == "label" and chosen_labels):
-            continue
-        candidates = [plain[name] for name in names if name in plain and plain[name] not in [*taken, *chosen.values()]]
-        if candidates and role == "label":
-            chosen_labels = (candidates[0],)
-        elif candidates:
-            chosen[role] = candidates[0]
-        taken = [*taken, *candidates[:1]]
-    left = [column for column in source.columns if column not in taken]
+    for role in (role for role in NAMES if role in source.roles and role not in taken):
+        taken[role] = BY_LAYOUT
+        chosen[role] = source.roles[role]
+    chosen_labels = chosen_labels or tuple(filter(None, [chosen.pop("label", None)]))
+    by_name = _by_name(source, [role for role in NAMES if role not in taken], [*chosen.values(), *chosen_labels])
+    chosen |= {role: candidates[0] for role, candidates in by_name.items() if role != "label"}
+    chosen_labels = chosen_labels or tuple(by_name.get("label", [])[:1])
+    left = [column for column in source.columns if column not in (*chosen.values(), *chosen_labels)]
     if not chosen_labels and len(left) == 1 and {"user", "text"} <= set(chosen):
         chosen_labels = (left[0],)
     _complete(source, [role for role in NEEDED if role not in chosen and not (role == "label" and chosen_labels)])
     for column in [*chosen.values(), *chosen_labels]:
         if source.columns.count(column) > 1:
             raise PeftuError(f"{source.path}: two columns are called '{column}' — rename one")
-    return Roles(chosen, chosen_labels, given)
+    rivals = {role: tuple(name for name in by_name.get(role, [])[1:] if name in left) for role in NEEDED}
+    return Roles(chosen, chosen_labels, taken, {role: names for role, names in rivals.items() if names})
+
+
+def _by_name(source: Source, roles: Sequence[str], taken: Sequence[str]) -> dict[str, list[str]]:
+    """Returns role -> columns that its usual names fit, the likelier first; the first fits no later role."""
+    plain = {_plain(column): column for column in reversed(source.columns)}
+    fitting: dict[str, list[str]] = {}
+    free = [column for column in source.columns if column not in taken]
+    for role in roles:
+        candidates = [plain[name] for name in NAMES[role] if name in plain and plain[name] in free]
+        if candidates:
+            fitting[role] = list(dict.fromkeys(candidates))
+            free.remove(candidates[0])
+    return fitting
 
 
 def _plain(column: str) -> str:

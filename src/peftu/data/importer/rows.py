@@ -7,9 +7,9 @@ import polars as pl
 
 from peftu.data.importer.labels import Labels, as_text, empty_rows, read_labels
 from peftu.data.importer.roles import Roles
-from peftu.data.importer.source import RowProblem, control_rows
 from peftu.data.importer.times import read_times
 from peftu.data.problem import PARTS
+from peftu.data.readers.source import RowProblem, control_rows
 from peftu.data.stratify import hashed
 from peftu.data.table import SCHEMA
 from peftu.data.texts import is_object

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from peftu.data.importer.source import RowProblem
+from peftu.data.readers.source import RowProblem
 
 # Text after 'T' for the blank between day and clock and '+00:00' for 'Z'; times without a zone are UTC.
 FORMATS = (

@@ -1,0 +1,245 @@
+"""Delimited text: the delimiter is found, what quotes mean is settled on evidence, uneven rows are told by number."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import polars as pl
+
+from peftu.data.readers.source import SHOWN, RowProblem, Rows, RowsError, Source
+from peftu.data.reading import LONGEST_CELL
+from peftu.errors import PeftuError
+
+if TYPE_CHECKING:
+    from peftu.data.readers.file import File
+
+Quotes = Literal["hold", "escaped", "stand"]  # hold cells, doubled within; hold cells, escaped within; are characters
+DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar", "^": "caret", "~": "tilde"}
+CHUNK = 50_000  # rows that are held as Python lists
+STYLES: dict[Quotes, dict[str, Any]] = {
+    "hold": {"quotechar": '"', "strict": True},
+    "escaped": {"quotechar": '"', "escapechar": "\\", "doublequote": True, "strict": True},
+    "stand": {"quoting": csv.QUOTE_NONE},
+}
+NEVER = "never closed — close it, or double it"
+NOT_AT_END = "a quote closes before its cell ends — double the quotes within cells"
+WORDS = {
+    "hold": "quotes hold cells together",
+    "escaped": "quotes hold cells together and \\ escapes them",
+    "stand": "quotes are characters",
+}
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How delimited text is divided.
+
+    Attributes:
+        delimiter: what stands between cells.
+        rows: the header and the first rows below it.
+    """
+
+    delimiter: str
+    rows: list[tuple[str, ...]]
+
+
+@dataclass
+class Parsed:
+    """Delimited text under one meaning of its quotes.
+
+    Attributes:
+        quotes: that meaning.
+        frame: the columns asked for.
+        rows: how many rows there are.
+        lines: line breaks that stand within cells.
+        problems: the first rows with too many cells, or with a quote that does not end its cell.
+        wrong: how many such rows there are.
+        short: rows whose last cells are missing; the first of them in ``short_rows``.
+        empty: rows without any cell filled.
+        opened: cells that begin with a quote where quotes are characters.
+        closed: those of them that end with one, too.
+    """
+
+    quotes: Quotes
+    frame: pl.DataFrame
+    rows: int = 0
+    lines: int = 0
+    problems: list[RowProblem] = field(default_factory=list)
+    wrong: int = 0
+    short: int = 0
+    short_rows: list[RowProblem] = field(default_factory=list)
+    empty: int = 0
+    opened: int = 0
+    closed: int = 0
+
+    @property
+    def is_credible(self) -> bool:
+        """Returns whether all rows fit, and quotes that would be characters do not mostly stand around cells."""
+        return not self.wrong and (self.closed == 0 or self.closed <= self.opened / 2)
+
+
+def find_dialect(path: Path, sample: str, whole: bool) -> Dialect:
+    """Returns the delimiter under which most rows of a sample have as many cells as the header, and those rows."""
+    csv.field_size_limit(LONGEST_CELL)
+    best: tuple[float, int] = (0.0, 1)
+    chosen: Dialect | None = None
+    for delimiter in DELIMITERS:
+        rows = [tuple(row) for row in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter) if row]
+        rows = rows if whole or len(rows) < 3 else rows[:-1]  # the sample may end within a row
+        if not rows:
+            continue
+        width = len(rows[0])
+        score = sum(len(row) == width for row in rows) / len(rows), width
+        if width > 1 and score > best:
+            best, chosen = score, Dialect(delimiter, rows[: 1 + SHOWN])
+    if chosen is None:
+        listed = ", ".join(DELIMITERS.values())
+        raise PeftuError(f"{path}: no delimiter found (tried {listed}) — save it as CSV, TSV, JSONL or Parquet")
+    return chosen
+
+
+class Delimited:
+    """Reads text with a character between cells and column names in its first row."""
+
+    name = "delimited"
+    title = "delimited text"
+    plain = True
+
+    def claims(self, file: "File") -> bool:
+        """Returns whether it is text, and no JSON."""
+        return file.shape == "delimited"
+
+    def open(self, file: "File") -> Source:
+        """Returns its rows; cells are strings as they stand, empty ones are null."""
+        header, *head = file.dialect.rows
+        read_as = f"text, {DELIMITERS[file.dialect.delimiter]} between cells, {file.encoding.removesuffix('-sig')}"
+        return Source(file.path, read_as, header, lambda columns: read_delimited(file, columns), head=tuple(head))
+
+
+READER = Delimited()
+
+
+def read_delimited(file: "File", columns: Sequence[str]) -> Rows:
+    """Returns the columns' cells as they stand, and remarks.
+
+    Raises:
+        PeftuError: rows have too many cells, a quote is not closed, or quotes can be read in two ways.
+    """
+    readings = [_parsed(file, columns, "hold")]
+    if readings[0].wrong or readings[0].lines:
+        readings.append(_parsed(file, columns, "stand"))
+    if readings[0].wrong or _has_escapes(file):
+        readings.append(_parsed(file, columns, "escaped"))
+    whole = [parsed for parsed in readings if parsed.is_credible]
+    if not whole:
+        worst = min((parsed for parsed in readings if parsed.problems), key=lambda parsed: parsed.wrong)
+        raise RowsError(file.path, worst.problems + worst.short_rows, worst.wrong + worst.short)
+    even = [parsed for parsed in whole if not parsed.short] or whole
+    parsed = even[0]
+    other = next((other for other in even[1:] if not other.frame.equals(parsed.frame)), None)
+    if other is not None:
+        ways = " or ".join(f"{way.rows:,} rows where {WORDS[way.quotes]}" for way in (parsed, other))
+        raise PeftuError(
+            f"{file.path}: its quotes can be read in two ways: {ways} — save it as JSONL, or in one of them"
+        )
+    notes = []
+    if parsed.quotes != "hold":
+        notes.append(f"{WORDS[parsed.quotes]} here: read otherwise, they made rows uneven")
+    if parsed.lines:
+        notes.append(f"{parsed.lines:,} line breaks stand inside quoted cells")
+    if parsed.short:
+        notes.append(f"{parsed.short:,} rows are short: their last cells are taken as empty")
+    if parsed.empty:
+        notes.append(f"{parsed.empty:,} rows without any cell filled are left out")
+    return parsed.frame, notes
+
+
+def _has_escapes(file: "File") -> bool:
+    with file.data.open(encoding=file.encoding, newline="") as text:
+        return any('\\"' in line for line in text)
+
+
+def _parsed(file: "File", columns: Sequence[str], quotes: Quotes) -> Parsed:
+    csv.field_size_limit(LONGEST_CELL)
+    with file.data.open(encoding=file.encoding, newline="") as text:
+        try:
+            return _parse(text, file, columns, quotes)
+        except UnicodeError:
+            raise PeftuError(f"{file.path}: is not {file.encoding} — pass another --encoding") from None
+
+
+def _parse(text: Any, file: "File", columns: Sequence[str], quotes: Quotes) -> Parsed:
+    reader = csv.reader(text, delimiter=file.dialect.delimiter, **STYLES[quotes])
+    parsed = Parsed(quotes, pl.DataFrame())
+    rows = _rows(reader)
+    header = next(rows)[0]
+    if not set(columns) <= set(header):  # its names are quoted
+        parsed.wrong = 1
+        return parsed
+    places = [header.index(column) for column in columns]
+    chunks: list[pl.DataFrame] = []
+    cells: list[list[str]] = [[] for _ in columns]
+    for row, problem, lines in rows:
+        if problem is None and not any(row):
+            parsed.empty += 1
+            continue
+        parsed.rows += 1
+        if problem is None and len(row) != len(header):
+            problem = _fit(row, len(header), parsed)
+        if problem is not None:
+            parsed.wrong += 1
+            _keep(parsed.problems, parsed.rows, problem)
+            continue
+        if quotes == "stand":
+            begun = [cell for cell in row if cell.startswith('"')]
+            parsed.opened += len(begun)
+            parsed.closed += sum(len(cell) > 1 and cell.endswith('"') for cell in begun)
+        parsed.lines += lines - 1
+        for column, place in zip(cells, places, strict=True):
+            column.append(row[place])
+        if len(cells[0]) >= CHUNK:
+            chunks.append(_chunk(columns, cells))
+            cells = [[] for _ in columns]
+    parsed.frame = pl.concat([*chunks, _chunk(columns, cells)])
+    return parsed
+
+
+def _rows(reader: Any) -> Iterator[tuple[list[str], str | None, int]]:
+    """Yields the cells of each row that is not blank, what is wrong with its quotes, and how many lines it takes."""
+    while True:
+        before = reader.line_num
+        try:
+            row, problem = next(reader), None
+        except StopIteration:
+            return
+        except csv.Error as error:
+            closed = "unexpected end" not in str(error)
+            row, problem = [], NOT_AT_END if closed else f"a quote that opens in line {before + 1:,} is {NEVER}"
+        if row or problem:
+            yield row, problem, reader.line_num - before
+
+
+def _fit(row: list[str], width: int, parsed: Parsed) -> str | None:
+    """Fills a short row, takes empty cells off a long one; returns what is wrong where there is more in them."""
+    while len(row) > width and not row[-1]:
+        row.pop()
+    counted = f"{len(row)} cell{'s' * (len(row) != 1)} under {width} columns"
+    if len(row) < width:
+        parsed.short += 1
+        _keep(parsed.short_rows, parsed.rows, f"{counted} — add what is missing")
+        row += [""] * (width - len(row))
+    if len(row) > width:
+        return f"{counted} — quote a cell that holds the delimiter"
+    return None
+
+
+def _keep(problems: list[RowProblem], row: int, problem: str) -> None:
+    if len(problems) < SHOWN:
+        problems.append((row, problem))
+
+
+def _chunk(columns: Sequence[str], cells: list[list[str]]) -> pl.DataFrame:
+    return pl.DataFrame([pl.Series(name, column, pl.String) for name, column in zip(columns, cells, strict=True)])
