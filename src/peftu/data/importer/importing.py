@@ -14,8 +14,10 @@ from peftu.answers import KINDS, answers_of
 from peftu.config import SplitSpec
 from peftu.data.imported import LONGEST_NAME, check_name, keep
 from peftu.data.importer.labels import Labels
+from peftu.data.importer.policy import Policy
 from peftu.data.importer.roles import BY_NAME, Roles, find_roles
 from peftu.data.importer.rows import to_rows
+from peftu.data.importer.where import chosen, condition
 from peftu.data.readers.file import Reading
 from peftu.data.readers.reader import opened
 from peftu.data.readers.source import RowsError, Source, one_line
@@ -47,6 +49,9 @@ class ImportOptions:
         instruction: put before the text.
         replacing: take the place of another import of that name.
         reading: of the file.
+        policy: what becomes of rows that lack something, and of conflicts.
+        where: rows that are read, as 'column = value' or an SQL expression.
+        time_format: of the time column, as ``strptime`` has it.
     """
 
     name: str | None = None
@@ -58,6 +63,9 @@ class ImportOptions:
     instruction: str | None = None
     replacing: bool = False
     reading: Reading | None = None
+    policy: Policy | None = None
+    where: str | None = None
+    time_format: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,11 @@ def _read(path: Path, name: str, options: ImportOptions) -> Imported:
         label_set = options.label_set or (base.labels if base and base.kind == kind else ())
         options = replace(options, name=name, kind=kind, label_set=label_set)
         roles = find_roles(source, options.columns, options.labels)
-        frame, notes = source.read(roles.columns)
+        where = None if options.where is None else condition(options.where, source)
+        asked = () if where is None else where.meta.root_names()
+        frame, notes = source.read(tuple(dict.fromkeys([*roles.columns, *asked])))
+        if where is not None:
+            frame, source = chosen(frame, source, where)
     sources = {path.name: sha256_of(path)} if path.is_file() else {}
     imported = table_of(frame, roles, options, source, sources)
     return replace(imported, read_as=source.read_as, notes=[*source.notes, *notes, *imported.notes])
@@ -133,13 +145,17 @@ def table_of(
         PeftuError: a column cannot hold what it must; `RowsError`: rows are wrong.
     """
     try:
-        rows = to_rows(frame, roles, options.kind, options.label_set)
+        rows = to_rows(frame, roles, options.kind, options.label_set, options.policy, options.time_format)
     except PeftuError as error:
         raise PeftuError(f"{source.path}: {error}") from None
     if rows.problems:
         raise RowsError(source.path, rows.problems, places=source.places)
+    left_out = {**source.left_out, **rows.left_out}
     card = _card(str(options.name), rows.labels, rows.roles, options, source.card)
-    table = UserTable.of_frame(card, rows.frame, {}, sources, {**source.left_out, **rows.left_out})
+    if left_out and source.card is None:
+        counted = "; ".join(f"{number:,} {what}" for what, number in left_out.items())
+        card = card.model_copy(update={"description": f"{card.description} Left out: {counted}."})
+    table = UserTable.of_frame(card, rows.frame, {}, sources, left_out)
     return Imported(table, "a frame", rows.roles, rows.notes)
 
 

@@ -135,7 +135,7 @@ def _divided(source: Source, given: str) -> list[str]:
 def _known(source: Source, column: str, option: str) -> str:
     if column in source.columns:
         return column
-    if _header_is_data(source):
+    if not has_names(source):
         raise PeftuError(_headless(source))
     shown = source.columns if len(source.columns) <= LISTED else (*source.columns[:LISTED], "…")
     raise PeftuError(f"{source.path}: {option}: has no column '{column}'{did_you_mean(column, shown)}")
@@ -144,7 +144,7 @@ def _known(source: Source, column: str, option: str) -> str:
 def _complete(source: Source, missing: Sequence[str]) -> None:
     if not missing:
         return
-    if _header_is_data(source):
+    if not has_names(source):
         raise PeftuError(_headless(source))
     shown = ", ".join(source.columns[:LISTED]) + (", …" if len(source.columns) > LISTED else "")
     listed = " and which the ".join(missing)
@@ -152,8 +152,18 @@ def _complete(source: Source, missing: Sequence[str]) -> None:
     raise PeftuError(f"{source.path}: cannot tell which column is the {listed} (columns: {shown}) — pass {options}")
 
 
+def has_names(source: Source) -> bool:
+    """Returns whether the columns have names, which may be shown: some are usual, and none is what stands below it.
+
+    Where a file has no header, or objects are kept by user, users' keys stand in the names' place.
+    """
+    usual = {name for names in NAMES.values() for name in names}
+    named = source.named or source.roles or any(_plain(column) in usual for column in source.columns)
+    return bool(named) and not _header_is_data(source)
+
+
 def _header_is_data(source: Source) -> bool:
-    """Returns whether a header cell stands below itself too, or is a number: then it is no name, and never shown."""
+    """Returns whether a header cell stands below itself too, or is a number."""
     below = [{row[place] for row in source.head if len(row) > place} for place in range(len(source.columns))]
     return any(
         name in cells or re.fullmatch(r"-?\d+(\.\d+)?", name) for name, cells in zip(source.columns, below, strict=True)
@@ -161,4 +171,7 @@ def _header_is_data(source: Source) -> bool:
 
 
 def _headless(source: Source) -> str:
-    return f"{source.path}: its first line looks like data, not like column names — add a line with names"
+    if _header_is_data(source):
+        return f"{source.path}: its first line looks like data, not like column names — add a line with names"
+    options = " ".join(f"--{role} COLUMN" for role in NEEDED)
+    return f"{source.path}: no column has a usual name — add a first line with names, or pass {options}"
