@@ -15,9 +15,10 @@ from peftu.config import SplitSpec
 from peftu.data.imported import LONGEST_NAME, check_name, keep
 from peftu.data.importer.labels import Labels
 from peftu.data.importer.policy import Policy
-from peftu.data.importer.roles import BY_NAME, Roles, find_roles
+from peftu.data.importer.roles import Roles, find_roles
 from peftu.data.importer.rows import to_rows
 from peftu.data.importer.where import chosen, condition
+from peftu.data.readers.columns import BY_NAME
 from peftu.data.readers.file import Reading
 from peftu.data.readers.reader import opened
 from peftu.data.readers.source import RowsError, Source, one_line

@@ -10,14 +10,12 @@ from peftu.data.importer.policy import EMPTY, Policy, settle
 from peftu.data.importer.roles import Roles
 from peftu.data.importer.times import implausible, read_times
 from peftu.data.labelling import as_text
-from peftu.data.problem import PARTS
+from peftu.data.problem import part_named
+from peftu.data.readers.columns import check_rivals
 from peftu.data.readers.source import RowProblem, control_rows
 from peftu.data.stratify import hashed
 from peftu.data.table import SCHEMA
 from peftu.data.texts import is_object
-from peftu.errors import PeftuError
-
-PART_NAMES = {part: part for part in PARTS} | {"dev": "val", "valid": "val", "validation": "val", "eval": "val"}
 
 
 @dataclass
@@ -67,7 +65,7 @@ def to_rows(
         PeftuError: a column cannot hold what it must, or two columns that differ could be one role.
     """
     policy = policy or Policy()
-    notes = _check_rivals(raw, roles)
+    notes = check_rivals(raw, {**roles.column, "label": roles.labels[0]}, roles.rivals)
     labels = read_labels(raw, roles.labels, kind, label_set)
     rows = Rows(raw, labels, roles, notes + labels.notes, list(labels.problems))
     columns = {"user_id": _text(raw, roles, "user").str.strip_chars(), "text": _text(raw, roles, "text")}
@@ -85,26 +83,6 @@ def to_rows(
     rows.frame = pl.DataFrame([columns[name].cast(dtype).rename(name) for name, dtype in SCHEMA.items()])
     settle(rows, policy)
     return rows
-
-
-def _check_rivals(raw: pl.DataFrame, roles: Roles) -> list[str]:
-    """Returns a remark on each column that could be a role as well, and holds the same by other names.
-
-    Raises:
-        PeftuError: one holds something else, so that the role must be asked for.
-    """
-    notes = []
-    for role, rivals in roles.rivals.items():
-        taken = roles.labels[0] if role == "label" else roles.column[role]
-        for rival in rivals:
-            pairs = raw.select(pl.col(taken, rival).hash())
-            if not pairs.n_unique() == pairs[taken].n_unique() == pairs[rival].n_unique():
-                raise PeftuError(
-                    f"columns '{taken}' and '{rival}' could both be the {role} and differ — pass --{role} {taken} "
-                    f"or --{role} {rival}"
-                )
-            notes.append(f"column '{taken}' is the {role}; '{rival}' says the same")
-    return notes
 
 
 def _text(raw: pl.DataFrame, roles: Roles, role: str) -> pl.Series:
@@ -146,8 +124,10 @@ def _meta(raw: pl.DataFrame, rows: Rows) -> pl.Series:
         _drop(rows, "meta", "not every cell is a JSON object")
         roles = rows.roles
     if "split" in roles.column:
-        parts = _text(raw, roles, "split").str.strip_chars().str.to_lowercase()
-        parts = parts.replace_strict(PART_NAMES, default=None, return_dtype=pl.String)
+        texts = _text(raw, roles, "split")
+        parts = texts.replace_strict(
+            {text: part_named(text) for text in texts.drop_nulls().unique()}, default=None, return_dtype=pl.String
+        )
         if not parts.null_count():
             rows.notes.append(f"column '{roles.column['split']}' is kept as a published split (--regime published)")
             return '{"split": "' + parts + '"}'

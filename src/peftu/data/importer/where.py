@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import polars as pl
 
-from peftu.data.importer.roles import has_names
+from peftu.data.importer.roles import NAMES
 from peftu.data.labelling import as_text, canonical
+from peftu.data.readers.columns import has_names
 from peftu.data.readers.source import Source
 from peftu.errors import PeftuError
 from peftu.registry import did_you_mean
@@ -43,7 +44,7 @@ def condition(where: str, source: Source) -> pl.Expr:
         raise PeftuError("--where: is no condition — write 'column = value', or SQL as \"stars > 2\"") from None
     for name in names:
         if name not in source.columns:
-            known = source.columns if has_names(source) else ()
+            known = source.columns if has_names(source, NAMES) else ()
             raise PeftuError(f"--where: has no column '{name}'{did_you_mean(name, known)}")
     return expression
 
