@@ -47,6 +47,7 @@ readers: Registry[Reader] = Registry(
             "json": "json_text",
             "parquet": "parquet",
             "datasets": "datasets_folder",
+            "sheet": "sheet",
         }.items()
     },
 )
