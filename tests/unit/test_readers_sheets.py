@@ -95,12 +95,13 @@ def test_values_keep_their_types(tmp_path: Path, name: str) -> None:
 
 def test_gaps_errors_and_places(tmp_path: Path) -> None:
     rows = {3: ["", "user", "text", "label"], 5: ["", "u1", "a", "x"], 8: ["", "u2", "b", "#N/A"], 9: ["", "  "]}
+    rows[10] = ["", "u3", "b", "y"]
     path = write_xlsx(tmp_path / "mine.xlsx", {"Sheet1": rows})
     with opened(path) as source:
         assert source.columns == ("user", "text", "label")
         frame, notes = source.read(source.columns)
-        assert list(source.places or ()) == ["row 5", "row 8"]
-    assert frame.rows() == [("u1", "a", "x"), ("u2", "b", None)]
+        assert list(source.places or ()) == ["row 5", "row 8", "row 10"]
+    assert frame.rows() == [("u1", "a", "x"), ("u2", "b", None), ("u3", "b", "y")]
     assert notes == [
         "4 rows without any cell filled are left out",
         "1 cells hold the error of a formula (such as #N/A): they are taken as empty",
