@@ -95,6 +95,9 @@ def find_roles(source: Source, columns: Mapping[str, str | None], labels: Sequen
         taken[role] = BY_LAYOUT
         chosen[role] = source.roles[role]
     chosen_labels = chosen_labels or tuple(filter(None, [chosen.pop("label", None)]))
+    if source.questions and not chosen_labels:
+        listed = ", ".join(source.questions[:LISTED])
+        raise PeftuError(f"{source.path}: asks several questions ({listed}) — pass --label COLUMN for one of them")
     by_name = _by_name(source, [role for role in NAMES if role not in taken], [*chosen.values(), *chosen_labels])
     chosen |= {role: candidates[0] for role, candidates in by_name.items() if role != "label"}
     chosen_labels = chosen_labels or tuple(by_name.get("label", [])[:1])
