@@ -14,7 +14,8 @@ from peftu.answers import KINDS, answers_of
 from peftu.config import SplitSpec
 from peftu.data.imported import LONGEST_NAME, check_name, keep
 from peftu.data.importer.labels import Labels
-from peftu.data.importer.roles import BY_NAME, Roles, find_roles
+from peftu.data.importer.reshape import Reshaping, reshape
+from peftu.data.importer.roles import BY_NAME, Roles, find_roles, known_column
 from peftu.data.importer.rows import to_rows
 from peftu.data.readers.file import Reading
 from peftu.data.readers.reader import opened
@@ -47,6 +48,8 @@ class ImportOptions:
         instruction: put before the text.
         replacing: take the place of another import of that name.
         reading: of the file.
+        reshaping: what makes one judgement a row of it.
+        about: columns of what is known of the users.
     """
 
     name: str | None = None
@@ -58,6 +61,8 @@ class ImportOptions:
     instruction: str | None = None
     replacing: bool = False
     reading: Reading | None = None
+    reshaping: Reshaping = field(default_factory=Reshaping)
+    about: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,13 +107,16 @@ def import_file(path: Path, options: ImportOptions | None = None) -> dict[str, A
 
 def _read(path: Path, name: str, options: ImportOptions) -> Imported:
     with opened(path, options.reading) as source:
+        source = reshape(source, options.reshaping, options.columns)
         base = source.card
         kind = options.kind or source.kind or (base.kind if base else None)
         label_set = options.label_set or (base.labels if base and base.kind == kind else ())
         options = replace(options, name=name, kind=kind, label_set=label_set)
         roles = find_roles(source, options.columns, options.labels)
+        roles = replace(roles, about=tuple(known_column(source, column, "--about") for column in options.about))
         frame, notes = source.read(roles.columns)
-    sources = {path.name: sha256_of(path)} if path.is_file() else {}
+    files = [file for file in (path, *options.reshaping.files) if file.is_file()]
+    sources = {file.name: sha256_of(file) for file in files}
     imported = table_of(frame, roles, options, source, sources)
     return replace(imported, read_as=source.read_as, notes=[*source.notes, *notes, *imported.notes])
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from peftu.data.readers.source import Source
 from peftu.errors import PeftuError
@@ -47,12 +47,14 @@ class Roles:
         labels: the label columns; several mark one label each.
         taken: role -> why its column was taken, where that is not its name.
         rivals: role -> other columns that could be it by their names.
+        about: columns of what is known of the users.
     """
 
     column: dict[str, str]
     labels: tuple[str, ...]
     taken: Mapping[str, str] = field(default_factory=dict)
     rivals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    about: tuple[str, ...] = ()
 
     @property
     def given(self) -> frozenset[str]:
@@ -63,13 +65,11 @@ class Roles:
     def columns(self) -> tuple[str, ...]:
         """Returns every column that is read."""
         rivals = [column for columns in self.rivals.values() for column in columns]
-        return tuple(dict.fromkeys([*self.column.values(), *self.labels, *rivals]))
+        return tuple(dict.fromkeys([*self.column.values(), *self.labels, *rivals, *self.about]))
 
     def without(self, role: str) -> "Roles":
         """Returns the roles but for one."""
-        return Roles(
-            {name: column for name, column in self.column.items() if name != role}, self.labels, self.taken, self.rivals
-        )
+        return replace(self, column={name: column for name, column in self.column.items() if name != role})
 
 
 def find_roles(source: Source, columns: Mapping[str, str | None], labels: Sequence[str] = ()) -> Roles:
@@ -83,9 +83,9 @@ def find_roles(source: Source, columns: Mapping[str, str | None], labels: Sequen
     Raises:
         PeftuError: a column that is not there, stands twice, has two roles, or cannot be found for a role.
     """
-    chosen = {role: _known(source, column, f"--{role}") for role, column in columns.items() if column is not None}
+    chosen = {role: known_column(source, column, f"--{role}") for role, column in columns.items() if column is not None}
     several = [part for column in labels for part in _divided(source, column)]
-    chosen_labels = tuple(_known(source, column, "--label") for column in several)
+    chosen_labels = tuple(known_column(source, column, "--label") for column in several)
     taken = dict.fromkeys([*chosen, *(["label"] if chosen_labels else [])], GIVEN)
     every = [*chosen.values(), *chosen_labels]
     twice = sorted({column for column in every if every.count(column) > 1})
@@ -135,7 +135,29 @@ def _divided(source: Source, given: str) -> list[str]:
     return [given] if given in source.columns else [part.strip() for part in given.split(",") if part.strip()]
 
 
-def _known(source: Source, column: str, option: str) -> str:
+def find_columns(source: Source, columns: Mapping[str, str | None]) -> dict[str, str]:
+    """Returns role -> column of a second table: as given, else by its name; optional is the context.
+
+    Args:
+        source: the table.
+        columns: role -> the column given for it, or None.
+
+    Raises:
+        PeftuError: there is no such column, or none can be found for a role.
+    """
+    given = {role: known_column(source, column, f"--{role}") for role, column in columns.items() if column is not None}
+    found = _by_name(source, [role for role in columns if role not in given], list(given.values()))
+    chosen = given | {role: names[0] for role, names in found.items()}
+    _complete(source, [role for role in columns if role not in chosen and role != "context"])
+    return {role: chosen[role] for role in columns if role in chosen}
+
+
+def known_column(source: Source, column: str, option: str) -> str:
+    """Returns the column after making sure that it is there.
+
+    Raises:
+        PeftuError: it is not; the message names the option.
+    """
     if column in source.columns:
         return column
     if _header_is_data(source):

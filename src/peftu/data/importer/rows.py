@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from peftu.data.importer.about import with_about
 from peftu.data.importer.labels import Labels, as_text, empty_rows, read_labels
 from peftu.data.importer.roles import Roles
 from peftu.data.importer.times import read_times
@@ -56,7 +57,7 @@ def to_rows(raw: pl.DataFrame, roles: Roles, kind: str | None = None, label_set:
     context = _text(raw, roles, "context") if "context" in roles.column else _nothing(raw)
     columns["context"] = pl.select(pl.when(context.str.strip_chars() != "").then(context)).to_series()
     columns["time"] = _times(raw, rows)
-    columns["meta"] = _meta(raw, rows)
+    columns["meta"] = with_about(_meta(raw, rows), raw, rows, columns["user_id"])
     columns["target"] = labels.target
     columns["item_id"] = _items(raw, rows, columns["text"], columns["context"])
     rows.frame = pl.DataFrame([columns[name].cast(dtype).rename(name) for name, dtype in SCHEMA.items()])
