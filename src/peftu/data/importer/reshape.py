@@ -259,8 +259,8 @@ def _alike(source: Source, cells: pl.DataFrame) -> pl.DataFrame:
         return cells.cast(pl.Float64)
     try:
         return pl.DataFrame([as_text(column, column.name) for column in cells])
-    except PeftuError as error:
-        raise PeftuError(f"{source.path}: {error}") from None
+    except PeftuError:  # a column may be called after a user
+        raise PeftuError(f"{source.path}: a column of labels holds lists or objects — write text or numbers") from None
 
 
 def _with_texts(source: Source, texts: Path | None, columns: Mapping[str, str | None]) -> Source:
@@ -281,7 +281,7 @@ def _with_texts(source: Source, texts: Path | None, columns: Mapping[str, str | 
         roles = find_columns(other, wanted)
         frame, _ = other.read(tuple(roles.values()))
         key = roles.pop("item")
-        named = _free(key, source.columns)  # --item names that column
+        named = _free(key, [name for name in source.columns if name != item])  # --item names that column
         source = _of(source, _all(source).rename({item: named}), roles={"item": named})
         return _beside(source, frame, named, key, str(texts), roles, other.places)
 
