@@ -97,11 +97,19 @@ def import_(
     encoding: Encoding = None,
     sheet: Sheet = None,
     member: Member = None,
+    explode: Annotated[str | None, typer.Option(help="Columns of lists side by side, with commas: a row each.")] = None,
+    wide_users: Annotated[str | None, typer.Option(help="Columns as 'label_*' that are a user's labels each.")] = None,
+    wide_items: Annotated[str | None, typer.Option(help="Columns as 'Q*' that are an item's labels each.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="File with item and text of the --wide-items.")] = None,
+    join: Annotated[list[Path] | None, typer.Option(help="Another table to put beside; each with an --on.")] = None,
+    on: Annotated[list[str] | None, typer.Option(help="Column of its keys, or HERE=THERE.")] = None,
+    about: Annotated[list[str] | None, typer.Option(help="Column of what is known of users, as age: a group.")] = None,
     json: Json = False,
 ) -> None:
     """Make a task of your own table; columns that are not named here are found by their names."""
     from peftu.data.importer.importing import ImportOptions, import_file
     from peftu.data.importer.policy import Policy
+    from peftu.data.importer.reshape import Reshaping, joins_of
     from peftu.data.labelling import label_set
     from peftu.data.readers.file import Reading
     from peftu.data.readers.source import RowsError
@@ -120,6 +128,8 @@ def import_(
         policy=Policy(conflicts, missing),
         where=where,
         time_format=time_format,
+        reshaping=Reshaping(_listed(explode), wide_users, wide_items, texts, joins_of(join or (), on or ())),
+        about=tuple(about or ()),
     )
     try:
         result = import_file(file, options)

@@ -8,9 +8,9 @@ from typing import Any
 import polars as pl
 
 from peftu.answers import Answers, Kind, answers_of
-from peftu.data.importer.roles import NAMES as IMPORTED
 from peftu.data.labelling import MISSING, as_number, as_text, in_order, read_cells, short, variant_notes
 from peftu.data.problem import part_named
+from peftu.data.readers.columns import NAMES as IMPORTED
 from peftu.data.readers.columns import check_rivals, find_columns
 from peftu.data.readers.file import Reading
 from peftu.data.readers.reader import opened

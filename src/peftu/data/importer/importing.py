@@ -15,10 +15,11 @@ from peftu.config import SplitSpec
 from peftu.data.imported import LONGEST_NAME, check_name, keep
 from peftu.data.importer.labels import Labels
 from peftu.data.importer.policy import Policy
+from peftu.data.importer.reshape import Reshaping, reshape
 from peftu.data.importer.roles import Roles, find_roles
 from peftu.data.importer.rows import to_rows
 from peftu.data.importer.where import chosen, condition
-from peftu.data.readers.columns import BY_NAME
+from peftu.data.readers.columns import BY_NAME, NAMES, known_column
 from peftu.data.readers.file import Reading
 from peftu.data.readers.reader import opened
 from peftu.data.readers.source import RowsError, Source, one_line
@@ -53,6 +54,8 @@ class ImportOptions:
         policy: what becomes of rows that lack something, and of conflicts.
         where: rows that are read, as 'column = value' or an SQL expression.
         time_format: of the time column, as ``strptime`` has it.
+        reshaping: what makes one judgement a row of it.
+        about: columns of what is known of the users.
     """
 
     name: str | None = None
@@ -67,6 +70,8 @@ class ImportOptions:
     policy: Policy | None = None
     where: str | None = None
     time_format: str | None = None
+    reshaping: Reshaping = field(default_factory=Reshaping)
+    about: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,17 +116,21 @@ def import_file(path: Path, options: ImportOptions | None = None) -> dict[str, A
 
 def _read(path: Path, name: str, options: ImportOptions) -> Imported:
     with opened(path, options.reading) as source:
+        source = reshape(source, options.reshaping, options.columns)
         base = source.card
         kind = options.kind or source.kind or (base.kind if base else None)
         label_set = options.label_set or (base.labels if base and base.kind == kind else ())
         options = replace(options, name=name, kind=kind, label_set=label_set)
         roles = find_roles(source, options.columns, options.labels)
+        about = tuple(known_column(source, column, "--about", NAMES) for column in options.about)
+        roles = replace(roles, about=about)
         where = None if options.where is None else condition(options.where, source)
         asked = () if where is None else where.meta.root_names()
         frame, notes = source.read(tuple(dict.fromkeys([*roles.columns, *asked])))
         if where is not None:
             frame, source = chosen(frame, source, where)
-    sources = {path.name: sha256_of(path)} if path.is_file() else {}
+    files = [file for file in (path, *options.reshaping.files) if file.is_file()]
+    sources = {file.name: sha256_of(file) for file in files}
     imported = table_of(frame, roles, options, source, sources)
     return replace(imported, read_as=source.read_as, notes=[*source.notes, *notes, *imported.notes])
 

@@ -3,35 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from peftu.data.readers.columns import find_columns, known_column
+from peftu.data.readers.columns import LISTED, NAMES, find_columns, known_column
 from peftu.data.readers.source import Source
+from peftu.errors import PeftuError
 
 NEEDED = ("user", "text", "label")
-# Usual names, the likelier first. A role takes a column that no earlier role has taken.
-NAMES: dict[str, tuple[str, ...]] = {
-    "user": (
-        *("user", "user_id", "userid", "user_key", "annotator", "annotator_id", "annotatorid", "worker", "worker_id"),
-        *("workerid", "rater", "rater_id", "author", "author_id", "username", "user_name", "screen_name", "account"),
-        *("reviewer", "reviewer_id", "participant", "participant_id", "coder", "judge", "member", "person", "uid"),
-    ),
-    "item": (
-        *("item", "item_id", "itemid", "text_id", "textid", "comment_id", "post_id", "tweet_id", "message_id"),
-        *("document_id", "doc_id", "sentence_id", "review_id", "sample_id", "instance_id", "example_id", "id"),
-    ),
-    "text": (
-        *("text", "texts", "comment", "comment_text", "tweet", "reply", "reply_text", "sentence", "message", "body"),
-        *("content", "review", "review_text", "document", "utterance", "post", "post_text", "question", "prompt"),
-        *("input", "title"),
-    ),
-    "label": (
-        *("label", "labels", "annotation", "annotations", "rating", "score", "stars", "class", "category", "target"),
-        *("answer", "judgement", "judgment", "vote", "sentiment", "emotion", "emotions", "toxicity", "y"),
-    ),
-    "context": ("context", "parent", "parent_text", "parent_comment", "post", "post_text", "previous", "conversation"),
-    "time": ("time", "timestamp", "created_at", "created", "date", "datetime", "posted_at", "unix_time"),
-    "split": ("split", "partition"),
-    "meta": ("meta",),
-}
 
 
 @dataclass(frozen=True)
@@ -43,12 +19,14 @@ class Roles:
         labels: the label columns; several mark one label each.
         taken: role -> why its column was taken, where that is not its name.
         rivals: role -> other columns that could be it by their names.
+        about: columns of what is known of the users.
     """
 
     column: dict[str, str]
     labels: tuple[str, ...]
     taken: Mapping[str, str] = field(default_factory=dict)
     rivals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    about: tuple[str, ...] = ()
 
     @property
     def given(self) -> frozenset[str]:
@@ -59,7 +37,7 @@ class Roles:
     def columns(self) -> tuple[str, ...]:
         """Returns every column that is read."""
         rivals = [column for columns in self.rivals.values() for column in columns]
-        return tuple(dict.fromkeys([*self.column.values(), *self.labels, *rivals]))
+        return tuple(dict.fromkeys([*self.column.values(), *self.labels, *rivals, *self.about]))
 
     def without(self, role: str) -> "Roles":
         """Returns the roles but for one."""
@@ -80,6 +58,9 @@ def find_roles(source: Source, columns: Mapping[str, str | None], labels: Sequen
     several = [known_column(source, part, "--label", NAMES) for column in labels for part in _divided(source, column)]
     given = {role: column for role, column in columns.items() if column is not None}
     given |= {("label" if not place else f"label {place + 1}"): column for place, column in enumerate(several)}
+    if source.questions and not several and "label" not in source.roles:
+        listed = ", ".join(source.questions[:LISTED])
+        raise PeftuError(f"{source.path}: asks several questions ({listed}) — pass --label COLUMN for one of them")
     found = find_columns(source, NAMES, given, NEEDED, NEEDED)
     label_columns = tuple(column for role, column in found.chosen.items() if role.startswith("label"))
     others = {role: column for role, column in found.chosen.items() if not role.startswith("label")}

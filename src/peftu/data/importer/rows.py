@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from peftu.data.importer.about import with_about
 from peftu.data.importer.labels import Labels, empty_rows, read_labels
 from peftu.data.importer.policy import EMPTY, Policy, settle
 from peftu.data.importer.roles import Roles
@@ -77,7 +78,7 @@ def to_rows(
     context = _text(raw, roles, "context") if "context" in roles.column else _nothing(raw)
     columns["context"] = pl.select(pl.when(context.str.strip_chars() != "").then(context)).to_series()
     columns["time"] = _times(raw, rows, time_format)
-    columns["meta"] = _meta(raw, rows)
+    columns["meta"] = with_about(_meta(raw, rows), raw, rows, columns["user_id"])
     columns["target"] = labels.target
     columns["item_id"] = _items(raw, rows, columns["text"], columns["context"])
     rows.frame = pl.DataFrame([columns[name].cast(dtype).rename(name) for name, dtype in SCHEMA.items()])

@@ -5,9 +5,8 @@ from dataclasses import replace
 
 import polars as pl
 
-from peftu.data.importer.roles import NAMES
 from peftu.data.labelling import as_text, canonical
-from peftu.data.readers.columns import has_names
+from peftu.data.readers.columns import NAMES, has_names
 from peftu.data.readers.source import Source
 from peftu.errors import PeftuError
 from peftu.registry import did_you_mean

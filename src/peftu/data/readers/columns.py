@@ -13,6 +13,31 @@ from peftu.registry import did_you_mean
 LISTED = 20
 GIVEN, BY_LAYOUT, BY_NAME = "as given", "as the layout says", "by its name"
 Names = Mapping[str, Sequence[str]]  # role -> usual names of its column, the likelier first
+# Usual names, the likelier first. A role takes a column that no earlier role has taken.
+NAMES: dict[str, tuple[str, ...]] = {
+    "user": (
+        *("user", "user_id", "userid", "user_key", "annotator", "annotator_id", "annotatorid", "worker", "worker_id"),
+        *("workerid", "rater", "rater_id", "author", "author_id", "username", "user_name", "screen_name", "account"),
+        *("reviewer", "reviewer_id", "participant", "participant_id", "coder", "judge", "member", "person", "uid"),
+    ),
+    "item": (
+        *("item", "item_id", "itemid", "text_id", "textid", "comment_id", "post_id", "tweet_id", "message_id"),
+        *("document_id", "doc_id", "sentence_id", "review_id", "sample_id", "instance_id", "example_id", "id"),
+    ),
+    "text": (
+        *("text", "texts", "comment", "comment_text", "tweet", "reply", "reply_text", "sentence", "message", "body"),
+        *("content", "review", "review_text", "document", "utterance", "post", "post_text", "question", "prompt"),
+        *("input", "title"),
+    ),
+    "label": (
+        *("label", "labels", "annotation", "annotations", "rating", "score", "stars", "class", "category", "target"),
+        *("answer", "judgement", "judgment", "vote", "sentiment", "emotion", "emotions", "toxicity", "y"),
+    ),
+    "context": ("context", "parent", "parent_text", "parent_comment", "post", "post_text", "previous", "conversation"),
+    "time": ("time", "timestamp", "created_at", "created", "date", "datetime", "posted_at", "unix_time"),
+    "split": ("split", "partition"),
+    "meta": ("meta",),
+}
 
 
 @dataclass(frozen=True)

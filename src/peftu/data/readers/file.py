@@ -38,13 +38,8 @@ REFUSED = {
     b"SQLite format 3": "an SQLite database",
     b"%PDF": "a PDF",
 }
-BINARY = (
-    b"PAR1",
-    b"ARROW1",
-    b"\xff\xff\xff\xff",
-    b"\xd0\xcf\x11\xe0",
-    ZIP,
-)  # Parquet, Arrow, an old spreadsheet, a new
+OLD_SHEET = b"\xd0\xcf\x11\xe0"
+BINARY = (b"PAR1", b"ARROW1", b"\xff\xff\xff\xff", OLD_SHEET, ZIP)  # Parquet, Arrow, an old spreadsheet, a new
 SHEETS = ("xl/workbook.xml", "xl/workbook.bin", "content.xml")  # members of .xlsx, .xlsb, .ods
 
 
@@ -242,7 +237,7 @@ def unpacked(path: Path, reading: Reading | None = None) -> Iterator[File]:
             with opener(data, "rb") as stream, inner.open("wb") as target:
                 shutil.copyfileobj(Metered(stream, data.stat().st_size, str(path)), target)
             file = File(path, inner, reading)
-        if file.begin.startswith(ZIP) and not _is_sheet(file.data):
+        if file.begin.startswith(ZIP) and not is_sheet(file.data):
             members_home = home / "members"
             members_home.mkdir()
             file = _chosen(path, members_home, unpack_all(file.data, members_home, path), reading)
@@ -254,7 +249,8 @@ def unpacked(path: Path, reading: Reading | None = None) -> Iterator[File]:
         yield file
 
 
-def _is_sheet(path: Path) -> bool:
+def is_sheet(path: Path) -> bool:
+    """Returns whether a zip archive is a spreadsheet."""
     try:
         with zipfile.ZipFile(path) as zipped:
             return not set(SHEETS).isdisjoint(zipped.namelist())

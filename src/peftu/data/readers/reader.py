@@ -43,10 +43,15 @@ readers: Registry[Reader] = Registry(
         name: f"peftu.data.readers.{module}:READER"
         for name, module in {
             "arrow": "arrow",
-            "delimited": "delimited",
-            "json": "json_text",
-            "parquet": "parquet",
+            "crowdflower": "crowdflower",
             "datasets": "datasets_folder",
+            "delimited": "delimited",
+            "items": "items",
+            "json": "json_text",
+            "mturk": "mturk",
+            "parquet": "parquet",
+            "qualtrics": "qualtrics",
+            "sheet": "sheet",
         }.items()
     },
 )

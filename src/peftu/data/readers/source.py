@@ -64,6 +64,8 @@ class Source:
         load: reads columns.
         roles: role -> column, where the layout says so: 'user', 'text', 'label', 'item', 'context', 'time', 'target',
             'output', 'method', 'seed', 'part', 'probabilities'.
+        questions: the columns of which each could be the label, where the layout has several.
+        titles: column -> what was asked in it, where the layout says so.
         kind: of the labels, where the layout says so.
         head: the first rows below the header of a delimited file.
         notes: what was inferred and should be known.
@@ -78,6 +80,8 @@ class Source:
     columns: tuple[str, ...]
     load: Callable[[Sequence[str]], Rows] = field(repr=False)
     roles: Mapping[str, str] = field(default_factory=dict)
+    questions: tuple[str, ...] = ()
+    titles: Mapping[str, str] = field(default_factory=dict)
     kind: str | None = None
     head: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
@@ -111,6 +115,8 @@ class Source:
         frame: pl.DataFrame,
         *,
         roles: Mapping[str, str] | None = None,
+        questions: Sequence[str] = (),
+        titles: Mapping[str, str] | None = None,
         kind: str | None = None,
         notes: Sequence[str] = (),
         left_out: Mapping[str, int] | None = None,
@@ -125,6 +131,8 @@ class Source:
             tuple(frame.columns),
             lambda columns: (frame.select(columns), []),
             roles or {},
+            tuple(questions),
+            titles or {},
             kind,
             notes=tuple(notes),
             left_out={what: number for what, number in (left_out or {}).items() if number},
