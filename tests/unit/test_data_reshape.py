@@ -78,7 +78,7 @@ def test_numbers_stay_numbers(tmp_path: Path) -> None:
 def test_lists_in_wide_columns(tmp_path: Path) -> None:
     path = tmp_path / "wide.parquet"
     pl.DataFrame({"item": ["i1"], "text": ["a"], "secret": [["x"]]}).write_parquet(path)
-    with pytest.raises(PeftuError, match="wide.parquet: a column of labels holds lists or objects — write text"):
+    with pytest.raises(PeftuError, match=r"wide\.parquet: a column of labels holds lists or objects — write text"):
         import_file(path, ImportOptions(reshaping=Reshaping(wide_users="s*")))
 
 

@@ -40,18 +40,24 @@ class Reader(Protocol):
 readers: Registry[Reader] = Registry(
     "reader",
     {
-        name: f"peftu.data.readers.{module}:READER"
+        name: f"peftu.data.readers.{module}"
         for name, module in {
-            "arrow": "arrow",
-            "crowdflower": "crowdflower",
-            "datasets": "datasets_folder",
-            "delimited": "delimited",
-            "items": "items",
-            "json": "json_text",
-            "mturk": "mturk",
-            "parquet": "parquet",
-            "qualtrics": "qualtrics",
-            "sheet": "sheet",
+            "arrow": "arrow:READER",
+            "crowdflower": "crowdflower:READER",
+            "datasets": "datasets_folder:READER",
+            "delimited": "delimited:READER",
+            "evaluate": "evaluate:READER",
+            "items": "items:READER",
+            "json": "json_text:READER",
+            "lamp": "lamp:READER",
+            "lewidi": "lewidi:READER",
+            "lm-eval": "lm_eval:READER",
+            "mturk": "mturk:READER",
+            "parquet": "parquet:READER",
+            "probabilities": "scores:PROBA",
+            "qualtrics": "qualtrics:READER",
+            "sheet": "sheet:READER",
+            "systems": "scores:SYSTEMS",
         }.items()
     },
 )
