@@ -95,6 +95,9 @@ def find_roles(source: Source, columns: Mapping[str, str | None], labels: Sequen
         taken[role] = BY_LAYOUT
         chosen[role] = source.roles[role]
     chosen_labels = chosen_labels or tuple(filter(None, [chosen.pop("label", None)]))
+    if source.questions and not chosen_labels:
+        listed = ", ".join(source.questions[:LISTED])
+        raise PeftuError(f"{source.path}: asks several questions ({listed}) — pass --label COLUMN for one of them")
     by_name = _by_name(source, [role for role in NAMES if role not in taken], [*chosen.values(), *chosen_labels])
     chosen |= {role: candidates[0] for role, candidates in by_name.items() if role != "label"}
     chosen_labels = chosen_labels or tuple(by_name.get("label", [])[:1])
@@ -111,7 +114,7 @@ def find_roles(source: Source, columns: Mapping[str, str | None], labels: Sequen
 
 def _by_name(source: Source, roles: Sequence[str], taken: Sequence[str]) -> dict[str, list[str]]:
     """Returns role -> columns that its usual names fit, the likelier first; the first fits no later role."""
-    plain = {_plain(column): column for column in reversed(source.columns)}
+    plain = {plain_name(column): column for column in reversed(source.columns)}
     fitting: dict[str, list[str]] = {}
     free = [column for column in source.columns if column not in taken]
     for role in roles:
@@ -122,7 +125,7 @@ def _by_name(source: Source, roles: Sequence[str], taken: Sequence[str]) -> dict
     return fitting
 
 
-def _plain(column: str) -> str:
+def plain_name(column: str) -> str:
     """Returns 'user_id' for 'userId', 'User ID' and 'user-id'."""
     parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column)
     return re.sub(r"[^a-z0-9]+", "_", parted.lower()).strip("_")

@@ -42,6 +42,16 @@ class Json:
 READER = Json()
 
 
+def records_of(file: "File") -> list[dict[str, Any]]:
+    """Returns the JSON objects of lines or of an array, or the one that the file is.
+
+    Raises:
+        RowsError: some are no objects, or hold half a character.
+    """
+    rows = _lines(file) if file.shape == "lines" else file.document
+    return _checked(file, rows if isinstance(rows, list) else [rows])
+
+
 class _Damaged(str):
     """What is wrong with a line, in the place of its object."""
 
@@ -97,11 +107,13 @@ def _lines(file: "File") -> list[Any]:
 
 
 def _frame(file: "File", rows: list[Any]) -> pl.DataFrame:
-    """Returns rows whose values differ in type from row to row, each such value as text.
+    """Returns rows whose values differ in type from row to row, each such value as text."""
+    rows = _checked(file, rows)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    return pl.DataFrame([_series(name, [row.get(name) for row in rows]) for name in columns])
 
-    Raises:
-        RowsError: some are no objects, or hold half a character.
-    """
+
+def _checked(file: "File", rows: list[Any]) -> list[dict[str, Any]]:
     problems: list[RowProblem] = []
     halves = has_half_escapes(file.text)
     for row, value in enumerate(rows, 1):
@@ -111,8 +123,7 @@ def _frame(file: "File", rows: list[Any]) -> pl.DataFrame:
             problems.append((row, f"{HALF} — write whole ones"))
     if problems:
         raise RowsError(file.path, problems)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    return pl.DataFrame([_series(name, [row.get(name) for row in rows]) for name in columns])
+    return rows
 
 
 def _series(name: str, values: list[Any]) -> pl.Series:

@@ -42,11 +42,17 @@ readers: Registry[Reader] = Registry(
     {
         name: f"peftu.data.readers.{module}:READER"
         for name, module in {
+            "argilla": "argilla",
             "arrow": "arrow",
-            "delimited": "delimited",
-            "json": "json_text",
-            "parquet": "parquet",
             "datasets": "datasets_folder",
+            "delimited": "delimited",
+            "doccano": "doccano",
+            "json": "json_text",
+            "label-studio": "label_studio",
+            "nested": "nested",
+            "parquet": "parquet",
+            "potato": "potato",
+            "prodigy": "prodigy",
         }.items()
     },
 )

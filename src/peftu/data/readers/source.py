@@ -64,6 +64,7 @@ class Source:
         load: reads columns.
         roles: role -> column, where the layout says so: 'user', 'text', 'label', 'item', 'context', 'time', 'target',
             'output', 'method', 'seed', 'part', 'probabilities'.
+        questions: the columns of which each could be the label, where the layout has several.
         kind: of the labels, where the layout says so.
         head: the first rows below the header of a delimited file.
         notes: what was inferred and should be known.
@@ -77,6 +78,7 @@ class Source:
     columns: tuple[str, ...]
     load: Callable[[Sequence[str]], Rows] = field(repr=False)
     roles: Mapping[str, str] = field(default_factory=dict)
+    questions: tuple[str, ...] = ()
     kind: str | None = None
     head: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
@@ -105,6 +107,7 @@ class Source:
         frame: pl.DataFrame,
         *,
         roles: Mapping[str, str] | None = None,
+        questions: Sequence[str] = (),
         kind: str | None = None,
         notes: Sequence[str] = (),
         left_out: Mapping[str, int] | None = None,
@@ -118,6 +121,7 @@ class Source:
             tuple(frame.columns),
             lambda columns: (frame.select(columns), []),
             roles or {},
+            tuple(questions),
             kind,
             notes=tuple(notes),
             left_out={what: number for what, number in (left_out or {}).items() if number},
