@@ -260,7 +260,7 @@ def test_several_questions(tmp_path: Path) -> None:
 def test_one_reader_claims_a_file(tmp_path: Path, sample: str) -> None:
     name, content, _ = {**SAMPLES, "qualtrics": ("survey.csv", QUALTRICS, [])}[sample]
     claiming = claimants(write(tmp_path, name, content))
-    assert claiming == ["items" if name.endswith(("json", "jsonl")) else sample.partition("-")[0]]
+    assert claiming == ["items" if name.endswith("json") else sample.partition("-")[0]]
 
 
 def damaged(name: str, content: str) -> Iterator[str]:

@@ -114,7 +114,7 @@ def find_roles(source: Source, columns: Mapping[str, str | None], labels: Sequen
 
 def _by_name(source: Source, roles: Sequence[str], taken: Sequence[str]) -> dict[str, list[str]]:
     """Returns role -> columns that its usual names fit, the likelier first; the first fits no later role."""
-    plain = {_plain(column): column for column in reversed(source.columns)}
+    plain = {plain_name(column): column for column in reversed(source.columns)}
     fitting: dict[str, list[str]] = {}
     free = [column for column in source.columns if column not in taken]
     for role in roles:
@@ -125,7 +125,7 @@ def _by_name(source: Source, roles: Sequence[str], taken: Sequence[str]) -> dict
     return fitting
 
 
-def _plain(column: str) -> str:
+def plain_name(column: str) -> str:
     """Returns 'user_id' for 'userId', 'User ID' and 'user-id'."""
     parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column)
     return re.sub(r"[^a-z0-9]+", "_", parted.lower()).strip("_")

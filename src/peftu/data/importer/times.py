@@ -15,12 +15,16 @@ FORMATS = (
 )
 # Numbers beyond these are finer than seconds; seconds reach 1e11 in the year 5138.
 UNITS = ((1e17, 1e9, "nanoseconds"), (1e14, 1e6, "microseconds"), (1e11, 1e3, "milliseconds"))
+MEND = "write seconds since 1970 or 2024-05-17T09:30:00Z"
 
 
 def read_times(series: pl.Series) -> tuple[pl.Series, list[str], list[RowProblem]]:
     """Returns seconds since 1970 (null for an empty cell), remarks, and the rows whose time cannot be read."""
     if series.dtype == pl.Date or isinstance(series.dtype, pl.Datetime):
         return series.cast(pl.Datetime("us")).dt.epoch("us") / 1e6, [], []
+    if series.dtype.is_nested():
+        rows = series.is_not_null().arg_true() + 1
+        return series.is_null().cast(pl.Float64), [], [(row, f"time cannot be read — {MEND}") for row in rows]
     if series.dtype.is_numeric():
         return *_scaled(series.cast(pl.Float64)), []
     text = series.cast(pl.String).str.strip_chars().replace("", None)
@@ -37,8 +41,7 @@ def read_times(series: pl.Series) -> tuple[pl.Series, list[str], list[RowProblem
         times = plain.str.to_datetime(form, time_unit="us", strict=False, time_zone="UTC" if "z" in form else None)
         read = read.zip_with(read.is_not_null(), times.dt.epoch("us") / 1e6)
     wrong = (read.is_null() & text.is_not_null()).arg_true() + 1
-    mend = "write seconds since 1970 or 2024-05-17T09:30:00Z"
-    return read, [], [(row, f"time cannot be read — {mend}") for row in wrong]
+    return read, [], [(row, f"time cannot be read — {MEND}") for row in wrong]
 
 
 def _scaled(numbers: pl.Series) -> tuple[pl.Series, list[str]]:
