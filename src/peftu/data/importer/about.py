@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from peftu.data.importer.labels import as_text
+from peftu.data.labelling import as_text
 from peftu.errors import PeftuError
 
 if TYPE_CHECKING:

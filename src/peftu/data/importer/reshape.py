@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from peftu.data.importer.labels import as_text
-from peftu.data.importer.roles import find_columns, known_column
+from peftu.data.labelling import as_text
+from peftu.data.readers.columns import NAMES, find_columns, known_column
 from peftu.data.readers.judgements import as_cell
 from peftu.data.readers.reader import opened
 from peftu.data.readers.source import RowsError, Source
@@ -171,7 +171,7 @@ def _exploded(source: Source, columns: Sequence[str]) -> Source:
         RowsError: a cell holds no list, or lists of a row are not equally long.
     """
     for name in columns:
-        known_column(source, name, "--explode")
+        known_column(source, name, "--explode", NAMES)
     frame = _all(source)
     lists, problems = [], []
     for name in columns:
@@ -277,8 +277,9 @@ def _with_texts(source: Source, texts: Path | None, columns: Mapping[str, str | 
         second = pl.DataFrame({item: list(titles), "text": list(titles.values())})
         return _beside(source, second, item, item, "what was asked", {"text": "text"})
     with opened(texts) as other:
-        wanted = {role: columns.get(role) for role in ("item", "text", "context")}
-        roles = find_columns(other, wanted)
+        names = {role: NAMES[role] for role in ("item", "text", "context")}
+        given = {role: column for role, column in columns.items() if role in names and column is not None}
+        roles = find_columns(other, names, given, ("item", "text"), ()).chosen
         frame, _ = other.read(tuple(roles.values()))
         key = roles.pop("item")
         named = _free(key, [name for name in source.columns if name != item])  # --item names that column
@@ -293,9 +294,9 @@ def _joined(source: Source, join: Join) -> Source:
         PeftuError: there is no such column, or a key stands twice in the other table.
     """
     left, _, right = join.on.partition("=")
-    known_column(source, left, "--on")
+    known_column(source, left, "--on", NAMES)
     with opened(join.path) as other:
-        known_column(other, right or left, "--on")
+        known_column(other, right or left, "--on", NAMES)
         frame, _ = other.read(tuple(dict.fromkeys(other.columns)))
         roles = {role: name for role, name in other.roles.items() if role not in source.roles}
         return _beside(source, frame, left, right or left, str(join.path), roles, other.places)

@@ -202,8 +202,10 @@ class File:
             for line in islice(lines, FIRST):
                 try:
                     value = parse_json(line, halves=True)
-                except ValueError:
+                except json.JSONDecodeError:
                     continue
+                except ValueError:  # JSON, and not fit to be read: whoever reads the line tells why
+                    value = {}
                 if isinstance(value, dict):
                     yield value
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from peftu.data.importer.roles import NAMES
+from peftu.data.readers.columns import NAMES
 from peftu.data.readers.file import FIRST, File
 from peftu.data.readers.json_text import KEY, records_of
 from peftu.data.readers.judgements import Judgements, as_cell, is_answer

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from peftu.data.importer.roles import NAMES
+from peftu.data.readers.columns import NAMES
 from peftu.data.readers.delimited import read_delimited
 from peftu.data.readers.file import File
 from peftu.data.readers.judgements import as_cell

@@ -72,6 +72,7 @@ class Source:
         left_out: what became no row, and how many of it.
         places: where each row stands ('task 3, annotation 1'); None: rows count.
         card: of the task that the rows were exported from.
+        named: whether columns are sure to have names, so that these can be shown.
     """
 
     path: Path
@@ -87,6 +88,11 @@ class Source:
     left_out: Mapping[str, int] = field(default_factory=dict)
     places: Sequence[str] | None = field(default=None, repr=False)
     card: TaskCard | None = None
+    named: bool = False
+
+    def place(self, row: int) -> str:
+        """Returns where a row, counted from 0, stands."""
+        return f"row {row + 1}" if self.places is None else self.places[row]
 
     def read(self, columns: Sequence[str]) -> Rows:
         """Returns these columns, all rows in file order, and remarks on how they were read.
@@ -116,6 +122,7 @@ class Source:
         left_out: Mapping[str, int] | None = None,
         places: Sequence[str] | None = None,
         card: TaskCard | None = None,
+        named: bool = False,
     ) -> "Source":
         """Returns the source of rows that are in memory; see the attributes."""
         return cls(
@@ -131,4 +138,5 @@ class Source:
             left_out={what: number for what, number in (left_out or {}).items() if number},
             places=places,
             card=card,
+            named=named,
         )
