@@ -12,7 +12,7 @@ from peftu.data.importer.importing import ImportOptions, import_file
 from peftu.data.importer.reshape import Join, Reshaping
 from peftu.data.load import load_task
 
-names = st.text(st.characters(categories=("L", "N", "P"), exclude_characters="*?["), min_size=1, max_size=6)
+names = st.text(st.characters(categories=("L", "N", "P"), exclude_characters="*?[\\"), min_size=1, max_size=6)
 tables = st.dictionaries(
     st.tuples(names.map(lambda name: f"u{name}"), names.map(lambda name: f"i{name}")),
     st.sampled_from(["yes", "no", "1, or 2", "[x]"]),

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
+from damage import claimants, mutated
 
 from peftu.data.importer.importing import ImportOptions, import_file, table_of
 from peftu.data.importer.roles import find_roles
@@ -256,32 +256,11 @@ def test_several_questions(tmp_path: Path) -> None:
         import_file(write(tmp_path, "mturk.csv", content))
 
 
-def test_no_two_readers_claim_a_file(tmp_path: Path) -> None:
-    contents = {name: content for name, content, _ in SAMPLES.values()} | {"survey.csv": QUALTRICS}
-    for name, content in contents.items():
-        with opened(write(tmp_path, name, content)) as source:
-            assert source.read_as not in ("JSON, utf-8", "JSONL, utf-8", "text, comma between cells, utf-8")
-
-
-def mutated(value: Any) -> Iterator[Any]:
-    """Yields a JSON document once for each of its nodes and each other type in the node's place, or without it."""
-
-    def nodes(node: Any, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-        yield path
-        for key in node if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ():
-            yield from nodes(node[key], (*path, key))
-
-    for *parents, last in (path for path in nodes(value, ()) if path):
-        for other in (None, [], {}, 1, "x", ...):
-            copy = deepcopy(value)
-            parent = copy
-            for key in parents:
-                parent = parent[key]
-            if other is ...:
-                del parent[last]
-            else:
-                parent[last] = other
-            yield copy
+@pytest.mark.parametrize("sample", [*SAMPLES, "qualtrics"])
+def test_one_reader_claims_a_file(tmp_path: Path, sample: str) -> None:
+    name, content, _ = {**SAMPLES, "qualtrics": ("survey.csv", QUALTRICS, [])}[sample]
+    claiming = claimants(write(tmp_path, name, content))
+    assert claiming == ["items" if name.endswith("json") else sample.partition("-")[0]]
 
 
 def damaged(name: str, content: str) -> Iterator[str]:

@@ -44,6 +44,13 @@ def read_times(series: pl.Series, form: str | None = None) -> tuple[pl.Series, l
     """
     if series.dtype == pl.Date or isinstance(series.dtype, pl.Datetime):
         return series.cast(pl.Datetime("us")).dt.epoch("us") / 1e6, [], []
+    if series.dtype.is_nested():
+        rows = series.is_not_null().arg_true() + 1
+        return (
+            series.is_null().cast(pl.Float64),
+            [],
+            [(row, "time is no text or number — mend it") for row in rows],
+        )
     if series.dtype.is_numeric():
         return _scaled(series.cast(pl.Float64))
     text = series.cast(pl.String).str.strip_chars().replace("", None)

@@ -17,6 +17,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+import polars as pl
+
 from peftu.data.archives import Metered, unpack_all
 from peftu.data.readers.delimited import Dialect, find_dialect
 from peftu.data.readers.encoding import decoded, encoding_of, is_text_codec
@@ -38,8 +40,9 @@ REFUSED = {
     b"SQLite format 3": "an SQLite database",
     b"%PDF": "a PDF",
 }
+PARQUET = b"PAR1"
 OLD_SHEET = b"\xd0\xcf\x11\xe0"
-BINARY = (b"PAR1", b"ARROW1", b"\xff\xff\xff\xff", OLD_SHEET, ZIP)  # Parquet, Arrow, an old spreadsheet, a new
+BINARY = (PARQUET, b"ARROW1", b"\xff\xff\xff\xff", OLD_SHEET, ZIP)  # the last two are spreadsheets, old and new
 SHEETS = ("xl/workbook.xml", "xl/workbook.bin", "content.xml")  # members of .xlsx, .xlsb, .ods
 
 
@@ -67,7 +70,7 @@ class File:
         path: as it was given; for messages.
         data: where its bytes lie, unpacked.
         reading: how it is to be read.
-        members: the files of an archive by name.
+        members: the files of an archive by name, where it is one of them or all.
     """
 
     def __init__(
@@ -141,9 +144,14 @@ class File:
         """Returns the delimiter and the quotes of delimited text, and its first rows."""
         return find_dialect(self.path, self.sample, whole=len(self.sample) < SAMPLE)
 
-    @property
+    @cached_property
     def header(self) -> tuple[str, ...]:
-        """Returns the column names of delimited text; none of anything else's."""
+        """Returns the column names of delimited text or Parquet; none of anything else's."""
+        if self.begin.startswith(PARQUET):
+            try:
+                return tuple(pl.read_parquet_schema(self.data))
+            except (pl.exceptions.PolarsError, OSError):  # its reader tells the damage
+                return ()
         return self.dialect.rows[0] if self.shape == "delimited" else ()
 
     @cached_property
@@ -176,7 +184,7 @@ class File:
         return [record for record in records if isinstance(record, dict)]
 
     def keys(self) -> set[str]:
-        """Returns the keys that the first JSON objects have, or the columns of delimited text."""
+        """Returns the keys that the first JSON objects have, or the columns of delimited text or Parquet."""
         return {key for record in self.first for key in record} | set(self.header)
 
     def _is_lines(self) -> bool:
@@ -267,5 +275,5 @@ def _chosen(path: Path, folder: Path, members: dict[str, Path], reading: Reading
             )
         return File(path, members[reading.member], reading)
     if len(members) == 1:
-        return File(path, next(iter(members.values())), reading)
+        return File(path, next(iter(members.values())), reading, members)
     return File(path, folder, reading, members)

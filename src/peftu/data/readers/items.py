@@ -1,10 +1,11 @@
 """JSON with an object an item that holds all of its judgements, as LeWiDi, HateXplain and other data sets have it."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from peftu.data.readers.columns import NAMES
-from peftu.data.readers.file import File
+from peftu.data.readers.file import FIRST, File
 from peftu.data.readers.json_text import KEY, records_of
 from peftu.data.readers.judgements import Judgements, as_cell, is_answer
 from peftu.data.readers.source import Source
@@ -54,19 +55,23 @@ def _members(file: File) -> list[File]:
     if file.shape != "folder":
         return [file] if _fits(file) else []
     paths = [path for name, path in file.files.items() if name.endswith((".json", ".jsonl"))]
-    members = [File(file.path, path, file.reading) for path in paths if path.stat().st_size]
-    return [member for member in members if _fits(member)] if len(members) <= MOST_FILES else []
+    members = [File(file.path, path, file.reading) for path in paths[: MOST_FILES + 1]]
+    few = len(members) <= MOST_FILES
+    return [member for member in members if few and member.begin.strip() and _fits(member)]
 
 
 def _fits(file: File) -> bool:
-    if file.shape == "object":
-        return any(_form(record) for _, record in list(_records(file))[:20])
-    return file.shape in ("array", "lines") and any(map(_form, file.first))
+    """Returns whether the first items are of this form."""
+    if file.shape == "object" and isinstance(file.document, dict):
+        return any(map(_form, islice(file.document.values(), FIRST)))
+    # Lists of judgements in records without keys are the reader's 'nested'.
+    formed = any(_form(record) and not isinstance(record[_form(record)], list) for record in file.first)
+    return file.shape in ("array", "lines") and formed
 
 
 def _records(file: File) -> Iterator[tuple[str | None, Any]]:
     """Yields the items with the keys that they stand under, if any."""
-    if file.shape == "object" and isinstance(file.document, dict) and not _form(file.document):
+    if file.shape == "object":
         yield from file.document.items()
     else:
         yield from ((None, record) for record in records_of(file))
@@ -77,7 +82,7 @@ def _form(record: Any) -> str:
     if not isinstance(record, dict):
         return ""
     given, givers = record.get(GIVEN), record.get(GIVERS)
-    if isinstance(given, dict) and all(map(is_answer, given.values())) and (isinstance(givers, str) or len(given) > 0):
+    if isinstance(given, dict) and all(map(is_answer, given.values())) and (given or isinstance(givers, str)):
         return GIVEN
     if isinstance(given, str) and isinstance(givers, str):
         return GIVEN

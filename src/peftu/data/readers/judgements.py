@@ -12,8 +12,6 @@ import polars as pl
 from peftu.data.readers.source import RowsError, Source
 from peftu.errors import PeftuError
 
-Answer = str | list[str] | None
-
 
 class Judgements:
     """Judgements read so far, what was left out, and what could not be read.
@@ -101,10 +99,15 @@ def as_cell(value: Any) -> str | None:
     return json.dumps(value, ensure_ascii=False)
 
 
+def as_key(value: Any) -> str | None:
+    """Returns a user's or a text's key as text; None for what is neither text nor number."""
+    return as_cell(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
+
+
 def _column(name: str, values: Sequence[Any], *, several: bool) -> pl.Series:
     if several or any(isinstance(value, list) and len(value) > 1 for value in values):
         lists = [value if isinstance(value, list) or value is None else [value] for value in values]
-        cells = [None if each is None else [cell for cell in map(as_cell, each) if cell is not None] for each in lists]
+        cells = [None if each is None else [cell for cell in map(as_cell, each) if cell] for each in lists]
         return pl.Series(name, cells, pl.List(pl.String))
     first = [next(iter(value), None) if isinstance(value, list) else value for value in values]
     return pl.Series(name, [as_cell(value) for value in first], pl.String)

@@ -42,16 +42,28 @@ readers: Registry[Reader] = Registry(
     {
         name: f"peftu.data.readers.{module}:READER"
         for name, module in {
+            "argilla": "argilla",
             "arrow": "arrow",
             "crowdflower": "crowdflower",
             "datasets": "datasets_folder",
             "delimited": "delimited",
+            "doccano": "doccano",
+            "evaluate": "evaluate",
             "items": "items",
             "json": "json_text",
+            "label-studio": "label_studio",
+            "lamp": "lamp",
+            "lewidi": "lewidi",
+            "lm-eval": "lm_eval",
             "mturk": "mturk",
+            "nested": "nested",
             "parquet": "parquet",
+            "potato": "potato",
+            "probabilities": "probabilities",
+            "prodigy": "prodigy",
             "qualtrics": "qualtrics",
             "sheet": "sheet",
+            "systems": "systems",
         }.items()
     },
 )
