@@ -43,8 +43,6 @@ from peftu.report.view import RunView
 from peftu.report.words import Scale, join, plural
 from peftu.results import CostTotals, Score
 
-pytestmark = pytest.mark.pictures
-
 VIEW = example_view(30, seeds=2)
 LORA, IA3, MIXED = "lora[r=4]@smollm2", "ia3@smollm2", "mixed-head@minilm"
 

@@ -20,8 +20,6 @@ from peftu.report.terminal import summary
 from peftu.report.view import RunView
 from peftu.system import System
 
-pytestmark = pytest.mark.pictures
-
 H, G, Z, M, L, I = "user-majority", "global", "zero-shot", "mixed-head", "lora", "ia3"  # noqa: E741
 WARM = "lora[warm_start=global]"
 MANY = {
