@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shlex
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -197,6 +199,28 @@ def test_groups_of_own_tables(tmp_path: Path) -> None:
         "age": {"ann": "31.0", "bob": "47.5"},
         "country": {"ann": "NL"},
     }
+
+
+def test_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command in that section of docs/data.md runs as it stands there."""
+    page = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
+    section = page.split("## Wide tables, lists, several tables")[1].split("\n## ")[0]
+    texts(tmp_path)
+    by_item = [[item, TEXTS[item], *(GIVEN.get((user, item), "") for user in USERS)] for item in ITEMS]
+    by_user = [[user, *(GIVEN.get((user, item), "") for item in ITEMS)] for user in USERS]
+    lists = [[item, TEXTS[item], str([user for user, one in GIVEN if one == item])] for item in ITEMS]
+    lists = [[*row, str([label for (_, one), label in GIVEN.items() if one == row[0]])] for row in lists]
+    write(tmp_path, "wide.csv", [["item", "text", *(f"label_{user}" for user in USERS)], *by_item])
+    write(tmp_path, "votes.csv", [["user", *ITEMS], *by_user])
+    write(tmp_path, "lists.csv", [["item", "text", "user", "label"], *lists])
+    write(tmp_path, "long.csv", [["user", "item", "label"], *([*pair, label] for pair, label in GIVEN.items())])
+    write(tmp_path, "people.csv", [["user", "age"], *([user, str(30 + n)] for n, user in enumerate(USERS))])
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"`peftu data import ([^`]+)`", section)
+    assert len(commands) == 4
+    for command in commands:
+        imported(*shlex.split(command))
+        assert {(user.removeprefix("label_"), item): label for (user, item), label in rows().items()} == GIVEN
 
 
 def real(*parts: str) -> Path:
