@@ -6,10 +6,13 @@ import re
 import shlex
 import tarfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
+from boards import board
 from typer.testing import CliRunner
 
 from peftu.cli.app import app
@@ -19,7 +22,7 @@ from peftu.data.load import load_task
 from peftu.data.readers.reader import opened
 from peftu.data.readers.source import RowsError
 from peftu.errors import PeftuError
-from peftu.judge.groups import user_fields
+from peftu.judge.groups import by_people, user_fields
 
 REAL = Path("../shared/data")
 USERS, ITEMS = ("ann", "bob", "cid"), ("i1", "i2", "i3")
@@ -198,6 +201,21 @@ def test_groups_of_own_tables(tmp_path: Path) -> None:
     assert user_fields(frame.select("user_id", "meta")) == {
         "age": {"ann": "31.0", "bob": "47.5"},
         "country": {"ann": "NL"},
+    }
+
+
+def test_reports_make_groups_of_what_is_known(tmp_path: Path) -> None:
+    ages = {f"u{user:05d}": "young" if user < 6 else "old" for user in range(12)}
+    long = [[user, text, label, age] for user, age in ages.items() for text, label in (("one", "a"), ("two", "b"))]
+    path = write(tmp_path, "long.csv", [["user", "text", "label", "age"], *long])
+    imported(str(path), "--about", "age")
+    meta = load_task("mine").frame.select("user_id", "meta")
+    scored = board(np.random.default_rng(0).random((12, 2)))
+    methods = {"m0": "user-majority", "m1": "lora"}
+    scored = replace(scored, scores=scored.scores.with_columns(pl.col("method").replace(methods)))
+    assert {(group.by, group.value, group.users) for group in by_people(scored, meta)} == {
+        ("age", "old", 6),
+        ("age", "young", 6),
     }
 
 
