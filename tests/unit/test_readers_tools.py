@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +21,10 @@ from peftu.data.readers.reader import opened, readers
 from peftu.data.table import UserTable
 from peftu.errors import PeftuError
 from unit.tool_samples import ANN, BEN, CYD, FOG, RAIN, SUN, Sample
-from unit.tool_samples_files import DOCCANO, POTATO
+from unit.tool_samples_files import DOCCANO, INCEPTION, POTATO
 from unit.tool_samples_records import ARGILLA, LABEL_STUDIO, NESTED, PRODIGY
 
-SAMPLES = LABEL_STUDIO | ARGILLA | DOCCANO | PRODIGY | POTATO | NESTED
+SAMPLES = LABEL_STUDIO | ARGILLA | DOCCANO | PRODIGY | POTATO | NESTED | INCEPTION
 SECRETS = (ANN, BEN, CYD, RAIN, SUN, FOG)
 
 
@@ -161,3 +162,17 @@ def test_commands_of_the_page(tmp_path: Path) -> None:
                 assert json.loads(run.stdout)["annotations"] == len(sample.judgements)
                 ran.add(sample.reader)
     assert ran == {sample.reader for sample in SAMPLES.values()}
+
+
+def test_an_annotators_number_is_not_guessed_off(tmp_path: Path) -> None:
+    files = {name: held for name, held in SAMPLES["inception spans"].files.items() if name.startswith("annotation")}
+    path = SAMPLES["inception spans"].write(tmp_path, files)
+    with pytest.raises(PeftuError, match="document file 1: is named after nobody") as caught:
+        import_file(path, options(SAMPLES["inception spans"]))
+    assert not any(secret in str(caught.value) for secret in SECRETS)
+
+
+def test_inception_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cassis", None)
+    with pytest.raises(PeftuError, match=r"pip install 'peftu\[inception\]'"):
+        import_file(SAMPLES["inception JSON"].write(tmp_path), ImportOptions("mine"))

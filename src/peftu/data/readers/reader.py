@@ -47,6 +47,7 @@ readers: Registry[Reader] = Registry(
             "datasets": "datasets_folder",
             "delimited": "delimited",
             "doccano": "doccano",
+            "inception": "inception",
             "json": "json_text",
             "label-studio": "label_studio",
             "nested": "nested",
