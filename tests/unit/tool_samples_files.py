@@ -77,10 +77,11 @@ POTATO = {
                     "mood:::high": "",
                     "span_annotation:::x": "[]",
                 },
+                {"user": BEN, "instance_id": "consent.html", "displayed_text": "consent", "mood:::low": ""},
             ]
         },
         judged((ANN, RAIN, "low"), (BEN, RAIN, "high")),
-        {"without an answer": 1, "marked parts": 1},
+        {"without an answer": 1, "marked parts": 1, "pages of a survey": 1},
     ),
     "potato 1 JSONL": Sample(
         "potato",
@@ -125,7 +126,7 @@ POTATO = {
             },
             f"task/annotation_output/{BEN}/user_state.json": {
                 "user_id": BEN,
-                _STATE: {"i1": {"mood": {"high": True}}, "i2": []},
+                _STATE: {"i1": {"mood": {"labels": {"high": True}}}, "i2": []},
             },
         },
         judged((ANN, RAIN, "low"), (ANN, SUN, "high"), (BEN, RAIN, "high")),
