@@ -87,7 +87,10 @@ def test_uneven_rows_are_counted_over_the_whole_file(tmp_path: Path) -> None:
         (HEAD, "holds no rows"),
         ("user\nu\n", "no delimiter found (tried comma, tab, semicolon, bar, caret, tilde)"),
         ("user,label,note\nu,x,y\n", "cannot tell which column is the text (columns: user, label, note) — pass --text"),
-        ("a,b\nu,x\n", "cannot tell which column is the user and which the text and which the label (columns: a, b)"),
+        (
+            "a,b\nu,x\n",
+            "no column has a usual name — add a first line with names, or pass --user COLUMN --text COLUMN --label",
+        ),
         ("u1,good,1\nu1,bad,0\nu2,good,1\n", "its first line looks like data, not like column names"),
         ("user,user,text,label\nu,u,a,x\n", "two columns are called 'user' — rename one"),
         (HEAD + "u,a,x\nu,b,x\n", "column 'label': every row has the label 'x' — a task needs two labels"),
@@ -138,7 +141,7 @@ def test_json_lines(tmp_path: Path, content: str, said: list[str]) -> None:
         (ImportOptions(columns={"user": "user", "text": "user"}), "column 'user' is given twice"),
         (ImportOptions(kind="ordinal"), "--kind ordinal: labels are x, y — pass --labels with them in order"),
         (ImportOptions(kind="singles"), "--kind: unknown kind 'singles' — did you mean 'single'?"),
-        (ImportOptions(kind="single", labels=("label", "note")), "--label: 2 columns are kind 'multi', not 'single'"),
+        (ImportOptions(kind="single", labels=("label", "note")), "row 1: column 'label' holds neither 0 nor 1"),
         (ImportOptions(labels=("label", "note")), "row 1: column 'label' holds neither 0 nor 1"),
         (ImportOptions(label_set=("x", "z")), "row 2: label 'y' is not in --labels — known: x, z"),
         (ImportOptions(words=("yes",)), "--words: give 2 different words, one for each label in order: x, y"),
@@ -167,13 +170,16 @@ def test_holes_in_typed_columns_are_empty(tmp_path: Path) -> None:
     assert [line.split(" — ")[0] for line in error.shown] == ["row 1: label is empty", "row 2: user is empty"]
 
 
-@pytest.mark.parametrize("labels", [[[], []], [None, None]])
-def test_lists_without_a_label(tmp_path: Path, labels: list[None]) -> None:
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [([[], []], "every row has the label 'none' — a task needs two"), ([None, None], "row 1: label is empty")],
+)
+def test_lists_without_a_label(tmp_path: Path, labels: list[None], message: str) -> None:
     frame = pl.DataFrame(
         {"user": ["u", "v"], "text": ["a", "b"], "label": labels}, schema_overrides={"label": pl.List(pl.String)}
     )
     frame.write_parquet(tmp_path / "mine.parquet")
-    assert "every row has the label 'none' — a task needs two labels" in str(refused(tmp_path / "mine.parquet"))
+    assert message in str(refused(tmp_path / "mine.parquet"))
 
 
 def test_a_header_that_is_data_is_not_shown(tmp_path: Path) -> None:

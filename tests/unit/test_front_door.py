@@ -118,7 +118,7 @@ class TestFrames:
             ({"what": ["x"] * 4}, {}, "with another label — keep one, or pass item='COLUMN'"),
             ({}, {"name": "My Data"}, "^name 'My Data': use small letters"),
             ({}, {"words": ["n"]}, "^words: give 2 different words"),
-            ({"what": [["x"], ["y"], ["x"], ["y"]]}, {}, "column 'what' holds List"),
+            ({"what": [["x"], ["y"], ["x"], ["y"]]}, {}, "column 'what' holds lists or objects"),
             ({name: [] for name in ROWS}, {}, "frame: holds no rows"),
         ],
     )

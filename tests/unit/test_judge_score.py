@@ -15,11 +15,11 @@ from peftu.judge import folder
 from peftu.judge.coldstart import cold_start
 from peftu.judge.merge import merge
 from peftu.judge.score import score_file
-from peftu.judge.submission import Reading, read_submission
+from peftu.judge.submission import ScoreOptions, read_submission
 from peftu.metrics import PREDICTIONS
 from peftu.results import Hashes, RunRecord, load_run
 
-PLAIN = Reading({})
+PLAIN = ScoreOptions({})
 Row = dict[str, object]
 
 
@@ -90,10 +90,10 @@ def test_probabilities_label_sets_and_free_text(tmp_path: Path) -> None:
     share = np.mean([row["target"] == "yes" for row in chances])
     assert scores["brier"].mean() == pytest.approx(share * 0.25**2 + (1 - share) * 0.75**2)
     several = [{"user": f"u{n}", "item": "i", "target": "a|b", "output": "a" if n else "b|a"} for n in range(5)]
-    _, scores, _ = score_file(write(tmp_path / "m.csv", several), tmp_path / "m", Reading({}, kind="multi"))
+    _, scores, _ = score_file(write(tmp_path / "m.csv", several), tmp_path / "m", ScoreOptions({}, kind="multi"))
     assert scores["jaccard"].to_list() == [1.0, 0.5, 0.5, 0.5, 0.5]
     free = [{"user": f"u{n}", "item": "i", "target": "a good day", "output": f"good day {n}"} for n in range(5)]
-    record, scores, _ = score_file(write(tmp_path / "t.jsonl", free), tmp_path / "t", Reading({}, kind="text"))
+    record, scores, _ = score_file(write(tmp_path / "t.jsonl", free), tmp_path / "t", ScoreOptions({}, kind="text"))
     assert record.task.main_metric == "rouge_l"
     assert scores["rouge_1"].to_list() == [pytest.approx(2 / 3)] * 5
     assert scores["distinctness"].to_list() == [pytest.approx(1 / 3)] * 5
@@ -104,14 +104,14 @@ def test_a_truth_of_its_own_and_rows_nobody_answered(tmp_path: Path) -> None:
     truth = write(tmp_path / "truth.csv", [{key: row[key] for key in ("user", "item", "target")} for row in table])
     answers = [{key: row[key] for key in ("user", "item", "output")} for row in table]
     path = write(tmp_path / "mine.csv", answers[:-10])
-    record, _, _ = score_file(path, tmp_path / "out", Reading({}, truth=truth))
+    record, _, _ = score_file(path, tmp_path / "out", ScoreOptions({}, truth=truth))
     assert (record.methods[0].scored, record.methods[0].unscored) == (86, 10)
     strange = write(tmp_path / "more.csv", [*answers, {"user": "new", "item": "i0", "output": "no"}])
     with pytest.raises(PeftuError, match=r"answers for 1 users that .*truth\.csv lacks"):
-        read_submission(strange, Reading({}, truth=truth))
+        read_submission(strange, ScoreOptions({}, truth=truth))
     strange = write(tmp_path / "items.csv", [*answers, {"user": "u0", "item": "new", "output": "no"}])
     with pytest.raises(PeftuError, match="1 answers to items that"):
-        read_submission(strange, Reading({}, truth=truth))
+        read_submission(strange, ScoreOptions({}, truth=truth))
 
 
 def test_a_user_with_one_test_row_counts_and_is_told(tmp_path: Path) -> None:
@@ -124,11 +124,11 @@ def test_a_user_with_one_test_row_counts_and_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: [{k: v for k, v in r.items() if k != "user"} for r in t], "column 'user' is missing"),
-        (lambda t: [*t, t[3]], "rows 4 and 97 are of one user and item"),
+        (lambda t: [{k: v for k, v in r.items() if k != "user"} for r in t], "cannot tell which column is the user"),
+        (lambda t: [*t, t[3]], "row 4 and row 97 are of one user and item"),
         (lambda t: [{**t[0], "user": ""}, *t], "row 1: user is empty"),
         (lambda t: [{**t[0], "item": "new", "target": None}, *t], "row 1: target has not exactly one label"),
-        (lambda t: [r | {"part": "dev"} for r in t], "row 1: part is not usable — write one of train, val, test"),
+        (lambda t: [r | {"part": "later"} for r in t], "row 1: part is not usable — write one of train, val, test"),
         (lambda t: [r | {"part": "val"} for r in t], "no row of part 'test'"),
         (lambda t: [r | {"seed": "x"} for r in t], "row 1: seed is not usable"),
         (lambda t: [r | {"probabilities": "[0.5, 0.3]"} for r in t], "row 1: probabilities add up to 0.8, not 1"),
@@ -151,15 +151,15 @@ def test_wrong_files_are_refused_in_one_line(tmp_path: Path, change: object, mes
     ("table", "how", "message"),
     [
         ([], PLAIN, "holds no rows"),
-        ([{"user": "u0", "item": "1", "target": [], "output": []}], Reading({}, kind="multi"), "no label occurs"),
-        ([{"user": "u0", "item": "1", "target": "a", "output": "b"}], Reading({}, labels=("a", "a", "b")), "'a' st"),
+        ([{"user": "u0", "item": "1", "target": [], "output": []}], ScoreOptions({}, kind="multi"), "no label occurs"),
+        ([{"user": "u0", "item": "1", "target": "a", "output": "b"}], ScoreOptions(labels=("a", "a", "b")), "'a' st"),
         ([{"user": ["u0"], "item": "1", "target": "a", "output": "b"}], PLAIN, "column 'user' holds lists or objects"),
         ([{"user": {"n": "u0"}, "item": "1", "target": "a", "output": "b"}], PLAIN, "column 'user' holds lists or ob"),
         ([{"user": "u0", "item": "1", "target": "a", "output": "b", "part": ["test"]}], PLAIN, "column 'part' holds l"),
     ],
 )  # fmt: skip
 def test_tables_of_the_wrong_form_are_refused_in_one_line(
-    tmp_path: Path, table: list[Row], how: Reading, message: str
+    tmp_path: Path, table: list[Row], how: ScoreOptions, message: str
 ) -> None:
     path = tmp_path / "mine.parquet"
     names = ("user", "item", "target", "output")
@@ -184,22 +184,22 @@ def test_vectors_that_cannot_be_compared_are_refused_in_one_line(tmp_path: Path,
     path = tmp_path / "mine.parquet"
     pl.DataFrame(table).write_parquet(path)
     with pytest.raises(PeftuError, match="vector") as caught:
-        score_file(path, tmp_path / "out", Reading({}, kind="text"))
+        score_file(path, tmp_path / "out", ScoreOptions({}, kind="text"))
     assert "\n" not in str(caught.value)
 
 
 def test_no_label_in_a_csv_of_several_is_told(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.csv", [{"user": "u0", "item": "1", "target": "", "output": "b"}])
     with pytest.raises(PeftuError, match=r"row 1: target is empty — .*jsonl"):
-        read_submission(path, Reading({}, kind="multi", labels=("a", "b")))
+        read_submission(path, ScoreOptions({}, kind="multi", labels=("a", "b")))
 
 
 def test_files_that_are_no_table(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"user": 1}\n{broken')
     (tmp_path / "a.parquet").write_text("no")
     (tmp_path / "a.txt").write_text("no")
-    for name, message in (("a.jsonl", "row 2: is no JSON"), ("a.parquet", "cannot be read"), ("a.txt", "is no csv"),
-                          ("b.csv", "no such file")):  # fmt: skip
+    for name, message in (("a.jsonl", "row 2: is not valid JSON"), ("a.parquet", "no delimiter found"),
+                          ("a.txt", "no delimiter found"), ("b.csv", "cannot be read — check the path")):  # fmt: skip
         with pytest.raises(PeftuError, match=message):
             read_submission(tmp_path / name, PLAIN)
     (tmp_path / "out").mkdir()
@@ -212,7 +212,7 @@ def test_files_that_are_no_table(tmp_path: Path) -> None:
 
 def board(tmp_path: Path, name: str, **how: object) -> Path:
     table = [row | {"method": name.split("-")[0]} for row in rows(**how)]  # type: ignore[arg-type]
-    score_file(write(tmp_path / f"{name}.csv", table), tmp_path / name, Reading({}, name="data"))
+    score_file(write(tmp_path / f"{name}.csv", table), tmp_path / name, ScoreOptions({}, name="data"))
     return tmp_path / name
 
 
@@ -231,7 +231,7 @@ def test_runs_of_one_folder_name_stay_apart(tmp_path: Path) -> None:
     for place, seed in enumerate((1, 2, 3, 3)):
         (tmp_path / f"{place}").mkdir()
         path = write(tmp_path / f"{place}.csv", [row | {"method": "m"} for row in rows(seed=seed)])
-        score_file(path, tmp_path / f"{place}" / "run", Reading({}, name="data"))
+        score_file(path, tmp_path / f"{place}" / "run", ScoreOptions({}, name="data"))
         runs.append(tmp_path / f"{place}" / "run")
     record, _, _ = merge(runs, tmp_path / "all")
     assert [method.method for method in record.methods] == ["m", "m[run=run]", "m[run=run 2]"]
@@ -246,7 +246,7 @@ def test_free_answers_that_differ_in_likelihood_only_are_two_methods(tmp_path: P
     runs = []
     for name, loss in (("a", -8.0), ("b", -9.0), ("c", -8.0)):
         submission = read_submission(
-            write(tmp_path / f"{name}.csv", [row | {"output": ""} for row in rows()]), Reading({}, kind="text")
+            write(tmp_path / f"{name}.csv", [row | {"output": ""} for row in rows()]), ScoreOptions({}, kind="text")
         )
         scores = pl.Series([[loss, 4.0]] * len(submission.predictions), dtype=PREDICTIONS["scores"])
         predictions = submission.predictions.with_columns(scores=scores, method=pl.lit("lora"))

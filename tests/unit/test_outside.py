@@ -11,7 +11,7 @@ from peftu.data.importer.importing import import_file
 from peftu.data.load import load_task
 from peftu.data.reading import read_json
 from peftu.errors import PeftuError
-from peftu.judge.submission import Reading, read_submission
+from peftu.judge.submission import ScoreOptions, read_submission
 from peftu.outside import parse_json, parse_yaml, plain_file, shown
 from peftu.preset import load_preset
 from peftu.registry import did_you_mean
@@ -64,7 +64,7 @@ def test_only_plain_files_are_opened(tmp_path: Path) -> None:
         lambda: RunRecord.read(tmp_path),
         lambda: import_file(tmp_path / "mine.csv"),
         lambda: import_file(tmp_path / "mine.parquet"),
-        lambda: read_submission(tmp_path / "mine.jsonl", Reading({})),
+        lambda: read_submission(tmp_path / "mine.jsonl", ScoreOptions({})),
         lambda: read_json(tmp_path / "pipe"),
         lambda: load_preset(str(tmp_path / "preset.json")),
     ):

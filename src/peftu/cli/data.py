@@ -1,12 +1,12 @@
 """``peftu data``: fetch, build, look at, audit, import and export a task's data."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from peftu.cli.console import emit, stderr
-from peftu.cli.options import Encoding, Format, Json, Member, Raw, Sheet, TaskOption
+from peftu.cli.options import Encoding, Format, Json, LabelsFile, Member, Raw, Sheet, TaskOption
 from peftu.config import assignments
 from peftu.errors import PeftuError
 
@@ -81,22 +81,56 @@ def import_(
     words: Annotated[str | None, typer.Option(help="What a model says for each label, in order, with commas.")] = None,
     instruction: Annotated[str | None, typer.Option(help="The question put before the text.")] = None,
     replace: Annotated[bool, typer.Option(help="Take the place of another import of that name.")] = False,
+    labels_file: LabelsFile = None,
+    conflicts: Annotated[
+        Literal["error", "first", "last", "majority", "drop"],
+        typer.Option(help="Of a user's answers on one text that differ: refuse, or which to keep."),
+    ] = "error",
+    missing: Annotated[
+        Literal["error", "drop"], typer.Option(help="Of rows without a user, text or label: refuse, or leave out.")
+    ] = "error",
+    where: Annotated[
+        str | None, typer.Option(help="Only rows so, as 'status = Approved' or \"stars > 2\" (SQL).")
+    ] = None,
+    time_format: Annotated[str | None, typer.Option(help="How times are written, as '%d/%m/%Y %H:%M'.")] = None,
     form: Format = None,
     encoding: Encoding = None,
     sheet: Sheet = None,
     member: Member = None,
+    explode: Annotated[str | None, typer.Option(help="Columns of lists side by side, with commas: a row each.")] = None,
+    wide_users: Annotated[str | None, typer.Option(help="Columns as 'label_*' that are a user's labels each.")] = None,
+    wide_items: Annotated[str | None, typer.Option(help="Columns as 'Q*' that are an item's labels each.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="File with item and text of the --wide-items.")] = None,
+    join: Annotated[list[Path] | None, typer.Option(help="Another table to put beside; each with an --on.")] = None,
+    on: Annotated[list[str] | None, typer.Option(help="Column of its keys, or HERE=THERE.")] = None,
+    about: Annotated[list[str] | None, typer.Option(help="Column of what is known of users, as age: a group.")] = None,
     json: Json = False,
 ) -> None:
     """Make a task of your own table; columns that are not named here are found by their names."""
     from peftu.data.importer.importing import ImportOptions, import_file
+    from peftu.data.importer.policy import Policy
+    from peftu.data.importer.reshape import Reshaping, joins_of
+    from peftu.data.labelling import label_set
     from peftu.data.readers.file import Reading
     from peftu.data.readers.source import RowsError
 
     columns = {"user": user, "text": text, "item": item, "context": context, "time": time}
     options = ImportOptions(
-        name, columns, tuple(label or ()), kind, _listed(labels), _listed(words), instruction, replace,
-        Reading(form, encoding, sheet, member),
-    )  # fmt: skip
+        name=name,
+        columns=columns,
+        labels=tuple(label or ()),
+        kind=kind,
+        label_set=label_set(labels, labels_file),
+        words=_listed(words),
+        instruction=instruction,
+        replacing=replace,
+        reading=Reading(form, encoding, sheet, member),
+        policy=Policy(conflicts, missing),
+        where=where,
+        time_format=time_format,
+        reshaping=Reshaping(_listed(explode), wide_users, wide_items, texts, joins_of(join or (), on or ())),
+        about=tuple(about or ()),
+    )
     try:
         result = import_file(file, options)
     except RowsError as error:

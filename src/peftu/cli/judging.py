@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from peftu.cli.console import emit, stderr
-from peftu.cli.options import Json, Raw, Replace, TaskOption, User
+from peftu.cli.options import Encoding, Format, Json, LabelsFile, Member, Raw, Replace, Sheet, TaskOption, User
 
 if TYPE_CHECKING:
     import polars as pl
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def score(
-    file: Annotated[Path, typer.Argument(help="csv, tsv, jsonl or parquet: columns user, item, target, output.")],
+    file: Annotated[Path, typer.Argument(help="A file as import takes it: columns user, item, target, output.")],
     truth: Annotated[Path | None, typer.Option(help="A file with user, item, target, when FILE has no target.")] = None,
     user: Annotated[str | None, typer.Option(help="Name of the column with the user.")] = None,
     item: Annotated[str | None, typer.Option(help="Name of the column with the item.")] = None,
@@ -31,23 +31,31 @@ def score(
     out: Annotated[
         Path | None, typer.Option(help="Folder for scores and report; default scores/<name>, or the next free one.")
     ] = None,
+    labels_file: LabelsFile = None,
+    form: Format = None,
+    encoding: Encoding = None,
+    sheet: Sheet = None,
+    member: Member = None,
     replace: Replace = False,
     json: Json = False,
 ) -> None:
     """Judge a predictions file of any system: scores, intervals, and the report."""
+    from peftu.data.labelling import label_set
+    from peftu.data.readers.file import Reading
     from peftu.judge.score import score_file
-    from peftu.judge.submission import Reading
+    from peftu.judge.submission import ScoreOptions
     from peftu.metrics import metrics
     from peftu.run_folder import chosen_folder, command_line
 
     columns = {"user": user, "item": item, "target": target, "output": output}
-    how = Reading(
+    how = ScoreOptions(
         columns={role: column for role, column in columns.items() if column},
         kind=kind,
-        labels=tuple(part.strip() for part in (labels or "").split(",") if part.strip()),
+        labels=label_set(labels, labels_file),
         metric=metrics.get(metric).name if metric else None,
         name=name,
         truth=truth,
+        reading=Reading(form, encoding, sheet, member),
     )
     folder = chosen_folder(out, Path("scores") / (name or file.stem), replace)
     record, scores, judgement = score_file(file, folder, how, command_line(), replace)

@@ -39,8 +39,11 @@ PresetName = Annotated[
 # How a file is read, where that is not found by itself.
 Format = Annotated[str | None, typer.Option("--format", help="The file's layout: a reader's name, see docs/data.md.")]
 Encoding = Annotated[str | None, typer.Option(help="Codec of the file's text, as cp1251.")]
-Sheet = Annotated[str | None, typer.Option(help="Name of a spreadsheet's sheet; default: the only one, or the first.")]
+Sheet = Annotated[str | None, typer.Option(help="Name of a spreadsheet's sheet; needed where several have rows.")]
 Member = Annotated[str | None, typer.Option(help="The file in an archive that is meant.")]
+LabelsFile = Annotated[
+    Path | None, typer.Option(help="All labels in order, as a JSON list in a file: for labels with commas.")
+]
 TaskOption = Annotated[list[str] | None, typer.Option("--option", help="A task's option, as group=g1.")]
 Out = Annotated[Path | None, typer.Option(help="Run folder; default runs/<task>-<id>, or the next free one.")]
 IfExists = Annotated[

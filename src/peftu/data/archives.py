@@ -197,6 +197,18 @@ def unpack_all(archive: Path, folder: Path, where: Path) -> dict[str, Path]:
     return files
 
 
+def check_growth(archive: Path, where: Path) -> None:
+    """Checks how large the files of a zip archive are when unpacked, as it says itself.
+
+    Raises:
+        PeftuError: it is damaged, or they grow beyond the limits.
+    """
+    with _damage_told(where), zipfile.ZipFile(archive) as zipped:
+        most = _most(archive.stat().st_size)
+        if sum(info.file_size for info in zipped.infolist()) > most:
+            raise PeftuError(f"{where}: grows beyond {most:,} bytes {BOMB}")
+
+
 def _is_plain_member(info: zipfile.ZipInfo) -> bool:
     return not info.is_dir() and stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
 

@@ -9,8 +9,14 @@ import numpy.typing as npt
 from peftu.data.task import TaskCard
 
 PARTS = ("train", "val", "test")
+PART_NAMES = {part: part for part in PARTS} | {"dev": "val", "valid": "val", "validation": "val", "eval": "val"}
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
+
+
+def part_named(name: str) -> str | None:
+    """Returns the part of a split that publishers call so ('dev', 'Test'), or None."""
+    return PART_NAMES.get(name.strip().casefold())
 
 
 class Text(NamedTuple):

@@ -9,14 +9,14 @@ from peftu.data.texts import twins_notes
 from peftu.judge.folder import FolderContents, tests_hash, write_board
 from peftu.judge.majorities import with_majorities
 from peftu.judge.shapes import Judgement
-from peftu.judge.submission import Reading, read_submission
+from peftu.judge.submission import ScoreOptions, read_submission
 from peftu.results import Hashes, RunRecord
 
 REGIME = "given"
 
 
 def score_file(
-    path: Path, out: Path, how: Reading, command: str | None = None, replace: bool = False
+    path: Path, out: Path, how: ScoreOptions, command: str | None = None, replace: bool = False
 ) -> tuple[RunRecord, pl.DataFrame, Judgement]:
     """Returns record, user scores and judgement of a predictions file, after writing them to a run folder.
 
@@ -37,6 +37,6 @@ def score_file(
         spec={"scored": path.name, "kind": how.kind, "labels": list(submission.card.labels)},
         judgements=submission.judgements,
         n_train=submission.n_train,
-        warnings=tuple(twins_notes(submission.judgements, submission.card.labels)),
+        warnings=(*submission.notes, *twins_notes(submission.judgements, ())),
     )
     return write_board(contents, out, command, replace)

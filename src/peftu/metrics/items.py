@@ -6,7 +6,7 @@ import polars as pl
 from peftu.data.task import TaskCard
 from peftu.metrics.labels import ALL
 from peftu.metrics.metric import SYSTEM, Metric, metrics_of
-from peftu.metrics.rows import row_probabilities, scored_rows, target_matrix
+from peftu.metrics.rows import label_values, row_probabilities, scored_rows, target_matrix
 
 ITEM_KEYS = (*SYSTEM, "seed", "item_id")
 
@@ -17,7 +17,7 @@ ABSOLUTE_DISTANCE = Metric(
     "Absolute distance over items, share of the scale",
     ("ordinal",),
     "items",
-    ((pl.col("gold") - pl.col("said")).abs() / pl.col("steps")).mean(),
+    ((pl.col("gold_value") - pl.col("said_value")).abs() / pl.col("span")).mean(),
     higher_is_better=False,
 )
 MANHATTAN = Metric(
@@ -32,7 +32,7 @@ MANHATTAN = Metric(
 )
 WASSERSTEIN = Metric(
     "wasserstein",
-    "Wasserstein distance to the users' distribution, steps",
+    "Wasserstein distance to the users' distribution",
     ("ordinal",),
     "items",
     pl.col("wasserstein").first(),
@@ -63,7 +63,9 @@ def items_of_rows(rows: pl.DataFrame, card: TaskCard) -> pl.DataFrame:
         return pl.DataFrame(schema={**{key: rows.schema[key] for key in ITEM_KEYS}, "n_users": pl.Int64})
     groups = scored.select(ITEM_KEYS).unique(maintain_order=True).with_row_index("group")
     scored = scored.join(groups, on=ITEM_KEYS, nulls_equal=True, maintain_order="left")
-    scored = scored.with_columns(steps=pl.lit(max(len(card.labels) - 1, 1)))
+    if card.answers.exclusive:
+        values = label_values(card.labels)
+        scored = scored.with_columns(span=pl.lit(max(values) - min(values) or 1.0))
     scored = scored.with_columns(_distances(scored, card, len(groups)))
     return (
         scored.group_by("group", maintain_order=True)
@@ -91,5 +93,6 @@ def _distances(scored: pl.DataFrame, card: TaskCard, groups: int) -> list[pl.Ser
     sizes = np.bincount(group, minlength=groups)[:, None]
     gap = np.stack([np.bincount(group, table[:, k] - gold[:, k], groups) for k in range(labels)], axis=1) / sizes
     manhattan = 2 * card.answers.distance(np.abs(gap))
-    wasserstein = np.abs(np.cumsum(gap, axis=1)).sum(1)
+    steps = np.abs(np.diff(label_values(card.labels))) if card.answers.exclusive else np.ones(labels - 1)
+    wasserstein = np.abs(np.cumsum(gap, axis=1)[:, :-1]) @ steps
     return [pl.Series("manhattan", manhattan[group]), pl.Series("wasserstein", wasserstein[group])]

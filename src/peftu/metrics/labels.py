@@ -1,4 +1,4 @@
-"""Metrics of labels: right or wrong, how much of a set, how many steps off."""
+"""Metrics of labels: right or wrong, how much of a set, how far off."""
 
 import polars as pl
 
@@ -10,6 +10,7 @@ _exact = pl.col("both") == pl.col("either")
 _overlap = pl.when(pl.col("either") == 0).then(1.0).otherwise(pl.col("both") / pl.col("either"))
 _any = (pl.col("both") > 0) | (pl.col("either") == 0)
 _gold, _said = pl.col("gold"), pl.col("said")
+_gold_value, _said_value = pl.col("gold_value"), pl.col("said_value")
 
 ACCURACY = Metric("accuracy", "Accuracy", ALL, "rows", _exact.mean(), value=_exact)
 MACRO_F1 = Metric("macro_f1", "Macro-F1", ALL, "labels", (2 * pl.col("both") / (_gold + _said)).mean())
@@ -26,20 +27,20 @@ MAE = Metric(
     "Mean absolute error",
     ("ordinal",),
     "rows",
-    (_gold - _said).abs().mean(),
+    (_gold_value - _said_value).abs().mean(),
     higher_is_better=False,
     percent=False,
     bounds=(0.0, float("inf")),
-    value=(_gold - _said).abs(),
+    value=(_gold_value - _said_value).abs(),
 )
-# 1 - sum(w O) / sum(w E) with w = (i - j)^2 (Cohen, 1968), written with sums over the rows; 0/0 is not scored.
-_by_chance = pl.len() * ((_gold**2).sum() + (_said**2).sum()) - 2 * _gold.sum() * _said.sum()
+# 1 - sum(w O) / sum(w E) with w = (i - j)^2 of values (Cohen, 1968), as sums over the rows; 0/0 is not scored.
+_by_chance = pl.len() * ((_gold_value**2).sum() + (_said_value**2).sum()) - 2 * _gold_value.sum() * _said_value.sum()
 QUADRATIC_KAPPA = Metric(
     "quadratic_kappa",
     "Quadratic kappa",
     ("ordinal",),
     "rows",
-    pl.when(_by_chance > 0).then(1 - pl.len() * ((_gold - _said) ** 2).sum() / _by_chance),
+    pl.when(_by_chance > 0).then(1 - pl.len() * ((_gold_value - _said_value) ** 2).sum() / _by_chance),
     percent=False,
     bounds=(-1.0, 1.0),
 )

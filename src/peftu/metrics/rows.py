@@ -1,5 +1,7 @@
 """The predictions frame checked and brought into the columns that the formulas of metrics read."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 
@@ -12,7 +14,8 @@ from peftu.metrics.metric import KEYS, PREDICTIONS, SYSTEM
 def scored_rows(predictions: pl.DataFrame, card: TaskCard) -> pl.DataFrame:
     """Returns the test rows with KEYS, item_id, ``unit`` (number of the KEYS), ``scored`` and what formulas read.
 
-    For kinds with labels: ``gold`` and ``said``, places in the label set (kind 'multi': lists of places); ``both`` and
+    For kinds with labels: ``gold`` and ``said``, places in the label set (kind 'multi': lists of places), and
+    ``gold_value`` and ``said_value``, where these stand on their scale (not for 'multi'); ``both`` and
     ``either``, sizes of the intersection and the union of the two sets; ``log_loss``, ``brier``, ``confidence``,
     ``right`` (see ``chances.row_chances``), null without probabilities. For kind 'text': ``gold`` and ``said``, the
     user's own answer and the system's, null where it wrote none; ``log_likelihood`` and ``tokens`` of the user's own,
@@ -57,6 +60,14 @@ def target_matrix(rows: pl.DataFrame, column: str, labels: int) -> np.ndarray[tu
     return matrix
 
 
+def label_values(labels: Sequence[str]) -> list[float]:
+    """Returns [labels] where each label stands on its scale: its own number where all are numbers, else its place."""
+    try:
+        return [float(label) for label in labels]
+    except ValueError:
+        return [float(place) for place in range(len(labels))]
+
+
 def row_probabilities(rows: pl.DataFrame, card: TaskCard) -> Reals:
     """Returns [rows, labels] the probabilities that rows of ``scored_rows`` carry; NaN without."""
     return chances(rows["scores"], len(card.labels), card.answers)
@@ -93,6 +104,8 @@ def _with_places(rows: pl.DataFrame, card: TaskCard) -> pl.DataFrame:
         pl.col(source).list.first().cast(names).to_physical().cast(pl.Int64).alias(side)
         for side, source in (("gold", "target"), ("said", "predicted"))
     ).with_columns(both=(pl.col("gold") == pl.col("said")).cast(pl.Int64))
+    values = pl.Series(label_values(card.labels), dtype=pl.Float64)
+    rows = rows.with_columns(pl.lit(values).gather(pl.col(side)).alias(f"{side}_value") for side in ("gold", "said"))
     return _with_chances(rows.with_columns(either=2 - pl.col("both")), card)
 
 

@@ -11,13 +11,15 @@ import pyarrow as pa
 
 from peftu.data.imported import check_name
 from peftu.data.importer.importing import ImportOptions, check_kind, table_of
+from peftu.data.importer.policy import Conflicts, Missing, Policy
 from peftu.data.importer.roles import Roles, find_roles
 from peftu.data.readers.source import Source, one_line
 from peftu.data.table import UserTable
 from peftu.errors import PeftuError
 
 OPTION = re.compile(
-    r"--(user|text|label|labels|item|context|time|kind|words|name)\b(?: (COLUMN|single|ordinal|multi|text)\b)?"
+    r"--(user|text|label|labels|item|context|time|kind|words|name|conflicts|missing)\b"
+    r"(?: (COLUMN|single|ordinal|multi|text|drop)\b)?"
 )
 
 
@@ -35,6 +37,8 @@ def from_frame(
     words: Sequence[str] | None = None,
     instruction: str | None = None,
     name: str = "frame",
+    conflicts: Conflicts = "error",
+    missing: Missing = "error",
 ) -> UserTable:
     """Returns a task made of a pandas or polars frame: one row a judgement; other columns are not read.
 
@@ -53,6 +57,8 @@ def from_frame(
         words: what a model says for each label, in order; None: the labels.
         instruction: the question put before the text; None: made from the labels.
         name: of the task, in records and default folders: small letters, digits and '-'.
+        conflicts: of a user's answers on one text that differ: 'error', 'first', 'last', 'majority' or 'drop'.
+        missing: of rows without a user, text or label: 'error' or 'drop'.
 
     Raises:
         PeftuError: a column is missing or of another type, or rows are wrong, counted from 1: the first is named.
@@ -68,6 +74,7 @@ def from_frame(
                 label_set=_texts("labels", labels),
                 words=_texts("words", words),
                 instruction=instruction,
+                policy=Policy(conflicts, missing),
             ),
         )
     except PeftuError as error:  # written for the command line, whose options are arguments here
@@ -76,9 +83,8 @@ def from_frame(
 
 def _from_frame(given: Any, columns: dict[str, str | None], options: ImportOptions) -> UserTable:
     where = Path(str(options.name))
-    source = Source(
-        where, "a frame", column_names(given, "from_frame"), lambda names: (as_polars(given, names, where), [])
-    )
+    names = column_names(given, "from_frame")
+    source = Source(where, "a frame", names, lambda columns: (as_polars(given, columns, where), []), named=True)
     roles = find_roles(source, columns, options.labels)
     roles = Roles(
         {role: column for role, column in roles.column.items() if role in roles.given}, roles.labels, roles.taken

@@ -14,8 +14,12 @@ from peftu.answers import KINDS, answers_of
 from peftu.config import SplitSpec
 from peftu.data.imported import LONGEST_NAME, check_name, keep
 from peftu.data.importer.labels import Labels
-from peftu.data.importer.roles import BY_NAME, Roles, find_roles
+from peftu.data.importer.policy import Policy
+from peftu.data.importer.reshape import Reshaping, reshape
+from peftu.data.importer.roles import Roles, find_roles
 from peftu.data.importer.rows import to_rows
+from peftu.data.importer.where import chosen, condition
+from peftu.data.readers.columns import BY_NAME, NAMES, known_column
 from peftu.data.readers.file import Reading
 from peftu.data.readers.reader import opened
 from peftu.data.readers.source import RowsError, Source, one_line
@@ -47,6 +51,11 @@ class ImportOptions:
         instruction: put before the text.
         replacing: take the place of another import of that name.
         reading: of the file.
+        policy: what becomes of rows that lack something, and of conflicts.
+        where: rows that are read, as 'column = value' or an SQL expression.
+        time_format: of the time column, as ``strptime`` has it.
+        reshaping: what makes one judgement a row of it.
+        about: columns of what is known of the users.
     """
 
     name: str | None = None
@@ -58,6 +67,11 @@ class ImportOptions:
     instruction: str | None = None
     replacing: bool = False
     reading: Reading | None = None
+    policy: Policy | None = None
+    where: str | None = None
+    time_format: str | None = None
+    reshaping: Reshaping = field(default_factory=Reshaping)
+    about: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,13 +116,21 @@ def import_file(path: Path, options: ImportOptions | None = None) -> dict[str, A
 
 def _read(path: Path, name: str, options: ImportOptions) -> Imported:
     with opened(path, options.reading) as source:
+        source = reshape(source, options.reshaping, options.columns)
         base = source.card
         kind = options.kind or source.kind or (base.kind if base else None)
         label_set = options.label_set or (base.labels if base and base.kind == kind else ())
         options = replace(options, name=name, kind=kind, label_set=label_set)
         roles = find_roles(source, options.columns, options.labels)
-        frame, notes = source.read(roles.columns)
-    sources = {path.name: sha256_of(path)} if path.is_file() else {}
+        about = tuple(known_column(source, column, "--about", NAMES) for column in options.about)
+        roles = replace(roles, about=about)
+        where = None if options.where is None else condition(options.where, source)
+        asked = () if where is None else where.meta.root_names()
+        frame, notes = source.read(tuple(dict.fromkeys([*roles.columns, *asked])))
+        if where is not None:
+            frame, source = chosen(frame, source, where)
+    files = [file for file in (path, *options.reshaping.files) if file.is_file()]
+    sources = {file.name: sha256_of(file) for file in files}
     imported = table_of(frame, roles, options, source, sources)
     return replace(imported, read_as=source.read_as, notes=[*source.notes, *notes, *imported.notes])
 
@@ -133,13 +155,17 @@ def table_of(
         PeftuError: a column cannot hold what it must; `RowsError`: rows are wrong.
     """
     try:
-        rows = to_rows(frame, roles, options.kind, options.label_set)
+        rows = to_rows(frame, roles, options.kind, options.label_set, options.policy, options.time_format)
     except PeftuError as error:
         raise PeftuError(f"{source.path}: {error}") from None
     if rows.problems:
         raise RowsError(source.path, rows.problems, places=source.places)
+    left_out = {**source.left_out, **rows.left_out}
     card = _card(str(options.name), rows.labels, rows.roles, options, source.card)
-    table = UserTable.of_frame(card, rows.frame, {}, sources, {**source.left_out, **rows.left_out})
+    if left_out and source.card is None:
+        counted = "; ".join(f"{number:,} {what}" for what, number in left_out.items())
+        card = card.model_copy(update={"description": f"{card.description} Left out: {counted}."})
+    table = UserTable.of_frame(card, rows.frame, {}, sources, left_out)
     return Imported(table, "a frame", rows.roles, rows.notes)
 
 

@@ -1,25 +1,22 @@
 """What a table's labels are: one of several, numbers in order, several at once, or free text."""
 
-import ast
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import polars as pl
 
 from peftu.answers import Kind, answers_of
+from peftu.data.labelling import MOST_STEPS, as_number, as_text, canonical, in_order, read_cells, short, variant_notes
 from peftu.data.readers.source import RowProblem, control_rows
 from peftu.errors import PeftuError
-from peftu.outside import is_plain, parse_json
+from peftu.outside import is_plain
 from peftu.registry import did_you_mean
 
-MOST_LABELS = 100
+MOST_LABELS = 100  # more are told; names of classes are seldom more
 RARE_ROWS = 1000  # in a table of more rows a label that stands once is remarked on
-MARKS = {"1": True, "1.0": True, "true": True, "yes": True, "0": False, "0.0": False, "false": False, "no": False}
+MARKS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 NONE = "none"
-NUMBER = r"[+-]?\d+(?:\.\d+)?"
-WHOLE = r"[+-]?\d+(?:\.0+)?"
+LIMIT = "pass --kind text if they are free text, --kind single if they are classes, or another --label"
 
 
 @dataclass
@@ -32,6 +29,7 @@ class Labels:
         target: [rows] list of labels; anything where the row has a problem.
         notes: what was inferred and should be known.
         problems: wrong rows.
+        missing: rows without a label.
     """
 
     kind: Kind
@@ -39,6 +37,7 @@ class Labels:
     target: pl.Series
     notes: list[str] = field(default_factory=list)
     problems: list[RowProblem] = field(default_factory=list)
+    missing: list[int] = field(default_factory=list)
 
 
 def read_labels(
@@ -60,69 +59,62 @@ def read_labels(
         if not all(map(is_plain, (*labels, *(columns if len(columns) > 1 else ())))):
             raise PeftuError("--labels: a label holds a control character — take it out")
         parsed.problems += control_rows(parsed.target.list.join("|"), "label")
+        parsed.notes += variant_notes(parsed.labels)
     return parsed
 
 
 def _read_labels(frame: pl.DataFrame, columns: Sequence[str], kind: str | None, labels: Sequence[str]) -> Labels:
-    if len(columns) > 1:
-        if kind not in (None, "multi"):
-            raise PeftuError(f"--label: {len(columns)} columns are kind 'multi', not '{kind}' — pass one column")
-        return _marks(frame, columns)
-    column = columns[0]
-    if isinstance(frame.schema[column], pl.List | pl.Array):
-        if kind not in (None, "multi"):
-            raise PeftuError(f"--kind {kind}: column '{column}' holds lists — lists are kind 'multi'")
-        return _several(frame[column].cast(pl.List(pl.String)), column, labels)
-    text = as_text(frame[column], column).str.strip_chars()
     if kind == "text":
-        return Labels("text", (), pl.select(pl.concat_list(text)).to_series(), problems=empty_rows(text))
-    all_listed = bool((text.str.starts_with("[") & text.str.ends_with("]")).all())
-    if kind == "multi" or (kind is None and all_listed and any(map(_parsed_list, text.drop_nulls().unique()))):
-        lists, notes, problems = _parted(text, column, all_listed)
-        parsed = _several(lists, column, labels)
-        parsed.notes, parsed.problems = notes + parsed.notes, problems + parsed.problems
-        return parsed
-    return _one(text, column, kind, labels)
+        if len(columns) > 1:
+            raise PeftuError(f"--label: {len(columns)} columns cannot be one free text — pass one column")
+        text = as_text(frame[columns[0]], columns[0]).str.strip_chars()
+        return Labels("text", (), _lists(text), missing=_rows(text.is_null() | (text == "")))
+    if len(columns) > 1:
+        lists, notes, problems = _marked(frame, columns)
+        several, known = kind not in ("single", "ordinal"), tuple(columns)
+    else:
+        cells = read_cells(frame[columns[0]], several=True if kind == "multi" else None, known=labels)
+        lists, notes, problems = cells.labels, cells.notes, cells.problems
+        sizes = lists.list.len()
+        several = kind == "multi" or (kind is None and cells.listed and bool((sizes.drop_nulls() != 1).any()))
+        if kind is None and cells.listed and not several:
+            notes.append(f"every list in column '{columns[0]}' holds one label; pass --kind multi if several may stand")
+        known = ()
+    names = labels or known
+    parsed = _several(lists, names, bool(labels)) if several else _one(lists, columns[0], kind, labels, known)
+    wrong = {row for row, _ in problems}
+    parsed.notes, parsed.problems = notes + parsed.notes, problems + parsed.problems
+    parsed.missing = [row for row in parsed.missing if row not in wrong]
+    return parsed
 
 
-def as_text(series: pl.Series, column: str) -> pl.Series:
-    """Returns a column as text; whole numbers without a point.
+def empty_rows(text: pl.Series) -> list[int]:
+    """Returns the rows, from 1, without text."""
+    return _rows(text.is_null() | (text.str.strip_chars() == ""))
 
-    Raises:
-        PeftuError: the column holds anything but text, numbers and truth values.
+
+def _one(
+    lists: pl.Series, column: str, kind: str | None, label_set: Sequence[str], names: Sequence[str] = ()
+) -> Labels:
+    """Returns one label a row: numbers with more than two values are in order, unless another kind is asked for.
+
+    Args:
+        lists: [rows] what each cell holds.
+        column: for messages.
+        kind: 'single', 'ordinal', or None.
+        label_set: in order; empty: those that occur.
+        names: of columns that mark labels, where labels come from such.
     """
-    dtype = series.dtype
-    if dtype == pl.String:
-        return series
-    if dtype.is_float():
-        series = series.fill_nan(None)
-        whole = series.drop_nulls()
-        series = series.cast(pl.Int64) if ((whole % 1) == 0).all() else series
-    elif not (dtype.is_integer() or dtype in (pl.Boolean, pl.Categorical, pl.Enum, pl.Null)):
-        raise PeftuError(f"column '{column}' holds {dtype} — write text or numbers")
-    return series.cast(pl.String)
-
-
-def empty_rows(text: pl.Series, what: str = "label") -> list[RowProblem]:
-    """Returns a problem for each row without text."""
-    rows = (text.is_null() | (text == "")).arg_true() + 1
-    return [(row, f"{what} is empty — fill it in or leave the row out") for row in rows]
-
-
-def _one(text: pl.Series, column: str, kind: str | None, label_set: Sequence[str]) -> Labels:
-    """Returns one label a row: numbers with more than two values are in order, unless another kind is asked for."""
-    problems, notes = empty_rows(text), []
-    text = text.replace("", None)
+    problems = [(row, "has several labels — keep one, or pass --kind multi") for row in _rows(lists.list.len() > 1)]
+    text = lists.list.first()
     counts = text.drop_nulls().value_counts(sort=True)
     values = counts[text.name].to_list()
-    numbers = all(re.fullmatch(NUMBER, value) for value in values)
-    if not label_set and numbers and kind != "single":
-        plain = {value: _number(value) for value in values}
-        text, values = text.replace_strict(plain, return_dtype=pl.String), sorted(set(plain.values()), key=float)
-    labels = tuple(label_set) or tuple(values if numbers and kind != "single" else sorted(values))
-    _check_number(labels, len(text), column)
+    numbers = bool(values) and all(as_number(value) for value in values)
+    labels = tuple(label_set) or tuple(names) or in_order(values)
+    notes: list[str] = []
     if kind is None:
         kind = "ordinal" if numbers and len(labels) > 2 else "single"
+        _check_number(labels, len(text), column, MOST_STEPS if kind == "ordinal" else len(text) // 2)
         if kind == "ordinal":
             span = f"{labels[0]} to {labels[-1]}"
             notes.append(
@@ -130,93 +122,63 @@ def _one(text: pl.Series, column: str, kind: str | None, label_set: Sequence[str
             )
     elif kind == "ordinal" and not numbers and not label_set:
         raise PeftuError(f"--kind ordinal: labels are {_listed(labels)} — pass --labels with them in order")
+    _check_number(labels, len(text), column, MOST_STEPS if kind == "ordinal" else None)
+    if kind == "single" and len(labels) > MOST_LABELS:
+        notes.append(f"{len(labels):,} labels in {len(text):,} rows are many: a base scores each — are they classes?")
     if label_set:
         problems += _unknown(text, labels)
     elif len(text) > RARE_ROWS:
         once = counts.filter(pl.col("count") == 1)[text.name].to_list()
-        notes += [f"label '{_short(value)}' stands in one row only: a typing error?" for value in once[:3]]
+        notes += [f"label '{short(value)}' stands in one row only: a typing error?" for value in once[:3]]
     assert kind in ("single", "ordinal")  # noqa: S101  (the others have readers of their own)
-    return Labels("ordinal" if kind == "ordinal" else "single", labels, _lists(text), notes, problems)
+    missing = _rows(text.is_null())
+    return Labels("ordinal" if kind == "ordinal" else "single", labels, _lists(text), notes, problems, missing)
 
 
-def _marks(frame: pl.DataFrame, columns: Sequence[str]) -> Labels:
+def _marked(frame: pl.DataFrame, columns: Sequence[str]) -> tuple[pl.Series, list[str], list[RowProblem]]:
     """Returns the names of the columns that a row marks."""
     problems: list[RowProblem] = []
     marked = []
     for column in columns:
         text = as_text(frame[column], column).str.strip_chars().str.to_lowercase()
+        spelled = {value: canonical(value) for value in text.drop_nulls().unique()}
+        text = text.replace_strict(spelled, return_dtype=pl.String) if spelled else text
         mark = text.replace({"": "0"}).fill_null("0").replace_strict(MARKS, default=None, return_dtype=pl.Boolean)
-        wrong = mark.is_null().arg_true() + 1
         problems += [
-            (row, f"column '{column}' holds neither 0 nor 1 — several label columns mark with them") for row in wrong
+            (row, f"column '{column}' holds neither 0 nor 1 — several label columns mark with them")
+            for row in _rows(mark.is_null())
         ]
         marked.append(mark.fill_null(value=False).rename(column))
     marks = pl.DataFrame(marked)
     names = [pl.when(pl.col(column)).then(pl.lit(column)) for column in columns]
-    target = marks.select(pl.concat_list(names).list.drop_nulls().alias("target")).to_series()
-    without = target.list.len() == 0
-    labels, notes = tuple(columns), []
-    if without.any() and not problems:
-        if NONE in columns:
-            rows = without.arg_true() + 1
-            problems += [(row, f"no label is marked, not even '{NONE}' — mark one") for row in rows]
-        labels = (*labels, NONE)
-        target = pl.select(pl.when(without).then(pl.lit([NONE])).otherwise(target)).to_series()
-        notes.append(f"{without.sum():,} rows mark no label: they get the label '{NONE}'")
-    return Labels("multi", labels, target, notes, problems)
+    return marks.select(pl.concat_list(names).list.drop_nulls().alias("label")).to_series(), [], problems
 
 
-def _parted(text: pl.Series, column: str, all_listed: bool) -> tuple[pl.Series, list[str], list[RowProblem]]:
-    """Returns cells with several labels as lists: written as lists, or with a separator between labels."""
-    distinct = text.drop_nulls().unique().to_list()
-    if all_listed:
-        lists = {value: _parsed_list(value) for value in distinct}
-        notes = [f"column '{column}' holds lists, so several labels a row"]
-    else:
-        separator = next((mark for mark in ("|", ";", ",") if any(mark in value for value in distinct)), "|")
-        lists = {value: [part.strip() for part in value.split(separator) if part.strip()] for value in distinct}
-        notes = [f"'{separator}' stands between the labels of column '{column}'"]
-    places = {value: number for number, value in enumerate(lists)}
-    table = pl.Series([parts or [] for parts in lists.values()], dtype=pl.List(pl.String))
-    cell_lists = (
-        table.gather(text.replace_strict(places, return_dtype=pl.UInt32))
-        if len(table)
-        else text.cast(pl.List(pl.String))
-    )
-    wrong = [value for value, parts in lists.items() if parts is None]
-    rows = text.is_in(wrong).fill_null(value=False).arg_true() + 1
-    return cell_lists, notes, [(row, 'label is no list of texts — write it as ["a", "b"]') for row in rows]
+def _several(lists: pl.Series, label_set: Sequence[str], asked: bool) -> Labels:
+    """Returns lists of labels, each label once; a row without any gets a label for that.
 
-
-def _parsed_list(text: str) -> list[str] | None:
-    for parse in (parse_json, ast.literal_eval):
-        try:
-            value: Any = parse(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            continue
-        if isinstance(value, list) and all(isinstance(label, str | int) for label in value):
-            return [str(label).strip() for label in value]
-    return None
-
-
-def _several(lists: pl.Series, column: str, label_set: Sequence[str]) -> Labels:
-    """Returns lists of labels, each label once."""
+    Args:
+        lists: [rows] what each cell holds.
+        label_set: in order; empty: those that occur.
+        asked: whether the label set was asked for, so that no label is added to it.
+    """
     without = lists.is_null() | (lists.list.len() == 0)
-    values = sorted(lists.explode().drop_nulls().unique())
-    labels = tuple(label_set) or tuple(values)
-    _check_number(labels or (NONE,), len(lists), column)
+    values = in_order(lists.explode(empty_as_null=True, keep_nulls=True).drop_nulls().unique().to_list())
+    labels = tuple(label_set) or values
+    _check_number(labels or (NONE,), len(lists), lists.name, None)
     notes, problems = [], []
     if without.any():
-        if label_set and NONE not in label_set:
-            rows = without.arg_true() + 1
-            problems += [(row, f"no label is given — name one, or add '{NONE}' to --labels") for row in rows]
+        if asked and NONE not in labels:
+            mend = f"name one, or add '{NONE}' to --labels"
+            problems += [(row, f"no label is given — {mend}") for row in _rows(without)]
+        elif NONE in labels and not asked and label_set:
+            problems += [(row, f"no label is marked, not even '{NONE}' — mark one") for row in _rows(without)]
         labels = labels if NONE in labels else (*labels, NONE)
         lists = pl.select(pl.when(without).then(pl.lit([NONE])).otherwise(lists)).to_series()
         notes.append(f"{without.sum():,} rows have no label: they get the label '{NONE}'")
-    unknown = [value for value in values if value not in labels]
-    for value in unknown:
-        rows = lists.list.contains(value).fill_null(value=False).arg_true() + 1
-        problems += [(row, f"label '{_short(value)}' is not in --labels{did_you_mean(value, labels)}") for row in rows]
+    for value in (value for value in values if value not in labels):
+        rows = _rows(lists.list.contains(value).fill_null(value=False))
+        problems += [(row, f"label '{short(value)}' is not in --labels{did_you_mean(value, labels)}") for row in rows]
     return Labels("multi", labels, lists.list.unique(maintain_order=True), notes, problems)
 
 
@@ -224,32 +186,26 @@ def _unknown(text: pl.Series, labels: Sequence[str]) -> list[RowProblem]:
     known = text.is_in(list(labels)).fill_null(value=True)
     rows = (~known).arg_true()
     hints = {value: did_you_mean(value, labels) for value in text.gather(rows).unique()}
-    return [(row + 1, f"label '{_short(text[row])}' is not in --labels{hints[text[row]]}") for row in rows]
+    return [(row + 1, f"label '{short(text[row])}' is not in --labels{hints[text[row]]}") for row in rows]
 
 
-def _check_number(labels: Sequence[str], rows: int, column: str) -> None:
+def _check_number(labels: Sequence[str], rows: int, column: str, most: int | None) -> None:
+    """Refuses one label, and more labels than a kind may have."""
     if not labels:
         return  # every row is wrong, and said to be
     if len(set(labels)) < 2:
-        raise PeftuError(f"column '{column}': every row has the label '{_short(labels[0])}' — a task needs two labels")
-    if len(labels) > MOST_LABELS:
-        mend = "pass --kind text if they are free text, or another --label"
-        raise PeftuError(f"column '{column}': {len(labels):,} different labels in {rows:,} rows — {mend}")
+        raise PeftuError(f"column '{column}': every row has the label '{short(labels[0])}' — a task needs two labels")
+    if most is not None and len(labels) > max(most, MOST_LABELS):
+        raise PeftuError(f"column '{column}': {len(labels):,} different labels in {rows:,} rows — {LIMIT}")
 
 
 def _lists(text: pl.Series) -> pl.Series:
     return pl.select(pl.concat_list(text)).to_series()
 
 
-def _number(value: str) -> str:
-    """Returns a number's one spelling: '3' for '3.0' and '+3'."""
-    number = float(value)
-    return str(int(number)) if re.fullmatch(WHOLE, value) else str(number)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 40 else text[:40] + "…"
+def _rows(mask: pl.Series) -> list[int]:
+    return (mask.fill_null(value=False).arg_true() + 1).to_list()
 
 
 def _listed(labels: Sequence[str]) -> str:
-    return ", ".join(map(_short, labels[:5])) + (", …" if len(labels) > 5 else "")
+    return ", ".join(map(short, labels[:5])) + (", …" if len(labels) > 5 else "")

@@ -5,17 +5,18 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from peftu.data.importer.labels import Labels, as_text, empty_rows, read_labels
+from peftu.data.importer.about import with_about
+from peftu.data.importer.labels import Labels, empty_rows, read_labels
+from peftu.data.importer.policy import EMPTY, Policy, settle
 from peftu.data.importer.roles import Roles
-from peftu.data.importer.times import read_times
-from peftu.data.problem import PARTS
+from peftu.data.importer.times import implausible, read_times
+from peftu.data.labelling import as_text
+from peftu.data.problem import part_named
+from peftu.data.readers.columns import check_rivals
 from peftu.data.readers.source import RowProblem, control_rows
 from peftu.data.stratify import hashed
 from peftu.data.table import SCHEMA
 from peftu.data.texts import is_object
-
-PART_NAMES = {part: part for part in PARTS} | {"dev": "val", "valid": "val", "validation": "val", "eval": "val"}
-REPEATS = "rows that repeat an earlier one"
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Rows:
         roles: which column was taken for what, in the end.
         notes: what was inferred and should be known.
         problems: wrong rows.
+        missing: what is empty -> the rows where it is.
         left_out: what became no row, and how many of it.
     """
 
@@ -36,31 +38,51 @@ class Rows:
     roles: Roles
     notes: list[str] = field(default_factory=list)
     problems: list[RowProblem] = field(default_factory=list)
+    missing: dict[str, list[int]] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
 
 
-def to_rows(raw: pl.DataFrame, roles: Roles, kind: str | None = None, label_set: Sequence[str] = ()) -> Rows:
+def to_rows(
+    raw: pl.DataFrame,
+    roles: Roles,
+    kind: str | None = None,
+    label_set: Sequence[str] = (),
+    policy: Policy | None = None,
+    time_format: str | None = None,
+) -> Rows:
     """Returns the rows of a file under these roles.
 
     Columns that were found by name, not asked for, are left alone where they do not hold what their name says.
 
+    Args:
+        raw: the rows as they stand.
+        roles: which column is what.
+        kind: of the labels; None: inferred.
+        label_set: in order; empty: those that occur.
+        policy: what becomes of rows without a user, text or label, and of answers that conflict.
+        time_format: of the time column, as ``strptime`` has it; None: found.
+
     Raises:
-        PeftuError: a column cannot hold what it must.
+        PeftuError: a column cannot hold what it must, or two columns that differ could be one role.
     """
+    policy = policy or Policy()
+    notes = check_rivals(raw, {**roles.column, "label": roles.labels[0]}, roles.rivals)
     labels = read_labels(raw, roles.labels, kind, label_set)
-    rows = Rows(raw, labels, roles, list(labels.notes), list(labels.problems))
+    rows = Rows(raw, labels, roles, notes + labels.notes, list(labels.problems))
     columns = {"user_id": _text(raw, roles, "user").str.strip_chars(), "text": _text(raw, roles, "text")}
-    for name, what in (("user_id", "user"), ("text", "text")):
-        rows.problems += empty_rows(columns[name].str.strip_chars(), what)
+    empty = {"user": empty_rows(columns["user_id"]), "text": empty_rows(columns["text"]), "label": labels.missing}
+    rows.missing = {what: numbers for what, numbers in empty.items() if numbers}
+    if policy.missing == "error":
+        rows.problems += [(row, EMPTY.format(what)) for what, numbers in rows.missing.items() for row in numbers]
     rows.problems += control_rows(columns["user_id"], "user")
     context = _text(raw, roles, "context") if "context" in roles.column else _nothing(raw)
     columns["context"] = pl.select(pl.when(context.str.strip_chars() != "").then(context)).to_series()
-    columns["time"] = _times(raw, rows)
-    columns["meta"] = _meta(raw, rows)
+    columns["time"] = _times(raw, rows, time_format)
+    columns["meta"] = with_about(_meta(raw, rows), raw, rows, columns["user_id"])
     columns["target"] = labels.target
     columns["item_id"] = _items(raw, rows, columns["text"], columns["context"])
     rows.frame = pl.DataFrame([columns[name].cast(dtype).rename(name) for name, dtype in SCHEMA.items()])
-    _settle_repeats(rows)
+    settle(rows, policy)
     return rows
 
 
@@ -79,14 +101,16 @@ def _drop(rows: Rows, role: str, why: str) -> None:
     rows.roles = rows.roles.without(role)
 
 
-def _times(raw: pl.DataFrame, rows: Rows) -> pl.Series:
+def _times(raw: pl.DataFrame, rows: Rows, time_format: str | None) -> pl.Series:
     if "time" in rows.roles.column:
-        times, notes, problems = read_times(raw[rows.roles.column["time"]])
-        if not problems or "time" in rows.roles.given:
+        times, notes, problems = read_times(raw[rows.roles.column["time"]], time_format)
+        given = "time" in rows.roles.given
+        problems = problems or ([] if given else implausible(times))
+        if given or not problems:
             rows.notes += notes
             rows.problems += problems
             return times
-        _drop(rows, "time", f"{len(problems):,} cells cannot be read as a time")
+        _drop(rows, "time", f"{problems[0][1].split(' — ')[0]} in {len(problems):,} cells")
     return _nothing(raw)
 
 
@@ -101,8 +125,10 @@ def _meta(raw: pl.DataFrame, rows: Rows) -> pl.Series:
         _drop(rows, "meta", "not every cell is a JSON object")
         roles = rows.roles
     if "split" in roles.column:
-        parts = _text(raw, roles, "split").str.strip_chars().str.to_lowercase()
-        parts = parts.replace_strict(PART_NAMES, default=None, return_dtype=pl.String)
+        texts = _text(raw, roles, "split")
+        parts = texts.replace_strict(
+            {text: part_named(text) for text in texts.drop_nulls().unique()}, default=None, return_dtype=pl.String
+        )
         if not parts.null_count():
             rows.notes.append(f"column '{roles.column['split']}' is kept as a published split (--regime published)")
             return '{"split": "' + parts + '"}'
@@ -116,7 +142,7 @@ def _items(raw: pl.DataFrame, rows: Rows, text: pl.Series, context: pl.Series) -
     if "item" in rows.roles.column:
         items = _text(raw, rows.roles, "item").str.strip_chars()
         given = "item" in rows.roles.given
-        problems = empty_rows(items, "item") + control_rows(items, "item")
+        problems = [(row, EMPTY.format("item")) for row in empty_rows(items)] + control_rows(items, "item")
         several = 0
         if not given and not problems:
             distinct, keys = pairs.n_unique(), items.n_unique()
@@ -152,20 +178,3 @@ def _two_texts(items: pl.Series, pairs: pl.DataFrame) -> list[RowProblem]:
     mend = "give each text an item key of its own"
     conflicts = other.filter(pl.col("item") != "").select("row", "row_first").iter_rows()
     return [(row, f"has the item key of row {earlier} but another text — {mend}") for row, earlier in conflicts]
-
-
-def _settle_repeats(rows: Rows) -> None:
-    """Leaves out rows that repeat an earlier one; another answer of the same user on the same item is a problem."""
-    empty = {row for row, _ in rows.problems}
-    frame = rows.frame.with_row_index("row", 1)
-    answers = frame.select("row", "user_id", "item_id", pl.col("target").list.sort().list.join("\x1f"))
-    pair = ["user_id", "item_id"]
-    first = answers.unique([*pair, "target"], keep="first", maintain_order=True)
-    again = first.filter(pl.struct(pair).is_duplicated()).with_columns(pl.col("row").min().over(pair).alias("earlier"))
-    mend = "keep one" if "item" in rows.roles.column else "keep one, or pass --item COLUMN to tell the texts apart"
-    for row, earlier in again.filter(pl.col("row") != pl.col("earlier")).select("row", "earlier").iter_rows():
-        if row not in empty and earlier not in empty:
-            rows.problems.append((row, f"is by the user and on the text of row {earlier}, with another label — {mend}"))
-    if first.height < frame.height and not rows.problems:
-        rows.left_out[REPEATS] = frame.height - first.height
-        rows.frame = rows.frame.select(pl.all().gather(first["row"].sort() - 1))

@@ -32,7 +32,7 @@ class Arrow:
                 frame = read(stream)
         except (pl.exceptions.PolarsError, OSError):
             raise PeftuError(f"{file.path}: is truncated or no Arrow file — get it again") from None
-        return Source.of_frame(file.path, "ARROW", frame)
+        return Source.of_frame(file.path, "ARROW", frame, named=True)
 
 
 READER = Arrow()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from peftu.data.readers.file import File
 
 CARD = "peftu-card.json"
+OWN = {"user": "user_id", "item": "item_id", "time": "time", "context": "context", "text": "text", "label": "label"}
 NAMES = ("dataset_dict.json", "dataset_info.json")
 
 
@@ -41,7 +42,9 @@ class DatasetsFolder:
             for name, part in parts.items()
         ]
         frame = pl.concat(frames, how="diagonal_relaxed")
-        return Source.of_frame(file.path, "HUGGING FACE DATASETS", frame, card=_card(file.data / CARD))
+        card = _card(file.data / CARD)
+        roles = {role: name for role, name in OWN.items() if name in frame.columns} if card else {}
+        return Source.of_frame(file.path, "HUGGING FACE DATASETS", frame, roles=roles, card=card, named=True)
 
 
 READER = DatasetsFolder()

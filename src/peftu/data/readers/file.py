@@ -41,13 +41,8 @@ REFUSED = {
     b"%PDF": "a PDF",
 }
 PARQUET = b"PAR1"
-BINARY = (
-    PARQUET,
-    b"ARROW1",
-    b"\xff\xff\xff\xff",
-    b"\xd0\xcf\x11\xe0",
-    ZIP,
-)  # Parquet, Arrow, an old spreadsheet, a new
+OLD_SHEET = b"\xd0\xcf\x11\xe0"
+BINARY = (PARQUET, b"ARROW1", b"\xff\xff\xff\xff", OLD_SHEET, ZIP)  # the last two are spreadsheets, old and new
 SHEETS = ("xl/workbook.xml", "xl/workbook.bin", "content.xml")  # members of .xlsx, .xlsb, .ods
 
 
@@ -207,8 +202,10 @@ class File:
             for line in islice(lines, FIRST):
                 try:
                     value = parse_json(line, halves=True)
-                except ValueError:
+                except json.JSONDecodeError:
                     continue
+                except ValueError:  # JSON, and not fit to be read: whoever reads the line tells why
+                    value = {}
                 if isinstance(value, dict):
                     yield value
 
@@ -248,7 +245,7 @@ def unpacked(path: Path, reading: Reading | None = None) -> Iterator[File]:
             with opener(data, "rb") as stream, inner.open("wb") as target:
                 shutil.copyfileobj(Metered(stream, data.stat().st_size, str(path)), target)
             file = File(path, inner, reading)
-        if file.begin.startswith(ZIP) and not _is_sheet(file.data):
+        if file.begin.startswith(ZIP) and not is_sheet(file.data):
             members_home = home / "members"
             members_home.mkdir()
             file = _chosen(path, members_home, unpack_all(file.data, members_home, path), reading)
@@ -260,7 +257,8 @@ def unpacked(path: Path, reading: Reading | None = None) -> Iterator[File]:
         yield file
 
 
-def _is_sheet(path: Path) -> bool:
+def is_sheet(path: Path) -> bool:
+    """Returns whether a zip archive is a spreadsheet."""
     try:
         with zipfile.ZipFile(path) as zipped:
             return not set(SHEETS).isdisjoint(zipped.namelist())

@@ -5,16 +5,18 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
 from peftu.data.readers.source import RowProblem, RowsError, Source
 from peftu.errors import PeftuError
-from peftu.outside import HALF, has_half_escapes, is_whole, parse_json
+from peftu.outside import DEEPEST, HALF, has_half_escapes, is_whole, parse_json
 
 if TYPE_CHECKING:
     from peftu.data.readers.file import File
 
 NO_OBJECT = "is no JSON object — write one object a row"
+_OTHERS = bytes(code for code in range(256) if code not in b"[]{}")
 KEY = "key"  # the column of what objects are kept by
 
 
@@ -59,12 +61,19 @@ class _Damaged(str):
 
 
 def _table(file: "File", read: Callable[..., pl.DataFrame]) -> pl.DataFrame:
-    if not has_half_escapes(file.text):  # polars would read every such character as the same
+    # polars would read every half of a character as the same, and spends gigabytes on what is nested deeply.
+    if not has_half_escapes(file.text) and _depth(file.text) <= DEEPEST:
         try:
             return read(io.BytesIO(file.text), infer_schema_length=None)
         except pl.exceptions.PolarsError:
             pass
     return _frame(file, file.document if file.shape == "array" else _lines(file))
+
+
+def _depth(text: bytes) -> int:
+    """Returns how deeply JSON is nested, at most: brackets in texts count, too."""
+    brackets = np.frombuffer(text.translate(None, _OTHERS), np.uint8)
+    return int(np.where((brackets == ord("[")) | (brackets == ord("{")), 1, -1).cumsum().max(initial=0))
 
 
 def _rows_of_object(file: "File") -> tuple[list[Any], str]:

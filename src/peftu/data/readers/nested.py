@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from peftu.data.importer.roles import NAMES, plain_name
+from peftu.data.readers.columns import NAMES, plain_name
 from peftu.data.readers.json_text import records_of
 from peftu.data.readers.judgements import Judgements, as_cell, as_key, is_answer
 from peftu.data.readers.source import Source

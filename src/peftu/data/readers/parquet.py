@@ -39,7 +39,7 @@ class Parquet:
             except (pl.exceptions.PolarsError, OSError):
                 raise PeftuError(f"{file.path}: {DAMAGED}") from None
 
-        return Source(file.path, "PARQUET", columns, load)
+        return Source(file.path, "PARQUET", columns, load, named=True)
 
 
 READER = Parquet()

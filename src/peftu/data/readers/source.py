@@ -65,12 +65,14 @@ class Source:
         roles: role -> column, where the layout says so: 'user', 'text', 'label', 'item', 'context', 'time', 'target',
             'output', 'method', 'seed', 'part', 'probabilities'.
         questions: the columns of which each could be the label, where the layout has several.
+        titles: column -> what was asked in it, where the layout says so.
         kind: of the labels, where the layout says so.
         head: the first rows below the header of a delimited file.
         notes: what was inferred and should be known.
         left_out: what became no row, and how many of it.
         places: where each row stands ('task 3, annotation 1'); None: rows count.
         card: of the task that the rows were exported from.
+        named: whether columns are sure to have names, so that these can be shown.
     """
 
     path: Path
@@ -79,12 +81,18 @@ class Source:
     load: Callable[[Sequence[str]], Rows] = field(repr=False)
     roles: Mapping[str, str] = field(default_factory=dict)
     questions: tuple[str, ...] = ()
+    titles: Mapping[str, str] = field(default_factory=dict)
     kind: str | None = None
     head: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     places: Sequence[str] | None = field(default=None, repr=False)
     card: TaskCard | None = None
+    named: bool = False
+
+    def place(self, row: int) -> str:
+        """Returns where a row, counted from 0, stands."""
+        return f"row {row + 1}" if self.places is None else self.places[row]
 
     def read(self, columns: Sequence[str]) -> Rows:
         """Returns these columns, all rows in file order, and remarks on how they were read.
@@ -108,11 +116,13 @@ class Source:
         *,
         roles: Mapping[str, str] | None = None,
         questions: Sequence[str] = (),
+        titles: Mapping[str, str] | None = None,
         kind: str | None = None,
         notes: Sequence[str] = (),
         left_out: Mapping[str, int] | None = None,
         places: Sequence[str] | None = None,
         card: TaskCard | None = None,
+        named: bool = False,
     ) -> "Source":
         """Returns the source of rows that are in memory; see the attributes."""
         return cls(
@@ -122,9 +132,11 @@ class Source:
             lambda columns: (frame.select(columns), []),
             roles or {},
             tuple(questions),
+            titles or {},
             kind,
             notes=tuple(notes),
             left_out={what: number for what, number in (left_out or {}).items() if number},
             places=places,
             card=card,
+            named=named,
         )

@@ -1,0 +1,38 @@
+"""Tables in which several columns belong together, and begin alike."""
+
+from typing import ClassVar
+
+from peftu.data.readers.file import File
+from peftu.data.readers.source import Source
+from peftu.errors import PeftuError
+
+FEWEST = 2  # columns that make it this layout
+
+
+class ColumnGroups:
+    """A table in which columns that begin alike belong together."""
+
+    prefixes: ClassVar[tuple[str, ...]]
+
+    def columns(self, file: File) -> dict[str, str]:
+        """Returns what stands after the beginning -> its column."""
+        for prefix in self.prefixes:
+            found = {name.removeprefix(prefix): name for name in sorted(file.keys()) if name.startswith(prefix)}
+            if len(found) >= FEWEST and "" not in found:
+                return found
+        return {}
+
+    def table(self, file: File) -> Source:
+        """Returns the table as it stands.
+
+        Raises:
+            PeftuError: a column stands twice.
+        """
+        from peftu.data.readers.reader import readers
+
+        plain = [reader for name in readers.names() if (reader := readers.get(name)).plain and reader.claims(file)]
+        source = plain[0].open(file)
+        doubled = next((name for name in source.columns if source.columns.count(name) > 1), None)
+        if doubled is not None:
+            raise PeftuError(f"{file.path}: two columns are called '{doubled}' — rename one")
+        return source
