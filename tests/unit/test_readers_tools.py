@@ -141,7 +141,13 @@ class TestWhatIsLost:
 
     def test_potato_without_its_texts(self, tmp_path: Path) -> None:
         files = {name: held for name, held in SAMPLES["potato 2 task folder"].files.items() if "user_state" in name}
-        assert "--text" in self.refused(SAMPLES["potato 2 task folder"].write(tmp_path, files))
+        path = SAMPLES["potato 2 task folder"].write(tmp_path, files)
+        assert "--join FILE --on COLUMN" in self.refused(path)
+        (tmp_path / "items.csv").write_text(f"id,text\ni1,{RAIN}\ni2,{SUN}\n")
+        arguments = ["--join", str(tmp_path / "items.csv"), "--on", "instance_id=id", "--name", "mine"]
+        run = CliRunner().invoke(app, ["data", "import", str(path), *arguments])
+        assert run.exit_code == 0, run.output
+        assert set(rows()) == SAMPLES["potato 2 task folder"].judgements
 
     def test_spans_alone_are_no_judgements(self, tmp_path: Path) -> None:
         sample = SAMPLES["label-studio JSON"]

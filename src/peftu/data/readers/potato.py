@@ -18,7 +18,6 @@ SPAN_COLUMNS = ("span_annotation:::", "._spans", "._room", "._room_id")
 SCALE = re.compile(r"scale_(\d+)")
 YES = ("true", "on", "yes")
 REMARK = "free_response"  # what is typed beside a choice
-NO_TEXTS = "no texts: they stand in Potato's data files — pass the whole task folder, with its configuration"
 BROKEN = "holds no answers by schema and label — export it again"
 FORM = "answers of another form"
 SPAN = "instances with marked parts of the text"
@@ -61,10 +60,9 @@ class Potato:
                 judgements.add(place, own | answers)
             else:
                 judgements.left_out["instances without an answer"] += 1
-        notes = [] if any("text" in own for _, own, _ in rows) else [NO_TEXTS]
         roles = {"user": "user_id", "item": "instance_id", "text": "text"}
         questions = tuple(column for column in columns if not column.endswith(f".{REMARK}"))
-        return judgements.source("Potato", roles=roles, questions=questions, notes=notes)
+        return judgements.source("Potato", roles=roles, questions=questions)
 
 
 READER = Potato()
