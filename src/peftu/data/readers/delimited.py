@@ -135,7 +135,10 @@ def read_delimited(file: "File", columns: Sequence[str]) -> Rows:
         readings.append(_parsed(file, columns, "escaped"))
     whole = [parsed for parsed in readings if parsed.is_credible]
     if not whole:
-        worst = min((parsed for parsed in readings if parsed.problems), key=lambda parsed: parsed.wrong)
+        uneven = [parsed for parsed in readings if parsed.problems]
+        if not uneven:
+            raise PeftuError(f"{file.path}: the quotes of its first line do not close — mend the names of the columns")
+        worst = min(uneven, key=lambda parsed: parsed.wrong)
         raise RowsError(file.path, worst.problems + worst.short_rows, worst.wrong + worst.short)
     even = [parsed for parsed in whole if not parsed.short] or whole
     parsed = even[0]
