@@ -79,7 +79,7 @@ class TestFormats:
         content = "user,text,label\nJosé,“Ça va”, naïve\nZoë,schön,müde\n"
         path = write(tmp_path, content.encode(encoding))
         if encoding == "cp1252":  # naďve in cp1250, and nothing tells which
-            with pytest.raises(PeftuError, match="codecs that read it: cp1252, cp1250, .* — pass --encoding"):
+            with pytest.raises(PeftuError, match=r"codecs that read it: cp1252, cp1250, .* — pass --encoding"):
                 import_file(path)
         given = Reading(encoding=encoding if encoding == "cp1252" else None)
         assert import_file(path, ImportOptions(reading=given))["read_as"].endswith(encoding)

@@ -166,6 +166,7 @@ def _refuse_missing(source: Source, missing: Sequence[str], names: Names, needed
     shown = ", ".join(source.columns[:LISTED]) + (", …" if len(source.columns) > LISTED else "")
     listed = " and which the ".join(missing)
     options = " ".join(f"--{role} COLUMN" for role in missing)
+    options += ", or --join FILE --on COLUMN if it stands in another file" if "text" in missing else ""
     raise PeftuError(f"{source.path}: cannot tell which column is the {listed} (columns: {shown}) — pass {options}")
 
 
