@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import multiprocessing
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -281,3 +283,22 @@ def test_an_encoding_is_taken_as_asked(tmp_path: Path) -> None:
     assert sorted(load_task("mine").card.labels) == ["да", "нет"]
     assert "is not ascii" in refusal(tmp_path, table.encode("cp1251"), reading=Reading(encoding="ascii"))
     assert "--encoding: Python knows no" in refusal(tmp_path, table, reading=Reading(encoding="klingon"))
+
+
+def _import_again(path: Path, times: int) -> list[str]:
+    errors = []
+    for _ in range(times):
+        try:
+            import_file(path, ImportOptions(name="mine", replacing=True))
+            load_task("mine")
+        except PeftuError as error:
+            errors.append(str(error))
+    return errors
+
+
+def test_who_imports_one_name_at_once_waits_for_the_other(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.csv" for name in "ab"]
+    for path in paths:
+        path.write_text(column("x", "y", path.stem))
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
+        assert [error for errors in pool.map(_import_again, paths, [6, 6]) for error in errors] == []

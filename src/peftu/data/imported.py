@@ -17,7 +17,7 @@ from peftu.data.sources import cache_dir, inside, writing_to
 from peftu.data.table import UserTable
 from peftu.data.task import Row, SourceFile, Task, TaskCard, tasks
 from peftu.errors import PeftuError
-from peftu.files import sha256_of, write_atomic
+from peftu.files import only_one, sha256_of, write_atomic
 from peftu.registry import did_you_mean
 
 CARD = "card.json"
@@ -33,8 +33,16 @@ class ImportedTask:
 
     @classmethod
     def table(cls, folder: Path) -> UserTable:
-        """Returns the whole table, checked against its hash."""
-        return replace(UserTable.read(inside(folder, cls.card.files[0].name)), card=cls.card)
+        """Returns the whole table, checked against its hash; the latest where another process replaces it meanwhile."""
+        card = cls.card
+        while True:
+            try:
+                return replace(UserTable.read(inside(folder, card.files[0].name)), card=card)
+            except PeftuError:
+                latest = imports.find(card.name)
+                if latest is None or latest.card.files == card.files:
+                    raise
+                card = latest.card
 
     def rows(self, raw: Path) -> Iterator[Row]:
         """Yields every judgement, in the table's order."""
@@ -95,6 +103,11 @@ def keep(table: UserTable, *, replacing: bool = False) -> Path:
         PeftuError: other data was imported under that name, or the folder cannot be written.
     """
     name = check_name(table.card.name)
+    with _alone(name):
+        return _kept(table, name, replacing)
+
+
+def _kept(table: UserTable, name: str, replacing: bool) -> Path:
     folder = _home() / name
     if not replacing and (folder / CARD).exists():
         earlier = imports.find(name)
@@ -122,13 +135,20 @@ def remove(name: str) -> Path:
     folder = _home() / name
     if not re.fullmatch(NAME, name) or not (folder / CARD).is_file():
         raise PeftuError(f"no imported task '{name}'{did_you_mean(name, imports.names())}")
-    with writing_to(folder):
-        (folder / CARD).unlink()  # first: from now on nobody finds the task
+    with writing_to(folder), _alone(name):
+        (folder / CARD).unlink(missing_ok=True)  # first: from now on nobody finds the task
         for path in (*folder.glob("*.parquet"), *folder.glob("*.part")):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # something else lies there
             folder.rmdir()
     return folder
+
+
+@contextlib.contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Lets one process at a time write or delete the import of that name."""
+    with writing_to(_home()), only_one(_home() / f".{name}.lock"):
+        yield
 
 
 def _home() -> Path:
