@@ -174,7 +174,8 @@ def test_rows_that_lack_something_are_left_out_where_asked(tmp_path: Path) -> No
         ("status = Approved", ["a", "c"]),
         ("status != Approved", ["b"]),
         ("stars = 4", ["b", "c"]),
-        ("stars > '3' AND status = 'Approved'", ["c"]),
+        ("stars > 3 AND status = 'Approved'", ["c"]),
+        ("stars < 10", ["a", "b", "c"]),
     ],
 )
 def test_only_some_rows_are_read(tmp_path: Path, where: str, texts: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from typing import NamedTuple
 
 import polars as pl
 
@@ -15,7 +16,15 @@ PLAIN = re.compile(r"\s*(.+?)\s*(!=|==|=)\s*(.*?)\s*", re.DOTALL)
 LEFT_OUT = "rows that --where leaves out"
 
 
-def condition(where: str, source: Source) -> pl.Expr:
+class Condition(NamedTuple):
+    """What rows must fulfil; ``by_value``: columns of numbers written as text are compared as numbers."""
+
+    expression: pl.Expr
+    columns: tuple[str, ...]
+    by_value: bool = False
+
+
+def condition(where: str, source: Source) -> Condition:
     """Returns what rows must fulfil.
 
     Args:
@@ -35,7 +44,7 @@ def condition(where: str, source: Source) -> pl.Expr:
             return as_text(series, name).map_elements(canonical, pl.String)
 
         equal = (pl.col(column).map_batches(text, pl.String) == canonical(value.strip("'\""))).fill_null(value=False)
-        return ~equal if sign == "!=" else equal
+        return Condition(~equal if sign == "!=" else equal, (column,))
     try:
         expression = pl.sql_expr(where)
         names = expression.meta.root_names()
@@ -45,17 +54,27 @@ def condition(where: str, source: Source) -> pl.Expr:
         if name not in source.columns:
             known = source.columns if has_names(source, NAMES) else ()
             raise PeftuError(f"--where: has no column '{name}'{did_you_mean(name, known)}")
-    return expression
+    return Condition(expression, tuple(names), by_value=True)
 
 
-def chosen(frame: pl.DataFrame, source: Source, where: pl.Expr) -> tuple[pl.DataFrame, Source]:
+def _numbers(column: pl.Series) -> pl.Series:
+    """Returns a column of numbers written as text as numbers, so that they are compared by value."""
+    if column.dtype != pl.String:
+        return column
+    text = column.str.strip_chars().replace("", None)
+    numbers = text.cast(pl.Float64, strict=False)
+    return numbers if numbers.null_count() == text.null_count() else column
+
+
+def chosen(frame: pl.DataFrame, source: Source, where: Condition) -> tuple[pl.DataFrame, Source]:
     """Returns the rows that fulfil a condition, and the source with their places and how many were left out.
 
     Raises:
         PeftuError: the condition cannot be asked of these columns, or no row fulfils it.
     """
     try:
-        keep = frame.select(where.alias("keep"))["keep"]
+        asked = frame.with_columns(map(_numbers, frame[list(where.columns)])) if where.by_value else frame
+        keep = asked.select(where.expression.alias("keep"))["keep"]
     except pl.exceptions.PolarsError as error:
         raise PeftuError(f"--where: cannot be asked of these columns ({str(error).splitlines()[0]})") from None
     if keep.dtype != pl.Boolean or len(keep) != frame.height:
