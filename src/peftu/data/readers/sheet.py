@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DAMAGED = "is damaged or protected by a password — save it anew"
 MEND = "delete the cells far off, or save the table as CSV"
-MOST_CELLS = 1 << 25
+MOST_ROWS, MOST_CELLS = 1 << 20, 1 << 25
 CELL = re.compile(rb'<c\b[^>]*?\br="([A-Z]{1,3})(\d{1,7})"')
 ODS_CELL = re.compile(rb"<table:table-cell\b[^>]*>")
 ROWS_REPEATED = re.compile(rb'number-rows-repeated="(\d{1,9})"')
@@ -79,7 +79,7 @@ def _check_extent(file: "File") -> None:
                     columns = max((int(times) for tag in valued for times in COLUMNS_REPEATED.findall(tag)), default=1)
                 else:
                     continue
-                if rows * columns > MOST_CELLS:
+                if rows > MOST_ROWS or rows * columns > MOST_CELLS:
                     raise PeftuError(f"{file.path}: a sheet spans {rows:,} rows and {columns:,} columns — {MEND}")
     except (*BAD, *UNREADABLE):
         raise PeftuError(f"{file.path}: {DAMAGED}") from None
