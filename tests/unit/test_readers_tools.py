@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +21,14 @@ from peftu.data.readers.reader import opened, readers
 from peftu.data.table import UserTable
 from peftu.errors import PeftuError
 from unit.tool_samples import ANN, BEN, CYD, FOG, RAIN, SUN, Sample
-from unit.tool_samples_files import DOCCANO, POTATO
+from unit.tool_samples_files import DOCCANO, INCEPTION, POTATO
 from unit.tool_samples_records import ARGILLA, LABEL_STUDIO, NESTED, PRODIGY
 
-SAMPLES = LABEL_STUDIO | ARGILLA | DOCCANO | PRODIGY | POTATO | NESTED
+SAMPLES = LABEL_STUDIO | ARGILLA | DOCCANO | PRODIGY | POTATO | NESTED | INCEPTION
+ANNOTATED_PART = {
+    "completed_by": 1,
+    "result": [{"from_name": "ner", "type": "labels", "value": {"start": 0, "end": 2, "text": "ra", "labels": ["X"]}}],
+}
 SECRETS = (ANN, BEN, CYD, RAIN, SUN, FOG)
 
 
@@ -136,7 +141,20 @@ class TestWhatIsLost:
 
     def test_potato_without_its_texts(self, tmp_path: Path) -> None:
         files = {name: held for name, held in SAMPLES["potato 2 task folder"].files.items() if "user_state" in name}
-        assert "--text" in self.refused(SAMPLES["potato 2 task folder"].write(tmp_path, files))
+        path = SAMPLES["potato 2 task folder"].write(tmp_path, files)
+        assert "--join FILE --on COLUMN" in self.refused(path)
+        (tmp_path / "items.csv").write_text(f"id,text\ni1,{RAIN}\ni2,{SUN}\n")
+        arguments = ["--join", str(tmp_path / "items.csv"), "--on", "instance_id=id", "--name", "mine"]
+        run = CliRunner().invoke(app, ["data", "import", str(path), *arguments])
+        assert run.exit_code == 0, run.output
+        assert set(rows()) == SAMPLES["potato 2 task folder"].judgements
+
+    def test_spans_alone_are_no_judgements(self, tmp_path: Path) -> None:
+        sample = SAMPLES["label-studio JSON"]
+        tasks = [task | {"annotations": [ANNOTATED_PART]} for task in sample.files["project-1.json"]]
+        said = self.refused(sample.write(tmp_path, {"project-1.json": tasks}))
+        assert "holds no judgement" in said
+        assert "a part of the text, or of another form: 2" in said
 
     def test_a_place_is_named(self, tmp_path: Path) -> None:
         sample = SAMPLES["label-studio JSON"]
@@ -161,3 +179,36 @@ def test_commands_of_the_page(tmp_path: Path) -> None:
                 assert json.loads(run.stdout)["annotations"] == len(sample.judgements)
                 ran.add(sample.reader)
     assert ran == {sample.reader for sample in SAMPLES.values()}
+
+
+def test_potato_2_tables_have_a_column_a_schema(tmp_path: Path) -> None:
+    """Scales, texts and several values under one schema; the texts judged stand elsewhere."""
+    schemas = "mood.low,mood.high,fit.scale_2,fit.scale_5,why.text_box,rate.a,rate.b,why.free_response"
+    (tmp_path / "annotations.csv").write_text(
+        f"instance_id,user_id,{schemas}\n"
+        f"i1,{ANN},true,,2,,so it is,3,4,\ni1,{BEN},,true,,5,,4,4,odd\ni2,{BEN},true,,,,no,1,2,\n"
+    )
+    with opened(tmp_path / "annotations.csv") as source:
+        frame, _ = source.read(source.columns)
+    assert source.roles == {"user": "user_id", "item": "instance_id"}
+    assert frame.drop("instance_id").rows() == [
+        (ANN, "low", "2", "so it is", "3", "4", None),
+        (BEN, "high", "5", None, "4", "4", "odd"),
+        (BEN, "low", None, "no", "1", "2", None),
+    ]
+    assert source.questions == ("mood", "fit", "why", "rate.a", "rate.b")
+    assert frame.columns[2:] == [*source.questions, "why.free_response"]
+
+
+def test_an_annotators_number_is_not_guessed_off(tmp_path: Path) -> None:
+    files = {name: held for name, held in SAMPLES["inception spans"].files.items() if name.startswith("annotation")}
+    path = SAMPLES["inception spans"].write(tmp_path, files)
+    with pytest.raises(PeftuError, match="document file 1: is named after nobody") as caught:
+        import_file(path, options(SAMPLES["inception spans"]))
+    assert not any(secret in str(caught.value) for secret in SECRETS)
+
+
+def test_inception_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cassis", None)
+    with pytest.raises(PeftuError, match=r"pip install 'peftu\[inception\]'"):
+        import_file(SAMPLES["inception JSON"].write(tmp_path), ImportOptions("mine"))

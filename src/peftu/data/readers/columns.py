@@ -8,9 +8,11 @@ import polars as pl
 
 from peftu.data.readers.source import Source
 from peftu.errors import PeftuError
+from peftu.outside import is_plain
 from peftu.registry import did_you_mean
 
 LISTED = 20
+LONGEST_NAME = 200
 GIVEN, BY_LAYOUT, BY_NAME = "as given", "as the layout says", "by its name"
 Names = Mapping[str, Sequence[str]]  # role -> usual names of its column, the likelier first
 # Usual names, the likelier first. A role takes a column that no earlier role has taken.
@@ -80,12 +82,14 @@ def find_columns(
             taken[role], chosen[role] = BY_LAYOUT, source.roles[role]
     by_name = _by_name(source, [role for role in names if role not in taken], list(chosen.values()), names)
     chosen |= {role: candidates[0] for role, candidates in by_name.items()}
-    left = [column for column in source.columns if column not in chosen.values()]
+    left = [column for column in source.columns if column.strip() and column not in chosen.values()]
     missing = [role for role in needed if role not in chosen]
     if missing == list(needed[-1:]) and len(left) == 1:  # what is left over is what is missing
         chosen[missing.pop()] = left.pop()
     _refuse_missing(source, missing, names, needed)
-    for column in chosen.values():
+    for role, column in chosen.items():
+        if not is_plain(column):
+            raise PeftuError(f"{source.path}: the name of the column for '{role}' holds a break — write it on one line")
         if source.columns.count(column) > 1:
             raise PeftuError(f"{source.path}: two columns are called '{column}' — rename one")
     rivals = {role: tuple(name for name in by_name.get(role, [])[1:] if name in left) for role in unique}
@@ -162,11 +166,14 @@ def _refuse_missing(source: Source, missing: Sequence[str], names: Names, needed
     shown = ", ".join(source.columns[:LISTED]) + (", …" if len(source.columns) > LISTED else "")
     listed = " and which the ".join(missing)
     options = " ".join(f"--{role} COLUMN" for role in missing)
+    options += ", or --join FILE --on COLUMN if it stands in another file" if "text" in missing else ""
     raise PeftuError(f"{source.path}: cannot tell which column is the {listed} (columns: {shown}) — pass {options}")
 
 
 def _header_is_data(source: Source) -> bool:
-    """Returns whether a header cell stands below itself too, or is a number."""
+    """Returns whether a header cell stands below itself too, is a number, or no name: too long, or with a break."""
+    if any(len(name) > LONGEST_NAME or not is_plain(name) for name in source.columns):
+        return True
     below = [{row[place] for row in source.head if len(row) > place} for place in range(len(source.columns))]
     return any(
         name in cells or re.fullmatch(r"-?\d+(\.\d+)?", name) for name, cells in zip(source.columns, below, strict=True)

@@ -41,7 +41,7 @@ class Judgements:
         read_as: str,
         *,
         roles: Mapping[str, str],
-        questions: Sequence[str] = (),
+        questions: Sequence[str] | None = None,
         several: Sequence[str] = (),
         notes: Sequence[str] = (),
     ) -> Source:
@@ -50,22 +50,22 @@ class Judgements:
         Args:
             read_as: the layout in words.
             roles: role -> column.
-            questions: the columns that could be the label; the one of them is.
+            questions: the columns that could be the label; the one of them is; None: the layout does not say.
             several: the columns of which the layout says that several labels may be given.
             notes: what should be known.
 
         Raises:
             RowsError: something was wrong.
-            PeftuError: there is no row.
+            PeftuError: there is no row, or no answer to a question.
         """
         if self._problems:
             problems = [(row, problem) for row, (_, problem) in enumerate(self._problems, 1)]
             raise RowsError(self.path, problems, places=[place for place, _ in self._problems])
-        if not self._rows:
+        columns = dict.fromkeys(column for row in self._rows for column in row)
+        asked = [question for question in questions or () if question in columns]
+        if not self._rows or not (asked or questions is None):
             counts = "; ".join(f"{what}: {number:,}" for what, number in self.left_out.items())
             raise PeftuError(f"{self.path}: holds no judgement{counts and f' ({counts})'} — check that it is whole")
-        columns = dict.fromkeys(column for row in self._rows for column in row)
-        asked = [question for question in questions if question in columns]
         frame = pl.DataFrame(
             [_column(name, [row.get(name) for row in self._rows], several=name in several) for name in columns]
         )

@@ -18,8 +18,8 @@ SPAN_COLUMNS = ("span_annotation:::", "._spans", "._room", "._room_id")
 SCALE = re.compile(r"scale_(\d+)")
 YES = ("true", "on", "yes")
 REMARK = "free_response"  # what is typed beside a choice
-NO_TEXTS = "no texts: they stand in Potato's data files — pass the whole task folder, with its configuration"
 BROKEN = "holds no answers by schema and label — export it again"
+FORM = "answers of another form"
 SPAN = "instances with marked parts of the text"
 OWN = ("user_id", "instance_id", "text")
 Schemas = dict[str, dict[str, Any]]  # schema -> label -> value
@@ -50,15 +50,19 @@ class Potato:
         read = {"folder": _states, "delimited": _table}.get(file.shape, _records)
         rows = list(read(file, judgements))
         columns = _columns([schemas for _, _, schemas in rows])
-        for number, (place, own, _) in enumerate(rows):
-            answers = {name: values[number] for name, values in columns.items() if values[number] is not None}
-            if answers:
+        for number, (place, own, schemas) in enumerate(rows):
+            values = [value for held in schemas.values() for value in held.values()]
+            judgements.left_out[FORM] += sum(not is_answer(value) for value in values)
+            answers = {name: given[number] for name, given in columns.items() if given[number] is not None}
+            if str(own["instance_id"]).endswith(".html"):
+                judgements.left_out["pages of a survey"] += 1
+            elif answers:
                 judgements.add(place, own | answers)
             else:
                 judgements.left_out["instances without an answer"] += 1
-        notes = [] if any("text" in own for _, own, _ in rows) else [NO_TEXTS]
         roles = {"user": "user_id", "item": "instance_id", "text": "text"}
-        return judgements.source("Potato", roles=roles, questions=tuple(columns), notes=notes)
+        questions = tuple(column for column in columns if not column.endswith(f".{REMARK}"))
+        return judgements.source("Potato", roles=roles, questions=questions)
 
 
 READER = Potato()
@@ -121,7 +125,8 @@ def _own(row: Mapping[str, Any], user: Any) -> dict[str, str | None]:
 def _schemas(held: Any) -> Schemas | None:
     """Returns schema -> label -> value of an instance, which may be written as pairs; None where it is neither."""
     if isinstance(held, dict):
-        return {schema: labels if isinstance(labels, dict) else {"": labels} for schema, labels in held.items()}
+        held = {name: labels["labels"] if _is_wrapped(labels) else labels for name, labels in held.items()}
+        return {name: labels if isinstance(labels, dict) else {"": labels} for name, labels in held.items()}
     schemas: Schemas = {}
     for pair in held if isinstance(held, list) else [None]:
         if not isinstance(pair, list) or len(pair) != 2 or not isinstance(pair[0], dict):
@@ -131,6 +136,10 @@ def _schemas(held: Any) -> Schemas | None:
             return None
         schemas.setdefault(schema, {})[label] = pair[1]
     return schemas
+
+
+def _is_wrapped(labels: Any) -> bool:
+    return isinstance(labels, dict) and isinstance(labels.get("labels"), dict)
 
 
 def _columns(rows: list[Schemas]) -> dict[str, list[Any]]:

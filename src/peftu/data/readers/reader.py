@@ -49,6 +49,7 @@ readers: Registry[Reader] = Registry(
             "delimited": "delimited",
             "doccano": "doccano",
             "evaluate": "evaluate",
+            "inception": "inception",
             "items": "items",
             "json": "json_text",
             "label-studio": "label_studio",
