@@ -150,6 +150,22 @@ def test_a_sheet_that_grows_too_large(tmp_path: Path) -> None:
         import_file(path)
 
 
+def test_a_sheet_with_a_cell_far_off(tmp_path: Path) -> None:
+    table: dict[int, list[Any]] = numbered([["user", "text", "label"], ["u1", "a", "x"], ["u2", "a", "y"]])
+    path = write_xlsx(tmp_path / "mine.xlsx", {"One": table | {1_000_000: [""] * 500 + ["far"]}})
+    with pytest.raises(PeftuError, match="a sheet spans 1,000,000 rows and 501 columns — delete the cells far off"):
+        import_file(path)
+    path = write_ods(tmp_path / "mine.ods", [["user", "text", "label"], ["u1", "a", "x"]])
+    with zipfile.ZipFile(path) as zipped:
+        content = zipped.read("content.xml").decode()
+    many = content.replace("<table:table-row>", '<table:table-row table:number-rows-repeated="99999">')
+    many = many.replace("<table:table-cell", '<table:table-cell table:number-columns-repeated="9999"')
+    with zipfile.ZipFile(path, "w") as zipped:
+        zipped.writestr("content.xml", many)
+    with pytest.raises(PeftuError, match="a sheet spans 99,999 rows and 9,999 columns"):
+        import_file(path)
+
+
 def test_no_rows(tmp_path: Path) -> None:
     path = write_xlsx(tmp_path / "mine.xlsx", {"One": {1: ["user", "text", "label"]}, "Two": {}})
     with pytest.raises(PeftuError, match="holds no rows"):

@@ -262,7 +262,7 @@ def is_sheet(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as zipped:
             return not set(SHEETS).isdisjoint(zipped.namelist())
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, NotImplementedError):
         return False
 
 

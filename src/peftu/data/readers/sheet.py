@@ -1,11 +1,14 @@
 """Spreadsheets: .xlsx, .xlsb, .ods and old .xls."""
 
+import functools
 import logging
+import re
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from peftu.data.archives import check_growth
+from peftu.data.archives import BAD, UNREADABLE, check_growth
 from peftu.data.readers.file import OLD_SHEET, ZIP, is_sheet
 from peftu.data.readers.source import Source
 from peftu.errors import PeftuError
@@ -16,6 +19,14 @@ if TYPE_CHECKING:
 
     from peftu.data.readers.file import File
     from peftu.data.readers.source import Rows
+
+DAMAGED = "is damaged or protected by a password — save it anew"
+MEND = "delete the cells far off, or save the table as CSV"
+MOST_ROWS, MOST_CELLS = 1 << 20, 1 << 25
+CELL = re.compile(rb'<c\b[^>]*?\br="([A-Z]{1,3})(\d{1,7})"')
+ODS_CELL = re.compile(rb"<table:table-cell\b[^>]*>")
+ROWS_REPEATED = re.compile(rb'number-rows-repeated="(\d{1,9})"')
+COLUMNS_REPEATED = re.compile(rb'number-columns-repeated="(\d{1,9})"')
 
 
 class Sheet:
@@ -36,16 +47,47 @@ class Sheet:
         logging.getLogger("fastexcel").setLevel(logging.ERROR)  # says of each empty column that it is empty
         if file.begin.startswith(ZIP):
             check_growth(file.data, file.path)
+            _check_extent(file)
         try:
             book = fastexcel.read_excel(file.data.read_bytes())
             name, header = _chosen(file, book)
             batch, errors = book.load_sheet(name, schema_sample_rows=None).to_arrow_with_errors()
         except (fastexcel.FastExcelError, OSError):
-            raise PeftuError(f"{file.path}: is damaged or protected by a password — save it anew") from None
+            raise PeftuError(f"{file.path}: {DAMAGED}") from None
         return _source(file, name, header, pl.DataFrame(batch), len(errors.errors) if errors else 0)
 
 
 READER = Sheet()
+
+
+def _check_extent(file: "File") -> None:
+    """Refuses sheets whose outermost cells span more than can be held: the library holds all cells between them.
+
+    Raises:
+        PeftuError: one does, or the file is damaged.
+    """
+    try:
+        with zipfile.ZipFile(file.data) as zipped:
+            for name in zipped.namelist():
+                if name.startswith("xl/worksheets/") and name.endswith(".xml"):
+                    cells = CELL.findall(zipped.read(name))
+                    rows, columns = max((int(row) for _, row in cells), default=0), max(map(_number, cells), default=0)
+                elif name == "content.xml":
+                    content = zipped.read(name)
+                    rows = max((int(times) for times in ROWS_REPEATED.findall(content)), default=1)
+                    valued = [tag for tag in ODS_CELL.findall(content) if b"value-type" in tag]
+                    columns = max((int(times) for tag in valued for times in COLUMNS_REPEATED.findall(tag)), default=1)
+                else:
+                    continue
+                if rows > MOST_ROWS or rows * columns > MOST_CELLS:
+                    raise PeftuError(f"{file.path}: a sheet spans {rows:,} rows and {columns:,} columns — {MEND}")
+    except (*BAD, *UNREADABLE):
+        raise PeftuError(f"{file.path}: {DAMAGED}") from None
+
+
+def _number(cell: tuple[bytes, bytes]) -> int:
+    """Returns the number of a column: 27 for AA."""
+    return functools.reduce(lambda number, letter: 26 * number + letter - 64, cell[0], 0)
 
 
 Header = tuple[int, list[str]]  # the place of the first row that is not empty, and its cells
@@ -60,9 +102,10 @@ def _chosen(file: "File", book: Any) -> tuple[str, Header]:
     for name in [asked] if asked is not None else book.sheet_names:
         sheet = book.load_sheet(name, header_row=None, skip_rows=0, dtypes="string")
         cells = sheet.to_polars() if sheet.height else pl.DataFrame()
-        rows = [number for number, row in enumerate(cells.iter_rows()) if any(cell and cell.strip() for cell in row)]
+        filled_cells = pl.all().str.strip_chars().replace("", None).is_not_null()
+        rows = cells.select(pl.any_horizontal(filled_cells).arg_true()).to_series() if cells.width else []
         if len(rows) > 1:
-            header = rows[0], [cell or "" for cell in cells.row(rows[0])]
+            header = int(rows[0]), [cell or "" for cell in cells.row(int(rows[0]))]
             filled[sheet.visible == "visible"].append((name, header))
     found = filled[True] or filled[False]
     if not found:
