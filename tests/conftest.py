@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from peftu.report.charts.drawing import drawing
+from peftu.report.charts import drawing as drawing_module
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # tests compute on the processor, whatever the machine has
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -27,7 +27,16 @@ def shared_data() -> Callable[[str], Path]:
 @pytest.fixture(autouse=True, scope="session")
 def _one_process_draws() -> Iterator[None]:
     """One process draws the charts of every test: each start takes most of a second."""
-    with drawing():
+    with drawing_module.drawing():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _blank_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Charts are drawn for tests that are marked to look at them; for others, a blank picture stands for each."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("pictures") is None:
+            patch.setattr(drawing_module._Drawer, "draw", lambda *_: "<svg ></svg>")
         yield
 
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,7 +44,7 @@ def current_environment(device: str | None = None) -> Environment:
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
         cpu=_cpu(),
         cores=cores(),
-        packages={name: version for name in PACKAGES if (version := _version(name))},
+        packages=dict(_packages()),
         device=device,
         git=_git_revision(Path(__file__).parent),
     )
@@ -72,6 +73,11 @@ def memory_bytes(limits: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
     return min(total, int(limit)) if limit.isdigit() else total
 
 
+@cache  # as this and the next two: every cell says them, and a process's own do not change
+def _packages() -> dict[str, str]:
+    return {name: found for name in PACKAGES if (found := _version(name))}
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -79,6 +85,7 @@ def _version(package: str) -> str | None:
         return None
 
 
+@cache
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -88,6 +95,7 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
+@cache
 def _git_revision(folder: Path) -> str | None:
     """Returns the revision of the checkout that tracks this package; None when installed from a wheel."""
     try:

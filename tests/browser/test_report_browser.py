@@ -12,6 +12,8 @@ from peftu.report.example import example_view
 from peftu.report.html import render
 from peftu.report.view import RunView
 
+pytestmark = pytest.mark.pictures
+
 CHROMIUM = os.environ.get("PEFTU_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )

@@ -13,6 +13,7 @@ from terminal import SRC, TASK, peftu, refused
 from peftu.report.charts import drawing
 from peftu.results import load_run
 
+pytestmark = pytest.mark.pictures
 NESTED = "[" * 100_000 + "]" * 100_000
 ESCAPES = "\x1b[31mred \x9b1m\u202edcba [yes] :smile:"
 SEEN = r"\x1b[31mred \x9b1m\u202edcba [yes] :smile:"
@@ -200,7 +201,11 @@ def test_arguments_that_are_no_text_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
+    "environment",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        pytest.param({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_terminal_without_the_characters_ends_no_run(tmp_path: Path, environment: dict[str, str]) -> None:
     path = as_lines(tmp_path / "p.jsonl", rows(labels=("n\u00e9", "\u4e2d")))

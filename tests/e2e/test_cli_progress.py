@@ -30,17 +30,9 @@ def environment(**variables: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1", **variables}
 
 
-def test_a_file_gets_lines_and_no_control_characters(place: Path) -> None:
-    with (place / "stderr.txt").open("w") as file:
-        subprocess.run(
-            command("--out", "lines", "--cells", "lines-cells"),
-            stdout=subprocess.DEVNULL,
-            stderr=file,
-            check=True,
-            env=environment(FORCE_COLOR="1"),
-            cwd=place,
-        )
-    text = (place / "stderr.txt").read_text()
+def test_a_file_gets_lines_and_no_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    text = quick("--out", "lines", "--cells", "lines-cells").err
     assert text.isprintable() or set(filter(lambda c: not c.isprintable(), text)) == {"\n"}
     assert "1 of 1 cells, " in text
     assert "training" not in text

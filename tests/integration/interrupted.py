@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-PRELOADED = ["peftu.execute.run", "peftu.cli.app", "peftu.cells.fill", "peftu.testing.bases"]
+PRELOADED = [
+    *("peftu.execute.run", "peftu.cli.app", "peftu.cells.fill", "peftu.testing.bases", "peftu.experiment"),
+    *("peftu.methods.mixed", "peftu.base.families.decoder", "peftu.report.charts.rows", "peftu.report.sections.board"),
+]
 TASK = "synthetic-single"
 TICK = 0.002  # seconds between two looks at a process that is to be killed
 
@@ -28,10 +31,12 @@ def command(home: Path, log: Path, arguments: list[str]) -> None:
     from peftu.data import shards
     from peftu.data.synthetic import SyntheticTask
     from peftu.data.task import tasks
+    from peftu.report.charts import drawing
 
     torch.set_num_threads(1)
     shards.FEWEST, shards.MOST = 4, 8
     tasks.add(TASK, SyntheticTask)
+    drawing._Drawer.draw = lambda *_: "<svg ></svg>"  # type: ignore[assignment, method-assign]
     fill = Filler.fill
 
     def logged(filler: Filler, spec: object, *rest: object) -> object:

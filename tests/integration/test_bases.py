@@ -159,7 +159,9 @@ def test_regions_outside_the_model_are_refused(family: str) -> None:
 # --- real weights ----------------------------------------------------------------------------------------------------
 
 
-ENCODERS = pytest.mark.parametrize(("name", "most"), [("all-minilm-l6-v2", 256), ("all-mpnet-base-v2", 384)])
+ENCODERS = pytest.mark.parametrize(
+    ("name", "most"), [("all-minilm-l6-v2", 256), pytest.param("all-mpnet-base-v2", 384, marks=pytest.mark.slow)]
+)
 
 
 def cached(name: str) -> Path:

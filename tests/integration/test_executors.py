@@ -73,8 +73,10 @@ def test_ray_keeps_the_contract(capfd: pytest.CaptureFixture[str]) -> None:
 @on_loopback
 @pytest.mark.usefixtures("_ray")
 def test_ray_listens_on_loopback_only() -> None:
-    below = psutil.Process().children(recursive=True)
-    listening = [c.laddr.ip for process in below for c in process.net_connections("inet") if c.status == "LISTEN"]
+    listening = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):  # it has ended meanwhile
+            listening += [c.laddr.ip for c in process.net_connections("inet") if c.status == "LISTEN"]
     assert listening
     assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
 

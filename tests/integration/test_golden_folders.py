@@ -32,6 +32,8 @@ from peftu.results import load_run
 from peftu.run_folder import MODULES
 from peftu.store import AdapterStore
 
+pytestmark = pytest.mark.pictures
+
 torch.set_num_threads(1)
 
 FOLDERS = Path(__file__).resolve().parents[1] / "golden" / "folders"

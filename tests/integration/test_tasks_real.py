@@ -54,8 +54,8 @@ def size(table: UserTable) -> tuple[int, int, int]:
         ("convabuse", None, {}, (8, 4052, 12182)),
         ("hatecheck", None, {}, (10, 3901, 19505)),
         ("multipico", None, {}, (506, 18778, 94342)),
-        ("polis", GREEN, {"moderated": "keep"}, (2031, 896, 225524)),
-        ("polis", GREEN, {}, (2010, 607, 225040)),
+        pytest.param("polis", GREEN, {"moderated": "keep"}, (2031, 896, 225524), marks=pytest.mark.slow),  # as BIO
+        pytest.param("polis", GREEN, {}, (2010, 607, 225040), marks=pytest.mark.slow),  # as BIO
         ("polis", GREEN, {"moderated": "keep", "min_examples": 50}, (1089, 823, 212123)),
         ("polis", BIO, {"moderated": "keep"}, (536, 314, 29719)),
         ("polis", BIO, {}, (529, 154, 29188)),

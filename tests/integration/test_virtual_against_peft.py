@@ -250,7 +250,17 @@ def test_the_decoder_s_prefix_is_the_same_in_both_spans() -> None:
 
 
 @pytest.mark.weights
-@each_method
+@pytest.mark.parametrize(
+    "method",
+    [
+        PrefixTuning(tokens=TOKENS),
+        *(
+            pytest.param(method, marks=pytest.mark.slow)
+            for method in (PromptTuning(tokens=TOKENS), PTuning(tokens=TOKENS))
+        ),
+    ],
+    ids=lambda method: method.card.name,
+)
 @torch.no_grad()
 def test_smollm2_is_peft_too(method: ModuleMethod, tmp_path: Path) -> None:
     folder = real("smollm2-135m-instruct")

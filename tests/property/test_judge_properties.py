@@ -60,7 +60,7 @@ def close(one: Any, other: Any) -> bool:
 seeds = st.integers(0, 10_000)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seeds)
 @example(244)  # users whose means are equal but for rounding
 def test_order_of_rows_does_not_matter(seed: int) -> None:
@@ -70,7 +70,7 @@ def test_order_of_rows_does_not_matter(seed: int) -> None:
     assert close(judged(frame), judged(shuffled))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seeds)
 def test_names_of_users_and_items_do_not_matter(seed: int) -> None:
     """As long as users keep their order, which numbers them and the bootstrap's draws."""
@@ -79,7 +79,7 @@ def test_names_of_users_and_items_do_not_matter(seed: int) -> None:
     assert close(judged(frame), judged(renamed))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seeds)
 def test_names_of_labels_do_not_matter(seed: int) -> None:
     frame = predictions(seed)
@@ -92,7 +92,7 @@ def test_names_of_labels_do_not_matter(seed: int) -> None:
     assert close(one, other)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seeds, st.randoms(use_true_random=False))
 def test_other_names_in_another_order_change_no_score(seed: int, random: Any) -> None:
     frame = predictions(seed)

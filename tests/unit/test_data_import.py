@@ -10,6 +10,7 @@ from peftu.data import commands
 from peftu.data.imported import ImportedTask, imports, remove
 from peftu.data.importer.importing import ImportOptions, import_file
 from peftu.data.load import load_task
+from peftu.data.readers.file import Reading
 from peftu.data.splits import make_problem, make_split
 from peftu.data.table import UserTable
 from peftu.data.task import tasks
@@ -76,8 +77,12 @@ class TestFormats:
     @pytest.mark.parametrize("encoding", ["cp1252", "utf-8", "utf-16"])
     def test_accents(self, tmp_path: Path, encoding: str) -> None:
         content = "user,text,label\nJosé,“Ça va”, naïve\nZoë,schön,müde\n"
-        found = import_file(write(tmp_path, content.encode(encoding)))
-        assert found["read_as"].endswith(encoding)
+        path = write(tmp_path, content.encode(encoding))
+        if encoding == "cp1252":  # naďve in cp1250, and nothing tells which
+            with pytest.raises(PeftuError, match=r"codecs that read it: cp1252, cp1250, .* — pass --encoding"):
+                import_file(path)
+        given = Reading(encoding=encoding if encoding == "cp1252" else None)
+        assert import_file(path, ImportOptions(reading=given))["read_as"].endswith(encoding)
         assert rows() == [("José", "“Ça va”", "naïve"), ("Zoë", "schön", "müde")]
 
     def test_jsonl_json_and_parquet(self, tmp_path: Path) -> None:

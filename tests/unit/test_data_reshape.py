@@ -2,12 +2,17 @@
 
 import csv
 import json
+import re
+import shlex
 import tarfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
+from boards import board
 from typer.testing import CliRunner
 
 from peftu.cli.app import app
@@ -17,7 +22,7 @@ from peftu.data.load import load_task
 from peftu.data.readers.reader import opened
 from peftu.data.readers.source import RowsError
 from peftu.errors import PeftuError
-from peftu.judge.groups import user_fields
+from peftu.judge.groups import by_people, user_fields
 
 REAL = Path("../shared/data")
 USERS, ITEMS = ("ann", "bob", "cid"), ("i1", "i2", "i3")
@@ -197,6 +202,43 @@ def test_groups_of_own_tables(tmp_path: Path) -> None:
         "age": {"ann": "31.0", "bob": "47.5"},
         "country": {"ann": "NL"},
     }
+
+
+def test_reports_make_groups_of_what_is_known(tmp_path: Path) -> None:
+    ages = {f"u{user:05d}": "young" if user < 6 else "old" for user in range(12)}
+    long = [[user, text, label, age] for user, age in ages.items() for text, label in (("one", "a"), ("two", "b"))]
+    path = write(tmp_path, "long.csv", [["user", "text", "label", "age"], *long])
+    imported(str(path), "--about", "age")
+    meta = load_task("mine").frame.select("user_id", "meta")
+    scored = board(np.random.default_rng(0).random((12, 2)))
+    methods = {"m0": "user-majority", "m1": "lora"}
+    scored = replace(scored, scores=scored.scores.with_columns(pl.col("method").replace(methods)))
+    assert {(group.by, group.value, group.users) for group in by_people(scored, meta)} == {
+        ("age", "old", 6),
+        ("age", "young", 6),
+    }
+
+
+def test_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command in that section of docs/data.md runs as it stands there."""
+    page = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
+    section = page.split("## Wide tables, lists, several tables")[1].split("\n## ")[0]
+    texts(tmp_path)
+    by_item = [[item, TEXTS[item], *(GIVEN.get((user, item), "") for user in USERS)] for item in ITEMS]
+    by_user = [[user, *(GIVEN.get((user, item), "") for item in ITEMS)] for user in USERS]
+    lists = [[item, TEXTS[item], str([user for user, one in GIVEN if one == item])] for item in ITEMS]
+    lists = [[*row, str([label for (_, one), label in GIVEN.items() if one == row[0]])] for row in lists]
+    write(tmp_path, "wide.csv", [["item", "text", *(f"label_{user}" for user in USERS)], *by_item])
+    write(tmp_path, "votes.csv", [["user", *ITEMS], *by_user])
+    write(tmp_path, "lists.csv", [["item", "text", "user", "label"], *lists])
+    write(tmp_path, "long.csv", [["user", "item", "label"], *([*pair, label] for pair, label in GIVEN.items())])
+    write(tmp_path, "people.csv", [["user", "age"], *([user, str(30 + n)] for n, user in enumerate(USERS))])
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"`peftu data import ([^`]+)`", section)
+    assert len(commands) == 4
+    for command in commands:
+        imported(*shlex.split(command))
+        assert {(user.removeprefix("label_"), item): label for (user, item), label in rows().items()} == GIVEN
 
 
 def real(*parts: str) -> Path:

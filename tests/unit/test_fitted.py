@@ -26,12 +26,25 @@ torch.set_num_threads(1)
 ASKED = {
     "full": ["full[max_users=9]"],
     "retrieval": ["retrieval", "retrieval[by=dense]"],
+    "profile": ["profile[tokens=8]"],
     "lora": ["lora[rank=2]", "lora[rank=2,warm_start=global]"],
 }
 
 
-def asked() -> list[str]:
-    return [text for name in methods.names() for text in ASKED.get(name, [name])]
+SLOW = pytest.mark.slow
+AGAIN = (
+    "adapter-houlsby",
+    "alora",
+    "ia3",
+    "prompt-tuning",
+    "p-tuning",
+    "retrieval[by=dense]",
+)  # as another of its kind
+
+
+def asked() -> list[Any]:
+    texts = [text for name in methods.names() for text in ASKED.get(name, [name])]
+    return [pytest.param(text, marks=SLOW) if text in AGAIN else text for text in texts]
 
 
 @pytest.fixture(autouse=True)
@@ -50,13 +63,23 @@ def test_a_fitted_method_keeps_every_promise(method: str) -> None:
     check_fitted(method, "llama")
 
 
-@pytest.mark.parametrize("method", ["user-majority", "mixed-head", "lora", "few-shot", "user-embedding"])
-@pytest.mark.parametrize("kind", ["multi", "ordinal"])
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        *(("multi", method) for method in ("mixed-head", "lora")),
+        *(("ordinal", method) for method in ("user-majority", "few-shot", "user-embedding")),
+        *(pytest.param("ordinal", method, marks=SLOW) for method in ("mixed-head", "lora")),
+        *(pytest.param("multi", method, marks=SLOW) for method in ("user-majority", "few-shot", "user-embedding")),
+    ],
+)
 def test_whatever_the_kind_of_answer(method: str, kind: Any) -> None:
     check_fitted(method, "llama", kind)
 
 
-@pytest.mark.parametrize("method", ["lora", "zero-shot", "few-shot", "user-embedding", "global"])
+@pytest.mark.parametrize(
+    "method",
+    ["lora", "few-shot", *(pytest.param(name, marks=SLOW) for name in ("zero-shot", "user-embedding", "global"))],
+)
 def test_free_answers_too(method: str) -> None:
     check_fitted(method, "llama", "text")
 

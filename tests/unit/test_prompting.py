@@ -240,7 +240,7 @@ def test_a_run_reads_each_row_s_own_prompt(shop: Shop, family: str, kind: str) -
                 assert np.allclose(cell.scores[place], alone[0], atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["llama", "t5"])
+@pytest.mark.parametrize("family", ["llama", pytest.param("t5", marks=pytest.mark.slow)])
 def test_free_answers_are_written_to_each_row_s_own_prompt(shop: Shop, family: str) -> None:
     """Each test row has the answer that the base writes to its prompt alone; validation rows have none."""
     fits = shop("text")

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -10,7 +12,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 from damage import claimants, mutated
+from typer.testing import CliRunner
 
+from peftu.cli.app import app
 from peftu.data.importer.importing import ImportOptions, import_file, table_of
 from peftu.data.importer.roles import find_roles
 from peftu.data.load import load_task
@@ -261,6 +265,21 @@ def test_one_reader_claims_a_file(tmp_path: Path, sample: str) -> None:
     name, content, _ = {**SAMPLES, "qualtrics": ("survey.csv", QUALTRICS, [])}[sample]
     claiming = claimants(write(tmp_path, name, content))
     assert claiming == ["items" if name.endswith("json") else sample.partition("-")[0]]
+
+
+def test_commands_of_the_page(tmp_path: Path) -> None:
+    """Each command of docs/data.md for a sample here runs as it stands there."""
+    page = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
+    commands = [shlex.split(command) for command in re.findall(r"`peftu (data import [^`]+)`", page)]
+    contents = {name: content for name, content, _ in SAMPLES.values()} | {"survey.csv": QUALTRICS}
+    ran = set()
+    for words in commands:
+        if words[2] in contents:
+            path = write(tmp_path, words[2], contents[words[2]])
+            run = CliRunner().invoke(app, ["data", "import", str(path), *words[3:], "--name", "mine", "--replace"])
+            assert run.exit_code == 0, run.exception
+            ran.add(words[2])
+    assert {"mturk.csv", "full.csv", "survey.csv", "MP_train.json", "dataset.json"} <= ran
 
 
 def damaged(name: str, content: str) -> Iterator[str]:

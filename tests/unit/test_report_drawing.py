@@ -10,6 +10,8 @@ from peftu.report.blocks import DrawingError
 from peftu.report.charts import drawing
 from peftu.report.charts.drawing import draw
 
+pytestmark = pytest.mark.pictures
+
 SPEC: dict[str, Any] = {
     "data": {"values": [{"a": "x", "b": 1}, {"a": "y", "b": 2}]},
     "mark": "bar",

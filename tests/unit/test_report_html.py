@@ -16,6 +16,8 @@ from peftu.report.html import render, render_folders
 from peftu.report.view import RunView
 from peftu.results import TaskSummary, finish_folder, start_folder, summarise
 
+pytestmark = pytest.mark.pictures
+
 VIEW = example_view(14, seeds=2)
 RECORD, SCORES = VIEW.record, VIEW.scores
 VOID = {"meta", "link", "br", "img", "hr", "wbr", "input"}

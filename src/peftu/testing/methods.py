@@ -1,7 +1,7 @@
 """`check_method`: every promise of `ModuleMethod`, checked on tiny bases."""
 
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, cached_property
 from itertools import combinations
 from math import prod
 from pathlib import Path
@@ -119,7 +119,7 @@ class _Case:
 
     def check(self, method: ModuleMethod) -> None:
         layout = Layout(method, self.sites)
-        plain = self.read(None)
+        plain = self.plain
         keys = [f"user {number}" for number in range(USERS)]
         fresh = layout.fresh(keys, seed=0)
         noise = torch.rand(fresh.shape, generator=torch.Generator().manual_seed(1)) - 0.5
@@ -137,6 +137,16 @@ class _Case:
         if layout.teacher is not layout:
             self._finishes(layout)
             self.check(layout.teacher.method)
+
+    @cached_property
+    def plain(self) -> Tensor:
+        """Returns [texts, labels] the base's scores, of every method's check alike."""
+        return self.read(None)
+
+    @cached_property
+    def plain_for_all(self) -> Tensor:
+        """Returns [users × texts, labels] the base's scores, read for several users at once."""
+        return self.base.readout(self.context, self.texts.repeat(USERS))
 
     def read(self, layout: Layout | None, rows: Tensor | None = None) -> Tensor:
         """Returns [modules × texts, labels] every text read with every module; without them, with the base."""
@@ -180,8 +190,7 @@ class _Case:
         _hold(bank.rows[0].nbytes == 4 * number, f"a module takes {bank.rows[0].nbytes} bytes, not {4 * number}")
 
     def _starts_as_the_base(self, layout: Layout, fresh: Tensor, plain: Tensor) -> None:
-        expected = self.base.readout(self.context, self.texts.repeat(USERS))
-        _hold(torch.equal(self.read(layout, fresh), expected), "a fresh module is not the base bit for bit")
+        _hold(torch.equal(self.read(layout, fresh), self.plain_for_all), "a fresh module is not the base bit for bit")
         bank = AdapterBank(layout, slots=USERS)
         bank.put("somebody", fresh[0] + 0.1)  # switches too: above zero is on
         bank.drop("somebody")
@@ -211,7 +220,7 @@ class _Case:
         head = [c for c in layout.columns if c.site.kind == "head"]
         for column in head:
             some[1, column.start : column.stop] = 0
-        _hold(torch.equal(self.read(layout, some[[1]]), self.read(None)), "a module that is off is not the base")
+        _hold(torch.equal(self.read(layout, some[[1]]), self.plain), "a module that is off is not the base")
 
     def _finishes(self, layout: Layout) -> None:
         """What is kept of a taught module scores as what was trained; a fresh one is kept as the base."""

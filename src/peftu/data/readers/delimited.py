@@ -177,52 +177,57 @@ def _parsed(file: "File", columns: Sequence[str], quotes: Quotes) -> Parsed:
 def _parse(text: Any, file: "File", columns: Sequence[str], quotes: Quotes) -> Parsed:
     reader = csv.reader(text, delimiter=file.dialect.delimiter, **STYLES[quotes])
     parsed = Parsed(quotes, pl.DataFrame())
-    rows = _rows(reader)
-    header = next(rows)[0]
+    header = _header(reader)
     if not set(columns) <= set(header):  # its names are quoted
         parsed.wrong = 1
         return parsed
-    places = [header.index(column) for column in columns]
+    places, width = [header.index(column) for column in columns], len(header)
     chunks: list[pl.DataFrame] = []
-    cells: list[list[str]] = [[] for _ in columns]
-    for row, problem, lines in rows:
-        if problem is None and not any(row):
-            parsed.empty += 1
-            continue
-        parsed.rows += 1
-        if problem is None and len(row) != len(header):
-            problem = _fit(row, len(header), parsed)
+    rows: list[list[str]] = []
+    for row, problem in _rows(reader, parsed):
+        if problem is None and len(row) != width:
+            problem = _fit(row, width, parsed)
         if problem is not None:
             parsed.wrong += 1
             _keep(parsed.problems, parsed.rows, problem)
             continue
-        if quotes == "stand":
-            begun = [cell for cell in row if cell.startswith('"')]
-            parsed.opened += len(begun)
-            parsed.closed += sum(len(cell) > 1 and cell.endswith('"') for cell in begun)
-        parsed.lines += lines - 1
-        for column, place in zip(cells, places, strict=True):
-            column.append(row[place])
-        if len(cells[0]) >= CHUNK:
-            chunks.append(_chunk(columns, cells))
-            cells = [[] for _ in columns]
-    parsed.frame = pl.concat([*chunks, _chunk(columns, cells)])
+        rows.append(row)
+        if len(rows) == CHUNK:
+            chunks.append(_chunk(columns, places, rows, parsed))
+            rows = []
+    parsed.frame = pl.concat([*chunks, _chunk(columns, places, rows, parsed)])
     return parsed
 
 
-def _rows(reader: Any) -> Iterator[tuple[list[str], str | None, int]]:
-    """Yields the cells of each row that is not blank, what is wrong with its quotes, and how many lines it takes."""
+def _header(reader: Any) -> list[str]:
+    try:
+        return next(filter(None, reader), [])
+    except csv.Error:
+        return []
+
+
+def _rows(reader: Any, parsed: Parsed) -> Iterator[tuple[list[str], str | None]]:
+    """Yields the cells of each row with any, and what is wrong with its quotes; counts rows and lines within cells."""
+    start = lines = reader.line_num
+    yielded = 0
     while True:
-        before = reader.line_num
         try:
-            row, problem = next(reader), None
-        except StopIteration:
-            return
+            for row in reader:
+                lines = reader.line_num
+                yielded += 1
+                if row and (row[0] or any(row)):
+                    parsed.rows += 1
+                    yield row, None
+                elif len(row) > 1:
+                    parsed.empty += 1
+            break
         except csv.Error as error:
+            yielded += 1
+            parsed.rows += 1
             closed = "unexpected end" not in str(error)
-            row, problem = [], NOT_AT_END if closed else f"a quote that opens in line {before + 1:,} is {NEVER}"
-        if row or problem:
-            yield row, problem, reader.line_num - before
+            yield [], NOT_AT_END if closed else f"a quote that opens in line {lines + 1:,} is {NEVER}"
+            lines = reader.line_num
+    parsed.lines = reader.line_num - start - yielded
 
 
 def _fit(row: list[str], width: int, parsed: Parsed) -> str | None:
@@ -244,5 +249,10 @@ def _keep(problems: list[RowProblem], row: int, problem: str) -> None:
         problems.append((row, problem))
 
 
-def _chunk(columns: Sequence[str], cells: list[list[str]]) -> pl.DataFrame:
-    return pl.DataFrame([pl.Series(name, column, pl.String) for name, column in zip(columns, cells, strict=True)])
+def _chunk(columns: Sequence[str], places: Sequence[int], rows: list[list[str]], parsed: Parsed) -> pl.DataFrame:
+    if parsed.quotes == "stand":
+        begun = [cell for row in rows for cell in row if cell.startswith('"')]
+        parsed.opened += len(begun)
+        parsed.closed += sum(len(cell) > 1 and cell.endswith('"') for cell in begun)
+    cells = list(zip(*rows, strict=True)) or [()] * (max(places) + 1)
+    return pl.DataFrame([pl.Series(name, cells[place], pl.String) for name, place in zip(columns, places, strict=True)])

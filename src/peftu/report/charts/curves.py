@@ -44,7 +44,7 @@ def curve_panel(
     chart = alt.Chart(_frame(points))
     low = alt.Y("low:Q", scale=scale)
     layers += [
-        chart.mark_rule(strokeWidth=3, color=HELPED).encode(x=x, y=low, y2="high:Q"),
+        chart.mark_rule(strokeWidth=3, color=HELPED).encode(x=x, y=low, y2=alt.Y2("high:Q")),
         chart.mark_line(color=HELPED, strokeWidth=2).encode(x=x, y=y),
         chart.mark_point(filled=True, size=60, opacity=1, color=HELPED).encode(x=x, y=y),
     ]

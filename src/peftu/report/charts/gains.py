@@ -58,10 +58,10 @@ def gain_panel(gains: Doubles, mean: Score, scale: Scale, domain: tuple[float, f
         scale=alt.Scale(domain=["helped", "unchanged", "hurt"], range=[HELPED, SAME_COLOUR, HURT]),
         legend=None,
     )
-    sides = alt.Chart(frame).mark_rect().encode(x=x, x2="right:Q", y=y, y2="zero:Q", color=colour)
+    sides = alt.Chart(frame).mark_rect().encode(x=x, x2=alt.X2("right:Q"), y=y, y2=alt.Y2("zero:Q"), color=colour)
     # A gain of 0 has no height: a short tick keeps the user visible.
     still = alt.Chart(frame.filter(pl.col("side") == "unchanged"))
-    ticks = still.mark_rule(strokeWidth=3, color=SAME_COLOUR).encode(x=x, x2="right:Q", y=y)
+    ticks = still.mark_rule(strokeWidth=3, color=SAME_COLOUR).encode(x=x, x2=alt.X2("right:Q"), y=y)
     return svg(alt.layer(*_mean_band(mean, scale, domain), sides, ticks, zero_line(y)))
 
 
@@ -93,7 +93,7 @@ def along_panel(bins: Sequence[Bin], dots: Dots | None, scale: Scale, domain: tu
         means = alt.Chart(pl.DataFrame(bins, schema=Bin._fields, orient="row"))
         bottom = gain_axis(scale, domain, "low")
         layers += [
-            means.mark_rule(strokeWidth=3, color=HELPED).encode(x=x, y=bottom, y2="high:Q"),
+            means.mark_rule(strokeWidth=3, color=HELPED).encode(x=x, y=bottom, y2=alt.Y2("high:Q")),
             means.mark_line(color=HELPED, strokeWidth=1.5).encode(x=x, y=y),
             means.mark_point(filled=True, size=70, opacity=1, color=HELPED).encode(x=x, y=y),
         ]
@@ -114,6 +114,6 @@ def _mean_band(mean: Score, scale: Scale, domain: tuple[float, float]) -> list[A
     low, high = (bound * scale.factor for bound in mean.ci)
     band = alt.Chart(pl.DataFrame({"low": [low], "high": [high], "gain": [mean.mean * scale.factor]}))
     return [
-        band.mark_rect(color=MUTED, opacity=0.18).encode(y=gain_axis(scale, domain, "low"), y2="high:Q"),
+        band.mark_rect(color=MUTED, opacity=0.18).encode(y=gain_axis(scale, domain, "low"), y2=alt.Y2("high:Q")),
         band.mark_rule(color=MUTED, strokeDash=[4, 3]).encode(y=gain_axis(scale, domain)),
     ]

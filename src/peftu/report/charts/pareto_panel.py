@@ -81,7 +81,7 @@ def _names(
     for number, (dx, dy, align) in zip(kept, place(labels, dots, size), strict=True):
         frame = pl.DataFrame([points[number]], schema=Point._fields, orient="row")
         text = alt.Chart(frame).mark_text(dx=dx, dy=dy, align=align, baseline="middle", fontSize=12, color=INK)
-        drawn.append(text.encode(x=x, y=y, text="method:N"))
+        drawn.append(text.encode(x=x, y=y, text=alt.Text("method:N")))
     return drawn
 
 

@@ -52,9 +52,9 @@ def rank_chart(
     if distance is not None:
         reach = pl.DataFrame({"rank": [ranks[0].rank], "end": [min(ranks[0].rank + distance, float(len(ranks)))]})
         band = alt.Chart(reach).mark_rect(color=MUTED, opacity=0.18)
-        layers.insert(0, band.encode(x=x, x2="end:Q"))
+        layers.insert(0, band.encode(x=x, x2=alt.X2("end:Q")))
     for number, group in enumerate(groups):
         ends = pl.DataFrame({"name": [group[0]], "last": [group[-1]]})
         bar = alt.Chart(ends).mark_rule(strokeWidth=5, strokeCap="round", color=MUTED, clip=False)
-        layers.append(bar.encode(x=alt.value(width + _BAR * (number + 1)), y=y, y2="last:N"))
+        layers.append(bar.encode(x=alt.value(width + _BAR * (number + 1)), y=y, y2=alt.Y2("last:N")))
     return svg(alt.layer(*layers), (width, (58 if narrow else 38) * len(ranks)))

@@ -77,7 +77,7 @@ def _dots(
     scale, axis = alt.Scale(nice=True, **limits), alt.Axis(tickCount=ticks)
     layers = [
         base.mark_rule(strokeWidth=3, strokeCap="round").encode(
-            y=y, x=alt.X("low:Q", scale=scale, title=title, axis=axis), x2="high:Q", color=personal_colour()
+            y=y, x=alt.X("low:Q", scale=scale, title=title, axis=axis), x2=alt.X2("high:Q"), color=personal_colour()
         ),
         base.mark_point(filled=True, size=110 if ticks > 4 else 60, opacity=1).encode(
             y=y, x=alt.X("mean:Q", scale=scale), color=personal_colour()
@@ -85,5 +85,5 @@ def _dots(
     ]
     if line is not None:
         mark = alt.Chart(pl.DataFrame({"x": [line]})).mark_rule(strokeDash=[4, 4], color=MUTED)
-        layers.insert(0, mark.encode(x="x:Q"))
+        layers.insert(0, mark.encode(x=alt.X("x:Q")))
     return alt.layer(*layers)

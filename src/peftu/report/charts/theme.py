@@ -17,7 +17,7 @@ INK, MUTED, LINE, PAGE = "var(--ink)", "var(--muted)", "var(--line)", "var(--pag
 
 def personal_colour() -> Any:
     """Returns the colour of a row: personal methods stand out."""
-    return alt.condition("datum.personal", alt.value(HELPED), alt.value(SAME_COLOUR))
+    return alt.Color(condition={"test": "datum.personal", "value": HELPED}, value=SAME_COLOUR)
 
 
 def gain_axis(scale: Scale, domain: tuple[float, float], field: str = "gain") -> Any:
