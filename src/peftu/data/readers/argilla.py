@@ -3,12 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import polars as pl
-
 from peftu.data.readers.json_text import records_of
 from peftu.data.readers.judgements import Judgements, as_cell, as_key, is_answer
+from peftu.data.readers.parquet import read_parquet
 from peftu.data.readers.source import Source
-from peftu.errors import PeftuError
 
 if TYPE_CHECKING:
     from peftu.data.readers.file import File
@@ -82,12 +80,7 @@ def _is_flat(file: "File") -> bool:
 
 
 def _records(file: "File") -> list[dict[str, Any]]:
-    if file.shape != "binary":
-        return records_of(file)
-    try:
-        return pl.read_parquet(file.data).to_dicts()
-    except (pl.exceptions.PolarsError, OSError):
-        raise PeftuError(f"{file.path}: is truncated or no Parquet file — get it again") from None
+    return read_parquet(file).to_dicts() if file.shape == "binary" else records_of(file)
 
 
 def _flat(record: Mapping[str, Any], has_status: bool) -> Iterator[Response | None]:

@@ -17,7 +17,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from peftu.data.archives import Metered, unpack_all
 from peftu.data.readers.delimited import Dialect, find_dialect
@@ -149,8 +150,8 @@ class File:
         """Returns the column names of delimited text or Parquet; none of anything else's."""
         if self.begin.startswith(PARQUET):
             try:
-                return tuple(pl.read_parquet_schema(self.data))
-            except (pl.exceptions.PolarsError, OSError):  # its reader tells the damage
+                return tuple(pq.read_schema(self.data).names)
+            except (pa.ArrowException, OSError):  # its reader tells the damage
                 return ()
         return self.dialect.rows[0] if self.shape == "delimited" else ()
 

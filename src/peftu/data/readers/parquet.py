@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from peftu.data.readers.source import Rows, Source
+from peftu.data.readers.source import Source
 from peftu.errors import PeftuError
 
 if TYPE_CHECKING:
@@ -27,19 +29,22 @@ class Parquet:
 
     def open(self, file: "File") -> Source:
         """Returns its rows; values keep their types."""
-        try:
-            with file.data.open("rb") as stream:  # a path would be taken for a pattern
-                columns = tuple(pl.read_parquet_schema(stream))
-        except (pl.exceptions.PolarsError, OSError):
-            raise PeftuError(f"{file.path}: {DAMAGED}") from None
-
-        def load(names: Sequence[str]) -> Rows:
-            try:
-                return pl.read_parquet(file.data, columns=list(names), glob=False), []
-            except (pl.exceptions.PolarsError, OSError):
-                raise PeftuError(f"{file.path}: {DAMAGED}") from None
-
-        return Source(file.path, "PARQUET", columns, load, named=True)
+        if not file.header:
+            raise PeftuError(f"{file.path}: {DAMAGED}")
+        return Source(file.path, "PARQUET", file.header, lambda columns: (read_parquet(file, columns), []), named=True)
 
 
 READER = Parquet()
+
+
+def read_parquet(file: "File", columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """Returns the columns, or all, as pyarrow reads them: polars panics on some damaged files.
+
+    Raises:
+        PeftuError: it is damaged.
+    """
+    try:
+        table = pq.ParquetFile(file.data).read(None if columns is None else list(columns))
+        return pl.DataFrame(pl.from_arrow(table)).select(columns or pl.all())
+    except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError):
+        raise PeftuError(f"{file.path}: {DAMAGED}") from None
