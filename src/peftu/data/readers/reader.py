@@ -84,7 +84,10 @@ def opened(path: Path, reading: Reading | None = None) -> Iterator[Source]:
 
 def _reader_of(file: File, reading: Reading) -> Reader:
     if reading.format is not None:
-        return readers.get(reading.format)
+        reader = readers.get(reading.format)
+        if not reader.claims(file):
+            raise PeftuError(f"{file.path}: --format {reading.format}: is not {reader.title} — leave --format out")
+        return reader
     known = [readers.get(name) for name in readers.names()]
     for plain in (False, True):
         claiming = [reader for reader in known if reader.plain == plain and reader.claims(file)]
