@@ -9,6 +9,7 @@ from peftu.data.readers.file import FIRST, File
 from peftu.data.readers.json_text import KEY, records_of
 from peftu.data.readers.judgements import Judgements, as_cell, is_answer
 from peftu.data.readers.source import Source
+from peftu.errors import PeftuError
 
 GIVEN, GIVERS = "annotations", "annotators"
 USER, LABEL = "annotator", "annotation"
@@ -28,7 +29,7 @@ class Items:
 
     def claims(self, file: File) -> bool:
         """Returns whether the items, or those of a JSON file in a folder, hold judgements in one of these ways."""
-        return bool(_members(file))
+        return any(map(_seems_to_fit, _candidates(file)))
 
     def open(self, file: File) -> Source:
         """Returns its rows; items that nobody judged are left out.
@@ -52,12 +53,24 @@ READER = Items()
 
 
 def _members(file: File) -> list[File]:
+    return [member for member in _candidates(file) if _fits(member)]
+
+
+def _candidates(file: File) -> list[File]:
     if file.shape != "folder":
-        return [file] if _fits(file) else []
+        return [file]
     paths = [path for name, path in file.files.items() if name.endswith((".json", ".jsonl"))]
     members = [File(file.path, path, file.reading) for path in paths[: MOST_FILES + 1]]
     few = len(members) <= MOST_FILES
-    return [member for member in members if few and member.begin.strip() and _fits(member)]
+    return [member for member in members if few and member.begin.strip()]
+
+
+def _seems_to_fit(file: File) -> bool:
+    """Returns whether a file is of this form; a damaged one is for its own reader to tell."""
+    try:
+        return _fits(file)
+    except PeftuError:
+        return False
 
 
 def _fits(file: File) -> bool:
