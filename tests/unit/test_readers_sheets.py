@@ -166,6 +166,16 @@ def test_a_sheet_with_a_cell_far_off(tmp_path: Path) -> None:
         import_file(path)
 
 
+def test_a_sheet_that_breaks_off(tmp_path: Path) -> None:
+    path = write_ods(tmp_path / "mine.ods", [["user", "text", "label"], ["u1", "a", "x"]])
+    with zipfile.ZipFile(path) as zipped:
+        content = zipped.read("content.xml").decode()
+    with zipfile.ZipFile(path, "w") as zipped:
+        zipped.writestr("content.xml", content.replace("</table:table>", ""))
+    with pytest.raises(PeftuError, match="is damaged or protected by a password — save it anew"):
+        import_file(path)
+
+
 def test_no_rows(tmp_path: Path) -> None:
     path = write_xlsx(tmp_path / "mine.xlsx", {"One": {1: ["user", "text", "label"]}, "Two": {}})
     with pytest.raises(PeftuError, match="holds no rows"):

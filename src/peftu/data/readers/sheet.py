@@ -5,6 +5,7 @@ import logging
 import re
 import zipfile
 from typing import TYPE_CHECKING, Any
+from xml.parsers import expat
 
 import polars as pl
 
@@ -74,6 +75,7 @@ def _check_extent(file: "File") -> None:
                     rows, columns = max((int(row) for _, row in cells), default=0), max(map(_number, cells), default=0)
                 elif name == "content.xml":
                     content = zipped.read(name)
+                    expat.ParserCreate().Parse(content, True)  # the library never ends on what breaks off
                     rows = max((int(times) for times in ROWS_REPEATED.findall(content)), default=1)
                     valued = [tag for tag in ODS_CELL.findall(content) if b"value-type" in tag]
                     columns = max((int(times) for tag in valued for times in COLUMNS_REPEATED.findall(tag)), default=1)
@@ -81,7 +83,7 @@ def _check_extent(file: "File") -> None:
                     continue
                 if rows > MOST_ROWS or rows * columns > MOST_CELLS:
                     raise PeftuError(f"{file.path}: a sheet spans {rows:,} rows and {columns:,} columns — {MEND}")
-    except (*BAD, *UNREADABLE):
+    except (*BAD, *UNREADABLE, expat.ExpatError):
         raise PeftuError(f"{file.path}: {DAMAGED}") from None
 
 
