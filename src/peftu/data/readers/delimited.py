@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pc
 
 from peftu.data.readers.source import SHOWN, RowProblem, Rows, RowsError, Source
 from peftu.data.reading import LONGEST_CELL
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 Quotes = Literal["hold", "escaped", "stand"]  # hold cells, doubled within; hold cells, escaped within; are characters
 DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar", "^": "caret", "~": "tilde"}
+BLOCK = 1 << 24  # bytes
 CHUNK = 50_000  # rows that are held as Python lists
 STYLES: dict[Quotes, dict[str, Any]] = {
     "hold": {"quotechar": '"', "strict": True},
@@ -128,6 +131,12 @@ def read_delimited(file: "File", columns: Sequence[str]) -> Rows:
     Raises:
         PeftuError: rows have too many cells, a quote is not closed, or quotes can be read in two ways.
     """
+    frame = _without_quotes(file, columns)
+    return _settled(file, columns) if frame is None else (frame, [])
+
+
+def _settled(file: "File", columns: Sequence[str]) -> Rows:
+    """Returns the one reading under which all rows fit."""
     readings = [_parsed(file, columns, "hold")]
     if readings[0].wrong or readings[0].lines:
         readings.append(_parsed(file, columns, "stand"))
@@ -158,6 +167,35 @@ def read_delimited(file: "File", columns: Sequence[str]) -> Rows:
     if parsed.empty:
         notes.append(f"{parsed.empty:,} rows without any cell filled are left out")
     return parsed.frame, notes
+
+
+def _without_quotes(file: "File", columns: Sequence[str]) -> pl.DataFrame | None:
+    """Returns the columns of a file without any quote whose rows all fit, five times as fast; None of any other."""
+    if file.encoding not in ("utf-8", "utf-8-sig") or _has_quotes(file.data):
+        return None
+    uneven: list[int] = []
+
+    def keep_uneven(row: Any) -> str:
+        uneven.append(row.number)
+        return "skip"
+
+    try:
+        table = pc.read_csv(
+            file.data,
+            pc.ReadOptions(use_threads=False, block_size=BLOCK),
+            pc.ParseOptions(delimiter=file.dialect.delimiter, quote_char=False, invalid_row_handler=keep_uneven),
+            pc.ConvertOptions(include_columns=columns, column_types=dict.fromkeys(columns, pa.large_string())),
+        )
+    except (pa.ArrowException, KeyError):
+        return None
+    frame = pl.DataFrame(pl.from_arrow(table))
+    empty = frame.select(pl.all_horizontal(pl.all() == "")).to_series()
+    return None if uneven or empty.any() else frame
+
+
+def _has_quotes(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return any(b'"' in block for block in iter(lambda: stream.read(BLOCK), b""))
 
 
 def _has_escapes(file: "File") -> bool:
