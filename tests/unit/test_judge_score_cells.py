@@ -156,3 +156,26 @@ def test_what_would_exhaust_the_machine_is_a_line(tmp_path: Path) -> None:
     assert "holds 101 methods — score at most 100 at once" in refused(write(tmp_path / "many.jsonl", methods))
     long = [row | {"method": "m" * 100_000} for row in table([*"abab"], [*"abab"])]
     assert "longer than 200 characters" in refused(write(tmp_path / "long.jsonl", long))
+
+
+@pytest.mark.parametrize(
+    ("lines", "accuracy"),
+    [("7\t[0, 1, 1]\n9\t[1]\n", (0.5 + 1 + 1) / 3), ("7\t[0.25, 0.75]\n9\t[1.0, 0.0]\n", (0.5 + 1 + 1) / 3)],
+)
+def test_answers_by_item_are_the_truth_s_users_own(tmp_path: Path, lines: str, accuracy: float) -> None:
+    judgements = {"7": {"Ann1": "0", "Ann2": "1", "Ann3": "1"}, "9": {"Ann1": "0"}}
+    truth = tmp_path / "MP_test.json"
+    truth.write_text(
+        json.dumps({
+            key: {"text": {"reply": key}, "annotators": ",".join(given), "annotations": given, "split": "test"}
+            for key, given in judgements.items()
+        })
+    )  # fmt: skip
+    path = tmp_path / "mine.tsv"
+    path.write_text(lines)
+    record, scores = scored(path, truth=truth)
+    assert record.users == 3
+    assert scores["accuracy"] == pytest.approx(accuracy)
+    assert "cannot tell which column is the user" in refused(path)
+    path.write_text(lines + "8\t[1]\n")
+    assert "mine.tsv: row 3" in refused(path, truth=truth)

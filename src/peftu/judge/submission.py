@@ -1,19 +1,20 @@
 """Anybody's predictions file, read into the frame that everything is judged from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from peftu.answers import Answers, Kind, answers_of
-from peftu.data.labelling import MISSING, as_number, as_text, in_order, read_cells, short, variant_notes
+from peftu.data.labelling import MISSING, as_number, as_text, canonical, in_order, read_cells, short, variant_notes
 from peftu.data.problem import part_named
 from peftu.data.readers.columns import NAMES as IMPORTED
 from peftu.data.readers.columns import check_rivals, find_columns
 from peftu.data.readers.file import Reading
 from peftu.data.readers.reader import opened
+from peftu.data.readers.source import Source
 from peftu.data.task import TaskCard
 from peftu.data.texts import with_controls
 from peftu.errors import PeftuError
@@ -118,11 +119,18 @@ def read_submission(path: Path, how: ScoreOptions) -> Submission:
 def _read(path: Path, how: ScoreOptions, needed: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
     """Returns the columns that are read under their own names, with ``row``, and remarks."""
     with opened(path, how.reading) as source:
+        roles = dict(source.roles)
+        if "label" in roles:  # a layout of judgements, which are what is to be predicted
+            roles.setdefault("target", roles["label"])
+        source = replace(source, roles=roles)
+        if _is_by_item(source, how):
+            lacking = {"user", "output"} if "probabilities" in roles else {"user"}
+            needed = [role for role in needed if role not in lacking]
         given = {role: column for role, column in how.columns.items() if role in needed}
         names = {role: names for role, names in NAMES.items() if role in (*needed, "part")}
         found = find_columns(source, names, given, needed, needed)
         more = {name: name for name in MORE if name in source.columns and name not in found.chosen.values()}
-        more |= {role: column for role, column in source.roles.items() if role in MORE}
+        more |= {role: column for role, column in source.roles.items() if role in (*MORE, "place")}
         columns = {**found.chosen, **more}
         rivals = [column for others in found.rivals.values() for column in others]
         raw, notes = source.read(tuple(dict.fromkeys([*columns.values(), *rivals])))
@@ -134,7 +142,7 @@ def _read(path: Path, how: ScoreOptions, needed: Sequence[str]) -> tuple[pl.Data
     others = [raw[column].alias(role) for role, column in columns.items() if role not in PLAIN]
     places = pl.Series("row", [source.place(row) for row in range(raw.height)], pl.String)
     frame = pl.DataFrame([places, *plain, *others])
-    for role in ("user", "item"):
+    for role in (role for role in ("user", "item") if role in frame.columns):
         stripped = frame[role].str.strip_chars()
         empty = frame.filter(stripped.is_null() | (stripped == ""))
         if len(empty):
@@ -142,7 +150,12 @@ def _read(path: Path, how: ScoreOptions, needed: Sequence[str]) -> tuple[pl.Data
         frame = frame.with_columns(stripped.alias(role))
         _refuse_controls(path, frame, role)
     left_out = [f"{what}: {number:,} left out" for what, number in source.left_out.items()]
-    return frame.rename({"user": "user_id", "item": "item_id"}), [*source.notes, *notes, *remarks, *left_out]
+    return frame.rename({"user": "user_id", "item": "item_id"}, strict=False), [
+        *source.notes,
+        *notes,
+        *remarks,
+        *left_out,
+    ]
 
 
 def _with_truth(path: Path, frame: pl.DataFrame, how: ScoreOptions) -> pl.DataFrame:
@@ -157,6 +170,8 @@ def _with_truth(path: Path, frame: pl.DataFrame, how: ScoreOptions) -> pl.DataFr
         "row", "user_id", "item_id", "target", *(n for n in ("part", "text", "context") if n in truth.columns)
     )
     _refuse_repeats(how.truth, truth.with_columns(method=pl.lit(""), seed=pl.lit(0)))
+    if "user_id" not in frame.columns:
+        frame = _for_users(path, frame, truth, how)
     keys = ["user_id", "item_id"]
     users = frame.join(truth, on="user_id", how="anti")["user_id"].n_unique()
     if users:
@@ -170,6 +185,35 @@ def _with_truth(path: Path, frame: pl.DataFrame, how: ScoreOptions) -> pl.DataFr
     systems = frame.select("method", "base", "seed").unique(maintain_order=True)
     answers = frame.drop("row")
     return systems.join(truth, how="cross").join(answers, on=[*systems.columns, *keys], how="left", nulls_equal=True)
+
+
+def _is_by_item(source: Source, how: ScoreOptions) -> bool:
+    """Returns whether a layout has answers by item, for the users that the truth has of it."""
+    roles = {*source.roles, *how.columns}
+    return how.truth is not None and "item" in source.roles and "output" not in how.columns and "user" not in roles
+
+
+def _for_users(path: Path, frame: pl.DataFrame, truth: pl.DataFrame, how: ScoreOptions) -> pl.DataFrame:
+    """Returns answers by item as answers for users: the n-th is the truth's n-th user's, or one is for all of them.
+
+    Raises:
+        PeftuError: an item is not in the truth, or has more answers than users there.
+    """
+    if "output" not in frame.columns:  # probabilities alone
+        targets = as_text(truth["target"], "target").drop_nulls().unique()
+        labels = how.labels or in_order(set(map(canonical, targets)))
+        likeliest = frame["probabilities"].list.arg_max()
+        if frame["probabilities"].list.len().n_unique() > 1 or (likeliest.max() or 0) >= len(labels):  # type: ignore[operator]
+            raise PeftuError(f"{path}: its lists are not of one probability a label ({len(labels)}) — mend them")
+        frame = frame.with_columns(output=pl.Series(labels).gather(likeliest))
+    users = truth.select("user_id", "item_id", place=(pl.int_range(pl.len()).over("item_id") + 1).cast(pl.String))
+    keys = ["item_id", "place"] if "place" in frame.columns else ["item_id"]
+    lost = frame.join(users, on=keys, how="anti")
+    if len(lost):
+        raise PeftuError(
+            f"{path}: {lost['row'][0]}: {how.truth} has no such item, or fewer users of it — mend the file"
+        )
+    return users.join(frame, on=keys, how="inner").drop("place")
 
 
 def _defaults(path: Path, frame: pl.DataFrame) -> pl.DataFrame:

@@ -56,7 +56,7 @@ class Lewidi:
             file.path,
             f"{self.title}, labels in the order of each item's annotators",
             long.select(ITEM, pl.col(ANNOTATOR, OUTPUT).cast(pl.String)),
-            roles={"item": ITEM, "output": OUTPUT},
+            roles={"item": ITEM, "output": OUTPUT, "place": ANNOTATOR},
             left_out={"items without a number": len(frame) - len(numbers)},
             places=places,
         )
