@@ -12,7 +12,7 @@ from terminal import MANY, TASK, Said, peftu, python
 from peftu.data.synthetic import SyntheticTask, synthetic_rows
 from peftu.judge import read_judgement
 from peftu.metrics import user_scores
-from peftu.results import RunRecord, load_run
+from peftu.results import load_run
 
 torch.set_num_threads(1)
 
@@ -283,23 +283,6 @@ def test_judging_and_listing_need_no_torch() -> None:
     assert done.returncode == 0, done.stderr
     done = python("import sys, peftu; sys.exit(len([m for m in sys.modules if m in ('polars', 'pydantic', 'scipy')]))")
     assert done.returncode == 0
-
-
-def test_a_process_of_its_own_prints_json_and_nothing_else(place: Path) -> None:
-    code = (
-        "from peftu.data.synthetic import SyntheticTask\n"
-        "from peftu.data.task import tasks\n"
-        f"tasks.add({TASK!r}, SyntheticTask)\n"
-        "from peftu.cli import main\n"
-        "main()\n"
-    )
-    flags = ("--method", "lora[rank=1]", "--base", "./llama", "--raw", "raw", "--out", "own", "--epochs", "1", "--json")
-    done = python(code, "run", TASK, *flags, cwd=place)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["methods"][0]["method"] == "lora[rank=1]"
-    assert "Made-up tastes: 6 users" in done.stderr
-    assert "Warning" not in done.stderr
-    assert RunRecord.read(place / "own").cli_json(Path("own")) == json.loads(done.stdout)
 
 
 # --- judging ---------------------------------------------------------------------------------------------------------

@@ -35,15 +35,32 @@ def as_lines(path: Path, table: list[dict[str, str]]) -> Path:
     return path
 
 
-def separate(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[bytes]":
-    """Runs the command line in a process of its own, whose output is bytes."""
+IN_TURN = """
+import json, os, sys
+from peftu.cli import main
+for command in json.loads(sys.argv[1]):
+    sys.argv = ["peftu", *command]
+    try:
+        main()
+    except SystemExit as end:
+        for stream, mark in ((sys.stdout, f"\\0{end.code or 0}\\0"), (sys.stderr, "\\0")):
+            stream.flush()
+            os.write(stream.fileno(), mark.encode())
+"""
+
+
+def separate(*commands: tuple[str, ...], **environment: str) -> "list[subprocess.CompletedProcess[bytes]]":
+    """Runs commands one after the other in a process of their own, whose output is bytes."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG", "PYTHON"))}
-    return subprocess.run(
-        [sys.executable, "-m", "peftu", *arguments],
+    done = subprocess.run(
+        [sys.executable, "-c", IN_TURN, json.dumps(commands)],
         capture_output=True,
-        check=False,
+        check=True,
         env={**kept, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1", **environment},
     )
+    said = done.stdout.split(b"\0")
+    whole = zip(commands, said[::2], said[1::2], done.stderr.split(b"\0"), strict=False)
+    return [subprocess.CompletedProcess(command, int(code), out, err) for command, out, code, err in whole]
 
 
 @pytest.mark.parametrize(
@@ -209,17 +226,20 @@ def test_arguments_that_are_no_text_are_named(tmp_path: Path) -> None:
 )
 def test_a_terminal_without_the_characters_ends_no_run(tmp_path: Path, environment: dict[str, str]) -> None:
     path = as_lines(tmp_path / "p.jsonl", rows(labels=("n\u00e9", "\u4e2d")))
-    done = separate("score", str(path), "--out", str(tmp_path / "s"), **environment)
+    done, joined, refusal = separate(
+        ("score", str(path), "--out", str(tmp_path / "s")),
+        ("leaderboard", str(tmp_path / "s"), "--out", str(tmp_path / "l"), "--json"),
+        ("report", str(tmp_path / "none")),
+        **environment,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.isascii()
     assert b"p \\xb7" not in done.stdout
     assert b"-----" in done.stdout
-    done = separate("leaderboard", str(tmp_path / "s"), "--out", str(tmp_path / "l"), "--json", **environment)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["users"] == 2
-    done = separate("report", str(tmp_path / "none"), **environment)
-    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
-    assert b" - " in done.stderr
+    assert joined.returncode == 0, joined.stderr
+    assert json.loads(joined.stdout)["users"] == 2
+    assert (refusal.returncode, refusal.stderr.count(b"\n")) == (2, 1)
+    assert b" - " in refusal.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """How far a run is: on a terminal, in a file, and not at all."""
 
+import json
 import os
 import pty
 import subprocess
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from terminal import SRC, TASK, Said, peftu, refused
+
+from peftu.results import RunRecord
 
 QUICK = (
     *("run", TASK, "--method", "lora[rank=1]", "--base", "./llama", "--raw", "raw", "--users", "2", "--epochs", "1"),
@@ -23,7 +26,7 @@ main()
 
 
 def command(*flags: str) -> list[str]:
-    return [sys.executable, "-c", CODE, *QUICK, *flags]
+    return [sys.executable, "-W", "error::DeprecationWarning:peftu", "-c", CODE, *QUICK, *flags]
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -40,11 +43,11 @@ def test_a_file_gets_lines_and_no_control_characters(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo terminal")
-def test_a_terminal_gets_bars(place: Path) -> None:
+def test_a_terminal_gets_bars_and_a_pipe_json_and_nothing_else(place: Path) -> None:
     screen, stderr = pty.openpty()
     process = subprocess.Popen(
-        command("--out", "bars", "--cells", "bars-cells"),
-        stdout=subprocess.DEVNULL,
+        command("--out", "bars", "--cells", "bars-cells", "--json"),
+        stdout=subprocess.PIPE,  # of less than a pipe holds
         stderr=stderr,
         env=environment(TERM="xterm", COLUMNS="80"),
         cwd=place,
@@ -57,8 +60,14 @@ def test_a_terminal_gets_bars(place: Path) -> None:
         except OSError:  # the other end is closed
             break
     os.close(screen)
-    assert process.wait() == 0
     text = written.decode()
+    printed, _ = process.communicate()
+    assert process.returncode == 0, text
+    said = json.loads(printed)
+    assert said["methods"][0]["method"] == "lora[rank=1]"
+    assert RunRecord.read(place / "bars").cli_json(Path("bars")) == said
+    assert "Made-up tastes: 2 users" in text
+    assert "Warning" not in text
     assert "\x1b[" in text
     assert "training lora" in text
     assert "users an hour" in text

@@ -7,6 +7,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -31,6 +33,7 @@ def command(home: Path, log: Path, arguments: list[str]) -> None:
     from peftu.data import shards
     from peftu.data.synthetic import SyntheticTask
     from peftu.data.task import tasks
+    from peftu.executors import local
     from peftu.report.charts import drawing
 
     torch.set_num_threads(1)
@@ -45,8 +48,20 @@ def command(home: Path, log: Path, arguments: list[str]) -> None:
         return fill(filler, spec, *rest)  # type: ignore[arg-type]
 
     Filler.fill = logged  # type: ignore[assignment, method-assign]
+    context = multiprocessing.get_context("forkserver")
+    forkserver._forkserver.ensure_running = lambda: None  # type: ignore[attr-defined]  # it forked this process
+    multiprocessing.get_context = lambda _: context  # type: ignore[assignment]  # workers start in a moment, too
+    local._begin_worker = partial(begin_worker, str(home / "cache"))  # type: ignore[assignment]
     sys.argv = ["peftu", *arguments]
     main()
+
+
+def begin_worker(cache: str, threads: int, gpu: int | None) -> None:
+    """Begins a worker with the cache of its driver, whose environment a forked one lacks."""
+    from peftu.executors import local
+
+    os.environ["PEFTU_CACHE"] = cache
+    local._begin_worker(threads, gpu)
 
 
 @dataclass

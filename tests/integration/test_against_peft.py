@@ -256,6 +256,7 @@ def real(name: str) -> Path:
     return folder
 
 
+@pytest.mark.slow  # as virtual tokens and stored modules on it
 @pytest.mark.weights
 @torch.no_grad()
 def test_smollm2_is_peft_too() -> None:

@@ -64,7 +64,9 @@ def test_predictions_are_what_they_were(home: Path, name: str) -> None:
 
 
 @pytest.mark.weights
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "real-encoder" else pytest.mark.slow) for name in REAL]
+)
 def test_predictions_on_real_bases_are_what_they_were(home: Path, name: str) -> None:
     if weights_at_hand(bases.get(REAL[name].base)) is None:
         pytest.skip(f"{REAL[name].base} is not in the cache — make setup puts it there")

@@ -134,10 +134,11 @@ def test_a_dead_worker_is_replaced_and_workers_end_with_their_driver(home: Path,
 
 
 def at_work(process: BaseProcess) -> list[psutil.Process]:
+    """Returns the driver's workers: forked by the server that forked the driver."""
     found = []
-    for child in psutil.Process(process.pid).children():
+    for child in psutil.Process(psutil.Process(process.pid).ppid()).children():
         with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
-            if child.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in " ".join(child.cmdline()):
+            if child.status() != psutil.STATUS_ZOMBIE and child.pid != process.pid:
                 found.append(child)
     return found
 

@@ -123,7 +123,12 @@ def smollm2() -> FrozenBase:
 @pytest.mark.weights
 @pytest.mark.parametrize(
     ("method", "region"),
-    [(LORA, {}), (LORA, {"depth": 6, "span": "answer"}), (LORA, {"depth": 6, "span": "last"}), (Ia3(), {})],
+    [
+        (LORA, {}),
+        (LORA, {"depth": 6, "span": "answer"}),
+        (LORA, {"depth": 6, "span": "last"}),
+        pytest.param(Ia3(), {}, marks=pytest.mark.slow),
+    ],
     ids=["lora", "alora", "alora-last", "ia3"],
 )
 def test_smollm2_in_peft(smollm2: FrozenBase, method: Any, region: dict[str, Any], tmp_path: Path) -> None:

@@ -68,6 +68,12 @@ class Notes(Silent):
         self.notes.append(text)
 
 
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cells that tests share where nothing depends on who fills them."""
+    return tmp_path_factory.mktemp("cells")
+
+
 @pytest.fixture
 def compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Returns a function that compares the methods, into the folder 'run'."""
@@ -83,8 +89,12 @@ def compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_cells_are_heard_of_as_they_come_and_the_log_grows_with_them(compared: Any, tmp_path: Path) -> None:
-    kept = Kept(tmp_path / "run")
-    run = compared(track=[kept])
+    broken, kept, notes = Broken(tmp_path / "run"), Kept(tmp_path / "run"), Notes()
+    run = compared(track=[broken, kept], reporter=notes)
+    assert broken.heard == ["started"]  # a tracker that breaks is left out
+    assert [note for note in notes.notes if "Broken" in note] == [
+        "Broken follows this run no more: ValueError: the disk"
+    ]
     assert kept.heard == ["started", *["cell"] * len(kept.cells), "finished"]
     assert kept.board == [result.label for result in run.record.methods]
     assert {cell.part for cell in kept.cells} == {"scores", "everyone"}
@@ -102,23 +112,13 @@ def test_cells_are_heard_of_as_they_come_and_the_log_grows_with_them(compared: A
     assert all(lines == final for lines in again.logs)  # the finished run stays as it was until it is replaced
 
 
-def test_a_run_that_stops_leaves_its_log_and_trackers_know(compared: Any, tmp_path: Path) -> None:
+def test_a_run_that_stops_leaves_its_log_and_trackers_know(compared: Any, cells: Path, tmp_path: Path) -> None:
     kept = Kept(tmp_path / "run")
     with pytest.raises(OutOfTimeError):
         compared(track=[kept], max_minutes=0)
     assert kept.heard == ["started", "stopped"]
     assert (tmp_path / "run" / TRAIN_LOG).read_text() == ""
-    assert compared().path.name == "run"
-
-
-def test_a_tracker_that_breaks_is_left_out(compared: Any, tmp_path: Path) -> None:
-    broken, kept, notes = Broken(tmp_path / "run"), Kept(tmp_path / "run"), Notes()
-    compared(track=[broken, kept], reporter=notes)
-    assert broken.heard == ["started"]
-    assert kept.heard[-1] == "finished"
-    assert [note for note in notes.notes if "Broken" in note] == [
-        "Broken follows this run no more: ValueError: the disk"
-    ]
+    assert compared(cells=cells).path.name == "run"
 
 
 def names_users(folder: Path) -> bool:
@@ -128,12 +128,12 @@ def names_users(folder: Path) -> bool:
     return any(re.search(rb"user-\d", path.read_bytes() + str(path.relative_to(folder)).encode()) for path in files)
 
 
-def test_tensorboard_reads_what_was_drawn(compared: Any, tmp_path: Path) -> None:
+def test_tensorboard_reads_what_was_drawn(compared: Any, cells: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for _ in range(2):  # the second start takes the place of the first
-        run = compared(track="tensorboard:logs", if_exists="overwrite", cells=tmp_path / "cells")
+        run = compared(track="tensorboard:logs", if_exists="overwrite", cells=cells)
     (folder,) = (tmp_path / "logs").iterdir()
     events = EventAccumulator(str(folder))
     events.Reload()
@@ -146,9 +146,9 @@ def test_tensorboard_reads_what_was_drawn(compared: Any, tmp_path: Path) -> None
     assert not names_users(tmp_path / "logs")
 
 
-def test_mlflow_reads_what_was_logged(compared: Any, tmp_path: Path) -> None:
+def test_mlflow_reads_what_was_logged(compared: Any, cells: Path, tmp_path: Path) -> None:
     pytest.importorskip("mlflow", reason="mlflow is not installed")
-    run = compared(track=["mlflow:tracked"])
+    run = compared(track=["mlflow:tracked"], cells=cells)
     from mlflow import MlflowClient
 
     client = MlflowClient((tmp_path / "tracked").as_uri())

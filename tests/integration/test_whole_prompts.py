@@ -95,8 +95,16 @@ def same(prompt: Prompt, judge: Oracle, base: FrozenBase) -> None:
         assert torch.allclose(got, wanted, atol=1e-5), (spec, (got - wanted).abs().max())
 
 
-@pytest.mark.parametrize("words", WORDS, ids="/".join)
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        pytest.param(
+            name, words, marks=() if (place - turn) % 2 == 0 else pytest.mark.slow, id=f"{name}-{'/'.join(words)}"
+        )
+        for place, name in enumerate(DECODERS)
+        for turn, words in enumerate(WORDS)
+    ],
+)
 def test_a_decoder_reads_the_whole_prompt(name: str, words: tuple[str, ...]) -> None:
     judge, base = sides("llama", *tokenizer_of(name))
     if name == "no-eos" and "yes" in words and "yes and no" in words:
@@ -122,8 +130,14 @@ def test_other_families_read_the_whole_text(model: str, name: str) -> None:
     same(Prompt(INSTRUCTION, ("no", "yes", "nor") if model == "bert" else WORDS[1]), judge, base)
 
 
-@pytest.mark.parametrize("tokenizer", ["byte-level", "metaspace-chat", "normalizer-instruct"])
-@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize(
+    ("name", "tokenizer"),
+    [
+        pytest.param(name, tokenizer, marks=() if (place - turn) % 3 == 0 else pytest.mark.slow)
+        for place, name in enumerate(TYPES)
+        for turn, tokenizer in enumerate(("byte-level", "metaspace-chat", "normalizer-instruct"))
+    ],
+)
 def test_every_architecture_reads_the_whole_prompt(name: str, tokenizer: str) -> None:
     made, system = tokenizer_of(tokenizer)
     plain, twin = model_of(name), model_of(name)

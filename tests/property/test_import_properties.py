@@ -163,7 +163,7 @@ def plain_readings(content: bytes, lines: bool) -> list[list[tuple[str, ...]]]:
 @pytest.mark.parametrize("number", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_a_damaged_file_is_read_as_it_stands_or_refused(number: int) -> None:
     random = Random(number)  # noqa: S311
-    texts = ['so "it" goes', "a, b", "two\nlines", "plain", "\u00e9t\u00e9", "it's", "[x]", "1,5"]
+    texts = ['so "it" goes', "a, b", "two\nlines", "plain", "Zo\u00eb", "it's", "[x]", "1,5"]
     accepted = 0
     for _ in range(number):
         table = [
@@ -224,7 +224,7 @@ PIECES = st.sampled_from(
 HEADERS = st.sampled_from(["user,text,label\n", "user\ttext\tlabel\ttime\n", "", "id,user,text,context,label,split\n"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     HEADERS, st.lists(PIECES, max_size=40).map("".join) | st.text(max_size=20), st.sampled_from(["csv", "jsonl", "x"])
 )

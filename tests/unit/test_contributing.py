@@ -95,7 +95,9 @@ def test_the_method_of_the_page_keeps_every_promise() -> None:
     check_method(Headed(), ("llama",))
 
 
-@pytest.mark.parametrize("name", ["shift", "headed", pytest.param("fixed", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["shift", *(pytest.param(name, marks=pytest.mark.slow) for name in ("headed", "fixed"))]
+)
 def test_a_method_like_the_page_s_works_in_every_way_without_further_ado(
     plugged: Path, tmp_path: Path, name: str
 ) -> None:

@@ -33,12 +33,13 @@ def covered(found: list[Intervals], which: str) -> float:
     return float(np.mean([low <= 0.7 <= high for low, high in bounds]))
 
 
-def test_two_way_covers_where_one_way_does_not() -> None:
+@pytest.mark.parametrize("times", [30, pytest.param(60, marks=pytest.mark.slow)])
+def test_two_way_covers_where_one_way_does_not(times: int) -> None:
     rng = np.random.default_rng(0)
-    shared_items = [crossed(rng, 20, 25, 0.02, 0.28) for _ in range(60)]
+    shared_items = [crossed(rng, 20, 25, 0.02, 0.28) for _ in range(times)]
     assert covered(shared_items, "by_user") < 0.85  # every user has the same easy and hard items
     assert covered(shared_items, "two_way") >= 0.9
-    assert covered([crossed(rng, 12, 60, 0.25, 0.02) for _ in range(60)], "two_way") >= 0.9
+    assert covered([crossed(rng, 12, 60, 0.25, 0.02) for _ in range(times)], "two_way") >= 0.9
 
 
 def test_two_way_is_never_the_narrowest() -> None:

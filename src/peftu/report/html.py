@@ -4,6 +4,7 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ def render(runs: Sequence[RunView], out: Path) -> Path:
     if not runs:
         raise PeftuError("report: no run was given — name one or more run folders")
     try:
-        import jinja2
+        import jinja2  # noqa: F401
 
         from peftu.report.charts.drawing import drawing
 
@@ -69,14 +70,7 @@ def render(runs: Sequence[RunView], out: Path) -> Path:
             chapters = [_chapter(number, run) for number, run in enumerate(runs, start=1)]
     except ImportError as error:
         raise DrawingError(_EXTRA) from error
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("peftu.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_finalized,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = _environment()
     load = environment.loader.get_source if environment.loader else None
     css, script = (load(environment, name)[0] if load else "" for name in ("report.css", "report.js"))
     tasks = list(dict.fromkeys(run.record.task.title for run in runs))
@@ -92,6 +86,21 @@ def render(runs: Sequence[RunView], out: Path) -> Path:
     out = Path(out) / REPORT if Path(out).is_dir() else Path(out)
     with writing_to(out.parent):
         return write_atomic(out, html)
+
+
+@cache
+def _environment() -> Any:
+    """Returns the templates, compiled once a process."""
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("peftu.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_finalized,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def _finalized(value: Any) -> Any:

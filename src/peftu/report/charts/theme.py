@@ -14,6 +14,19 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 HELPED, SAME_COLOUR, HURT = "var(--helped)", "var(--same)", "var(--hurt)"
 INK, MUTED, LINE, PAGE = "var(--ink)", "var(--muted)", "var(--line)", "var(--page)"
 
+_CONFIG = {
+    "background": "transparent",
+    "font": FONT,
+    "aria": False,
+    "padding": 4,
+    "view": {"stroke": None},
+    "axis": {
+        **{f"{part}Color": MUTED for part in ("label", "title")},
+        **{f"{part}Color": LINE for part in ("grid", "domain", "tick")},
+        **{"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"},
+    },
+}
+
 
 def personal_colour() -> Any:
     """Returns the colour of a row: personal methods stand out."""
@@ -43,13 +56,10 @@ def svg(chart: Any, size: tuple[int, int] = PANEL) -> str:
 
     There are no namespace addresses, and screen readers skip it: the figure around it carries the words.
     """
-    chart = chart.properties(width=size[0], height=size[1])
-    chart = chart.configure(background="transparent", font=FONT, aria=False, padding=4)
-    chart = chart.configure_view(stroke=None).configure_axis(
-        labelColor=MUTED, titleColor=MUTED, gridColor=LINE, domainColor=LINE, tickColor=LINE,
-        labelFontSize=12, titleFontSize=12, titleFontWeight="normal",
-    )  # fmt: skip
-    drawn = draw(chart.to_dict(validate=False))
+    spec = chart.to_dict(validate=False)
+    spec["width"], spec["height"] = size
+    spec["config"] = {**spec["config"], **_CONFIG}  # here, since altair copies a chart whole for each of its settings
+    drawn = draw(spec)
     drawn = re.sub(r'\s(xmlns(:\w+)?|role|aria-[a-z]+|pointer-events)="[^"]*"', "", drawn)
     drawn = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", drawn)
     return drawn.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
