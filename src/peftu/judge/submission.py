@@ -128,14 +128,14 @@ def _read(path: Path, how: ScoreOptions, needed: Sequence[str]) -> tuple[pl.Data
             needed = [role for role in needed if role not in lacking]
         given = {role: column for role, column in how.columns.items() if role in needed}
         names = {role: names for role, names in NAMES.items() if role in (*needed, "part")}
-        found = find_columns(source, names, given, needed, needed)
-        more = {name: name for name in MORE if name in source.columns and name not in found.chosen.values()}
+        role_columns = find_columns(source, names, given, needed, needed)
+        more = {name: name for name in MORE if name in source.columns and name not in role_columns.chosen.values()}
         more |= {role: column for role, column in source.roles.items() if role in (*MORE, "place")}
-        columns = {**found.chosen, **more}
-        rivals = [column for others in found.rivals.values() for column in others]
+        columns = {**role_columns.chosen, **more}
+        rivals = [column for others in role_columns.rivals.values() for column in others]
         raw, notes = source.read(tuple(dict.fromkeys([*columns.values(), *rivals])))
     try:
-        remarks = check_rivals(raw, found.chosen, found.rivals)
+        remarks = check_rivals(raw, role_columns.chosen, role_columns.rivals)
         plain = [as_text(raw[column], column).alias(role) for role, column in columns.items() if role in PLAIN]
     except PeftuError as error:
         raise PeftuError(f"{path}: {error}") from None

@@ -125,8 +125,8 @@ def _read(path: Path, name: str, options: ImportOptions) -> Imported:
         about = tuple(known_column(source, column, "--about", NAMES) for column in options.about)
         roles = replace(roles, about=about)
         where = None if options.where is None else condition(options.where, source)
-        asked = () if where is None else where.columns
-        frame, notes = source.read(tuple(dict.fromkeys([*roles.columns, *asked])))
+        extra = () if where is None else where.columns
+        frame, notes = source.read(tuple(dict.fromkeys([*roles.columns, *extra])))
         if where is not None:
             frame, source = chosen(frame, source, where)
     files = [file for file in (path, *options.reshaping.files) if file.is_file()]

@@ -154,13 +154,13 @@ def _marked(frame: pl.DataFrame, columns: Sequence[str]) -> tuple[pl.Series, lis
     return marks.select(pl.concat_list(names).list.drop_nulls().alias("label")).to_series(), [], problems
 
 
-def _several(lists: pl.Series, label_set: Sequence[str], asked: bool) -> Labels:
+def _several(lists: pl.Series, label_set: Sequence[str], given: bool) -> Labels:
     """Returns lists of labels, each label once; a row without any gets a label for that.
 
     Args:
         lists: [rows] what each cell holds.
         label_set: in order; empty: those that occur.
-        asked: whether the label set was asked for, so that no label is added to it.
+        given: whether the label set was asked for, so that no label is added to it.
     """
     without = lists.is_null() | (lists.list.len() == 0)
     values = in_order(lists.explode(empty_as_null=True, keep_nulls=True).drop_nulls().unique().to_list())
@@ -168,10 +168,10 @@ def _several(lists: pl.Series, label_set: Sequence[str], asked: bool) -> Labels:
     _check_number(labels or (NONE,), len(lists), lists.name, None)
     notes, problems = [], []
     if without.any():
-        if asked and NONE not in labels:
+        if given and NONE not in labels:
             mend = f"name one, or add '{NONE}' to --labels"
             problems += [(row, f"no label is given — {mend}") for row in _rows(without)]
-        elif NONE in labels and not asked and label_set:
+        elif NONE in labels and not given and label_set:
             problems += [(row, f"no label is marked, not even '{NONE}' — mark one") for row in _rows(without)]
         labels = labels if NONE in labels else (*labels, NONE)
         lists = pl.select(pl.when(without).then(pl.lit([NONE])).otherwise(lists)).to_series()

@@ -61,10 +61,10 @@ def find_roles(source: Source, columns: Mapping[str, str | None], labels: Sequen
     if source.questions and not several and "label" not in source.roles:
         listed = ", ".join(source.questions[:LISTED])
         raise PeftuError(f"{source.path}: asks several questions ({listed}) — pass --label COLUMN for one of them")
-    found = find_columns(source, NAMES, given, NEEDED, NEEDED)
-    label_columns = tuple(column for role, column in found.chosen.items() if role.startswith("label"))
-    others = {role: column for role, column in found.chosen.items() if not role.startswith("label")}
-    return Roles(others, label_columns, found.taken, found.rivals)
+    role_columns = find_columns(source, NAMES, given, NEEDED, NEEDED)
+    label_columns = tuple(column for role, column in role_columns.chosen.items() if role.startswith("label"))
+    others = {role: column for role, column in role_columns.chosen.items() if not role.startswith("label")}
+    return Roles(others, label_columns, role_columns.taken, role_columns.rivals)
 
 
 def _divided(source: Source, given: str) -> list[str]:

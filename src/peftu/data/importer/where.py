@@ -73,8 +73,8 @@ def chosen(frame: pl.DataFrame, source: Source, where: Condition) -> tuple[pl.Da
         PeftuError: the condition cannot be asked of these columns, or no row fulfils it.
     """
     try:
-        asked = frame.with_columns(map(_numbers, frame[list(where.columns)])) if where.by_value else frame
-        keep = asked.select(where.expression.alias("keep"))["keep"]
+        compared = frame.with_columns(map(_numbers, frame[list(where.columns)])) if where.by_value else frame
+        keep = compared.select(where.expression.alias("keep"))["keep"]
     except pl.exceptions.PolarsError as error:
         raise PeftuError(f"--where: cannot be asked of these columns ({str(error).splitlines()[0]})") from None
     if keep.dtype != pl.Boolean or len(keep) != frame.height:

@@ -21,8 +21,8 @@ class Evaluate:
 
     def claims(self, file: File) -> bool:
         """Returns whether it is one object with both lists."""
-        found = file.document if file.shape == "object" else None
-        return isinstance(found, dict) and all(isinstance(found.get(name), list) for name in (OUTPUTS, TARGETS))
+        document = file.document if file.shape == "object" else None
+        return isinstance(document, dict) and all(isinstance(document.get(name), list) for name in (OUTPUTS, TARGETS))
 
     def open(self, file: File) -> Source:
         """Returns its rows; a row is its own item where no other list says so.

@@ -20,10 +20,10 @@ class Lamp:
 
     def claims(self, file: File) -> bool:
         """Returns whether it is one object with a task and its outputs."""
-        found = file.document if file.shape == "object" else None
-        if not isinstance(found, dict) or not isinstance(found.get("task"), str):
+        document = file.document if file.shape == "object" else None
+        if not isinstance(document, dict) or not isinstance(document.get("task"), str):
             return False
-        golds = found.get(GOLDS)
+        golds = document.get(GOLDS)
         return isinstance(golds, list) and any(isinstance(gold, dict) and {ITEM, OUTPUT} <= set(gold) for gold in golds)
 
     def open(self, file: File) -> Source:

@@ -28,9 +28,9 @@ class Nested:
         key = _lists_key(file) or "annotations"
         judgements = Judgements(file.path)
         records = records_of(file)
-        each = [one for record in records for one in _objects(record, key)]
-        user = next((found for one in each if (found := _named(one, "user"))), "user")
-        inner = {name for one in each for name in one}
+        each = [judgement for record in records for judgement in _objects(record, key)]
+        user = next((name for judgement in each if (name := _named(judgement, "user"))), "user")
+        inner = {name for judgement in each for name in judgement}
         for number, record in enumerate(records, 1):
             held = record.get(key, [])
             outer = {
@@ -38,16 +38,16 @@ class Nested:
                 for name, value in record.items()
                 if name != key
             }
-            for place, one in enumerate(held if isinstance(held, list) else [held], 1):
+            for place, judgement in enumerate(held if isinstance(held, list) else [held], 1):
                 where = f"record {number}, judgement {place}"
-                if not isinstance(one, dict):
+                if not isinstance(judgement, dict):
                     judgements.wrong(where, "is no object with a user and a label — write one")
                 else:
                     cells = {
                         f"{key}.{name}" if _is(name, "text") else name: value if is_answer(value) else None
-                        for name, value in one.items()
+                        for name, value in judgement.items()
                     }
-                    judgements.add(where, outer | cells | {user: as_key(one.get(user))})
+                    judgements.add(where, outer | cells | {user: as_key(judgement.get(user))})
         return judgements.source(f"JSON records, each with a list '{key}'", roles={"user": user})
 
 
@@ -56,7 +56,7 @@ READER = Nested()
 
 def _objects(record: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     held = record.get(key)
-    return [one for one in held if isinstance(one, dict)] if isinstance(held, list) else []
+    return [judgement for judgement in held if isinstance(judgement, dict)] if isinstance(held, list) else []
 
 
 def _named(record: Mapping[str, Any], role: str) -> str | None:
