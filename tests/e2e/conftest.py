@@ -47,13 +47,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     logging.getLogger("transformers").setLevel(level)
 
 
+@pytest.fixture(scope="session")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cells of the comparison that several files begin with."""
+    return tmp_path_factory.mktemp("cells")
+
+
 @pytest.fixture(scope="module")
-def compared(place: Path) -> Said:
+def compared(place: Path, cells: Path) -> Said:
     """A finished comparison of five methods over two seeds, in the folder 'run'."""
     methods = "user-majority,mixed-head@./bert,zero-shot,global[rank=1],lora[rank=2,targets=q+v]"
     said = peftu(
         *("compare", TASK, "--methods", methods, "--base", "./llama", "--raw", "raw", "--out", "run"),
-        *("--seeds", 2, "--epochs", 2, "--region", "depth=1,span=answer", "--json"),
+        *("--seeds", 2, "--epochs", 2, "--region", "depth=1,span=answer", "--json", "--cells", cells),
     )
     assert said.code == 0, said.err
     return said

@@ -14,6 +14,12 @@ from peftu.testing import tiny_model
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="module")
+def cells(place: Path) -> Path:
+    """Of this place's own base, which a test takes away."""
+    return place / "cells"
+
+
 def test_a_bug_keeps_its_traceback(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> Any:
         raise RuntimeError("a bug")

@@ -34,6 +34,9 @@ ASKED = {
 SLOW = pytest.mark.slow
 AGAIN = (
     "adapter-houlsby",
+    "adapter-pfeiffer",
+    "bitfit",
+    "vera",
     "alora",
     "ia3",
     "prompt-tuning",
