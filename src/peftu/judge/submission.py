@@ -147,8 +147,8 @@ def _read(path: Path, how: ScoreOptions, needed: Sequence[str]) -> tuple[pl.Data
         empty = frame.filter(stripped.is_null() | (stripped == ""))
         if len(empty):
             raise PeftuError(f"{path}: {empty['row'][0]}: {role} is empty — fill it in or leave the row out")
-        frame = frame.with_columns(stripped.alias(role))
         _refuse_controls(path, frame, role)
+        frame = frame.with_columns(stripped.alias(role))
     left_out = [f"{what}: {number:,} left out" for what, number in source.left_out.items()]
     return frame.rename({"user": "user_id", "item": "item_id"}, strict=False), [
         *source.notes,
