@@ -37,7 +37,7 @@ class Change:
         state: how far it is.
         error: why it failed.
         seconds: it took.
-        done: has the receipt of a deletion.
+        done: has the receipt of a deletion, or nothing.
     """
 
     user: str
@@ -142,6 +142,7 @@ class People:
         for change in list(self._waiting):
             if change.user == user and change.method is not None and method in (None, change.method):
                 change.state, change.examples = "cancelled", ()
+                change.done.cancel()
                 self._waiting.remove(change)
 
     def _run(self) -> None:
@@ -158,17 +159,17 @@ class People:
     def _make(self, change: Change) -> None:
         began, kind = time.monotonic(), "enrol" if change.method else "forget"
         outcome: State = "failed"
+        error: Exception | None = None
+        receipt: dict[str, Any] = {}
         try:
             receipt = self._enrolled(change) if change.method else self._forgotten(change.user)
             outcome = "done"
-        except PeftuError as error:
-            told = refused(error, self.methods.place)
-            change.error = str(told)
-            change.done.set_exception(told)
-        except Exception as error:  # noqa: BLE001  (the thread goes on)
-            _log.error("%s failed: %s", kind, type(error).__name__)
-            change.error = "an error of the service's own — see its log"
-            change.done.set_exception(error)
+        except PeftuError as refusal:
+            error = refused(refusal, self.methods.place)
+            change.error = str(error)
+        except Exception as fault:  # noqa: BLE001  (the thread goes on)
+            _log.error("%s failed: %s", kind, type(fault).__name__)
+            change.error, error = "an error of the service's own — see its log", fault
         change.seconds, change.examples = time.monotonic() - began, ()
         with self._changed:
             change.state = outcome
@@ -177,8 +178,10 @@ class People:
                 if not self._hidden[change.user]:
                     del self._hidden[change.user]
         self._metrics.change(kind, outcome)
-        if outcome == "done":
+        if error is None:
             change.done.set_result(receipt)
+        else:
+            change.done.set_exception(error)
 
     @property
     def methods(self) -> Methods:
