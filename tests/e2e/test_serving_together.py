@@ -17,6 +17,7 @@ from peftu.data.problem import Text
 from peftu.fitted.fitted import Fitted
 from peftu.fitted.folder import load
 from peftu.fitted.guarded import GuardedFitted
+from peftu.fitted.modules import ModuleFitted
 from peftu.lab.lab import Lab
 from peftu.serving.limits import Limits
 from peftu.testing import load_tiny
@@ -187,3 +188,65 @@ def test_every_answer_is_of_a_version_that_the_user_had(method: str, changes: in
             play.ended.set()
         for actor in asking:
             actor.ended()
+
+
+class Halt:
+    """A method of a class that waits in the middle, until it may go on."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, cls: type, name: str) -> None:
+        self.there, self.free = threading.Event(), threading.Event()
+        inner = getattr(cls, name)
+
+        def halting(*given: Any) -> Any:
+            self.there.set()
+            assert self.free.wait(100)
+            return inner(*given)
+
+        patch.setattr(cls, name, halting)
+
+
+def test_a_guard_answers_as_before_until_both_its_methods_are_enrolled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It chooses between its methods last: until it has, the row that is new already does not answer."""
+    fitted_of("lora[rank=2]+guard").save(tmp_path / "kept")
+    versions = Versions(tmp_path / "kept", tmp_path)
+    halt = Halt(monkeypatch, GuardedFitted, "_right")
+    with serving(tmp_path / "kept") as client:
+        user = versions.users[0]
+        body = {"json": {"users": [user], "inputs": TEXTS}}
+        (before,) = client("POST", "/v1/predict", **body).json()["results"]
+        examples = [{"text": text, "labels": [label]} for text, label in versions.examples[user, "more"]]
+        client("PUT", f"/v1/users/{user}/examples", json={"examples": examples})
+        assert halt.there.wait(100)
+        (meanwhile,) = client("POST", "/v1/predict", **body).json()["results"]
+        halt.free.set()
+        client.enrolled(user)
+        (after,) = client("POST", "/v1/predict", **body).json()["results"]
+    assert meanwhile == before
+    assert versions.of(user, after) == {"more"}
+    assert after["module"] != before["module"]
+
+
+def test_whoever_is_deleted_is_not_answered_from_then_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An enrolment that runs may take long; what waits behind it for the same user is off."""
+    fitted_of("lora[rank=2]").save(tmp_path / "kept")
+    versions = Versions(tmp_path / "kept", tmp_path)
+    halt = Halt(monkeypatch, ModuleFitted, "_enrol")
+    with serving(tmp_path / "kept") as client:
+        user, other = versions.users[:2]
+        body, examples = {"json": {"users": [user], "inputs": TEXTS}}, {"text": "a", "labels": ["likes"]}
+        for _ in range(2):
+            client("PUT", f"/v1/users/{user}/examples", json={"examples": [examples] * 3})
+            assert halt.there.wait(100)
+        waiting = client.service.people.enrolment(user)
+        deletion = client.service.people.forget(user)
+        assert client("POST", "/v1/predict", **body).status_code == 404
+        assert client("GET", f"/v1/users/{user}").status_code == 404
+        assert other in client("POST", "/v1/predict", json={"users": [other], "inputs": TEXTS}).text
+        halt.free.set()
+        assert deletion.done.result(100)
+        assert client("POST", "/v1/predict", **body).status_code == 404
+    assert waiting is not None
+    assert waiting.state == "cancelled"
+    assert user not in load(tmp_path / "kept", Lab()).users
