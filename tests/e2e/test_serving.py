@@ -3,16 +3,21 @@
 import hashlib
 import json
 import logging
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import torch
 from serving import Client, serving
-from terminal import FREE, TASK, peftu, refused
+from terminal import FREE, SRC, TASK, peftu, refused
 
 from peftu.execute.stored import opened
 from peftu.serving.access import Access, Token
@@ -387,3 +392,36 @@ def test_free_answers_come_by_the_api_of_openai(place: Path) -> None:
         ]:
             assert client("POST", "/v1/completions", json={**body, **change}).status_code == status, change
         assert predict(client, method=None).status_code == 422
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+def test_the_command_serves_until_it_is_told_to_stop(run: Path, place: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "peftu", "serve", "served", "--method", LORA, "--port", "0"]
+    with subprocess.Popen(command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        lines: list[str] = []
+        for line in server.stderr:
+            lines.append(line)
+            if "on http://" in line:
+                break
+        address = lines[-1].split()[-1]
+        body = {"users": USERS, "inputs": INPUTS}
+        with httpx.Client(base_url=address) as client:
+            while True:
+                try:
+                    assert client.get("/readyz").json() == {"status": "ready"}
+                    break
+                except httpx.ConnectError:
+                    continue
+            answer = client.post("/v1/predict", json=body).json()
+            tall = client.get("/v1/users/" + "x" * 60_000)
+        server.send_signal(signal.SIGTERM)
+        rest = server.stderr.read()
+    assert server.returncode in (0, -signal.SIGTERM)  # uvicorn stops well, then ends as the signal would have
+    assert any("no --tokens" in line for line in lines)
+    assert [result["user"] for result in answer["results"]] == USERS
+    assert tall.status_code in (400, 413)
+    assert "POST /v1/predict 200" in rest
+    assert "user-0" not in rest
+    assert "Traceback" not in rest

@@ -1,6 +1,7 @@
 """``peftu serve``: whatever a run fitted, over HTTP."""
 
 import logging
+import socket
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -43,6 +44,7 @@ def serve(
 
     if tokens is None and host not in LOOPBACK:
         raise PeftuError(f"--host {host}: others can reach it, and nobody is asked for a token — pass --tokens")
+    listening = _listening(host, port)
     access = Access(None if tokens is None else read_tokens(tokens))
     import uvicorn
 
@@ -55,11 +57,23 @@ def serve(
     service = Service(place, method or (), seed, base, spec, limits, access)
     if access.off:
         stderr.print("warning: no --tokens: whoever is on this machine may ask about, change and delete everybody")
-    stderr.print(f"serving {', '.join(service.served)} on http://{host}:{port}")
     _log_to_stderr()
     # Its access log has paths, and paths have keys in them: the gate logs instead.
     config = uvicorn.Config(make_app(service), host, port, access_log=False, log_level="warning", server_header=False)
-    uvicorn.Server(config).run()
+    stderr.print(f"serving {', '.join(service.served)} on http://{host}:{listening.getsockname()[1]}", soft_wrap=True)
+    uvicorn.Server(config).run([listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Returns what listens there.
+
+    Raises:
+        PeftuError: nothing can.
+    """
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise PeftuError(f"--port {port}: cannot listen there on {host} ({error.strerror}) — pass another") from None
 
 
 def _log_to_stderr() -> None:
