@@ -16,6 +16,8 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from serving import Client, serving
 from terminal import FREE, SRC, TASK, peftu, refused
 
@@ -425,3 +427,29 @@ def test_the_command_serves_until_it_is_told_to_stop(run: Path, place: Path) -> 
     assert "POST /v1/predict 200" in rest
     assert "user-0" not in rest
     assert "Traceback" not in rest
+
+
+FIELDS = ["users", "inputs", "method", "on_missing", "input", "label", "top", "examples", "text", "labels", "model"]
+FIELDS += ["prompt", "messages", "role", "content", "max_tokens", "temperature", "context"]
+WORDS = [*USERS, LORA, "likes", "error", "base", "./llama:user-0", "user", "a\0", "\udfff", "../x", ""]
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from(WORDS), st.text(max_size=9))
+ANYTHING = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.sampled_from(FIELDS), inner, max_size=6)),
+    max_leaves=12,
+)
+ROUTES = [
+    ("POST", "/v1/predict"),
+    ("POST", "/v1/rank"),
+    ("PUT", "/v1/users/user-0/examples"),
+    ("POST", "/v1/completions"),
+    ("POST", "/v1/chat/completions"),
+]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(ROUTES), ANYTHING)
+def test_no_body_is_the_services_fault(client: Client, route: tuple[str, str], body: Any) -> None:
+    said = client(*route, content=json.dumps(body).encode(), **JSON)
+    assert said.status_code < 500, said.text
+    assert said.status_code < 300 or set(said.json()["error"]) >= {"message", "type", "code", "request_id"}

@@ -1,5 +1,6 @@
 """The routes of OpenAI's API, for methods that write: a model is ``<base>:<user>``, or ``<base>`` as it is."""
 
+import json
 import time
 import uuid
 from typing import Annotated, Any
@@ -32,7 +33,8 @@ async def _known(request: Request) -> None:
     Raises:
         RefusedError: something is.
     """
-    for name, value in dict(await request.json()).items():
+    body = json.loads(await request.body() or "null")
+    for name, value in body.items() if isinstance(body, dict) else ():
         if name in ALIKE and not any(value == known and type(value) is type(known) for known in ALIKE[name]):
             raise RefusedError(400, f"{name}: is not offered here — leave it out")
 
