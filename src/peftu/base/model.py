@@ -1,5 +1,6 @@
 """A frozen base model: run once a text, read for every user."""
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -54,6 +55,14 @@ class FrozenBase:
         self.hardware = hardware or here
         family.model.eval().requires_grad_(False)
         use_our_attention(family.model)
+
+    def twin(self) -> "FrozenBase":
+        """Returns the same base, which another thread may read: weights are shared, what modules hook into is not."""
+        model = self.family.model
+        shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+        twin = copy.deepcopy(model, cast(Any, shared))
+        family = type(self.family)(twin, copy.deepcopy(self.family.tokenizer), self.family.sentence)
+        return FrozenBase(family, self.name, self.fingerprint, self.hardware)
 
     @property
     def device(self) -> torch.device:

@@ -54,6 +54,7 @@ from peftu.cli.options import (
 )
 from peftu.cli.people import enrol, forget, predict
 from peftu.cli.progress import progress
+from peftu.cli.serving import serve
 from peftu.cli.store import store
 from peftu.errors import PeftuError
 
@@ -321,7 +322,7 @@ def report(
 app.command()(score)
 app.command()(leaderboard)
 app.command()(about)
-for command in (predict, enrol, forget):
+for command in (predict, enrol, forget, serve):
     app.command()(command)
 
 

@@ -50,7 +50,7 @@ def predict(
     from peftu.execute.answer import answer, answered_everyone, answered_file
     from peftu.execute.stored import opened
 
-    hardware = _hardware(device, dtype, quantize)
+    hardware = hardware_spec(device, dtype, quantize)
     texts = [Text(words, context) for words in text or ()]
     if user is None:
         fitted = opened(run, method, seed, base, hardware)
@@ -89,7 +89,7 @@ def enrol(
     need_torch()
     from peftu.execute.people import enrolled
 
-    done = enrolled(run, file, method, seed, base, _hardware(device, dtype, quantize))
+    done = enrolled(run, file, method, seed, base, hardware_spec(device, dtype, quantize))
     for note in done["notes"]:
         _remark(note)
     counts = f"{done['users']:,} users enrolled with {done['texts']:,} labelled texts"
@@ -106,7 +106,7 @@ def forget(run: Run, user: User, cells: CellsFolder = None, json: Json = False) 
     emit(done, json, f"deleted from {counts}")
 
 
-def _hardware(device: str | None, dtype: str | None, quantize: str | None) -> HardwareSpec:
+def hardware_spec(device: str | None, dtype: str | None, quantize: str | None) -> HardwareSpec:
     """Returns what was asked for; the rest stays unset, for that is as it was fitted."""
     given = {"device": device, "dtype": dtype, "quantize": quantize}
     return validated(HardwareSpec, {name: value for name, value in given.items() if value is not None}, "hardware")

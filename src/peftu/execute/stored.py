@@ -84,6 +84,7 @@ def opened(
     seed: int | None = None,
     base: str | None = None,
     hardware: HardwareSpec | None = None,
+    lab: Lab | None = None,
 ) -> Fitted:
     """Returns one method that a run fitted; what is enrolled or forgotten in it is kept in the run at once.
 
@@ -93,11 +94,12 @@ def opened(
         seed: the first by default.
         base: where the base is now; None: where it was at training.
         hardware: where its base computes, and in which numbers; of what is unset, as it was fitted.
+        lab: what it shares with other methods; None: one of its own, on that hardware.
 
     Raises:
         PeftuError: no such run, method or seed, another base than it was fitted on, or hardware that is not here.
     """
-    return _opened(run, _chosen(systems(run), method, seed), base, Lab(hardware=hardware))
+    return _opened(run, _chosen(systems(run), method, seed), base, lab or Lab(hardware=hardware))
 
 
 def opened_modules(

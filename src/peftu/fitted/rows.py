@@ -126,6 +126,17 @@ class StoredRows:
         with AdapterStore(self.folder) as store:
             return store.holding(self.collection, checksums)
 
+    def checksums(self, keys: Sequence[str]) -> dict[str, str]:
+        """Returns key -> checksum of the newest row, of those keys that have one, all as of one moment."""
+        with AdapterStore(self.folder) as store:
+            while True:
+                there = sorted(set(keys) - store.missing(self.collection, keys))
+                try:
+                    return dict(zip(there, (mark for *_, mark in store._places(self.collection, there)), strict=True))
+                except PeftuError:
+                    if not store.missing(self.collection, there):  # else one was deleted just now
+                        raise
+
     def put(self, key: str, row: Tensor, train_rows: int) -> None:
         """Commits [width] as a key's newest row."""
         with AdapterStore(self.folder) as store:

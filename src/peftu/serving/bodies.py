@@ -1,0 +1,211 @@
+"""What requests and answers hold: the shapes that OpenAPI shows, with examples."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr
+
+from peftu.data.problem import Text
+from peftu.outside import is_plain
+from peftu.serving.asked import OnMissing
+from peftu.serving.limits import Limits
+from peftu.serving.problems import RefusedError
+
+
+def _config(example: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(extra="forbid", json_schema_extra={"examples": [example]})
+
+
+class InputText(BaseModel):
+    """A text and what it answers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: StrictStr
+    context: StrictStr | None = None
+
+
+Input = StrictStr | InputText
+
+
+class PredictRequest(BaseModel):
+    """Texts that some users are asked about."""
+
+    model_config = _config(
+        {"users": ["103", "247"], "inputs": ["A fine film.", {"text": "No.", "context": "Seen it?"}]}
+    )
+
+    users: list[StrictStr] = Field(min_length=1)
+    inputs: list[Input] = Field(min_length=1)
+    method: StrictStr | None = Field(None, description="As in the run's table; needed where several are served.")
+    on_missing: OnMissing = Field("error", description="What becomes of users without a module; the answer says so.")
+
+
+class LabelAnswer(BaseModel):
+    """One user's answer to one text."""
+
+    labels: list[str] = Field(description="One, or those that hold.")
+    probabilities: dict[str, float]
+
+
+class UserAnswers(BaseModel):
+    """One user's answers, in the order of the inputs."""
+
+    user: str
+    module: str = Field(description="Digest of the module that answered, with its base and prompt.")
+    fallback: str | None = Field(description="'global' or 'base' where the user's own module did not answer.")
+    answers: list[LabelAnswer]
+
+
+class PredictReply(BaseModel):
+    """Users by inputs."""
+
+    method: str
+    seed: int
+    labels: list[str]
+    results: list[UserAnswers]
+    notes: list[str]
+
+
+class RankRequest(BaseModel):
+    """One text; the users who are likeliest to give it a label come first."""
+
+    model_config = _config({"input": "A fine film.", "label": "likes", "top": 10})
+
+    input: Input
+    label: StrictStr
+    users: list[StrictStr] | None = Field(None, min_length=1, description="None: everybody the method knows.")
+    top: StrictInt | None = Field(None, ge=1)
+    method: StrictStr | None = None
+    on_missing: OnMissing = "error"
+
+
+class Ranked(BaseModel):
+    """One user's probability of the label."""
+
+    user: str
+    probability: float
+    module: str
+    fallback: str | None
+
+
+class RankReply(BaseModel):
+    """Users, the likeliest first."""
+
+    method: str
+    seed: int
+    label: str
+    users: int = Field(description="That were asked.")
+    ranking: list[Ranked]
+    notes: list[str]
+
+
+class Example(BaseModel):
+    """A text and what the user said of it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: StrictStr
+    context: StrictStr | None = None
+    labels: list[StrictStr] = Field(min_length=1, description="One, those that hold, or a free answer.")
+
+
+class ExamplesRequest(BaseModel):
+    """All labelled texts that a user's module is to be trained on."""
+
+    model_config = _config({"examples": [{"text": "A fine film.", "labels": ["likes"]}]})
+
+    examples: list[Example] = Field(min_length=1)
+    method: StrictStr | None = None
+
+
+class Enrolment(BaseModel):
+    """How far an enrolment is."""
+
+    method: str
+    state: str = Field(description="queued, running, done, failed or cancelled.")
+    error: str | None = None
+    seconds: float | None = None
+
+
+class UserReply(BaseModel):
+    """What is known of a user."""
+
+    modules: dict[str, str] = Field(description="Method to digest of what answers for the user.")
+    enrolment: Enrolment | None = None
+
+
+class Receipt(BaseModel):
+    """The receipt of a deletion."""
+
+    deleted: dict[str, Any]
+    remains: list[str]
+
+
+class CompletionRequest(BaseModel):
+    """What OpenAI's clients send; what would change the answer and is not known here is refused."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "base:103", "prompt": "What do you say?"}]})
+
+    model: StrictStr
+    prompt: StrictStr | Annotated[list[StrictStr], Field(min_length=1)]
+    max_tokens: StrictInt | None = Field(None, ge=1)
+    temperature: StrictFloat | StrictInt = Field(0, ge=0, le=2)
+
+
+class Message(BaseModel):
+    """One turn."""
+
+    role: StrictStr
+    content: StrictStr
+
+
+class ChatRequest(BaseModel):
+    """What OpenAI's chat clients send: the last message is the text, those before it are its context."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"model": "base:103", "messages": [{"role": "user", "content": "Well?"}]}]}
+    )
+
+    model: StrictStr
+    messages: list[Message] = Field(min_length=1)
+    max_tokens: StrictInt | None = Field(None, ge=1)
+    max_completion_tokens: StrictInt | None = Field(None, ge=1)
+    temperature: StrictFloat | StrictInt = Field(0, ge=0, le=2)
+
+
+def text_of(given: Input | Example, limits: Limits) -> Text:
+    """Returns an input as a text.
+
+    Raises:
+        RefusedError: it is too long.
+    """
+    text = Text(given) if isinstance(given, str) else Text(given.text, given.context)
+    if len(text.text) + len(text.context or "") > limits.characters:
+        raise RefusedError(413, f"text: is over {limits.characters:,} characters — shorten it")
+    return text
+
+
+def check_key(key: str, limits: Limits) -> str:
+    """Returns a user's key that can be one.
+
+    Raises:
+        RefusedError: it cannot.
+    """
+    if not key or not is_plain(key):
+        raise RefusedError(422, "user: the key is empty or holds a control character — pass a plain one")
+    if len(key) > limits.key_characters:
+        raise RefusedError(413, f"user: the key is over {limits.key_characters:,} characters — pass a shorter one")
+    return key
+
+
+def check_users(users: list[str], limits: Limits) -> list[str]:
+    """Returns the users of a request, each once.
+
+    Raises:
+        RefusedError: too many, one twice, or no key.
+    """
+    if len(users) > limits.users:
+        raise RefusedError(413, f"users: are over {limits.users:,} — ask for fewer at once")
+    if len(set(users)) < len(users):
+        raise RefusedError(422, "users: one stands twice — name each once")
+    return [check_key(user, limits) for user in users]
