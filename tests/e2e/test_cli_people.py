@@ -220,7 +220,7 @@ def test_while_another_process_writes_the_store_is_read_and_not_written(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A newcomer is refused in one line, and taken in when the other is done; answers do not wait."""
-    monkeypatch.setattr("peftu.store.PATIENCE", 0)
+    monkeypatch.setattr("peftu.store.index.PATIENCE", 0)
     ask = ("predict", run, "--text", "x", "--method", STARTED, "--user")
     before = told(*ask, "user-2")
     file = written(tmp_path / "more.csv", "user,text,label", [("newcomer", "a", "likes")])

@@ -76,7 +76,7 @@ def test_numbers_that_are_not_finite_neither_enter_nor_answer(run: Path, tmp_pat
     with AdapterStore(run / "modules") as store:  # a store that took such numbers before they were refused
         kind = next(found for found in store.collections() if found.label == METHOD)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("peftu.store._finite", lambda rows: torch.ones(len(rows), dtype=torch.bool))
+            patch.setattr("peftu.store.shards.finite", lambda rows: torch.ones(len(rows), dtype=torch.bool))
             store.add(kind, ["user-2"], torch.full((1, kind.width), number), [1])
     for more in ((), ("--json",)):
         for command in (ask, ("store", "verify", run), ("store", "export", run, *ask[2:4], "-o", tmp_path / "new")):

@@ -1,5 +1,6 @@
 """Several readers and writers of a store at once: nobody sees half a write, and what is deleted stays deleted."""
 
+import os
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,9 +11,9 @@ import pytest
 import torch
 from stores import ANNA, BEN, KIND, OTHER, WIDTH, bytes_of, rows, save_two
 
-from peftu import store as storing
 from peftu.errors import PeftuError
 from peftu.store import AdapterStore
+from peftu.store.shards import Shards
 
 torch.set_num_threads(1)
 
@@ -37,7 +38,7 @@ def once_before(monkeypatch: pytest.MonkeyPatch, target: Any, name: str, action:
 def test_gc_does_not_take_a_shard_that_is_being_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with AdapterStore(folder) as store, AdapterStore(folder) as other:
         other.delete(ANNA)
-        once_before(monkeypatch, storing.os, "fsync", other.gc)
+        once_before(monkeypatch, os, "fsync", other.gc)
         store.add(KIND, ["carl"], rows(1, 9), [1])
         assert torch.equal(store.get(KIND, ["carl", BEN]), torch.stack([rows(1, 9)[0], rows(2)[1]]))
         assert len(list((folder / "shards").iterdir())) == 2
@@ -45,9 +46,9 @@ def test_gc_does_not_take_a_shard_that_is_being_written(folder: Path, monkeypatc
 
 def test_others_write_while_gc_rewrites_shards(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with AdapterStore(folder) as store, AdapterStore(folder) as other:
-        other._db.execute("PRAGMA busy_timeout=0")
+        other._index.db.execute("PRAGMA busy_timeout=0")
         store.delete(ANNA)
-        once_before(monkeypatch, storing.os, "fsync", lambda: other.add(KIND, ["carl", ANNA], rows(2, 9), [1, 1]))
+        once_before(monkeypatch, os, "fsync", lambda: other.add(KIND, ["carl", ANNA], rows(2, 9), [1, 1]))
         assert store.gc() == 1
         assert store.verify() == 3
         assert torch.equal(store.get(KIND, [ANNA, BEN]), torch.stack([rows(2, 9)[1], rows(2)[1]]))
@@ -68,27 +69,27 @@ def test_what_is_deleted_while_gc_rewrites_its_shard_goes_too(
                 other.gc()
 
         store.delete(ANNA)
-        once_before(monkeypatch, storing.os, "fsync", delete)
+        once_before(monkeypatch, os, "fsync", delete)
         went = store.gc()
         assert went == (0 if others_gc else 3)
         assert store.verify() == 2
         for row in (rows(2)[0], rows(3, 3)[2], rows(2)[1] if user == BEN else rows(3, 3)[0]):
             assert row.numpy().tobytes() not in bytes_of(folder)
-        assert len(list((folder / "shards").iterdir())) == (1 if user == BEN else 2)
+        assert len(list((folder / "shards").iterdir())) == 1
 
 
 def test_a_reader_is_not_upset_by_gc_under_its_hands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between finding the row in the index and opening the shard, another process rewrites the shard."""
     reader, other = AdapterStore(folder), AdapterStore(folder)
-    opened = AdapterStore._opened_shard
+    opened = Shards.opened
 
-    def late(self: AdapterStore, name: str) -> AbstractContextManager[Any]:
-        if self is reader and other.keys(KIND) == sorted([ANNA, BEN]):
+    def late(self: Shards, name: str) -> AbstractContextManager[Any]:
+        if self is reader._shards and other.keys(KIND) == sorted([ANNA, BEN]):
             other.delete(ANNA)
             other.gc()
         return opened(self, name)
 
-    monkeypatch.setattr(AdapterStore, "_opened_shard", late)
+    monkeypatch.setattr(Shards, "opened", late)
     assert torch.equal(reader.get(KIND, [BEN]), rows(2)[1:])
     reader.close()
     other.close()
@@ -124,8 +125,8 @@ def test_readers_may_come_and_go_while_another_writes(folder: Path) -> None:
 
 def test_another_s_long_write_is_one_line(folder: Path) -> None:
     with AdapterStore(folder) as store, AdapterStore(folder) as other:
-        other._db.execute("PRAGMA busy_timeout=0")
-        with store._transaction(), pytest.raises(PeftuError, match=r"locked.*60 s — wait for the other process"):
+        other._index.db.execute("PRAGMA busy_timeout=0")
+        with store._index.transaction(), pytest.raises(PeftuError, match=r"locked.*60 s — wait for the other process"):
             other.delete(ANNA)
         assert other.delete(ANNA) == 1
-        assert store._db.execute("PRAGMA busy_timeout").fetchone() == (60_000,)
+        assert store._index.db.execute("PRAGMA busy_timeout").fetchone() == (60_000,)
