@@ -34,9 +34,9 @@ def replacing(path: Path) -> Iterator[Path]:
         part.replace(path)
 
 
-def write_atomic(path: Path, content: str | bytes) -> Path:
+def write_atomic(path: Path, content: str | bytes, private: bool = False) -> Path:
     """Returns the path, now holding the content on disk: readers see the old file or the new one, never a part."""
-    with replacing(path) as part, part.open("wb") as file:
+    with replacing(path) as part, (private_file(part) if private else part).open("wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
@@ -52,6 +52,12 @@ def owner_only(path: Path) -> Path:
     if (mode := path.stat().st_mode) & 0o077:
         path.chmod(mode & 0o700)
     return path
+
+
+def private_file(path: Path) -> Path:
+    """Returns a file that is now there and its owner's alone, for somebody else's code to write over."""
+    os.close(_private(path, os.O_CREAT | os.O_WRONLY))
+    return owner_only(path)
 
 
 def sync_folder(folder: Path) -> None:
@@ -75,7 +81,7 @@ def held(path: Path) -> Iterator[BinaryIO]:
                 return
 
 
-def _private(path: str, flags: int) -> int:
+def _private(path: str | Path, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 

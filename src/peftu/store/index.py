@@ -9,7 +9,7 @@ from pathlib import Path
 
 from peftu.data.sources import no_space, writing_to
 from peftu.errors import PeftuError
-from peftu.files import owner_only
+from peftu.files import owner_only, private_file
 
 INDEX = "index.sqlite"
 SCHEMA_VERSION = 2
@@ -58,7 +58,7 @@ class Index:
         self._closed = False
         if create:
             with writing_to(folder):
-                os.close(os.open(self.path, os.O_CREAT, 0o600))
+                private_file(self.path)
         if self.writable:
             with suppress(OSError):  # another's: SQLite makes the log with the index's rights
                 owner_only(folder), owner_only(self.path)
