@@ -56,9 +56,13 @@ class CountedSlice:
     rows: Any
     read: list[tuple[int, int]]
 
-    def get_shape(self) -> list[int]:
-        shape: list[int] = self.rows.get_shape()
-        return shape
+    @property
+    def count(self) -> int:
+        return int(self.rows.count)
+
+    @property
+    def width(self) -> int:
+        return int(self.rows.width)
 
     def __getitem__(self, part: slice) -> Tensor:
         self.read.append((part.start, part.stop))

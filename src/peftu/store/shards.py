@@ -2,27 +2,30 @@
 
 import hashlib
 import json
+import math
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from io import FileIO
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from peftu.data.sources import writing_to
 from peftu.errors import PeftuError
 from peftu.files import held, owner_only, sync_folder, unheld
+from peftu.outside import parse_json
 
 FOLDER = "shards"
 NUMBER = 4  # bytes of one
 SHARD_BYTES = 32 << 20  # of a shard at most, so that a user's deletion rewrites no more than this
 MOST_SHARDS = 256  # that one write makes, each held open: a larger write has larger shards
-READ_BYTES = 8 << 20  # that are mapped and in memory at once while many rows are looked at
+READ_BYTES = 1 << 20  # that are in memory at once while many rows are looked at: few enough to stay near the processor
+LONGEST_HEADER = 1 << 16
 
 
 class GoneError(PeftuError):
@@ -91,37 +94,77 @@ class Shards:
     def rows(self, name: str, rows: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
         """Yields each of these rows of a shard, which are in order, with its [width] numbers; others are not read.
 
-        A shard is mapped anew every few megabytes, so that a large one is never in memory whole.
+        The numbers are good until the next row is asked for.
 
         Raises:
             PeftuError: it is not whole, or has no such row.
         """
-        parts = list(_stretches(rows))
-        while parts:
-            with self.opened(name) as matrix:
-                count, width = matrix.get_shape()
-                if rows[-1] >= count:
-                    raise PeftuError(f"{self.folder / name}: has no row {rows[-1]}, only {count} — restore or retrain")
-                room = max(READ_BYTES // (NUMBER * width or 1), 1)
-                while parts and room > 0:
-                    first, last = parts.pop(0)
-                    if last - first > room:
-                        parts.insert(0, (first + room, last))
-                        last = first + room
-                    room -= last - first
-                    yield from enumerate(matrix[first:last], first)
+        if not rows:
+            return
+        with self.opened(name) as matrix:
+            if rows[-1] >= matrix.count:
+                only = f"has no row {rows[-1]}, only {matrix.count}"
+                raise PeftuError(f"{self.folder / name}: {only} — restore or retrain")
+            step = max(READ_BYTES // (NUMBER * matrix.width or 1), 1)
+            for first, last in _stretches(rows):
+                for start in range(first, last, step):
+                    yield from enumerate(matrix[start : min(start + step, last)], start)
 
     @contextmanager
-    def opened(self, name: str) -> Iterator[Any]:
+    def opened(self, name: str) -> Iterator["Matrix"]:
         """Yields the rows of a shard, not yet read: a slice of it reads that slice."""
         path = self.folder / name
         try:
-            with safe_open(path, framework="pt") as file:
-                yield file.get_slice("rows")
+            with path.open("rb", buffering=0) as file:
+                yield Matrix(file)
         except FileNotFoundError:
             raise GoneError(f"{path}: is missing — restore it or train again") from None
-        except (SafetensorError, OSError, KeyError) as error:
+        except (OSError, ValueError) as error:
             raise PeftuError(f"{path}: not a whole shard ({error}) — restore it or train again") from None
+
+
+class Matrix:
+    """The rows of an open shard: a safetensors file with one matrix and nothing else.
+
+    It is read and not mapped: a module that is not in memory comes in one piece and not page by page, and a large
+    shard takes no memory.
+
+    Args:
+        file: open to be read.
+
+    Raises:
+        ValueError: it is not such a file, or not whole.
+    """
+
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+        self._rows = np.empty((0, 0), dtype=np.float32)
+        length = int.from_bytes(file.read(8), "little")
+        size = os.fstat(file.fileno()).st_size
+        if not 0 < length <= min(size - 8, LONGEST_HEADER):
+            raise ValueError("its header is cut off")
+        about = parse_json(file.read(length))
+        matrix = about.get("rows") if isinstance(about, dict) else None
+        shape = matrix.get("shape") if isinstance(matrix, dict) else None
+        if not isinstance(shape, list) or len(shape) != 2 or not all(type(side) is int and side >= 0 for side in shape):
+            raise ValueError("its header has no rows")
+        self._start, (self.count, self.width) = 8 + length, shape
+        numbers = NUMBER * self.count * self.width
+        if matrix != {"dtype": "F32", "shape": shape, "data_offsets": [0, numbers]} or size != self._start + numbers:
+            raise ValueError("its header does not fit its length")
+
+    def __getitem__(self, part: slice) -> Tensor:
+        """Returns [rows, width] the rows from ``part.start`` on, up to ``part.stop``; good until the next ones."""
+        count = part.stop - part.start
+        if count > len(self._rows):
+            self._rows = np.empty((count, self.width), dtype=np.float32)
+        self._file.seek(self._start + NUMBER * self.width * part.start)
+        into = memoryview(self._rows.data).cast("B")[: NUMBER * self.width * count]
+        while into and (read := self._file.readinto(into)):
+            into = into[read:]
+        if into:
+            raise ValueError("it is cut off")
+        return torch.from_numpy(self._rows[:count])
 
 
 def _header(rows: int, width: int) -> bytes:
@@ -140,7 +183,12 @@ def _stretches(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 def finite(rows: Tensor) -> Tensor:
     """Returns [rows] whether all numbers of a row are finite as they are stored; row by row, for it takes memory."""
-    return torch.tensor([bool(row.detach().float().isfinite().all()) for row in rows], dtype=torch.bool)
+    return torch.tensor([finite_row(row.detach().float()) for row in rows], dtype=torch.bool)
+
+
+def finite_row(row: Tensor) -> bool:
+    """Returns whether all numbers of one float32 row are finite; the sum, which is quick, may be too large for one."""
+    return math.isfinite(float(row.sum())) or bool(row.isfinite().all())
 
 
 def checksum(row: Tensor) -> str:

@@ -15,8 +15,10 @@ from peftu.store import shards as numbers
 from peftu.store.collection import Collection
 from peftu.store.deletion import Collector
 from peftu.store.index import INDEX, Index
-from peftu.store.shards import FOLDER, NUMBER, READ_BYTES, GoneError, Shards, checksum
+from peftu.store.shards import FOLDER, NUMBER, GoneError, Shards, checksum
 from peftu.store.versions import ANSWERING, APPROVED, COLUMNS, JOINED, Status, Version, Versions
+
+CHECKED_BYTES = 8 << 20  # of modules that are in memory at once while all are looked at
 
 _Place = tuple[str, int, str]  # shard, row and checksum of a module
 
@@ -226,7 +228,7 @@ class AdapterStore:
             number = self._number(collection)
             query = "SELECT user, version FROM modules WHERE collection = ? AND deleted IS NULL ORDER BY shard, row"
             modules = self._index.sql(query, (number,)).fetchall()
-            step = max(READ_BYTES // (NUMBER * collection.width or 1), 1)
+            step = max(CHECKED_BYTES // (NUMBER * collection.width or 1), 1)
             for first in range(0, len(modules), step):
                 look = partial(self._kept, number, modules[first : first + step])
                 whole += len(self._read(collection, look))
@@ -310,7 +312,7 @@ class AdapterStore:
                 where = f"{self._shards.folder / shard}: row {row}"
                 if checksum(module) != places[wanted[row][0]][2]:
                     raise PeftuError(f"{where} does not match its checksum — restore or retrain")
-                if not numbers.finite(module[None]).all():
+                if not numbers.finite_row(module):
                     raise PeftuError(
                         f"{where} of {label} has numbers that are not finite "
                         "— delete that user's modules and train again"
