@@ -51,7 +51,7 @@ def drop_from_cache(folder: Path) -> None:
             os.close(opened)
 
 
-def apart(work: Callable[[AdapterStore], Any], folder: Path) -> dict[str, float]:
+def apart(work: Callable[[AdapterStore], Any], folder: Path, cold: bool = True) -> dict[str, float]:
     """Returns seconds and processor seconds of work on an open store in a new process, and how its memory grows."""
     mine, other = multiprocessing.Pipe()
 
@@ -60,7 +60,8 @@ def apart(work: Callable[[AdapterStore], Any], folder: Path) -> dict[str, float]
         torch.randn(8).sum().isfinite(), checksum(torch.randn(8))
         with AdapterStore(folder) as store:
             store.collections()
-            drop_from_cache(folder)
+            if cold:
+                drop_from_cache(folder)
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
             before, begin, worked = peak(), time.perf_counter(), time.process_time()
             work(store)
@@ -99,8 +100,8 @@ def measured(folder: Path, modules: int, width: int) -> dict[str, Any]:
         with AdapterStore(folder) as store:
             assert len(store.keys(kind)) == modules
 
-    def several(work: Callable[[], Callable[[AdapterStore], Any]]) -> dict[str, float]:
-        times = [apart(work(), folder) for _ in range(REPEATS)]
+    def several(work: Callable[[], Callable[[AdapterStore], Any]], cold: bool = True) -> dict[str, float]:
+        times = [apart(work(), folder, cold) for _ in range(REPEATS)]
         return {name: statistics.median(one[name] for one in times) for name in times[0]}
 
     def verified(store: AdapterStore) -> None:
@@ -118,6 +119,7 @@ def measured(folder: Path, modules: int, width: int) -> dict[str, Any]:
         "open_and_list": several(lambda: opened),
         "one_module": several(lambda: read(1)),
         "hundred_modules": several(lambda: read(min(100, modules))),
+        "hundred_modules_in_the_page_cache": several(lambda: read(min(100, modules)), cold=False),
         "verify_all": apart(verified, folder),
         "erase_one_user": apart(erased, folder),
     }

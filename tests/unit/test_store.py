@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from stores import ANNA, BEN, KIND, MADE, OTHER, WIDTH, bytes_of, rows, save_two
 from torch import Tensor
 
 from peftu.errors import PeftuError
-from peftu.store import EVERYONE, AdapterStore, Collection, shards
+from peftu.store import APPROVED, EVERYONE, QUARANTINED, AdapterStore, Collection, shards
 from peftu.store.index import Index
 from peftu.store.shards import Shards
 
@@ -375,6 +375,29 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
                 store.gc()
             assert sorted(folder.rglob("*")) == before
         assert torch.equal(store.get(KIND, [BEN]), rows(2)[1:])
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_store_of_version_1_opens(folder: Path, monkeypatch: pytest.MonkeyPatch, writable: bool) -> None:
+    with closing(sqlite3.connect(folder / "index.sqlite")) as index:
+        for statement in ("ALTER TABLE modules DROP COLUMN provenance", "ALTER TABLE modules DROP COLUMN status"):
+            index.execute(statement)
+        index.execute("DROP TABLE provenance")
+        index.execute("PRAGMA user_version=1")
+        index.commit()
+    if not writable:
+        monkeypatch.setattr(os, "access", lambda *_: False)
+    with AdapterStore(folder) as store:
+        assert torch.equal(store.get(KIND, [ANNA, BEN]), rows(2))
+        (version,) = store.versions(KIND, ANNA)
+        assert (version.number, version.status, version.provenance) == (1, APPROVED, {})
+        assert store.verify() == 2
+        if writable:
+            store.add(KIND, [ANNA], rows(1, 4), [1], QUARANTINED, {"source": "test"})
+            assert torch.equal(store.get(KIND, [ANNA]), rows(1))
+            store.mark(KIND, ANNA, 2, APPROVED)
+            assert torch.equal(store.get(KIND, [ANNA]), rows(1, 4))
+            assert store.answering(KIND, [BEN, ANNA])[1].provenance == {"source": "test"}
 
 
 def test_a_store_of_a_later_version_is_refused(folder: Path) -> None:

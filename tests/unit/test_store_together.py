@@ -3,16 +3,19 @@
 import os
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from stores import ANNA, BEN, KIND, OTHER, WIDTH, bytes_of, rows, save_two
+from torch import Tensor
 
 from peftu.errors import PeftuError
 from peftu.store import AdapterStore
+from peftu.store.index import Index
 from peftu.store.shards import Shards
 
 torch.set_num_threads(1)
@@ -130,3 +133,55 @@ def test_another_s_long_write_is_one_line(folder: Path) -> None:
             other.delete(ANNA)
         assert other.delete(ANNA) == 1
         assert store._index.db.execute("PRAGMA busy_timeout").fetchone() == (60_000,)
+
+
+PAIRS = [[f"user-{writer}-{place}" for place in range(3)] for writer in range(2)]
+
+
+def of_round(writer: int, number: int) -> Tensor:
+    """Returns [3, width] modules of which each says in all its numbers whose it is, and of which round."""
+    whose = 100.0 * writer + 10 * torch.arange(3)
+    return whose[:, None] + torch.linspace(0, 1, WIDTH) * number
+
+
+def write_rounds(folder: Path, writer: int) -> None:
+    with AdapterStore(folder) as store:
+        for number in range(10):
+            users, modules = PAIRS[writer], of_round(writer, number)
+            store.add(OTHER, users, modules, [number] * 3)
+            if number % 3 == 2:
+                store.erase(users[2])
+                store.add(OTHER, users[2:], modules[2:], [number])
+            if number % 4 == writer:
+                store.gc()
+
+
+def read_rounds(store: AdapterStore, done: threading.Event) -> None:
+    while not done.is_set():
+        for writer, users in enumerate(PAIRS):
+            with suppress(PeftuError):  # erased at the moment; of a lock the writers hear
+                modules = store.get(OTHER, users)
+                number = round(float(modules[0, -1] - modules[0, 0]))
+                assert torch.allclose(modules, of_round(writer, number))
+
+
+def test_two_write_and_four_read_without_a_lock_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All readers share one store, the writers have one each."""
+    monkeypatch.setattr("peftu.store.deletion.MANY", 4)
+    done, locks = threading.Event(), list[str]()
+    clear = Index._clear
+    monkeypatch.setattr(Index, "_clear", lambda self, error: locks.append(repr(error)) or clear(self, error))
+    with AdapterStore(folder) as store, ThreadPoolExecutor(6) as pool:
+        store.add(OTHER, PAIRS[0] + PAIRS[1], torch.cat([of_round(0, 0), of_round(1, 0)]), [0] * 6)
+        readers = [pool.submit(read_rounds, store, done) for _ in range(4)]
+        writers = [pool.submit(write_rounds, folder, writer) for writer in range(2)]
+        try:
+            for writer in writers:
+                writer.result(120)
+        finally:
+            done.set()
+        for reader in readers:
+            reader.result(60)
+        assert locks == []
+        assert store.keys(OTHER) == sorted(PAIRS[0] + PAIRS[1])
+        assert torch.equal(store.get(OTHER, PAIRS[1]), of_round(1, 9))

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -195,9 +196,11 @@ class Index:
         Raises:
             PeftuError: another process has been reading all the while.
         """
-        busy, *_ = self.sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if busy:
-            raise PeftuError(
-                f"{self.folder}: what is deleted is hidden, but still stands in the index's log, for another process "
-                "is reading — run 'peftu store gc' when it has ended"
-            )
+        end = time.monotonic() + PATIENCE
+        while self.sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:  # for another that does it SQLite waits not
+            if time.monotonic() > end:
+                raise PeftuError(
+                    f"{self.folder}: what is deleted is hidden, but still stands in the index's log, for another "
+                    "process is reading — run 'peftu store gc' when it has ended"
+                )
+            time.sleep(0.01)
