@@ -1,5 +1,6 @@
 """The store beside a plain dict, over any order of adding, deleting, tidying up and opening again."""
 
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ class StoreAgainstDict(RuleBasedStateMachine):
     def start(self) -> None:
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr("peftu.store.deletion.MANY", 4)
+        self.patch.setattr(os, "fsync", lambda _: None)  # a disk under load takes seconds
         self.patch.setattr(shards, "SHARD_BYTES", 3 * 4 * WIDTH)
         self.folder = Path(tempfile.mkdtemp())
         self.store = AdapterStore(self.folder, create=True)

@@ -61,8 +61,8 @@ class CountedSlice:
         return int(self.rows.count)
 
     @property
-    def width(self) -> int:
-        return int(self.rows.width)
+    def size(self) -> int:
+        return int(self.rows.size)
 
     def __getitem__(self, part: slice) -> Tensor:
         self.read.append((part.start, part.stop))
@@ -382,7 +382,8 @@ def test_a_store_of_version_1_opens(folder: Path, monkeypatch: pytest.MonkeyPatc
     with closing(sqlite3.connect(folder / "index.sqlite")) as index:
         for statement in ("ALTER TABLE modules DROP COLUMN provenance", "ALTER TABLE modules DROP COLUMN status"):
             index.execute(statement)
-        index.execute("DROP TABLE provenance")
+        for table in ("provenance", "settings"):
+            index.execute(f"DROP TABLE {table}")
         index.execute("PRAGMA user_version=1")
         index.commit()
     if not writable:

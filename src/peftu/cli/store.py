@@ -97,6 +97,15 @@ def mark(
     emit(done, json, f"{done['method']}, seed {done['seed']}: version {version} is {status}")
 
 
+@store.command()
+def key(file: Annotated[Path, typer.Argument(help="A new file.")], json: Json = False) -> None:
+    """Make a key: stores that are made while PEFTU_STORE_KEY names its file are encrypted, and need it from then on."""
+    from peftu.store.seal import KEY_FILE, make_key
+
+    path = make_key(file)
+    emit({"file": str(path)}, json, f"{path}: a new key; export {KEY_FILE}={path}, and keep a copy of the file")
+
+
 @store.command("export")
 def export_module(
     run: Run,

@@ -3,10 +3,8 @@
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from torch import Tensor
-
 from peftu.store.index import Index
-from peftu.store.shards import NUMBER, SHARD_BYTES, GoneError, Shards
+from peftu.store.shards import SHARD_BYTES, Cell, GoneError, Shards
 
 SMALL = 4  # a shard of less than this part of a full one is small
 MANY = 16  # as many small shards are put together
@@ -44,7 +42,8 @@ class Collector:
             " JOIN collections ON collections.id = collection GROUP BY shard ORDER BY width, shard"
         ).fetchall()
         for width, shards in groupby(found, key=lambda shard: shard[0]):
-            sizes = [(name, NUMBER * width * living, dead) for _, name, living, dead in shards]
+            cell = self._shards.cell_size(width)
+            sizes = [(name, cell * living, dead) for _, name, living, dead in shards]
             small = [name for name, size, dead in sizes if not dead and size < SHARD_BYTES // SMALL]
             merged = set(small) if len(small) >= MANY else set()
             names, filled = list[str](), 0
@@ -66,7 +65,7 @@ class Collector:
             kept = self._living(names)
             try:
                 with (
-                    self._shards.written((len(kept), width), self._rows(kept)) as places,
+                    self._shards.written(len(kept), width, self._cells(kept)) as places,
                     self._index.transaction(),
                 ):
                     if unchanged := self._living(names) == kept:  # else more are deleted, or another gc was faster
@@ -89,7 +88,8 @@ class Collector:
         query = f"SELECT rowid, shard, row FROM modules WHERE shard IN ({marks}) AND deleted IS NULL"  # noqa: S608
         return self._index.sql(f"{query} ORDER BY shard, row", tuple(names)).fetchall()
 
-    def _rows(self, kept: Sequence[_Kept]) -> Iterator[Tensor]:
+    def _cells(self, kept: Sequence[_Kept]) -> Iterator[Cell]:
+        """Yields modules as they lie in their shards: no key is needed to delete."""
         for name, modules in groupby(kept, key=lambda module: module[1]):
-            for _, numbers in self._shards.rows(name, [row for *_, row in modules]):
-                yield numbers
+            for _, cell in self._shards.read(name, [row for *_, row in modules]):
+                yield cell.data

@@ -4,7 +4,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -28,12 +28,14 @@ CREATE INDEX IF NOT EXISTS by_shard ON modules (shard)
 _ADDED = {  # by schema version: what it has beyond the one before
     2: """
 CREATE TABLE provenance (id INTEGER PRIMARY KEY, facts TEXT NOT NULL UNIQUE);
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 ALTER TABLE modules ADD COLUMN status TEXT NOT NULL DEFAULT 'approved';
 ALTER TABLE modules ADD COLUMN provenance INTEGER REFERENCES provenance (id)
 """
 }
 _FIRST_AS_SECOND = """
 CREATE TEMP TABLE provenance (id INTEGER PRIMARY KEY, facts TEXT NOT NULL);
+CREATE TEMP TABLE settings (name TEXT, value TEXT);
 CREATE TEMP VIEW modules AS SELECT *, 'approved' AS status, NULL AS provenance FROM main.modules
 """
 
@@ -46,12 +48,13 @@ class Index:
     Args:
         folder: of the store.
         create: make a new index where there is none.
+        settings: of a new one, for good.
 
     Raises:
         PeftuError: there is none, it was made by a newer version, or cannot be read.
     """
 
-    def __init__(self, folder: Path, create: bool) -> None:
+    def __init__(self, folder: Path, create: bool, settings: Mapping[str, str]) -> None:
         self.folder, self.path = folder, folder / INDEX
         self.writable = create or all(os.access(path, os.W_OK) for path in (folder, self.path))
         self._held: dict[threading.Thread, tuple[sqlite3.Connection, _Stamp]] = {}
@@ -64,7 +67,7 @@ class Index:
             with suppress(OSError):  # another's: SQLite makes the log with the index's rights
                 owner_only(folder), owner_only(self.path)
         try:
-            self._check_version(create)
+            self._check_version(create, settings)
         except BaseException:
             self.close()
             raise
@@ -121,21 +124,27 @@ class Index:
             raise
         return connection
 
-    def _check_version(self, create: bool) -> None:
+    def _check_version(self, create: bool, settings: Mapping[str, str]) -> None:
         version = self._version()
         if version > SCHEMA_VERSION:
             raise PeftuError(f"{self.folder}: store version {version} is newer than this peftu — upgrade peftu")
         if version == SCHEMA_VERSION or not self.writable or not (version or create):
             return
         with self.transaction():
-            if not (version := self._version()):
-                version = 1
+            if not (made := self._version()):
                 for statement in _SCHEMA.split(";"):
                     self.sql(statement)
-            for later in range(version + 1, SCHEMA_VERSION + 1):  # another process may have been faster
+            for later in range((made or 1) + 1, SCHEMA_VERSION + 1):  # another process may have been faster
                 for statement in _ADDED[later].split(";"):
                     self.sql(statement)
+            for setting in settings.items() if not made else ():
+                self.sql("INSERT INTO settings VALUES (?, ?)", setting)
             self.sql(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+    def setting(self, name: str) -> str | None:
+        """Returns a setting that the index was made with."""
+        found = self.sql("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
+        return None if found is None else str(found[0])
 
     def _version(self) -> int:
         return int(self.sql("PRAGMA user_version").fetchone()[0])

@@ -12,13 +12,15 @@ from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from peftu.data.sources import writing_to
 from peftu.errors import PeftuError
-from peftu.files import held, owner_only, sync_folder, unheld
+from peftu.files import held, sync_folder, unheld
 from peftu.outside import parse_json
+from peftu.store.seal import KEY_FILE, OVERHEAD, Seal
 
 FOLDER = "shards"
 NUMBER = 4  # bytes of one
@@ -26,6 +28,10 @@ SHARD_BYTES = 32 << 20  # of a shard at most, so that a user's deletion rewrites
 MOST_SHARDS = 256  # that one write makes, each held open: a larger write has larger shards
 READ_BYTES = 1 << 20  # that are in memory at once while many rows are looked at: few enough to stay near the processor
 LONGEST_HEADER = 1 << 16
+
+
+Cell = bytes | memoryview
+Bytes = npt.NDArray[np.uint8]
 
 
 class GoneError(PeftuError):
@@ -38,40 +44,50 @@ class Shards:
     Args:
         folder: of the shards.
         known: whether the index has modules in a shard.
+        sealed: whether rows are encrypted; without ``seal`` they can be moved and deleted, and no more.
+        seal: opens and closes them.
     """
 
-    def __init__(self, folder: Path, known: Callable[[str], bool]) -> None:
+    def __init__(self, folder: Path, known: Callable[[str], bool], sealed: bool, seal: Seal | None) -> None:
         self.folder, self._known = folder, known
+        self._sealed, self._seal = sealed, seal
 
-    def prepare(self) -> None:
-        """Makes the folder, the owner's alone."""
-        with writing_to(self.folder):
-            owner_only(self.folder)
+    def cell_size(self, width: int) -> int:
+        """Returns the bytes that a row of so many numbers takes in a shard: its cell."""
+        return NUMBER * width + (OVERHEAD if self._sealed else 0)
+
+    def cells(self, rows: Iterable[Tensor]) -> Iterator[Cell]:
+        """Yields rows as they are written."""
+        return (self._opener().close(stored(row)) for row in rows) if self._sealed else map(stored, rows)
+
+    def _opener(self) -> Seal:
+        if self._seal is None:
+            raise PeftuError(f"{self.folder}: modules are encrypted — name their key file in {KEY_FILE}")
+        return self._seal
 
     @contextmanager
-    def written(self, shape: Sequence[int], rows: Iterable[Tensor]) -> Iterator[list[tuple[str, int]]]:
-        """Yields the places of [rows, width] numbers in new shards, on disk; the block commits them, or they go again.
+    def written(self, count: int, width: int, cells: Iterable[Cell]) -> Iterator[list[tuple[str, int]]]:
+        """Yields the places of cells in new shards, on disk; the block commits them, or they go again.
 
-        They are written here and not by the library, which has a file of its own beside each: that could not be held,
+        They are written here and not by a library, which has a file of its own beside each: that could not be held,
         and would outlive a killed process.
         """
-        count, width = shape
-        most = max(SHARD_BYTES // (NUMBER * width or 1), -(-count // MOST_SHARDS), 1)
+        size = self.cell_size(width)
+        most = max(SHARD_BYTES // (size or 1), -(-count // MOST_SHARDS), 1)
         names: list[str] = []
         places: list[tuple[str, int]] = []
-        rest = iter(rows)
+        rest = iter(cells)
         try:
             with writing_to(self.folder), ExitStack() as stack:
                 for first in range(0, count, most):
                     names.append(f"{uuid.uuid4().hex}.safetensors")
-                    size = min(most, count - first)
+                    rows = min(most, count - first)
                     file = stack.enter_context(held(self.folder / names[-1]))
-                    file.write(_header(size, width))
-                    for row in islice(rest, size):
-                        file.write(stored(row))
+                    file.write(_header(rows, width, size, self._sealed))
+                    file.writelines(islice(rest, rows))
                     file.flush()
                     os.fsync(file.fileno())
-                    places += [(names[-1], row) for row in range(size)]
+                    places += [(names[-1], row) for row in range(rows)]
                 sync_folder(self.folder)
                 yield places
         finally:
@@ -97,7 +113,23 @@ class Shards:
         The numbers are good until the next row is asked for.
 
         Raises:
-            PeftuError: it is not whole, or has no such row.
+            PeftuError: the shard is not whole, has no such row, or cannot be opened with the key there is.
+        """
+        opener = self._opener() if self._sealed else None
+        for row, cell in self.read(name, rows):
+            try:
+                content = cell if opener is None else bytearray(opener.open(cell.tobytes()))
+            except ValueError as error:
+                raise PeftuError(f"{self.folder / name}: row {row}: {error} — restore or retrain") from None
+            yield row, torch.from_numpy(np.frombuffer(content, dtype=np.float32))
+
+    def read(self, name: str, rows: Sequence[int]) -> Iterator[tuple[int, Bytes]]:
+        """Yields each of these rows of a shard, which are in order, with its cell; no key is needed for it.
+
+        The bytes are good until the next row is asked for.
+
+        Raises:
+            PeftuError: the shard is not whole, or has no such row.
         """
         if not rows:
             return
@@ -105,7 +137,7 @@ class Shards:
             if rows[-1] >= matrix.count:
                 only = f"has no row {rows[-1]}, only {matrix.count}"
                 raise PeftuError(f"{self.folder / name}: {only} — restore or retrain")
-            step = max(READ_BYTES // (NUMBER * matrix.width or 1), 1)
+            step = max(READ_BYTES // (matrix.size or 1), 1)
             for first, last in _stretches(rows):
                 for start in range(first, last, step):
                     yield from enumerate(matrix[start : min(start + step, last)], start)
@@ -116,7 +148,7 @@ class Shards:
         path = self.folder / name
         try:
             with path.open("rb", buffering=0) as file:
-                yield Matrix(file)
+                yield Matrix(file, self._sealed)
         except FileNotFoundError:
             raise GoneError(f"{path}: is missing — restore it or train again") from None
         except (OSError, ValueError) as error:
@@ -124,21 +156,21 @@ class Shards:
 
 
 class Matrix:
-    """The rows of an open shard: a safetensors file with one matrix and nothing else.
+    """The cells of an open shard: a safetensors file with one matrix and nothing else.
 
     It is read and not mapped: a module that is not in memory comes in one piece and not page by page, and a large
     shard takes no memory.
 
     Args:
         file: open to be read.
+        sealed: whether its cells are to be encrypted.
 
     Raises:
         ValueError: it is not such a file, or not whole.
     """
 
-    def __init__(self, file: FileIO) -> None:
+    def __init__(self, file: FileIO, sealed: bool) -> None:
         self._file = file
-        self._rows = np.empty((0, 0), dtype=np.float32)
         length = int.from_bytes(file.read(8), "little")
         size = os.fstat(file.fileno()).st_size
         if not 0 < length <= min(size - 8, LONGEST_HEADER):
@@ -148,28 +180,37 @@ class Matrix:
         shape = matrix.get("shape") if isinstance(matrix, dict) else None
         if not isinstance(shape, list) or len(shape) != 2 or not all(type(side) is int and side >= 0 for side in shape):
             raise ValueError("its header has no rows")
-        self._start, (self.count, self.width) = 8 + length, shape
-        numbers = NUMBER * self.count * self.width
-        if matrix != {"dtype": "F32", "shape": shape, "data_offsets": [0, numbers]} or size != self._start + numbers:
+        self.count, width = shape
+        self.size = width if sealed else NUMBER * width
+        self._start = 8 + length
+        if matrix != _matrix(self.count, width, self.size, sealed) or size != self._start + self.count * self.size:
             raise ValueError("its header does not fit its length")
+        self._cells = np.empty((0, self.size), dtype=np.uint8)
 
-    def __getitem__(self, part: slice) -> Tensor:
-        """Returns [rows, width] the rows from ``part.start`` on, up to ``part.stop``; good until the next ones."""
+    def __getitem__(self, part: slice) -> Bytes:
+        """Returns [rows, bytes] the cells from ``part.start`` on, up to ``part.stop``; good until the next ones."""
         count = part.stop - part.start
-        if count > len(self._rows):
-            self._rows = np.empty((count, self.width), dtype=np.float32)
-        self._file.seek(self._start + NUMBER * self.width * part.start)
-        into = memoryview(self._rows.data).cast("B")[: NUMBER * self.width * count]
+        if count > len(self._cells):
+            self._cells = np.empty((count, self.size), dtype=np.uint8)
+        self._file.seek(self._start + self.size * part.start)
+        into = memoryview(self._cells.data).cast("B")[: self.size * count]
         while into and (read := self._file.readinto(into)):
             into = into[read:]
         if into:
             raise ValueError("it is cut off")
-        return torch.from_numpy(self._rows[:count])
+        return self._cells[:count]
 
 
-def _header(rows: int, width: int) -> bytes:
-    matrix = {"dtype": "F32", "shape": [rows, width], "data_offsets": [0, NUMBER * rows * width]}
-    header = json.dumps({"__metadata__": {"format": "peftu-rows-1"}, "rows": matrix}).encode()
+def _matrix(rows: int, width: int, size: int, sealed: bool) -> dict[str, object]:
+    """Returns how a header describes rows of so many numbers, or of so many bytes where they are sealed."""
+    dtype = "U8" if sealed else "F32"
+    return {"dtype": dtype, "shape": [rows, width], "data_offsets": [0, rows * size]}
+
+
+def _header(rows: int, width: int, size: int, sealed: bool) -> bytes:
+    matrix = _matrix(rows, size if sealed else width, size, sealed)
+    form = "peftu-sealed-rows-1" if sealed else "peftu-rows-1"
+    header = json.dumps({"__metadata__": {"format": form}, "rows": matrix}).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header
 
@@ -198,4 +239,4 @@ def checksum(row: Tensor) -> str:
 
 def stored(row: Tensor) -> memoryview:
     """Returns the bytes of [width] numbers as they are stored."""
-    return row.detach().cpu().contiguous().float().numpy().data
+    return row.detach().cpu().contiguous().float().numpy().data.cast("B")

@@ -10,14 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from peftu.data.sources import writing_to
 from peftu.errors import PeftuError
+from peftu.files import owner_only
 from peftu.store import shards as numbers
 from peftu.store.collection import Collection
 from peftu.store.deletion import Collector
 from peftu.store.index import INDEX, Index
+from peftu.store.seal import KEY_FILE, given_seal
 from peftu.store.shards import FOLDER, NUMBER, GoneError, Shards, checksum
 from peftu.store.versions import ANSWERING, APPROVED, COLUMNS, JOINED, Status, Version, Versions
 
+SEAL = "seal"  # the setting of an encrypted store
 CHECKED_BYTES = 8 << 20  # of modules that are in memory at once while all are looked at
 
 _Place = tuple[str, int, str]  # shard, row and checksum of a module
@@ -35,18 +39,27 @@ class AdapterStore:
         folder: of the store; made when ``create`` is true.
         create: make a new store where there is none.
 
+    A new store is encrypted where the environment names a key file (`PEFTU_STORE_KEY`), and needs it from then on.
+
     Raises:
-        PeftuError: there is no store in the folder, or it was made by a newer version.
+        PeftuError: there is no store in the folder, it was made by a newer version, or is encrypted with another key.
     """
 
     def __init__(self, folder: Path, create: bool = False) -> None:
         self.folder = Path(folder)
         if not create and not is_store(self.folder):
             raise PeftuError(f"{self.folder}: no module store here — pass the folder of a run that trained modules")
-        self._shards = Shards(self.folder / FOLDER, self._knows_shard)
+        shards = self.folder / FOLDER
         if create:
-            self._shards.prepare()
-        self._index = Index(self.folder, create)
+            with writing_to(shards):
+                owner_only(shards)
+        seal = given_seal()
+        self._index = Index(self.folder, create, {SEAL: seal.mark()} if seal and create else {})
+        mark = self._index.setting(SEAL)
+        if mark and seal and not seal.fits(mark):
+            self.close()
+            raise PeftuError(f"{self.folder}: is encrypted with another key — name its key file in {KEY_FILE}")
+        self._shards = Shards(shards, self._knows_shard, mark is not None, seal)
         self._versions = Versions(self._index)
 
     def close(self) -> None:
@@ -93,7 +106,10 @@ class AdapterStore:
             )
         rows = rows.detach().cpu().float()
         sums = [checksum(row) for row in rows]
-        with self._shards.written(rows.shape, rows) as places, self._index.transaction():
+        with (
+            self._shards.written(len(rows), collection.width, self._shards.cells(rows)) as places,
+            self._index.transaction(),
+        ):
             number = self._number(collection, make=True)
             facts, now = self._versions.provenance(provenance), time.time()
             for key, place, mark, seen in zip(keys, places, sums, train_rows, strict=True):
