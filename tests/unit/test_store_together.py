@@ -1,5 +1,6 @@
 """Several readers and writers of a store at once: nobody sees half a write, and what is deleted stays deleted."""
 
+import multiprocessing
 import os
 import threading
 from collections.abc import Callable
@@ -144,9 +145,9 @@ def of_round(writer: int, number: int) -> Tensor:
     return whose[:, None] + torch.linspace(0, 1, WIDTH) * number
 
 
-def write_rounds(folder: Path, writer: int) -> None:
+def write_rounds(folder: Path, writer: int, rounds: int) -> None:
     with AdapterStore(folder) as store:
-        for number in range(10):
+        for number in range(rounds):
             users, modules = PAIRS[writer], of_round(writer, number)
             store.add(OTHER, users, modules, [number] * 3)
             if number % 3 == 2:
@@ -165,7 +166,10 @@ def read_rounds(store: AdapterStore, done: threading.Event) -> None:
                 assert torch.allclose(modules, of_round(writer, number))
 
 
-def test_two_write_and_four_read_without_a_lock_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rounds", [10, pytest.param(200, marks=pytest.mark.slow)])
+def test_two_write_and_four_read_without_a_lock_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, rounds: int
+) -> None:
     """All readers share one store, the writers have one each."""
     monkeypatch.setattr("peftu.store.deletion.MANY", 4)
     done, locks = threading.Event(), list[str]()
@@ -174,14 +178,34 @@ def test_two_write_and_four_read_without_a_lock_error(folder: Path, monkeypatch:
     with AdapterStore(folder) as store, ThreadPoolExecutor(6) as pool:
         store.add(OTHER, PAIRS[0] + PAIRS[1], torch.cat([of_round(0, 0), of_round(1, 0)]), [0] * 6)
         readers = [pool.submit(read_rounds, store, done) for _ in range(4)]
-        writers = [pool.submit(write_rounds, folder, writer) for writer in range(2)]
+        writers = [pool.submit(write_rounds, folder, writer, rounds) for writer in range(2)]
         try:
             for writer in writers:
-                writer.result(120)
+                writer.result(200)
         finally:
             done.set()
         for reader in readers:
             reader.result(60)
         assert locks == []
         assert store.keys(OTHER) == sorted(PAIRS[0] + PAIRS[1])
-        assert torch.equal(store.get(OTHER, PAIRS[1]), of_round(1, 9))
+        assert torch.equal(store.get(OTHER, PAIRS[1]), of_round(1, rounds - 1))
+
+
+def test_a_forked_process_has_connections_of_its_own(folder: Path) -> None:
+    def look(store: AdapterStore) -> None:
+        same = torch.equal(store.get(KIND, [ANNA, BEN]), rows(2))
+        store.add(KIND, ["carl"], rows(1, 9), [1])
+        store.close()
+        os._exit(0 if same else 1)
+
+    with AdapterStore(folder) as store:
+        with store._index.transaction():
+            connection = store._index.db
+        process = multiprocessing.get_context("fork").Process(target=look, args=(store,))
+        process.start()
+        process.join(60)
+        assert process.exitcode == 0
+        assert store._index.db is connection
+        assert torch.equal(store.get(KIND, ["carl"]), rows(1, 9))
+        store.delete(BEN)
+        assert store.gc() == 1

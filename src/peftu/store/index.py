@@ -58,7 +58,9 @@ class Index:
         self.folder, self.path = folder, folder / INDEX
         self.writable = create or all(os.access(path, os.W_OK) for path in (folder, self.path))
         self._held: dict[threading.Thread, tuple[sqlite3.Connection, _Stamp]] = {}
+        self._left_alone = self._held
         self._alone = threading.Lock()
+        self._process = os.getpid()
         self._closed = False
         if create:
             with writing_to(folder):
@@ -75,6 +77,9 @@ class Index:
     @property
     def db(self) -> sqlite3.Connection:
         """Returns this thread's connection."""
+        if self._process != os.getpid():  # forked: SQLite's connections are the parent's, to use and to close
+            self._left_alone, self._held, self._alone = self._held, {}, threading.Lock()
+            self._process = os.getpid()
         thread = threading.current_thread()
         connection, stamp = self._held.get(thread, (None, ()))
         if connection is not None:
