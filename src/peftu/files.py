@@ -34,24 +34,55 @@ def replacing(path: Path) -> Iterator[Path]:
         part.replace(path)
 
 
-def write_atomic(path: Path, content: str | bytes) -> Path:
+def write_atomic(path: Path, content: str | bytes, private: bool = False) -> Path:
     """Returns the path, now holding the content on disk: readers see the old file or the new one, never a part."""
-    with replacing(path) as part, part.open("wb") as file:
+    with replacing(path) as part, (private_file(part) if private else part).open("wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     return path
 
 
+def owner_only(path: Path) -> Path:
+    """Returns a file or folder that nobody but its owner may open from now on; it holds people's keys or modules.
+
+    Raises:
+        OSError: it is another's.
+    """
+    if (mode := path.stat().st_mode) & 0o077:
+        path.chmod(mode & 0o700)
+    return path
+
+
+def private_file(path: Path) -> Path:
+    """Returns a file that is now there and its owner's alone, for somebody else's code to write over."""
+    os.close(_private(path, os.O_CREAT | os.O_WRONLY))
+    return owner_only(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Has the names of a folder's new files on disk, too, where a folder can be synced."""
+    if sys.platform != "win32":
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
 @contextmanager
 def held(path: Path) -> Iterator[BinaryIO]:
-    """Yields a new file to write to, which is held until the block ends or the process dies; see `unheld`."""
+    """Yields a new file, its owner's alone, which is held until the block ends or the process dies; see `unheld`."""
     while True:
-        with path.open("wb") as file:
+        with open(path, "wb", opener=_private) as file:
             locked(file, wait=True)
             if path.exists():  # else somebody who tidied up took it before it was held
                 yield file
                 return
+
+
+def _private(path: str | Path, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from peftu.answers import FreeText, Kind, OneOf
 from peftu.data.task import TaskCard
 from peftu.environment import Environment, current_environment
 from peftu.errors import PeftuError
-from peftu.files import sha256_of, write_atomic
+from peftu.files import owner_only, sha256_of, write_atomic
 from peftu.metrics import metrics
 from peftu.outside import parse_json, plain_file
 from peftu.stats import MeanEstimate, UserMatrix, bootstrap, paired_gains, seed_means, user_matrix
@@ -450,6 +450,7 @@ def start_folder(folder: Path) -> Path:
     """Returns the folder, made if need be and without a ``run.json``: from now on it is an unfinished run."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    owner_only(folder)  # it is to hold people's keys
     (folder / RECORD).unlink(missing_ok=True)
     return folder
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from peftu.data.sources import writing_to
 from peftu.errors import PeftuError
-from peftu.files import locked
+from peftu.files import locked, owner_only
 from peftu.results import RECORD
 
 MODULES = "modules"  # the folder of a run's stored modules
@@ -96,19 +96,26 @@ def put_in_place(folder: Path) -> Iterator[Path]:
     old = parent / f".{folder.name}.{uuid.uuid4().hex}.old"
     try:
         with writing_to(new):
+            owner_only(new)
             yield new
         with writing_to(parent):
             if folder.exists():
                 folder.rename(old)
             new.rename(folder)
-        for left in parent.iterdir():
-            if re.fullmatch(rf"\.{re.escape(folder.name)}\.[0-9a-f]{{32}}\.(part|old)", left.name):
-                shutil.rmtree(left, ignore_errors=True)
+        for left in left_behind(folder):
+            shutil.rmtree(left, ignore_errors=True)
     finally:
         if old.exists() and not folder.exists():
             old.rename(folder)
         for left in (new, old):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def left_behind(folder: Path) -> list[Path]:
+    """Returns what lies beside a run's folder of runs that were killed as they were put in place, or still are."""
+    folder = folder.absolute()
+    pattern = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]{{32}}\.(part|old)")
+    return [path for path in folder.parent.glob(".*") if pattern.fullmatch(path.name)]
 
 
 def free_folder(folder: Path) -> Path:

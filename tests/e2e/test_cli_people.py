@@ -220,7 +220,7 @@ def test_while_another_process_writes_the_store_is_read_and_not_written(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A newcomer is refused in one line, and taken in when the other is done; answers do not wait."""
-    monkeypatch.setattr("peftu.store.PATIENCE", 0)
+    monkeypatch.setattr("peftu.store.index.PATIENCE", 0)
     ask = ("predict", run, "--text", "x", "--method", STARTED, "--user")
     before = told(*ask, "user-2")
     file = written(tmp_path / "more.csv", "user,text,label", [("newcomer", "a", "likes")])
@@ -286,6 +286,66 @@ def test_no_cell_holds_who_is_forgotten(run: Path, place: Path, tmp_path: Path) 
     refused(peftu("forget", run, "--user", "user-1", "--cells", cells), "nothing was deleted")
 
 
+def test_a_receipt_names_what_remains(run: Path, tmp_path: Path) -> None:
+    task = json.loads((run / "run.json").read_text())["task"]["name"]
+    table = tmp_path / "cache" / "imported" / task / "table-0.parquet"  # where this test's cache is
+    region = tmp_path / "cache" / "regions" / "0.safetensors"
+    for path in (table, region):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    pl.DataFrame({"user_id": ["user-1"] * 30 + ["user-2"]}).write_parquet(table)
+    predictions, scores = (pl.read_parquet(run / f"{name}.parquet") for name in ("predictions", "user_scores"))
+    lines = [json.loads(line) for line in (run / "train_log.jsonl").read_text().splitlines()]
+    number = 1 + sorted(set(scores["user_id"])).index("user-1")
+    said = peftu("forget", run, "--user", "user-1", "--cells", tmp_path / "none", "--json")
+    remains = json.loads(said.out)["remains"]
+    counts = {Path(one["file"]).name: one["count"] for one in remains if one["count"] is not None}
+    assert counts == {
+        "predictions.parquet": int((predictions["user_id"] == "user-1").sum()),
+        "user_scores.parquet": int((scores["user_id"] == "user-1").sum()),
+        "train_log.jsonl": sum(line["user"] == number for line in lines),
+        "table-0.parquet": 30,
+        "regions": 1,
+    }
+    assert counts["train_log.jsonl"]
+    shared = {one["what"].split(" was fitted")[0] for one in remains if one["count"] is None}
+    assert {label.partition("@")[0].partition("[")[0] for label in shared} >= {
+        "global-majority",
+        "mixed-head",
+        "hypernet",
+    }
+    assert "user-1" not in said.err + said.out
+
+
+def test_what_a_killed_run_left_is_forgotten(run: Path, tmp_path: Path) -> None:
+    """A folder without a record, and one that had yet to be put in its place."""
+    (run / "run.json").unlink()
+    killed = run.with_name(f".{run.name}.{'0' * 32}.part")
+    shutil.copytree(run / "modules", killed / "modules")
+    options = ("--user", "user-1", "--cells", tmp_path / "none")
+    done = told("forget", run, *options)
+    assert (done["modules"], done["left_behind"]) == (2, 1)
+    assert holding(run, "user-1") == []
+    assert not killed.exists()
+    run.rename(killed)
+    said = peftu("forget", killed, "--user", "user-2", "--cells", tmp_path / "none")
+    assert said.code == 0
+    assert "modules and 0 cells" in said.out
+    assert told("forget", run, *options)["left_behind"] == 1
+    assert not list(run.parent.glob("*run*"))
+    refused(peftu("forget", run, *options), "no readable run record")
+
+
+def test_files_with_keys_are_their_owner_s_alone(fitted: Path, place: Path) -> None:
+    def modes(folder: Path) -> set[int]:
+        return {path.stat().st_mode & 0o077 for path in folder.rglob("*.parquet")}
+
+    assert fitted.stat().st_mode & 0o077 == 0
+    assert modes(fitted) == modes(place / "cache") == {0}
+    cells = [path.parent for path in (place / "cache" / "cells").glob("*/cell.json")]
+    assert {path.stat().st_mode & 0o077 for path in cells} == {0}
+
+
 def keys_in(cells: Path) -> list[str]:
     """Returns every user's key in a table or in what was fitted, below a folder of cells."""
     keys = []
@@ -303,13 +363,15 @@ def test_what_a_stopped_deletion_left_is_deleted(run: Path) -> None:
     guard = next(path for path in (run / "fitted").glob("*/fitted.json") if '"guarded"' in path.read_text())
     about = json.loads(guard.read_text())
     guard.write_text(json.dumps(about | {"state": {"kept": [*about["state"]["kept"], "left-over"]}}))
-    assert told("forget", run, "--user", "left-over") == {"methods": 1, "modules": 0, "cells": 0}
+    done = told("forget", run, "--user", "left-over")
+    assert done == {"methods": 1, "modules": 0, "cells": 0, "left_behind": 0, "remains": []}
     assert holding(run, "left-over") == []
 
 
 def test_a_run_of_an_earlier_release_forgets_too(run: Path) -> None:
     shutil.rmtree(run / "fitted")
-    assert told("forget", run, "--user", "user-1") == {"methods": 2, "modules": 2, "cells": 0}
+    done = told("forget", run, "--user", "user-1")
+    assert {name: done[name] for name in ("methods", "modules", "cells")} == {"methods": 2, "modules": 2, "cells": 0}
     asked = ("predict", run, "--method", STARTED, "--text", "x")
     refused(peftu(*asked, "--user", "user-1"), "has no module")
     assert told(*asked, "--user", "user-2")["answers"]

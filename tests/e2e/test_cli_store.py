@@ -76,7 +76,7 @@ def test_numbers_that_are_not_finite_neither_enter_nor_answer(run: Path, tmp_pat
     with AdapterStore(run / "modules") as store:  # a store that took such numbers before they were refused
         kind = next(found for found in store.collections() if found.label == METHOD)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("peftu.store._finite", lambda rows: torch.ones(len(rows), dtype=torch.bool))
+            patch.setattr("peftu.store.shards.finite", lambda rows: torch.ones(len(rows), dtype=torch.bool))
             store.add(kind, ["user-2"], torch.full((1, kind.width), number), [1])
     for more in ((), ("--json",)):
         for command in (ask, ("store", "verify", run), ("store", "export", run, *ask[2:4], "-o", tmp_path / "new")):
@@ -96,7 +96,9 @@ def test_numbers_too_large_to_answer_with_are_one_line(run: Path) -> None:
 
 def test_deletion_is_deletion(run: Path) -> None:
     before = {path.name for path in (run / "modules" / "shards").iterdir()}
-    assert told("store", "rm", run, "--user", "user-1") == {"deleted": 2}
+    done = told("store", "rm", run, "--user", "user-1")
+    assert done["deleted"] == 2
+    assert any(Path(one["file"]).name == "predictions.parquet" for one in done["remains"])
     refused(peftu("predict", run, "--user", "user-1", "--text", "x"), "the asked user has no module")
     refused(peftu("store", "rm", run, "--user", "user-1"), "nothing was deleted")
     refused(peftu("store", "rm", run, "--user", ""), "--user: is empty")  # the key of what everybody shares
@@ -104,3 +106,34 @@ def test_deletion_is_deletion(run: Path) -> None:
     assert told("store", "verify", run) == {"whole": 12}
     assert len(before - {path.name for path in (run / "modules" / "shards").iterdir()}) == 2
     assert peftu("predict", run, "--user", "user-2", "--text", "x").code == 0
+
+
+def test_versions_roll_back_and_are_approved(run: Path, tmp_path: Path) -> None:
+    ask = ("predict", run, "--user", "user-2", "--text", "x", "--method", METHOD)
+    one = ("--user", "user-2", "--method", METHOD)
+    first = told(*ask)
+    out = tmp_path / "folder"
+    told("store", "export", run, "--user", "user-1", "-o", out, "--method", METHOD)
+    told("store", "import", run, out, *one)
+    second = told(*ask)
+    assert second != first
+    versions = [entry for entry in told("store", "show", run, "--user", "user-2") if entry["seed"] == 0]
+    assert [(entry["version"], entry["status"]) for entry in versions] == [(2, "approved"), (1, "approved")]
+    assert versions[0]["provenance"].keys() == {"source", "data"}
+    made_of = versions[1]["provenance"]
+    record = json.loads((run / "run.json").read_text())
+    assert made_of["split"] in json.dumps(record)
+    assert (made_of["source"], made_of["train"]["epochs"]) == ("run", 2)
+    assert told("store", "rollback", run, *one)["version"] == 1
+    assert told(*ask) == first
+    refused(peftu("store", "rollback", run, *one), "no approved version before")
+    refused(peftu("store", "rollback", run, *one, "--version", 2), "no approved version 2")
+    told("store", "mark", run, *one, "--version", 2, "--status", "approved")
+    assert told(*ask) == second
+    for version in (1, 2):
+        told("store", "mark", run, *one, "--version", version, "--status", "quarantined")
+    refused(peftu(*ask), "has no module")
+    refused(peftu("store", "mark", run, *one, "--version", 3, "--status", "revoked"), "no version 3")
+    refused(peftu("store", "show", run, "--user", "nobody"), "the asked user has no module")
+    assert told("store", "verify", run / "modules") == {"whole": 15}  # a store by itself, too
+    assert told("store", "gc", run) == {"gone": 0}

@@ -1,7 +1,9 @@
 """The store beside a plain dict, over any order of adding, deleting, tidying up and opening again."""
 
+import os
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from torch import Tensor
 
 from peftu.errors import PeftuError
-from peftu.store import AdapterStore, Collection, recipe
+from peftu.store import APPROVED, QUARANTINED, REVOKED, AdapterStore, Collection, Status, recipe, shards
 
 torch.set_num_threads(1)
 
@@ -51,15 +53,28 @@ def test_any_bits_under_any_keys_come_back(numbers: np.ndarray, keys: list[str])
             assert same_bits(store.get(kind, keys[::-1]), rows.flip(0))
 
 
+@dataclass
+class Kept:
+    """One version, as it ought to be."""
+
+    row: Tensor
+    status: Status = APPROVED
+
+
 class StoreAgainstDict(RuleBasedStateMachine):
-    """A store and what it ought to hold."""
+    """A store and what it ought to hold: of each method and user the versions, by number."""
 
     @initialize()
     def start(self) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr("peftu.store.deletion.MANY", 4)
+        self.patch.setattr(os, "fsync", lambda _: None)  # a disk under load takes seconds
+        self.patch.setattr(shards, "SHARD_BYTES", 3 * 4 * WIDTH)
         self.folder = Path(tempfile.mkdtemp())
         self.store = AdapterStore(self.folder, create=True)
-        self.held: dict[tuple[int, str], Tensor] = {}
+        self.held: dict[tuple[int, str], dict[int, Kept]] = {}
         self.buried: list[tuple[str, bytes]] = []  # deleted, bytes may still be there
+        self.numbers: dict[tuple[int, str], int] = {}  # the last version, since the bytes of those before it went
         self.stamp = 0
 
     def fresh(self, count: int) -> Tensor:
@@ -67,21 +82,56 @@ class StoreAgainstDict(RuleBasedStateMachine):
         self.stamp += 1
         return torch.rand(count, WIDTH, generator=torch.Generator().manual_seed(self.stamp))
 
-    @rule(kind=st.integers(0, 1), users=st.lists(st.sampled_from(USERS), min_size=1, max_size=4, unique=True))
-    def add(self, kind: int, users: list[str]) -> None:
+    @rule(
+        kind=st.integers(0, 1),
+        users=st.lists(st.sampled_from(USERS), min_size=1, max_size=4, unique=True),
+        status=st.sampled_from([APPROVED, APPROVED, QUARANTINED]),
+    )
+    def add(self, kind: int, users: list[str], status: Status) -> None:
         rows = self.fresh(len(users))
-        self.store.add(KINDS[kind], users, rows, [1] * len(users))
-        self.held |= {(kind, user): row for user, row in zip(users, rows, strict=True)}
+        self.store.add(KINDS[kind], users, rows, [1] * len(users), status, {"stamp": self.stamp})
+        for user, row in zip(users, rows, strict=True):
+            number = self.numbers[kind, user] = self.numbers.get((kind, user), 0) + 1
+            self.held.setdefault((kind, user), {})[number] = Kept(row, status)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), status=st.sampled_from([APPROVED, QUARANTINED, REVOKED]))
+    def mark(self, data: st.DataObject, status: Status) -> None:
+        kind, user = data.draw(st.sampled_from(sorted(self.held)))
+        number = data.draw(st.sampled_from([*self.held[kind, user], 99]))
+        if number == 99:
+            with pytest.raises(PeftuError, match="no version 99"):
+                self.store.mark(KINDS[kind], user, number, status)
+        else:
+            self.store.mark(KINDS[kind], user, number, status)
+            self.held[kind, user][number].status = status
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def roll_back(self, data: st.DataObject) -> None:
+        kind, user = data.draw(st.sampled_from(sorted(self.held)))
+        versions = self.held[kind, user]
+        approved = [number for number, kept in versions.items() if kept.status == APPROVED]
+        target = data.draw(st.sampled_from([None, *versions]))
+        if (len(approved) < 2) if target is None else (target not in approved):
+            with pytest.raises(PeftuError, match="no approved version"):
+                self.store.rollback(KINDS[kind], user, target)
+            return
+        target = approved[-2] if target is None else target
+        assert self.store.rollback(KINDS[kind], user, target) == target
+        for number in versions:
+            if number > target:
+                versions[number].status = REVOKED
 
     @rule(user=st.sampled_from(USERS))
     def delete(self, user: str) -> None:
         gone = [place for place in self.held if place[1] == user]
         assert (self.store.delete(user) > 0) == bool(gone)
-        self.buried += [(user, self.held.pop(place).numpy().tobytes()) for place in gone]
+        self.buried += [(user, kept.row.numpy().tobytes()) for place in gone for kept in self.held.pop(place).values()]
 
     @rule()
     def gc(self) -> None:
-        self.store.gc()
+        assert self.store.gc() == len(self.buried)
         everything = b"\0".join(path.read_bytes() for path in self.folder.rglob("*") if path.is_file())
         living = {user for _, user in self.held}
         for user, secret in self.buried:
@@ -89,6 +139,7 @@ class StoreAgainstDict(RuleBasedStateMachine):
             assert user in living or user.encode() not in everything
         assert self.store.gc() == 0
         self.buried = []
+        self.numbers = {place: max(versions) for place, versions in self.held.items()}
 
     @rule()
     def open_again(self) -> None:
@@ -98,25 +149,37 @@ class StoreAgainstDict(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule()
     def verify(self) -> None:
-        assert self.store.verify() == len(self.held)
+        assert self.store.verify() == sum(map(len, self.held.values()))
 
     @invariant()
     def holds_what_it_ought_to(self) -> None:
         if not hasattr(self, "held"):
             return
         for number in sorted({kind for kind, _ in self.held}):
-            own = {user: row for (kind, user), row in self.held.items() if kind == number}
-            assert self.store.keys(KINDS[number]) == sorted(own)
-            assert self.store.missing(KINDS[number], USERS) == set(USERS) - set(own)
-            assert same_bits(self.store.get(KINDS[number], list(own)), torch.stack(list(own.values())))
-        for user in USERS:
-            if (0, user) not in self.held:
-                with pytest.raises(PeftuError):
-                    self.store.get(KINDS[0], [user])
+            answering: dict[str, Kept] = {}
+            for user in USERS:
+                versions = self.held.get((number, user), {})
+                found = self.store.versions(KINDS[number], user)
+                kept = [(n, kept.status, shards.checksum(kept.row)) for n, kept in reversed(versions.items())]
+                assert [(version.number, version.status, version.checksum) for version in found] == kept
+                assert all(version.provenance for version in found)
+                approved = [kept for kept in versions.values() if kept.status == APPROVED]
+                if approved:
+                    answering[user] = approved[-1]
+                else:
+                    with pytest.raises(PeftuError, match="no module"):
+                        self.store.get(KINDS[number], [user])
+            assert self.store.keys(KINDS[number]) == sorted(answering)
+            assert self.store.missing(KINDS[number], USERS) == set(USERS) - set(answering)
+            rows = torch.stack([kept.row for kept in answering.values()]) if answering else torch.empty(0, WIDTH)
+            assert same_bits(self.store.get(KINDS[number], list(answering)), rows)
+            newest = self.store.answering(KINDS[number], list(answering))
+            assert [version.checksum for version in newest] == [shards.checksum(row) for row in rows]
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
             self.store.close()
+            self.patch.undo()
             shutil.rmtree(self.folder)
 
 

@@ -2,10 +2,12 @@
 
 import errno
 import multiprocessing
+import os
 import signal
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,10 @@ import torch
 from stores import ANNA, BEN, KIND, MADE, OTHER, WIDTH, bytes_of, rows, save_two
 from torch import Tensor
 
-from peftu import store as storing
 from peftu.errors import PeftuError
-from peftu.store import EVERYONE, AdapterStore, Collection
+from peftu.store import APPROVED, EVERYONE, QUARANTINED, AdapterStore, Collection, shards
+from peftu.store.index import Index
+from peftu.store.shards import Shards
 
 torch.set_num_threads(1)
 
@@ -53,9 +56,13 @@ class CountedSlice:
     rows: Any
     read: list[tuple[int, int]]
 
-    def get_shape(self) -> list[int]:
-        shape: list[int] = self.rows.get_shape()
-        return shape
+    @property
+    def count(self) -> int:
+        return int(self.rows.count)
+
+    @property
+    def size(self) -> int:
+        return int(self.rows.size)
 
     def __getitem__(self, part: slice) -> Tensor:
         self.read.append((part.start, part.stop))
@@ -67,16 +74,16 @@ def test_of_a_shard_the_asked_rows_are_read_alone(folder: Path, monkeypatch: pyt
     """A store of many users is not read whole for one of them; neighbours are read at one go."""
     users, many = [f"user {place}" for place in range(50)], rows(50, 3)
     read: list[tuple[int, int]] = []
-    opened = AdapterStore._opened_shard
+    opened = Shards.opened
 
     @contextmanager
-    def counted(self: AdapterStore, name: str) -> Iterator[CountedSlice]:
+    def counted(self: Shards, name: str) -> Iterator[CountedSlice]:
         with opened(self, name) as stored:
             yield CountedSlice(stored, read)
 
     with AdapterStore(folder) as store:
         store.add(OTHER, users, many, [1] * 50)
-        monkeypatch.setattr(AdapterStore, "_opened_shard", counted)
+        monkeypatch.setattr(Shards, "opened", counted)
         assert torch.equal(store.get(OTHER, [users[7]]), many[7:8])
         assert read == [(7, 8)]
         read.clear()
@@ -155,9 +162,9 @@ def test_an_interrupted_write_is_never_seen(
     folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str, kind: Collection
 ) -> None:
     store = AdapterStore(folder)
-    run = AdapterStore._sql
+    run = Index.sql
 
-    def interrupted(self: AdapterStore, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+    def interrupted(self: Index, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
         if statement.startswith("INSERT INTO modules") and "carl" in values:
             raise KeyboardInterrupt
         return run(self, statement, values)
@@ -165,13 +172,13 @@ def test_an_interrupted_write_is_never_seen(
     with monkeypatch.context() as patch:
         if moment == "numbers":
             sums = iter([b"\0" * WIDTH * 4] * 3)  # of both checksums, and of the first row that is written
-            patch.setattr(storing, "_stored", lambda _: next(sums, None) or interrupt())
+            patch.setattr(shards, "stored", lambda _: next(sums, None) or interrupt())
         elif moment == "sync":
-            patch.setattr(storing.os, "fsync", interrupt)
+            patch.setattr(os, "fsync", interrupt)
         elif moment == "transaction":
-            patch.setattr(storing.time, "time", interrupt)
+            patch.setattr(time, "time", interrupt)
         else:
-            patch.setattr(AdapterStore, "_sql", interrupted)
+            patch.setattr(Index, "sql", interrupted)
         with pytest.raises(KeyboardInterrupt):
             store.add(kind, [ANNA, "carl"], rows(2, 9), [1, 1])
     assert len(list((folder / "shards").iterdir())) == 1  # nothing is left behind
@@ -189,9 +196,9 @@ def test_an_interrupted_write_is_never_seen(
 
 
 def test_an_interrupt_right_after_the_commit_loses_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = AdapterStore._sql
+    run = Index.sql
 
-    def late(self: AdapterStore, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+    def late(self: Index, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
         cursor = run(self, statement, values)
         if statement == "COMMIT":
             raise KeyboardInterrupt
@@ -199,7 +206,7 @@ def test_an_interrupt_right_after_the_commit_loses_nothing(folder: Path, monkeyp
 
     with AdapterStore(folder) as store:
         with monkeypatch.context() as patch:
-            patch.setattr(AdapterStore, "_sql", late)
+            patch.setattr(Index, "sql", late)
             with pytest.raises(KeyboardInterrupt):
                 store.add(KIND, ["carl"], rows(1, 9), [1])
         assert torch.equal(store.get(KIND, ["carl"]), rows(1, 9))
@@ -207,9 +214,7 @@ def test_an_interrupt_right_after_the_commit_loses_nothing(folder: Path, monkeyp
 
 def _die(folder: str, moment: str) -> None:
     """Writes a shard and is killed in the middle of it, or before the commit."""
-    import os
-
-    place: tuple[Any, str] = (storing.os, "fsync") if moment == "shard" else (storing.time, "time")
+    place: tuple[Any, str] = (os, "fsync") if moment == "shard" else (time, "time")
     setattr(*place, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     AdapterStore(Path(folder)).add(KIND, ["carl"], rows(1, 9), [1])
 
@@ -331,7 +336,7 @@ def test_a_damaged_index_is_one_line_or_harmless(folder: Path, place: int) -> No
 
 
 def test_a_store_where_nobody_may_write_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storing.os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda *_: False)
     before = sorted(path.name for path in folder.iterdir())
     with AdapterStore(folder) as store:
         assert torch.equal(store.get(KIND, [ANNA, BEN]), rows(2))
@@ -344,12 +349,12 @@ def refuse_to_sync(monkeypatch: pytest.MonkeyPatch, store: AdapterStore) -> None
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(storing.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
 
 
 def refuse_pages(monkeypatch: pytest.MonkeyPatch, store: AdapterStore) -> None:
-    (pages,) = store._db.execute("PRAGMA page_count").fetchone()
-    store._db.execute(f"PRAGMA max_page_count={pages}")
+    (pages,) = store._index.db.execute("PRAGMA page_count").fetchone()
+    store._index.db.execute(f"PRAGMA max_page_count={pages}")
 
 
 @pytest.mark.parametrize("refuse", [refuse_to_sync, refuse_pages])
@@ -370,6 +375,30 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
                 store.gc()
             assert sorted(folder.rglob("*")) == before
         assert torch.equal(store.get(KIND, [BEN]), rows(2)[1:])
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_store_of_version_1_opens(folder: Path, monkeypatch: pytest.MonkeyPatch, writable: bool) -> None:
+    with closing(sqlite3.connect(folder / "index.sqlite")) as index:
+        for statement in ("ALTER TABLE modules DROP COLUMN provenance", "ALTER TABLE modules DROP COLUMN status"):
+            index.execute(statement)
+        for table in ("provenance", "settings"):
+            index.execute(f"DROP TABLE {table}")
+        index.execute("PRAGMA user_version=1")
+        index.commit()
+    if not writable:
+        monkeypatch.setattr(os, "access", lambda *_: False)
+    with AdapterStore(folder) as store:
+        assert torch.equal(store.get(KIND, [ANNA, BEN]), rows(2))
+        (version,) = store.versions(KIND, ANNA)
+        assert (version.number, version.status, version.provenance) == (1, APPROVED, {})
+        assert store.verify() == 2
+        if writable:
+            store.add(KIND, [ANNA], rows(1, 4), [1], QUARANTINED, {"source": "test"})
+            assert torch.equal(store.get(KIND, [ANNA]), rows(1))
+            store.mark(KIND, ANNA, 2, APPROVED)
+            assert torch.equal(store.get(KIND, [ANNA]), rows(1, 4))
+            assert store.answering(KIND, [BEN, ANNA])[1].provenance == {"source": "test"}
 
 
 def test_a_store_of_a_later_version_is_refused(folder: Path) -> None:
@@ -403,7 +432,7 @@ def test_a_stored_module_of_numbers_that_are_not_finite_is_not_whole(
     """As stores have that were written before such rows were refused."""
     with AdapterStore(folder) as store:
         with monkeypatch.context() as patch:
-            patch.setattr(storing, "_finite", lambda rows: torch.ones(len(rows), dtype=torch.bool))
+            patch.setattr(shards, "finite", lambda rows: torch.ones(len(rows), dtype=torch.bool))
             store.add(KIND, [BEN, "carl"], torch.stack([rows(1, 3)[0], torch.full((WIDTH,), float("nan"))]), [1, 1])
         assert torch.equal(store.get(KIND, [ANNA, BEN]), torch.stack([rows(2)[0], rows(1, 3)[0]]))
         for look in (store.verify, lambda: store.get(KIND, ["carl"])):
@@ -411,7 +440,7 @@ def test_a_stored_module_of_numbers_that_are_not_finite_is_not_whole(
                 look()
         assert store.delete("carl") == 1
         assert store.gc() == 1
-        assert store.verify() == 2
+        assert store.verify() == 3  # with an earlier version
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000 + "]" * 100_000, "[]", "{", "", '{"method":"lora"}', "\x00"])

@@ -42,6 +42,7 @@ DISK_BYTES = 8 << 30
 MEMORY_BYTES = 1 << 30  # larger contexts are read from their file, page by page
 LEAST_TOKENS = 2048  # fewer are computed faster than read
 ABANDONED = 86_400.0  # seconds after which a file that was never finished is nobody's
+REGIONS = "regions"  # the folder in peftu's cache
 _COUNTS = ("count", "cut", "tokens", "span_tokens", "longest", "beside_cut", "answers_cut")
 _noted: set[Path] = set()  # folders that this process has said it cannot use
 
@@ -59,7 +60,7 @@ class RegionCache:
     def __init__(
         self, folder: Path | None = None, limit: int | None = None, least: int = LEAST_TOKENS, say: Say = _log.warning
     ) -> None:
-        self.folder = folder or cache_dir() / "regions"
+        self.folder = folder or cache_dir() / REGIONS
         self.limit = _limit() if limit is None else limit
         self.least, self.say = least, say
 

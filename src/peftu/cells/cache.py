@@ -227,7 +227,7 @@ def _new_part(home: Path) -> tuple[Path, int]:
     while True:
         part = home / uuid.uuid4().hex
         with contextlib.suppress(FileNotFoundError):  # taken for a dead process's before it was held
-            part.mkdir(parents=True)
+            part.mkdir(mode=0o700, parents=True)
             held = os.open(part, os.O_RDONLY)
             locked(held, wait=True)
             if part.exists():

@@ -18,6 +18,7 @@ from peftu.cells.frames import scores_frame
 from peftu.cells.spec import CellSpec
 from peftu.environment import current_environment
 from peftu.errors import PeftuError
+from peftu.files import private_file
 from peftu.fitted.folder import save
 from peftu.fitted.training import Modules, everyone_key, fit_everyone, layout_of
 from peftu.lab.lab import Lab
@@ -62,7 +63,7 @@ class Filler:
         for need in spec.needs:
             _take(need, needs[need.name], fits)
         about = self._everyone(spec, fits, folder) if spec.part == "everyone" else self._scored(spec, fits, folder)
-        pl.DataFrame({"user_id": pl.Series(spec.users, dtype=pl.String)}).write_parquet(folder / USERS)
+        pl.DataFrame({"user_id": pl.Series(spec.users, dtype=pl.String)}).write_parquet(private_file(folder / USERS))
         give_back()
         return {
             "job": spec.job.resolved(),
@@ -105,7 +106,7 @@ class Filler:
     def _scored(self, spec: CellSpec, fits: Fits, folder: Path) -> About:
         result = (fits.run if spec.part == "scores" else fits.without)(spec.job, spec.seed)
         give_back()  # here, not where pairs are scored: whoever serves one user would wait for it
-        scores_frame(spec.problem, result).write_parquet(folder / SCORES)
+        scores_frame(spec.problem, result).write_parquet(private_file(folder / SCORES))
         _write_log(folder, result.logs)
         save(result.fitted, folder / FITTED)
         return {

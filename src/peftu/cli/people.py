@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -97,13 +97,21 @@ def enrol(
 
 
 def forget(run: Run, user: User, cells: CellsFolder = None, json: Json = False) -> None:
-    """Delete a user from every method and seed that a run kept, and all cells with the user; the bytes are gone."""
+    """Delete a user from all that a run kept, and all cells with the user; says what remains where."""
     need_torch()
     from peftu.execute.people import forgotten
 
     done = forgotten(run, user, cells)
     counts = f"{done['methods']} methods and seeds, with {done['modules']} modules and {done['cells']} cells"
-    emit(done, json, f"deleted from {counts}")
+    emit(done, json, f"deleted from {counts}", *receipt(done))
+
+
+def receipt(done: dict[str, Any]) -> list[str]:
+    """Returns a line for each thing that a deletion leaves, and before them what a killed run had left."""
+    killed = [f"folders of killed runs removed: {done['left_behind']}"] if done["left_behind"] else []
+    counts = ["" if one["count"] is None else f"{one['count']:,} " for one in done["remains"]]
+    left = [f"remains: {one['file']}: {count}{one['what']}" for one, count in zip(done["remains"], counts, strict=True)]
+    return killed + left
 
 
 def hardware_spec(device: str | None, dtype: str | None, quantize: str | None) -> HardwareSpec:

@@ -1,16 +1,16 @@
 """``peftu store``: look after the modules that a run keeps."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from peftu.cli.console import emit
 from peftu.cli.options import CellsFolder, Json, Method, MovedBase, Seed, User
 
-store = typer.Typer(no_args_is_help=True, help="List, check, delete, export and import the modules that a run keeps.")
+store = typer.Typer(no_args_is_help=True, help="Look after a run's modules: versions, deletion, exchange with peft.")
 
-Run = Annotated[Path, typer.Argument(help="A finished run folder.")]
+Run = Annotated[Path, typer.Argument(help="A finished run folder, or its modules alone.")]
 
 
 @store.command("ls")
@@ -34,11 +34,76 @@ def verify(run: Run, json: Json = False) -> None:
 
 @store.command()
 def rm(run: Run, user: User, cells: CellsFolder = None, json: Json = False) -> None:
-    """Delete a user as 'peftu forget' does, and count the modules; the bytes are gone when the command ends."""
+    """Delete a user as 'peftu forget' does, count the modules, and say what remains where."""
+    from peftu.cli.people import receipt
     from peftu.execute.people import forgotten
 
-    modules = forgotten(run, user, cells)["modules"]
-    emit({"deleted": modules}, json, f"{modules} modules deleted")
+    done = forgotten(run, user, cells)
+    modules = done["modules"]
+    emit({"deleted": modules, "remains": done["remains"]}, json, f"{modules} modules deleted", *receipt(done))
+
+
+@store.command()
+def show(run: Run, user: User, json: Json = False) -> None:
+    """List the versions of a user's modules: status, date, and what each was made of."""
+    from peftu.cli.tables import tables
+    from peftu.execute.exchange import history
+
+    versions = history(run, user)
+    emit(versions, json, *tables([{**version, "checksum": version["checksum"][:12]} for version in versions]))
+
+
+@store.command()
+def gc(run: Run, json: Json = False) -> None:
+    """Remove the bytes of deleted modules and what killed processes left; put small shards together."""
+    from peftu.execute.exchange import collected
+
+    gone = collected(run)
+    emit({"gone": gone}, json, f"{gone:,} deleted modules are gone")
+
+
+@store.command()
+def rollback(
+    run: Run,
+    user: User,
+    version: Annotated[int | None, typer.Option(help="See 'peftu store show'; default the one before.")] = None,
+    method: Method = None,
+    seed: Seed = None,
+    json: Json = False,
+) -> None:
+    """Have an earlier version of a user's module answer; later ones are revoked."""
+    from peftu.execute.exchange import rolled_back
+
+    done = rolled_back(run, user, version, method, seed)
+    emit(done, json, f"{done['method']}, seed {done['seed']}: version {done['version']} answers")
+
+
+@store.command()
+def mark(
+    run: Run,
+    user: User,
+    version: Annotated[int, typer.Option(help="See 'peftu store show'.")],
+    status: Annotated[
+        Literal["approved", "quarantined", "revoked"], typer.Option(help="Of approved versions the newest answers.")
+    ],
+    method: Method = None,
+    seed: Seed = None,
+    json: Json = False,
+) -> None:
+    """Approve, quarantine or revoke a version of a user's module."""
+    from peftu.execute.exchange import marked
+
+    done = marked(run, user, version, status, method, seed)
+    emit(done, json, f"{done['method']}, seed {done['seed']}: version {version} is {status}")
+
+
+@store.command()
+def key(file: Annotated[Path, typer.Argument(help="A new file.")], json: Json = False) -> None:
+    """Make a key: stores that are made while PEFTU_STORE_KEY names its file are encrypted, and need it from then on."""
+    from peftu.store.seal import KEY_FILE, make_key
+
+    path = make_key(file)
+    emit({"file": str(path)}, json, f"{path}: a new key; export {KEY_FILE}={path}, and keep a copy of the file")
 
 
 @store.command("export")

@@ -13,7 +13,7 @@ from peftu.data.sources import new_file, writing_to
 from peftu.data.table import UserTable
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
-from peftu.files import replacing, sha256_of, write_atomic
+from peftu.files import private_file, replacing, sha256_of, write_atomic
 from peftu.registry import did_you_mean
 
 FORMATS = ("hf", "croissant", "parquet")
@@ -111,6 +111,6 @@ def _write_croissant(table: UserTable, out: Path) -> None:
     path, about_path = (new_file(out / name) for name in (f"{table.card.name}.parquet", "croissant.json"))
     with writing_to(out):
         with replacing(path) as part:
-            frame.write_parquet(part)
+            frame.write_parquet(private_file(part))
         about = croissant(table.card, frame, path.name, sha256_of(path), path.stat().st_size)
         write_atomic(about_path, json.dumps(about, indent=2, ensure_ascii=False) + "\n")

@@ -17,7 +17,7 @@ from peftu.data.sources import writing_to
 from peftu.data.task import LeftOut, Row, TaskCard
 from peftu.data.texts import with_controls
 from peftu.errors import PeftuError
-from peftu.files import replacing
+from peftu.files import private_file, replacing
 from peftu.outside import HALF, parse_json, plain_file
 from peftu.registry import did_you_mean
 
@@ -120,7 +120,7 @@ class UserTable:
         metadata = {FORMAT: json.dumps(about, sort_keys=True), "peftu-card": self.card.model_dump_json()}
         table = self.frame.to_arrow(compat_level=pl.CompatLevel.oldest()).replace_schema_metadata(metadata)
         with writing_to(path.parent), replacing(path) as part:
-            pq.write_table(table, part, compression="zstd")
+            pq.write_table(table, private_file(part), compression="zstd")
         return path
 
     @classmethod

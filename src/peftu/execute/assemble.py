@@ -122,10 +122,12 @@ class SystemCells:
         for unit in sorted(units, key=lambda unit: unit["user"] or 0):
             yield json.dumps(unit)
 
-    def keep(self, folder: Path, modules: Path, place: int, thresholds: Floats | None) -> bool:
+    def keep(
+        self, folder: Path, modules: Path, place: int, thresholds: Floats | None, provenance: Mapping[str, object]
+    ) -> bool:
         """Returns whether what it fitted is now in a folder, and its module rows in a store."""
         fitted = [cell.folder / FITTED for _, cell in self.pieces if cell is not None]
-        return gather(fitted, folder, modules, self.job, place, thresholds, self.notes)
+        return gather(fitted, folder, modules, self.job, place, thresholds, self.notes, provenance)
 
 
 def cuts_of(systems: Sequence[SystemCells]) -> tuple[dict[str, int], dict[str, int], dict[str, tuple[int, int]]]:

@@ -20,6 +20,7 @@ from peftu.execute.assemble import SystemCells, cuts_of
 from peftu.execute.drift import drift
 from peftu.execute.guarded import GuardedSystem, find_guards, guarded_system, keep_guarded
 from peftu.execute.train_log import TRAIN_LOG
+from peftu.files import private_file
 from peftu.fitted.folder import folder_name
 from peftu.judge import JUDGEMENT, Evidence, judge, write_judgement
 from peftu.lab.cost import Measured
@@ -129,8 +130,8 @@ def written(
     judgement = judge(Evidence(predictions, made.card, scores, results, made.table.frame))
     with put_in_place(out) as folder, writing_to(folder):
         _keep(made, judged, folder)
-        predictions.write_parquet(folder / PREDICTIONS)
-        scores.write_parquet(folder / USER_SCORES)
+        predictions.write_parquet(private_file(folder / PREDICTIONS))
+        scores.write_parquet(private_file(folder / USER_SCORES))
         write_judgement(judgement, folder)
         lines = [line for system in made.systems.values() for line in system.log()]
         (folder / TRAIN_LOG).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -166,10 +167,14 @@ def _keep(made: Made, judged: _Judged, folder: Path) -> None:
     def home(place: int, seed: int) -> Path:
         return folder / FITTED / folder_name(made.jobs[place].full_label, seed)
 
+    def made_of(seed: int) -> dict[str, object]:
+        split = made.splits[seed]
+        return {"source": "run", "data": made.table.hash, "split": split.hash, "regime": split.regime}
+
     kept = {
         (place, seed)
         for (place, seed), system in made.systems.items()
-        if system.keep(home(place, seed), folder / MODULES, place, judged.thresholds[place, seed])
+        if system.keep(home(place, seed), folder / MODULES, place, judged.thresholds[place, seed], made_of(seed))
     }
     for (place, seed), guarded in judged.guarded.items():
         if {(guarded.inner, seed), (guarded.fallback, seed)} <= kept:

@@ -1,5 +1,6 @@
 """The people of a run: read from a file, enrolled in a method, forgotten by every method."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,15 @@ from peftu.config import HardwareSpec
 from peftu.data.problem import Text
 from peftu.data.reading import read_csv
 from peftu.errors import PeftuError
-from peftu.execute.stored import opened, systems
+from peftu.execute.receipt import remains
+from peftu.execute.stored import opened
 from peftu.fitted.fitted import Example, Fitted, TaskAnswers
-from peftu.fitted.folder import keep, load
+from peftu.fitted.folder import ABOUT, keep, load
 from peftu.outside import is_plain, plain_file, shown
 from peftu.registry import did_you_mean
-from peftu.run_folder import MODULES
-from peftu.store import EVERYONE, AdapterStore
+from peftu.results import load_run
+from peftu.run_folder import FITTED, MODULES, claimed, left_behind
+from peftu.store import EVERYONE, AdapterStore, is_store
 
 SEPARATOR = ";"  # between several labels in a cell
 
@@ -87,13 +90,14 @@ def enrolled(
     return {"method": fitted.label, "seed": fitted.seed, **counts, "notes": fitted.remarks}
 
 
-def forgotten(run: Path, user: str, cells: Path | None = None) -> dict[str, int]:
-    """Returns how many methods and seeds a user was deleted from, how many modules that were, and how many cells went.
+def forgotten(run: Path, user: str, cells: Path | None = None) -> dict[str, Any]:
+    """Returns how many methods and seeds a user was deleted from, how many modules and cells went, and what remains.
 
-    Bytes are gone. No base is needed for it. What all users share was fitted with the user's rows, and stays.
+    Bytes are gone, those that a killed run or deletion left too. No base is needed for it. What all users share was
+    fitted with the user's rows, and stays.
 
     Args:
-        run: a finished run folder.
+        run: folder of a run, finished or not.
         user: the user's key.
         cells: folder of the cells, of this and other runs; those that were made with the user's rows go.
             None: in peftu's cache.
@@ -102,17 +106,23 @@ def forgotten(run: Path, user: str, cells: Path | None = None) -> dict[str, int]
         PeftuError: no such run, or nothing in it knows the user.
     """
     check_user(user)
-    run, kept = Path(run), systems(run)
-    folders = [system["folder"] for system in kept if "folder" in system]
+    run = Path(run)
+    folders = [path.parent for path in (run / FITTED).glob(f"*/{ABOUT}")]
+    left = left_behind(run)
+    if not folders and not is_store(run / MODULES) and not left:
+        load_run(run)  # says what is wrong with it
     knowing = [folder for folder in folders if _at_rest(folder).knows(user)]
     modules = holding = 0
-    if (run / MODULES).is_dir():
+    if is_store(run / MODULES):
         with AdapterStore(run / MODULES) as store:
-            holding = sum(not store.missing(kind, [user]) for kind in store.collections())
-            modules = store.delete(user)  # in every collection, with earlier versions
-            store.gc()
+            holding = sum(bool(store.versions(kind, user)) for kind in store.collections())
+            modules = store.erase(user)  # in every collection, with earlier versions
     removed = Cells(cells).forget(user)
-    if not knowing and not modules and not removed:
+    if left:
+        with claimed(run):
+            for folder in left:
+                shutil.rmtree(folder)
+    if not knowing and not modules and not removed and not left:
         raise PeftuError(f"{run}: no method knows the asked user — nothing was deleted")
     for folder in knowing:
         fitted = _at_rest(folder)
@@ -120,7 +130,8 @@ def forgotten(run: Path, user: str, cells: Path | None = None) -> dict[str, int]
             fitted.forget(user)
         else:  # the row in the store is gone; what was kept of it goes, too
             keep(fitted)
-    return {"methods": len(knowing) if folders else holding, "modules": modules, "cells": removed}
+    counts = {"methods": len(knowing) if folders else holding, "modules": modules, "cells": removed}
+    return {**counts, "left_behind": len(left), "remains": remains(run, user)}
 
 
 def check_user(user: str) -> None:

@@ -24,7 +24,7 @@ from peftu.lab.lab import Lab
 from peftu.registry import did_you_mean
 from peftu.results import Run, load_run
 from peftu.run_folder import FITTED, MODULES
-from peftu.store import EVERYONE, AdapterStore, Collection, recipe
+from peftu.store import EVERYONE, AdapterStore, Collection, is_store, recipe
 from peftu.system import System
 
 SHARED = "shared"  # the part of a joint method that is everybody's, kept beside users' codes
@@ -40,13 +40,15 @@ def shared_label(label: str) -> str:
 
 @contextmanager
 def opened_store(run: Path) -> Iterator[AdapterStore]:
-    """Opens the modules of a finished run.
+    """Opens the modules of a finished run, or a store by itself.
 
     Raises:
         PeftuError: the run did not finish, was altered, or has no modules.
     """
-    load_run(run)
-    with AdapterStore(Path(run) / MODULES) as store:
+    run = Path(run)
+    if not is_store(run):
+        load_run(run)
+    with AdapterStore(run if is_store(run) else run / MODULES) as store:
         yield store
 
 
@@ -65,17 +67,22 @@ def systems(run: Path) -> list[Kept]:
         ]
         return sorted(kept, key=lambda system: system["place"])
     with AdapterStore(Path(run) / MODULES) as store:
-        return [
-            {
-                "collection": collection,
-                "label": collection.label,
-                "seed": collection.seed,
-                "kind": JointFitted.kind if collection.made.get("part") == CODES else ModuleFitted.kind,
-                "personal": store.keys(collection) != [EVERYONE],
-            }
-            for collection in store.collections()
-            if collection.made.get("part") != SHARED
-        ]
+        return stored_systems(store)
+
+
+def stored_systems(store: AdapterStore) -> list[Kept]:
+    """Returns every method and seed that a store has modules of."""
+    return [
+        {
+            "collection": collection,
+            "label": collection.label,
+            "seed": collection.seed,
+            "kind": JointFitted.kind if collection.made.get("part") == CODES else ModuleFitted.kind,
+            "personal": store.keys(collection) != [EVERYONE],
+        }
+        for collection in store.collections()
+        if collection.made.get("part") != SHARED
+    ]
 
 
 def opened(
@@ -99,7 +106,7 @@ def opened(
     Raises:
         PeftuError: no such run, method or seed, another base than it was fitted on, or hardware that is not here.
     """
-    return _opened(run, _chosen(systems(run), method, seed), base, lab or Lab(hardware=hardware))
+    return _opened(run, chosen(systems(run), method, seed), base, lab or Lab(hardware=hardware))
 
 
 def opened_modules(
@@ -110,7 +117,7 @@ def opened_modules(
     Raises:
         PeftuError: as `opened`, or the method has no modules.
     """
-    system = _chosen([system for system in systems(run) if system["kind"] in TRAINED], method, seed)
+    system = chosen([system for system in systems(run) if system["kind"] in TRAINED], method, seed)
     fitted = _opened(run, system, base, Lab())
     if not isinstance(fitted, ModuleFitted) or not isinstance(fitted.rows, StoredRows):
         raise PeftuError(f"the run has no modules of '{fitted.label}' — choose a method that trains some")
@@ -123,7 +130,12 @@ def _opened(run: Path, system: Kept, base: str | None, lab: Lab) -> Fitted:
     return _of_collection(Path(run), system["collection"], base, lab)
 
 
-def _chosen(kept: list[Kept], method: str | None, seed: int | None) -> Kept:
+def chosen(kept: list[Kept], method: str | None, seed: int | None) -> Kept:
+    """Returns the method and seed that are asked for among those there are.
+
+    Raises:
+        PeftuError: there is no such method or seed, or the run has several personal methods and none is named.
+    """
     labels = {system["label"] for system in kept}
     if method is None:
         trained = [system for system in kept if system["kind"] in TRAINED] or kept

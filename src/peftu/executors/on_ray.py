@@ -53,7 +53,7 @@ class Worker:
             for folder, files in zip(folders.values(), needs, strict=True):
                 _write(folder, files)
             part = Path(home, "part")
-            part.mkdir()
+            part.mkdir(mode=0o700)
             outcome = attempt(self.filler, Task(spec, folders, part))
             return outcome, _read(part) if isinstance(outcome, Filled) else {}
 

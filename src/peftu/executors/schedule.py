@@ -147,7 +147,7 @@ class Driver:
                 continue  # given up
             elif all(need.pieces for need in needs):
                 part = parts / uuid.uuid4().hex
-                part.mkdir()
+                part.mkdir(mode=0o700)
                 folders = {spec.name: cell.folder for need in needs for spec, cell in need.pieces if cell is not None}
                 self._flying[part] = piece
                 self.executor.submit(Task(piece.spec, folders, part))

@@ -26,7 +26,7 @@ from peftu.config import MethodSpec, RegionSpec, TrainSpec, validated
 from peftu.data.problem import Floats
 from peftu.data.sources import writing_to
 from peftu.errors import PeftuError
-from peftu.files import only_one, replacing, write_atomic
+from peftu.files import only_one, owner_only, replacing, write_atomic
 from peftu.fitted.elsewhere import fitted_here, remarks, there
 from peftu.fitted.fitted import Fitted, State, TaskAnswers
 from peftu.fitted.guarded import GuardedFitted
@@ -70,6 +70,7 @@ def save(
     state = fitted.state()
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        owner_only(folder)
         about = _about(fitted, place) | {"state": state.about}
         if isinstance(fitted, ModuleFitted) and fitted.rows is not None:
             about["rows"] = os.path.relpath(rows or folder / ROWS, folder)
@@ -119,7 +120,7 @@ def _prune(fitted: ModuleFitted, folder: Path) -> None:
     if gone:
         with writing_to(folder), only_one(folder / LOCK):
             about["base"]["readings"] = {mark: read for mark, read in readings.items() if mark not in gone}
-            write_atomic(folder / ABOUT, json.dumps(about, ensure_ascii=False) + "\n")
+            write_atomic(folder / ABOUT, json.dumps(about, ensure_ascii=False) + "\n", private=True)
 
 
 def load(
@@ -173,6 +174,7 @@ def gather(
     place: int,
     thresholds: Floats | None,
     notes: Mapping[str, Any],
+    provenance: Mapping[str, object],
 ) -> bool:
     """Returns whether a folder now holds what several hold of one fitted method, each with other users' modules.
 
@@ -184,6 +186,7 @@ def gather(
         place: among the systems of a run.
         thresholds: [labels] what labels are named by, chosen on all users' rows.
         notes: choices and counts over all parts.
+        provenance: the data that all modules were trained on, as JSON values.
 
     Raises:
         PeftuError: the folder cannot be written to, or a part is damaged.
@@ -198,17 +201,18 @@ def gather(
     }
     if "rows" in about:
         holding = parts if about["personal"] else parts[:1]  # a module of everyone's is in each of them
-        if not sum(_copied(part / read_about(part)["rows"], rows, job.full_label) for part in holding):
+        made_of = {**provenance, "train": job.train.model_dump(mode="json")}
+        if not sum(_copied(part / read_about(part)["rows"], rows, job.full_label, made_of) for part in holding):
             return False
         about["rows"] = os.path.relpath(rows, folder)
     with writing_to(folder):
         tensors = Path(about["tensors"]).name
         shutil.copyfile(parts[0] / tensors, folder / tensors)
-        write_atomic(folder / ABOUT, json.dumps(about, ensure_ascii=False) + "\n")
+        write_atomic(folder / ABOUT, json.dumps(about, ensure_ascii=False) + "\n", private=True)
     return True
 
 
-def _copied(source: Path, target: Path, label: str) -> int:
+def _copied(source: Path, target: Path, label: str, provenance: Mapping[str, object]) -> int:
     """Returns how many module rows were copied from one store to another, under a method's label there."""
     if not is_store(source):
         return 0
@@ -222,6 +226,7 @@ def _copied(source: Path, target: Path, label: str) -> int:
                 keys,
                 part.get(collection, keys),
                 [counts[k] for k in keys],
+                provenance=provenance,
             )
             copied += len(keys)
     return copied
@@ -320,7 +325,7 @@ def _write(folder: Path, about: dict[str, Any], state: State) -> str:
     name = f"{uuid.uuid4().hex}.safetensors"
     with replacing(folder / name) as part:
         save_file(tensors, part)
-    write_atomic(folder / ABOUT, json.dumps(about | {"tensors": name}, ensure_ascii=False) + "\n")
+    write_atomic(folder / ABOUT, json.dumps(about | {"tensors": name}, ensure_ascii=False) + "\n", private=True)
     for other in folder.glob("*.safetensors"):
         if other.name != name:
             other.unlink()

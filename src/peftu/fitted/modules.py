@@ -1,5 +1,7 @@
 """Methods that train modules on a base: one for each user, one for everyone, or none at all (the base as it is)."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -166,6 +168,12 @@ class ModuleFitted(Fitted):
         )
         return context, Unit(user, *parts)
 
+    def _provenance(self, examples: Examples) -> dict[str, object]:
+        """Returns what a module that was trained on these examples was made of."""
+        content = json.dumps([[repr(item) for item in examples.items], examples.target.tolist()])
+        data = f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"
+        return {"source": "enrol", "data": data, "train": self.job.train.model_dump(mode="json")}
+
     def _enrol(self, user: str, train_examples: Examples, val: Examples) -> None:
         if self.rows is None:
             raise PeftuError(f"enrol: {self.label} has no modules — enrol in a personal method")
@@ -175,7 +183,7 @@ class ModuleFitted(Fitted):
         trained = train(self.base, context, self.layout, [unit], self.job.train, self.seed, self.common)
         if trained.logs[0].diverged:
             raise PeftuError(f"enrol: {self.label}: training diverged, nothing is changed — lower lr")
-        self.rows.put(user, trained.rows[0], len(train_examples))
+        self.rows.put(user, trained.rows[0], len(train_examples), self._provenance(train_examples))
 
     def _forget(self, user: str) -> None:
         cast(ModuleRows, self.rows).drop(user)
@@ -254,4 +262,4 @@ class JointFitted(ModuleFitted):
             )
             context, unit = self._unit(user, train_examples, val)
             code = train(self.base, context, layout, [unit], spec, self.seed).rows[0]
-        rows.put(user, code, len(train_examples))
+        rows.put(user, code, len(train_examples), self._provenance(train_examples))

@@ -1,6 +1,6 @@
 """Where the module rows of a fitted method are: in memory, or in a store that is read a user at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -9,6 +9,8 @@ from torch import Tensor
 
 from peftu.errors import PeftuError
 from peftu.store import AdapterStore, Collection, checksum
+
+Provenance = Mapping[str, object]  # what a row was made of, as JSON values
 
 
 class ModuleRows(Protocol):
@@ -30,8 +32,8 @@ class ModuleRows(Protocol):
         """Returns those of the checksums that are of rows which are there."""
         ...
 
-    def put(self, key: str, row: Tensor, train_rows: int) -> None:
-        """Takes [width] as a key's row."""
+    def put(self, key: str, row: Tensor, train_rows: int, provenance: Provenance) -> None:
+        """Takes [width] as a key's row, with what it was made of."""
         ...
 
     def drop(self, key: str) -> None:
@@ -75,8 +77,8 @@ class MemoryRows:
         """Returns those of the checksums that are of rows which are there."""
         return set(checksums) & {checksum(row) for row in self.rows}
 
-    def put(self, key: str, row: Tensor, train_rows: int) -> None:
-        """Takes [width] as a key's row."""
+    def put(self, key: str, row: Tensor, train_rows: int, provenance: Provenance) -> None:
+        """Takes [width] as a key's row; what it was made of is not kept."""
         if key in self._place:
             self.rows = self.rows.clone()
             self.rows[self._place[key]], self.train_rows[self._place[key]] = row, train_rows
@@ -132,15 +134,16 @@ class StoredRows:
             while True:
                 there = sorted(set(keys) - store.missing(self.collection, keys))
                 try:
-                    return dict(zip(there, (mark for *_, mark in store._places(self.collection, there)), strict=True))
+                    versions = store.answering(self.collection, there)
+                    return {key: version.checksum for key, version in zip(there, versions, strict=True)}
                 except PeftuError:
                     if not store.missing(self.collection, there):  # else one was deleted just now
                         raise
 
-    def put(self, key: str, row: Tensor, train_rows: int) -> None:
+    def put(self, key: str, row: Tensor, train_rows: int, provenance: Provenance) -> None:
         """Commits [width] as a key's newest row."""
         with AdapterStore(self.folder) as store:
-            store.add(self.collection, [key], row[None], [train_rows])
+            store.add(self.collection, [key], row[None], [train_rows], provenance=provenance)
 
     def drop(self, key: str) -> None:
         """Deletes every version of a key's row, and their bytes."""

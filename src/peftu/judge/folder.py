@@ -11,6 +11,7 @@ import polars as pl
 
 from peftu.data.sources import writing_to
 from peftu.data.task import TaskCard
+from peftu.files import private_file
 from peftu.judge.judgement import Evidence, judge, write_judgement
 from peftu.judge.shapes import JUDGEMENT, Judgement
 from peftu.metrics import user_scores
@@ -89,8 +90,8 @@ def write_board(
         check_unused(out, "pass --replace to put this one in its place")
     with writing_to(out):
         start_folder(out)
-        contents.predictions.write_parquet(out / PREDICTIONS)
-        scores.write_parquet(out / USER_SCORES)
+        contents.predictions.write_parquet(private_file(out / PREDICTIONS))
+        scores.write_parquet(private_file(out / USER_SCORES))
         write_judgement(judgement, out)
         record = finish_folder(out, _record(contents, results, scores, judgement, command))
     return record, scores, judgement
