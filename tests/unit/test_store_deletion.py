@@ -33,6 +33,11 @@ def in_another_process(work: Callable[[], object]) -> int | None:
     return process.exitcode
 
 
+def above(folder: Path) -> list[Path]:
+    """The folders that pytest made for a test's."""
+    return [parent for parent in folder.parents if parent.name.startswith(("pytest-", "popen-", "test_"))]
+
+
 def delete_and_die(folder: Path) -> None:
     def work() -> None:
         AdapterStore(folder).delete(ANNA)
@@ -50,7 +55,7 @@ def test_who_was_deleted_before_a_kill_does_not_answer_where_nobody_may_write(
     assert (folder / "index.sqlite-wal").stat().st_size
     if not shared_memory:
         (folder / "index.sqlite-shm").unlink()
-    before = {path: path.stat().st_mode for path in [*folder.rglob("*"), folder, *folder.parents[:3]]}
+    before = {path: path.stat().st_mode for path in [*folder.rglob("*"), folder, *above(folder)]}
     for path in before:
         path.chmod(0o755 if path in folder.parents else 0o555)
 
