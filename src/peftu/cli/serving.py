@@ -44,7 +44,6 @@ def serve(
 
     if tokens is None and host not in LOOPBACK:
         raise PeftuError(f"--host {host}: others can reach it, and nobody is asked for a token — pass --tokens")
-    listening = _listening(host, port)
     access = Access(None if tokens is None else read_tokens(tokens))
     import uvicorn
 
@@ -58,6 +57,7 @@ def serve(
     if access.off:
         stderr.print("warning: no --tokens: whoever is on this machine may ask about, change and delete everybody")
     _log_to_stderr()
+    listening = _listening(host, port)
     # Its access log has paths, and paths have keys in them: the gate logs instead.
     config = uvicorn.Config(make_app(service), host, port, access_log=False, log_level="warning", server_header=False)
     stderr.print(f"serving {', '.join(service.served)} on http://{host}:{listening.getsockname()[1]}", soft_wrap=True)

@@ -71,6 +71,8 @@ class MemoryRows:
         """
         if missing := self.missing(keys):
             raise PeftuError(f"{len(missing)} of {len(keys)} asked users have no module — enrol them first")
+        if list(keys) == self.order:  # a thousand users' rows are a gigabyte
+            return self.rows
         return self.rows[[self._place[key] for key in keys]]
 
     def holding(self, checksums: Sequence[str]) -> set[str]:
