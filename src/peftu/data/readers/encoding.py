@@ -19,7 +19,7 @@ SHOWN_CODECS = 4
 WORD = re.compile(r"[^\W\d_]+")
 ODD = re.compile(  # control characters, frames, and signs within words but for apostrophes and dashes
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2500-\u259f]"
-    "|\\w[^\\w\\s\x00-\x7f\u2019\u2010-\u2014\u2026\u3000-\u303f\uff00-\uffef]\\w"
+    "|\\w[^\\w\\s\x00-\x7f\u2019\u2010-\u2014\u2026\u3000-\u303f\uff00-\uffef]{1,3}\\w"
 )
 BLOCK = 1 << 22
 SHOWN = 10
@@ -115,7 +115,8 @@ def _told_by(sample: bytes) -> str | None:
     """Returns the codec of lines that are not UTF-8, where all that read them agree or one clearly reads a language."""
     plausible = _plausible(sample)
     first = next(iter(plausible), "")
-    if len(set(plausible.values())) == 1 and first.startswith("cp125"):
+    damaged = not sample.decode(errors="ignore").isascii()  # UTF-8, but for some bytes
+    if len(set(plausible.values())) == 1 and first.startswith("cp125") and not damaged:
         return first
     matches = [match for match in from_bytes(sample, cp_isolation=CODECS) if match.encoding in plausible]
     if not matches:
