@@ -7,7 +7,8 @@ from pathlib import Path
 
 # Rooms of peftu that no fitted or scored number depends on.
 BESIDE = ("cli", "doctor.py", "experiment.py", "execute", "executors", "front.py", "judge", "report", "run.py", "store",
-          "metrics", "results.py", "stats.py", "testing", "tasks", "importer")  # fmt: skip
+          "serving", "metrics", "results.py", "stats.py", "testing", "tasks", "importer", "readers",
+          "labelling.py")  # fmt: skip
 
 
 @cache
