@@ -21,10 +21,10 @@ from peftu.data.importer.importing import import_file
 from peftu.data.importer.labels import read_labels
 from peftu.data.importer.roles import find_roles
 from peftu.data.importer.rows import to_rows
-from peftu.data.importer.times import read_times
 from peftu.data.load import load_task
 from peftu.data.readers.reader import opened
 from peftu.data.readers.source import RowsError
+from peftu.data.readers.times import read_times
 from peftu.errors import PeftuError
 
 CELLS = st.text(

@@ -140,7 +140,10 @@ def _read(path: Path, how: ScoreOptions, needed: Sequence[str]) -> tuple[pl.Data
     except PeftuError as error:
         raise PeftuError(f"{path}: {error}") from None
     others = [raw[column].alias(role) for role, column in columns.items() if role not in PLAIN]
-    places = pl.Series("row", [source.place(row) for row in range(raw.height)], pl.String)
+    if source.places is None:
+        places = pl.select(pl.format("row {}", pl.int_range(1, raw.height + 1)).alias("row")).to_series()
+    else:
+        places = pl.Series("row", list(source.places), pl.String)
     frame = pl.DataFrame([places, *plain, *others])
     for role in (role for role in ("user", "item") if role in frame.columns):
         stripped = frame[role].str.strip_chars()

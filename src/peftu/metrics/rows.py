@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from peftu.data.labelling import as_number
 from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
 from peftu.metrics.chances import Reals, chances, row_chances
@@ -62,10 +63,8 @@ def target_matrix(rows: pl.DataFrame, column: str, labels: int) -> np.ndarray[tu
 
 def label_values(labels: Sequence[str]) -> list[float]:
     """Returns [labels] where each label stands on its scale: its own number where all are numbers, else its place."""
-    try:
-        return [float(label) for label in labels]
-    except ValueError:
-        return [float(place) for place in range(len(labels))]
+    numbers = all(map(as_number, labels))
+    return [float(label if numbers else place) for place, label in enumerate(labels)]
 
 
 def row_probabilities(rows: pl.DataFrame, card: TaskCard) -> Reals:

@@ -112,17 +112,17 @@ def _one(
     numbers = bool(values) and all(as_number(value) for value in values)
     labels = tuple(label_set) or tuple(names) or in_order(values)
     notes: list[str] = []
-    if kind is None:
-        kind = "ordinal" if numbers and len(labels) > 2 else "single"
-        _check_number(labels, len(text), column, MOST_STEPS if kind == "ordinal" else len(text) // 2)
-        if kind == "ordinal":
-            span = f"{labels[0]} to {labels[-1]}"
-            notes.append(
-                f"labels are numbers ({span}), so taken as ordered; pass --kind single if they only name classes"
-            )
+    most = None if kind else len(text) // 2  # of classes: whoever names the kind knows that they are many
+    if kind is None and numbers and len(labels) > 2:
+        kind = "ordinal"
+        notes.append(
+            f"labels are numbers ({labels[0]} to {labels[-1]}), so taken as ordered; pass --kind single if they only "
+            "name classes"
+        )
     elif kind == "ordinal" and not numbers and not label_set:
         raise PeftuError(f"--kind ordinal: labels are {_listed(labels)} — pass --labels with them in order")
-    _check_number(labels, len(text), column, MOST_STEPS if kind == "ordinal" else None)
+    kind = kind or "single"
+    _check_number(labels, len(text), column, MOST_STEPS if kind == "ordinal" else most)
     if kind == "single" and len(labels) > MOST_LABELS:
         notes.append(f"{len(labels):,} labels in {len(text):,} rows are many: a base scores each — are they classes?")
     if label_set:

@@ -9,11 +9,11 @@ from peftu.data.importer.about import with_about
 from peftu.data.importer.labels import Labels, empty_rows, read_labels
 from peftu.data.importer.policy import EMPTY, Policy, settle
 from peftu.data.importer.roles import Roles
-from peftu.data.importer.times import implausible, read_times
 from peftu.data.labelling import as_text
 from peftu.data.problem import part_named
 from peftu.data.readers.columns import check_rivals
 from peftu.data.readers.source import RowProblem, control_rows
+from peftu.data.readers.times import implausible, read_times
 from peftu.data.stratify import hashed
 from peftu.data.table import SCHEMA
 from peftu.data.texts import is_object

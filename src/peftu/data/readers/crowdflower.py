@@ -6,6 +6,7 @@ from peftu.data.readers.delimited import read_delimited
 from peftu.data.readers.file import File
 from peftu.data.readers.left_out import says, without
 from peftu.data.readers.source import Source
+from peftu.data.readers.times import written_as
 
 USER, ITEM, TIME = "_worker_id", "_unit_id", "_created_at"
 GOLD = "_gold"  # ends the column of a question's right answer, and so tells which columns are questions
@@ -37,7 +38,7 @@ class CrowdFlower:
         frame = kept.frame.with_columns(_lines(kept.frame[name]) for name in questions)
         roles = {"user": USER, "item": ITEM}
         if TIME in header:
-            times = _times(frame[TIME])
+            times = written_as(frame[TIME], FORMS)
             if not times.null_count():
                 frame, roles["time"] = frame.with_columns(times), TIME
         if len(questions) == 1:
@@ -63,11 +64,3 @@ def _lines(answers: pl.Series) -> pl.Series:
         return answers
     parts = answers.str.replace_all("\r\n", "\n", literal=True).str.strip_chars().str.split("\n")
     return parts.list.eval(pl.element().filter(pl.element() != ""))
-
-
-def _times(cells: pl.Series) -> pl.Series:
-    """Returns seconds since 1970; null where a cell is written otherwise."""
-    read = pl.Series(cells.name, [None] * len(cells), pl.Float64)
-    for form in FORMS:
-        read = read.fill_null(cells.str.to_datetime(form, time_unit="us", strict=False).dt.epoch("us") / 1e6)
-    return read

@@ -1,15 +1,12 @@
 """What is known of a file before it is read: how it is packed and encoded, and what stands at its beginning."""
 
-import bz2
-import gzip
 import io
 import json
-import lzma
 import shutil
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +17,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from peftu.data.archives import Metered, unpack_all
+from peftu.data.archives import OPENERS, Metered, unpack_all
 from peftu.data.readers.delimited import Dialect, find_dialect
 from peftu.data.readers.encoding import decoded, encoding_of, is_text_codec
 from peftu.errors import PeftuError
@@ -33,7 +30,7 @@ SAMPLE = 1 << 18  # characters looked at for dialect and first records
 FIRST = 20  # records looked at for a layout
 LONGEST_LINE = 1 << 26
 ZIP = b"PK\x03\x04"
-COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+COMPRESSED = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz"}
 REFUSED = {
     b"\x28\xb5\x2f\xfd": "a zstd file",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
@@ -181,7 +178,7 @@ class File:
         elif self.shape == "array":
             records = list(islice(_elements(self.sample), FIRST)) or self.document[:FIRST]
         elif self.shape == "lines":
-            records = list(islice(self._first_lines(), FIRST))
+            records = list(self._line_objects())
         return [record for record in records if isinstance(record, dict)]
 
     def keys(self) -> set[str]:
@@ -189,26 +186,24 @@ class File:
         return {key for record in self.first for key in record} | set(self.header)
 
     def _is_lines(self) -> bool:
-        first = next(self._first_lines(), None)
-        if first is None:
-            return False
-        with io.TextIOWrapper(self.data.open("rb"), self.encoding, newline="\n") as text:
-            lines = filter(str.strip, iter(lambda: text.readline(LONGEST_LINE), ""))
-            return len(list(islice(lines, 2))) == 2
+        return next(self._line_objects(), None) is not None and len(list(islice(self._lines(), 2))) == 2
 
-    def _first_lines(self) -> Iterator[Any]:
+    def _line_objects(self) -> Iterator[dict[str, Any]]:
         """Yields the JSON objects that stand in a line of their own, among the first lines."""
+        for line in self._lines():
+            try:
+                value = parse_json(line, halves=True)
+            except json.JSONDecodeError:
+                continue
+            except ValueError:  # JSON, and not fit to be read: whoever reads the line tells why
+                value = {}
+            if isinstance(value, dict):
+                yield value
+
+    def _lines(self) -> Iterator[str]:
+        """Yields the first lines that are not blank, one at a time: they may be long."""
         with io.TextIOWrapper(self.data.open("rb"), self.encoding, newline="\n") as text:
-            lines = filter(str.strip, iter(lambda: text.readline(LONGEST_LINE), ""))
-            for line in islice(lines, FIRST):
-                try:
-                    value = parse_json(line, halves=True)
-                except json.JSONDecodeError:
-                    continue
-                except ValueError:  # JSON, and not fit to be read: whoever reads the line tells why
-                    value = {}
-                if isinstance(value, dict):
-                    yield value
+            yield from islice(filter(str.strip, iter(lambda: text.readline(LONGEST_LINE), "")), FIRST)
 
 
 def _elements(sample: str) -> Iterator[Any]:
@@ -240,10 +235,10 @@ def unpacked(path: Path, reading: Reading | None = None) -> Iterator[File]:
             with data.open("wb") as target:
                 shutil.copyfileobj(sys.stdin.buffer, target)
         file = File(path, data, reading)
-        opener = next((opener for magic, opener in COMPRESSED.items() if file.begin.startswith(magic)), None)
-        if opener is not None:
+        suffix = next((suffix for magic, suffix in COMPRESSED.items() if file.begin.startswith(magic)), None)
+        if suffix is not None:
             inner = home / (path.stem or "inner")
-            with opener(data, "rb") as stream, inner.open("wb") as target:
+            with OPENERS[suffix](data, "rb") as stream, inner.open("wb") as target:
                 shutil.copyfileobj(Metered(stream, data.stat().st_size, str(path)), target)
             file = File(path, inner, reading)
         if file.begin.startswith(ZIP) and not is_sheet(file.data):

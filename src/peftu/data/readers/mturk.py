@@ -11,12 +11,12 @@ from peftu.data.readers.file import File
 from peftu.data.readers.judgements import as_cell
 from peftu.data.readers.left_out import says, without
 from peftu.data.readers.source import RowProblem, RowsError, Source
+from peftu.data.readers.times import AS_MTURK, spelled_out, written_as
 from peftu.outside import parse_json
 
 USER, ITEM, TIME, STATUS, REJECT = "WorkerId", "HITId", "SubmitTime", "AssignmentStatus", "Reject"
 INPUT, ANSWER = "Input.", "Answer."
 FORM = "Answer.taskAnswers"  # all answers of a page made of crowd elements, as JSON
-ZONES = {"PST": "-0800", "PDT": "-0700", "UTC": "+0000", "GMT": "+0000"}
 MARKS = ("true", "false")
 
 
@@ -50,14 +50,16 @@ class MechanicalTurk:
         if FORM in answers:
             given = pl.concat([given.drop(FORM), _form(file, given[FORM], kept.places)], how="horizontal")
         questions = _questions(given)
-        times = _times(kept.frame[TIME]) if TIME in there else pl.Series(TIME, [], pl.Float64)
         frame = kept.frame.select(column for column in (*there, *inputs) if column not in (TIME, REJECT))
-        frame = frame.with_columns(*([times] if TIME in there else []), *questions)
         roles = {"user": USER, "item": ITEM, "text": _likely(inputs, "text"), "context": _likely(inputs, "context")}
         roles["item"] = _likely(inputs, "item") or ITEM
         roles["text"] = inputs[0] if len(inputs) == 1 else roles["text"]
-        if TIME in there and not times.null_count():
-            roles["time"] = TIME
+        if TIME in there:
+            times = written_as(spelled_out(kept.frame[TIME]), [AS_MTURK])
+            frame = frame.with_columns(times)
+            if not times.null_count():
+                roles["time"] = TIME
+        frame = frame.with_columns(questions)
         if len(questions) == 1:
             roles["label"] = questions[0].name
         return Source.of_frame(
@@ -133,12 +135,3 @@ def _questions(answers: pl.DataFrame) -> list[pl.Series]:
         single = lists.list.len().max() == 1
         questions[question] = lists.list.first() if single else lists
     return list(questions.values())
-
-
-def _times(cells: pl.Series) -> pl.Series:
-    """Returns seconds since 1970 for 'Wed May 15 09:30:00 PDT 2024'; null where a cell is written otherwise."""
-    text = cells
-    for zone, shift in ZONES.items():
-        text = text.str.replace(f" {zone} ", f" {shift} ", literal=True)
-    form = "%a %b %d %H:%M:%S %z %Y"
-    return text.str.to_datetime(form, time_unit="us", strict=False, time_zone="UTC").dt.epoch("us") / 1e6

@@ -1,12 +1,14 @@
 """Times in the spellings that tables have, as seconds since 1970 UTC."""
 
 import re
+from collections.abc import Sequence
 
 import polars as pl
 
 from peftu.data.readers.source import RowProblem
 from peftu.errors import PeftuError
 
+AS_MTURK = "%a %b %d %H:%M:%S %z %Y"  # Twitter wrote so, too
 # Text after 'T' for the blank between day and clock and '+00:00' for 'Z'; times without a zone are UTC.
 FORMATS = (
     "%Y-%m-%dT%H:%M:%S%.f%:z",
@@ -17,7 +19,7 @@ FORMATS = (
     "%Y/%m/%dT%I:%M:%S %p",
     "%Y/%m/%dT%I:%M:%S %p %:z",
     "%Y/%m/%d",
-    "%a %b %d %H:%M:%S %z %Y",
+    AS_MTURK,
     "%a, %d %b %Y %H:%M:%S %z",
 )
 # A day and a month that may be either, as spreadsheets and forms write them; the clock after it.
@@ -55,12 +57,12 @@ def read_times(series: pl.Series, form: str | None = None) -> tuple[pl.Series, l
         return _scaled(series.cast(pl.Float64))
     text = series.cast(pl.String).str.strip_chars().replace("", None)
     if form is not None:
-        read = _parsed(text, form)
+        read = written_as(text, [form])
         return read, [], _unread(read, text, f"write it as {form}")
     numbers = text.cast(pl.Float64, strict=False)
     if numbers.null_count() == text.null_count():
         return _scaled(numbers)
-    plain = _plain(text)
+    plain = spelled_out(text)
     forms, notes = [*FORMATS, *(DOTTED + clock for clock in CLOCKS)], []
     sides = plain.str.extract_groups(EITHER.pattern).struct.unnest().cast(pl.Int64, strict=False)
     if sides.height and sides.columns and sides.to_series(0).count():
@@ -77,16 +79,26 @@ def read_times(series: pl.Series, form: str | None = None) -> tuple[pl.Series, l
                 [],
                 [(row, f"time may be day/month or month/day — {mend}") for row in rows],
             )
-    read = pl.Series("time", [None], pl.Float64).new_from_index(0, len(text))
-    for each in forms:
-        if read.null_count() == text.null_count():
-            break
-        read = read.zip_with(read.is_not_null(), _parsed(plain, each))
+    read = written_as(plain, forms)
     return read, notes, _unread(read, text, "write seconds since 1970 or 2024-05-17T09:30:00Z, or pass --time-format")
 
 
-def _plain(text: pl.Series) -> pl.Series:
-    """Returns times with 'T' before the clock and zones as offsets."""
+def written_as(text: pl.Series, forms: Sequence[str]) -> pl.Series:
+    """Returns seconds since 1970 of times that are written in one of these forms; null for others.
+
+    Raises:
+        PeftuError: no time is written so.
+    """
+    read = pl.Series(text.name, [None], pl.Float64).new_from_index(0, len(text))
+    for form in forms:
+        if read.null_count() == text.null_count():
+            break
+        read = read.fill_null(_parsed(text, form))
+    return read
+
+
+def spelled_out(text: pl.Series) -> pl.Series:
+    """Returns times with 'T' before the clock and zones as offsets, as `FORMATS` has them."""
     plain = text.str.replace(r"^(\d{4}[-/]\d\d?[-/]\d\d?|\d{1,2}[/.]\d{1,2}[/.]\d{4}),? +", "${1}T")
     plain = plain.str.replace(r"(?i)(:\d\d(?:\.\d+)?) ?(?:Z|UTC)$", "${1}+00:00")
     for name, hours in ZONES.items():  # Mon Jul 12 10:00:00 PDT 2021
