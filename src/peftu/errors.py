@@ -11,3 +11,7 @@ class PeftuError(Exception):
 
 class DivergedError(PeftuError):
     """Raised where training that all users share came to numbers that are not finite."""
+
+
+class UnknownUserError(PeftuError):
+    """Raised where nothing knows the user who is to be deleted: there was nothing to delete."""

@@ -113,11 +113,6 @@ def is_reference(method: object) -> bool:
     return kind_of(method) == "reference"
 
 
-def is_prompting(method: object) -> bool:
-    """Returns whether a method composes what the base reads (`PromptingMethod`)."""
-    return kind_of(method) == "prompted"
-
-
 def plan(spec: RunSpec) -> list[Job]:
     """Returns the run's jobs, in the order asked for; those that guarded methods need stand before them.
 

@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 from serving import Client, serving
 from terminal import FREE, SRC, TASK, peftu, refused
 
+from peftu.errors import PeftuError
 from peftu.execute.stored import opened
+from peftu.serving import people
 from peftu.serving.access import Access, Token
 from peftu.serving.asked import Errand
 from peftu.serving.limits import Limits
@@ -187,6 +189,19 @@ def test_people_come_change_and_go(own: Path, method: str) -> None:
         after = predict(client, method=method).json()
         for one, same in zip(before["results"], after["results"], strict=True):
             assert one["answers"] == same["answers"]
+
+
+def test_a_deletion_that_fails_is_not_called_needless(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a store cannot be emptied of a user whom no served method knows any more."""
+
+    def failing(place: Path, user: str) -> None:
+        raise PeftuError(f"{place}: hidden, but still in the log — try again")
+
+    monkeypatch.setattr(people, "forgotten", failing)
+    for user in ("user-0", "known to nobody who is served"):
+        answer = client("DELETE", f"/v1/users/{user}")
+        assert answer.status_code == 503
+        assert "nothing was deleted" not in answer.text
 
 
 def test_whom_another_process_changes_is_answered_anew(own: Path) -> None:

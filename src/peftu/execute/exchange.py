@@ -1,5 +1,7 @@
 """Looking after the modules that a run stored: list, check, and give to or take from peft."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -91,9 +93,7 @@ def rolled_back(
     Raises:
         PeftuError: no such run, method, seed, user or version.
     """
-    check_user(user)
-    with opened_store(run) as store:
-        kind = _chosen_in(store, method, seed)
+    with _modules_with(run, user, method, seed) as (store, kind):
         return {"method": kind.label, "seed": kind.seed, "version": store.rollback(kind, user, version)}
 
 
@@ -105,16 +105,19 @@ def marked(
     Raises:
         PeftuError: no such run, method, seed, user or version.
     """
-    check_user(user)
-    with opened_store(run) as store:
-        kind = _chosen_in(store, method, seed)
+    with _modules_with(run, user, method, seed) as (store, kind):
         store.mark(kind, user, version, status)
         return {"method": kind.label, "seed": kind.seed, "version": version, "status": status}
 
 
-def _chosen_in(store: AdapterStore, method: str | None, seed: int | None) -> Collection:
-    found: Collection = chosen(stored_systems(store), method, seed)["collection"]
-    return found
+@contextmanager
+def _modules_with(
+    run: Path, user: str, method: str | None, seed: int | None
+) -> Iterator[tuple[AdapterStore, Collection]]:
+    """Opens a run's store, and yields it with the collection that is asked for."""
+    check_user(user)
+    with opened_store(run) as store:
+        yield store, chosen(stored_systems(store), method, seed)["collection"]
 
 
 def exported(

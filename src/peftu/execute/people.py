@@ -9,7 +9,7 @@ from peftu.cells.cache import Cells
 from peftu.config import HardwareSpec
 from peftu.data.problem import Text
 from peftu.data.reading import read_csv
-from peftu.errors import PeftuError
+from peftu.errors import PeftuError, UnknownUserError
 from peftu.execute.receipt import remains
 from peftu.execute.stored import opened
 from peftu.fitted.fitted import Example, Fitted, TaskAnswers
@@ -103,7 +103,8 @@ def forgotten(run: Path, user: str, cells: Path | None = None) -> dict[str, Any]
             None: in peftu's cache.
 
     Raises:
-        PeftuError: no such run, or nothing in it knows the user.
+        UnknownUserError: nothing in it knows the user.
+        PeftuError: no such run, or it cannot be deleted from.
     """
     check_user(user)
     run = Path(run)
@@ -123,7 +124,7 @@ def forgotten(run: Path, user: str, cells: Path | None = None) -> dict[str, Any]
             for folder in left:
                 shutil.rmtree(folder)
     if not knowing and not modules and not removed and not left:
-        raise PeftuError(f"{run}: no method knows the asked user — nothing was deleted")
+        raise UnknownUserError(f"{run}: no method knows the asked user — nothing was deleted")
     for folder in knowing:
         fitted = _at_rest(folder)
         if fitted.knows(user):

@@ -5,7 +5,6 @@ the folder, and read from there: until then the earlier module answers.
 """
 
 import logging
-import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
@@ -13,9 +12,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from peftu.errors import PeftuError
+from peftu.errors import PeftuError, UnknownUserError
 from peftu.execute.people import forgotten
-from peftu.fitted.fitted import Example
+from peftu.fitted.fitted import Example, Fitted
+from peftu.serving.background import Background
 from peftu.serving.limits import Limits
 from peftu.serving.metrics import Metrics
 from peftu.serving.opened import Methods
@@ -49,7 +49,7 @@ class Change:
     done: "Future[dict[str, Any]]" = field(default_factory=Future)
 
 
-class People:
+class People(Background):
     """Enrols and forgets.
 
     Args:
@@ -68,25 +68,13 @@ class People:
         evict: Callable[[], None],
         owner: Callable[[Callable[[Methods], None]], None],
     ) -> None:
+        super().__init__("peftu-people")
         self._open_methods, self._limits, self._metrics, self._evict = open_methods, limits, metrics, evict
         self._owner = owner
         self._methods: Methods | None = None
         self._waiting: deque[Change] = deque()
         self._last: OrderedDict[str, Change] = OrderedDict()  # the latest enrolment of a user
         self._hidden: dict[str, int] = {}  # users being deleted
-        self._open, self._changed = True, threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="peftu-people", daemon=True)
-
-    def start(self) -> None:
-        """Begins to enrol and forget."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Takes no more changes, and returns when those that were taken are made."""
-        with self._changed:
-            self._open = False
-            self._changed.notify()
-        self._thread.join()
 
     def hidden(self) -> set[str]:
         """Returns the users who are being deleted: nobody answers for them."""
@@ -133,8 +121,7 @@ class People:
         return change
 
     def _check(self) -> None:
-        if not self._open:
-            raise RefusedError(503, "the service is stopping — ask another", retry_after=1)
+        self._check_open()
         if len(self._waiting) >= self._limits.changes:
             raise RefusedError(429, "too many enrolments wait — come again", retry_after=10)
 
@@ -208,18 +195,18 @@ class People:
         If it fails, the user stays hidden for as long as others are asked to delete them; what is in the folder counts.
         """
         methods = self.methods
-        known = any(methods.fresh(label).knows(user) for label in methods.labels)
-        receipt: dict[str, Any] = {"methods": 1}
         try:
-            if not methods.single:
-                receipt = dict(forgotten(methods.place, user))  # from methods that are not served, too
-            elif known:
-                methods.fresh(methods.labels[0]).forget(user)
-        except PeftuError:
-            if known:
-                raise
-            receipt = {}
-        if not receipt or (methods.single and not known):
-            raise RefusedError(404, "user: nobody here knows them — nothing was deleted")
+            if methods.single:
+                receipt = self._forgotten_by(methods.fresh(methods.labels[0]), user)
+            else:
+                receipt = forgotten(methods.place, user)  # from methods that are not served, too
+        except UnknownUserError:
+            raise RefusedError(404, "user: nobody here knows them — nothing was deleted") from None
         self._evict()
         return receipt
+
+    def _forgotten_by(self, fitted: Fitted, user: str) -> dict[str, Any]:
+        if not fitted.knows(user):
+            raise UnknownUserError(f"{fitted.label}: does not know the asked user")
+        fitted.forget(user)
+        return {"methods": 1}

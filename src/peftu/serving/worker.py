@@ -1,11 +1,11 @@
 """The thread that owns the models: takes what waits, reads what is alike at once, and answers each request."""
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
 
 from peftu.serving.asked import Errand, Question
+from peftu.serving.background import Background
 from peftu.serving.limits import Limits
 from peftu.serving.metrics import Metrics
 from peftu.serving.opened import Methods
@@ -16,7 +16,7 @@ Asked = Question | Errand
 SWEEP = 1.0  # seconds after which rows that another process deleted have left memory
 
 
-class Worker:
+class Worker(Background):
     """Answers questions in micro-batches: whatever waits when the model is free is read together.
 
     Args:
@@ -29,28 +29,11 @@ class Worker:
     def __init__(
         self, methods: Methods, limits: Limits, metrics: Metrics, hidden: Callable[[], Collection[str]]
     ) -> None:
+        super().__init__("peftu-worker")
         self._methods, self._limits, self._metrics, self._hidden = methods, limits, metrics, hidden
         self._waiting: deque[Asked] = deque()
         self._pairs = 0  # that wait
         self._rate = 1000.0  # pairs answered in a second of late, to say when to come again
-        self._open, self._changed = True, threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="peftu-worker", daemon=True)
-
-    def start(self) -> None:
-        """Begins to answer."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Takes no more questions, and returns when those that were taken are answered."""
-        with self._changed:
-            self._open = False
-            self._changed.notify()
-        self._thread.join()
-
-    @property
-    def alive(self) -> bool:
-        """Returns whether questions are taken and answered."""
-        return self._open and self._thread.is_alive()
 
     def ask(self, question: Asked, always: bool = False) -> None:
         """Takes a question, whose future will have the answer; ``always``, however much waits.
@@ -59,8 +42,7 @@ class Worker:
             RefusedError: too much waits already, or the service stops.
         """
         with self._changed:
-            if not self._open:
-                raise RefusedError(503, "the service is stopping — ask another", retry_after=1)
+            self._check_open()
             if not always and self._pairs and self._pairs + len(question) > self._limits.waiting:
                 seconds = min(60, 1 + int(self._pairs / self._rate))
                 raise RefusedError(429, "too many requests wait — come again", retry_after=seconds)
