@@ -75,7 +75,7 @@ def memory_bytes(limits: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
 
 @cache  # as this and the next two: every cell says them, and a process's own do not change
 def _packages() -> dict[str, str]:
-    return {name: found for name in PACKAGES if (found := _version(name))}
+    return {name: release for name in PACKAGES if (release := _version(name))}
 
 
 def _version(package: str) -> str | None:

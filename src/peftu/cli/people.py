@@ -109,8 +109,11 @@ def forget(run: Run, user: User, cells: CellsFolder = None, json: Json = False) 
 def receipt(done: dict[str, Any]) -> list[str]:
     """Returns a line for each thing that a deletion leaves, and before them what a killed run had left."""
     killed = [f"folders of killed runs removed: {done['left_behind']}"] if done["left_behind"] else []
-    counts = ["" if one["count"] is None else f"{one['count']:,} " for one in done["remains"]]
-    left = [f"remains: {one['file']}: {count}{one['what']}" for one, count in zip(done["remains"], counts, strict=True)]
+    counts = ["" if remainder["count"] is None else f"{remainder['count']:,} " for remainder in done["remains"]]
+    left = [
+        f"remains: {remainder['file']}: {count}{remainder['what']}"
+        for remainder, count in zip(done["remains"], counts, strict=True)
+    ]
     return killed + left
 
 

@@ -24,17 +24,19 @@ def remains(run: Path, user: str) -> list[Remainder]:
         user: the user's key.
     """
     record = _record(run)
-    found = list(_in_run(run, user, record))
-    judged = any(Path(one["file"]).name == PREDICTIONS for one in found)
+    remainders = list(_in_run(run, user, record))
+    judged = any(Path(remainder["file"]).name == PREDICTIONS for remainder in remainders)
     tables = list(_in_tables(user, None if record is None else record.task.name))
     if record is not None and judged:
         for method in record.methods:
             if method.uses_others_labels:
-                found.append(_remainder(run / "fitted", f"{method.label} was fitted with the user's labels, too", None))
+                remainders.append(
+                    _remainder(run / "fitted", f"{method.label} was fitted with the user's labels, too", None)
+                )
     regions = cache_dir() / REGIONS
     if (judged or tables) and (files := sum(1 for _ in regions.glob("*.safetensors"))):
-        found.append(_remainder(regions, "files that bases computed of texts, perhaps the user's", files))
-    return found + tables
+        remainders.append(_remainder(regions, "files that bases computed of texts, perhaps the user's", files))
+    return remainders + tables
 
 
 def _in_run(run: Path, user: str, record: RunRecord | None) -> Iterator[Remainder]:

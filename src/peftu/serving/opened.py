@@ -27,7 +27,7 @@ class Methods:
 
     Args:
         place: a finished run, or a folder that `Fitted.save` made.
-        asked: methods as in the run's table; none: all that it kept.
+        methods: as in the run's table; none: all that it kept.
         seed: of all; None: the first of each.
         base: where the base is now, if it has moved.
         lab: bases; shared by the methods.
@@ -40,7 +40,7 @@ class Methods:
     def __init__(
         self,
         place: Path,
-        asked: Sequence[str] = (),
+        methods: Sequence[str] = (),
         seed: int | None = None,
         base: str | None = None,
         lab: Lab | None = None,
@@ -51,9 +51,9 @@ class Methods:
         self.single = (self.place / ABOUT).exists()
         self._methods: dict[str, tuple[Fitted, Stamp]] = {}
         self._pinned: dict[tuple[str, str], Moment] = {}
-        for label in [None] if self.single else asked or dict.fromkeys(kept["label"] for kept in systems(self.place)):
+        for label in [None] if self.single else methods or dict.fromkeys(kept["label"] for kept in systems(self.place)):
             self._open(label)
-        self.default = self._default() if not asked or self.single else next(iter(self._methods))
+        self.default = self._default() if not methods or self.single else next(iter(self._methods))
 
     @property
     def labels(self) -> tuple[str, ...]:

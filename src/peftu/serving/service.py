@@ -87,11 +87,15 @@ class Service:
         opened = Methods(place, methods, seed, base, lab, residents)
         self.served = {label: Served.of(opened.fresh(label)) for label in opened.labels}
         self.named = opened.named
-        own = Lab(hardware=hardware)
+        twins = Lab(hardware=hardware)
         for name, loaded in lab.loaded.items():
-            own.add(name, loaded.twin())  # now: later a pass may have its hooks in it
+            twins.add(name, loaded.twin())  # now: later a pass may have its hooks in it
         self.people = People(
-            lambda: Methods(place, methods, seed, base, own), self.limits, self.metrics, residents.sweep, self._at_owner
+            lambda: Methods(place, methods, seed, base, twins),
+            self.limits,
+            self.metrics,
+            residents.sweep,
+            self._at_owner,
         )
         self.worker = Worker(opened, self.limits, self.metrics, self.people.hidden)
 

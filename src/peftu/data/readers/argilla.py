@@ -105,9 +105,13 @@ def _nested(record: Mapping[str, Any]) -> Iterator[Response | None]:
         yield None
         return
     for question, each in responses.items():
-        for one in each if isinstance(each, list) else [each]:
-            fits = isinstance(one, dict) and {"value", "user_id"} <= set(one)
-            yield Response(_column(question), one["value"], one["user_id"], one.get("status")) if fits else None
+        for response in each if isinstance(each, list) else [each]:
+            fits = isinstance(response, dict) and {"value", "user_id"} <= set(response)
+            yield (
+                Response(_column(question), response["value"], response["user_id"], response.get("status"))
+                if fits
+                else None
+            )
 
 
 def _is_kept(response: Response, place: str, judgements: Judgements, *, has_status: bool) -> bool:

@@ -17,9 +17,9 @@ class ColumnGroups:
     def columns(self, file: File) -> dict[str, str]:
         """Returns what stands after the beginning -> its column."""
         for prefix in self.prefixes:
-            found = {name.removeprefix(prefix): name for name in sorted(file.keys()) if name.startswith(prefix)}
-            if len(found) >= FEWEST and "" not in found:
-                return found
+            columns = {name.removeprefix(prefix): name for name in sorted(file.keys()) if name.startswith(prefix)}
+            if len(columns) >= FEWEST and "" not in columns:
+                return columns
         return {}
 
     def table(self, file: File) -> Source:

@@ -60,12 +60,12 @@ class Inception:
         documents: list[tuple[str, dict[str, Any]]] = []
         spans: list[tuple[str, dict[str, Any]]] = []
         for member in _members(file, cassis, judgements):
-            own = {"user": member.user, "document": member.document}
+            keys = {"user": member.user, "document": member.document}
             if member.whole:
-                documents.append((member.place, own | member.whole))
+                documents.append((member.place, keys | member.whole))
             for number, ((begin, end), part) in enumerate(member.parts.items(), 1):
                 key = {"document": f"{member.document}:{begin}-{end}"}
-                spans.append((f"{member.place}, part {number}", own | key | part))
+                spans.append((f"{member.place}, part {number}", keys | key | part))
         if documents:
             judgements.left_out["annotations of a part of a document"] = len(spans)
         rows = documents or spans
@@ -91,10 +91,10 @@ def cassis_package() -> Any:
 
 def _members(file: File, cassis: Any, judgements: Judgements) -> Iterator[Member]:
     """Yields what each annotator made of each document."""
-    found = [(match, path) for name, path in file.files.items() if (match := MEMBER.fullmatch(name))]
+    matches = [(match, path) for name, path in file.files.items() if (match := MEMBER.fullmatch(name))]
     states = _states(file)
     types = next((path for name, path in file.files.items() if PurePosixPath(name).name == TYPES), Path(TYPES))
-    for number, (match, path) in enumerate(found, 1):
+    for number, (match, path) in enumerate(matches, 1):
         document, stem, suffix = match.groups()
         place = f"document file {number}"
         try:

@@ -103,8 +103,8 @@ def _form(record: Any) -> str:
 
 
 def _is_list(value: Any) -> bool:
-    listed = isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
-    return listed and all(_called(one, "user") and _called(one, "label") for one in value)
+    listed = isinstance(value, list) and bool(value) and all(isinstance(judgement, dict) for judgement in value)
+    return listed and all(_called(judgement, "user") and _called(judgement, "label") for judgement in value)
 
 
 def _called(record: dict[str, Any], role: str) -> str:
@@ -130,9 +130,12 @@ def _read(place: str, key: str | None, record: Any, judgements: Judgements) -> d
     value = record[field]
     if isinstance(value, list):
         user, label = _called(value[0], "user"), _called(value[0], "label")
-        rows = [{name: each if is_answer(each) else as_cell(each) for name, each in one.items()} for one in value]
-        for number, one in enumerate(value, 1):
-            if isinstance(one.get(user, {}), list | dict) or not is_answer(one.get(label, {})):
+        rows = [
+            {name: each if is_answer(each) else as_cell(each) for name, each in judgement.items()}
+            for judgement in value
+        ]
+        for number, judgement in enumerate(value, 1):
+            if isinstance(judgement.get(user, {}), list | dict) or not is_answer(judgement.get(label, {})):
                 judgements.wrong(f"{place}, judgement {number}", "has no plain user and label — mend it")
     else:
         user, label = USER, LABEL

@@ -62,20 +62,20 @@ class Judgements:
             problems = [(row, problem) for row, (_, problem) in enumerate(self._problems, 1)]
             raise RowsError(self.path, problems, places=[place for place, _ in self._problems])
         columns = dict.fromkeys(column for row in self._rows for column in row)
-        asked = [question for question in questions or () if question in columns]
-        if not self._rows or not (asked or questions is None):
+        question_columns = [question for question in questions or () if question in columns]
+        if not self._rows or not (question_columns or questions is None):
             counts = "; ".join(f"{what}: {number:,}" for what, number in self.left_out.items())
             raise PeftuError(f"{self.path}: holds no judgement{counts and f' ({counts})'} — check that it is whole")
         frame = pl.DataFrame(
             [_column(name, [row.get(name) for row in self._rows], several=name in several) for name in columns]
         )
-        label = {"label": asked[0]} if len(asked) == 1 else {}
+        label = {"label": question_columns[0]} if len(question_columns) == 1 else {}
         return Source.of_frame(
             self.path,
             read_as,
             frame,
             roles={role: column for role, column in (dict(roles) | label).items() if column in columns},
-            questions=asked if len(asked) > 1 else (),
+            questions=question_columns if len(question_columns) > 1 else (),
             notes=notes,
             left_out=self.left_out,
             places=self._places,

@@ -74,9 +74,9 @@ def _tasks(file: "File") -> Source:
                 }
                 questions |= dict.fromkeys(answers)
                 truths += annotation.get("ground_truth") is True
-                own = {"id": task.get("id"), "completed_by": _user(annotation.get("completed_by"))}
+                keys = {"id": task.get("id"), "completed_by": _user(annotation.get("completed_by"))}
                 time = {"updated_at": annotation.get("updated_at") or annotation.get("created_at")}
-                judgements.add(place, {key: as_cell(value) for key, value in (data | own | time).items()} | answers)
+                judgements.add(place, {key: as_cell(value) for key, value in (data | keys | time).items()} | answers)
     notes = [f"{truths:,} annotations are marked as ground truth; they count as their annotators'"] if truths else []
     roles = {"user": "completed_by", "item": "id", "time": "updated_at"}
     text = {"text": next(iter(fields))} if len(fields) == 1 else {}

@@ -31,10 +31,10 @@ def without(frame: pl.DataFrame, reasons: Mapping[str, pl.Expr], top: int = 0) -
     """
     place = pl.int_range(1, pl.len() + 1).alias("place")
     why = pl.coalesce(*(pl.when(wrong).then(pl.lit(what)) for what, wrong in reasons.items())).alias("why")
-    told = frame.select(place + top, why)
-    keep = told["why"].is_null()
-    counts = dict(told["why"].drop_nulls().value_counts().iter_rows())
-    kept = [f"row {row}" for row in told["place"].filter(keep)]
+    marked = frame.select(place + top, why)
+    keep = marked["why"].is_null()
+    counts = dict(marked["why"].drop_nulls().value_counts().iter_rows())
+    kept = [f"row {row}" for row in marked["place"].filter(keep)]
     return Kept(frame.filter(keep), {what: counts[what] for what in reasons if what in counts}, kept)
 
 

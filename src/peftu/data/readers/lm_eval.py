@@ -98,12 +98,12 @@ def _likelihood(response: Any) -> float:
 
 def _choices(record: dict[str, Any]) -> list[str]:
     """Returns what each request asked the likelihood of."""
-    asked = record.get("arguments")
-    if isinstance(asked, dict):  # {"gen_args_0": {"arg_0": context, "arg_1": choice}}
-        asked = [list(each.values()) if isinstance(each, dict) else None for each in asked.values()]
-    if not isinstance(asked, list) or not all(isinstance(each, list) and len(each) == 2 for each in asked):
+    requests = record.get("arguments")
+    if isinstance(requests, dict):  # {"gen_args_0": {"arg_0": context, "arg_1": choice}}
+        requests = [list(each.values()) if isinstance(each, dict) else None for each in requests.values()]
+    if not isinstance(requests, list) or not all(isinstance(each, list) and len(each) == 2 for each in requests):
         return []
-    return [str(each[1]).strip() for each in asked]
+    return [str(each[1]).strip() for each in requests]
 
 
 def _target(record: dict[str, Any], choices: Sequence[str]) -> str | None:

@@ -71,6 +71,10 @@ def _is(key: str, role: str) -> bool:
 def _lists_key(file: "File") -> str | None:
     """Returns the key of the lists of judgements, where there is one."""
     keys = dict.fromkeys(key for record in file.first for key in record)
-    lists = {key: [one for record in file.first for one in _objects(record, key)] for key in keys}
-    fit = [key for key, each in lists.items() if each and all(_named(one, "user") and len(one) > 1 for one in each)]
+    lists = {key: [judgement for record in file.first for judgement in _objects(record, key)] for key in keys}
+    fit = [
+        key
+        for key, each in lists.items()
+        if each and all(_named(judgement, "user") and len(judgement) > 1 for judgement in each)
+    ]
     return fit[0] if len(fit) == 1 else None

@@ -50,14 +50,14 @@ class Potato:
         read = {"folder": _states, "delimited": _table}.get(file.shape, _records)
         rows = list(read(file, judgements))
         columns = _columns([schemas for _, _, schemas in rows])
-        for number, (place, own, schemas) in enumerate(rows):
+        for number, (place, keys, schemas) in enumerate(rows):
             values = [value for held in schemas.values() for value in held.values()]
             judgements.left_out[FORM] += sum(not is_answer(value) for value in values)
             answers = {name: given[number] for name, given in columns.items() if given[number] is not None}
-            if str(own["instance_id"]).endswith(".html"):
+            if str(keys["instance_id"]).endswith(".html"):
                 judgements.left_out["pages of a survey"] += 1
             elif answers:
-                judgements.add(place, own | answers)
+                judgements.add(place, keys | answers)
             else:
                 judgements.left_out["instances without an answer"] += 1
         roles = {"user": "user_id", "item": "instance_id", "text": "text"}
@@ -113,13 +113,13 @@ def _states(file: File, judgements: Judgements) -> Iterator[Row]:
             if schemas is None:
                 judgements.wrong(where, BROKEN)
                 continue
-            own = {"user_id": as_key(state.get("user_id", PurePosixPath(name).parent.name)), "instance_id": instance}
-            yield where, own | ({"text": texts.get(instance)} if texts else {}), schemas
+            keys = {"user_id": as_key(state.get("user_id", PurePosixPath(name).parent.name)), "instance_id": instance}
+            yield where, keys | ({"text": texts.get(instance)} if texts else {}), schemas
 
 
 def _own(row: Mapping[str, Any], user: Any) -> dict[str, str | None]:
-    own = {"user_id": as_key(user), "instance_id": as_key(row.get("instance_id"))}
-    return own | ({"text": as_cell(row["displayed_text"])} if "displayed_text" in row else {})
+    keys = {"user_id": as_key(user), "instance_id": as_key(row.get("instance_id"))}
+    return keys | ({"text": as_cell(row["displayed_text"])} if "displayed_text" in row else {})
 
 
 def _schemas(held: Any) -> Schemas | None:

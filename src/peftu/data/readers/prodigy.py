@@ -42,7 +42,7 @@ class Prodigy:
         users = {record[who] for record in records if isinstance(record.get(who), str)}
         if users and all(map(BY_TIME.fullmatch, users)):
             raise PeftuError(f"{file.path}: {LOST}")
-        asked = {record["label"] for record in records if isinstance(record.get("label"), str)}
+        label_names = {record["label"] for record in records if isinstance(record.get("label"), str)}
         several: set[str] = set()
         for number, record in enumerate(records, 1):
             place, answer = f"row {number}", record.get("answer")
@@ -61,7 +61,8 @@ class Prodigy:
                 if _takes_several(record):
                     several.add(question)
                 judgements.add(place, _row(record, who, question))
-        context = {"context": "label"} if len(asked) > 1 else {}  # what is accepted of a text is one thing of several
+        # What is accepted of a text is one thing of several.
+        context = {"context": "label"} if len(label_names) > 1 else {}
         roles = {"user": who, "text": "text" if "text" in set().union(*records) else "html", "time": "_timestamp"}
         questions = ("accept", "user_input", "answer")
         return judgements.source("Prodigy", roles=roles | context, questions=questions, several=tuple(several))

@@ -34,7 +34,7 @@ class Qualtrics:
         """Returns its responses; unfinished ones, previews and spam are left out."""
         columns = list(dict.fromkeys(file.header))
         frame, notes = read_delimited(file, columns)
-        header, asked = set(columns), frame.row(0)
+        header, wordings = set(columns), frame.row(0)
         preview, spam = pl.lit(value=False), pl.lit(value=False)
         if "Status" in header:
             preview, spam = says("Status", *PREVIEW), says("Status", *SPAM)
@@ -50,7 +50,7 @@ class Qualtrics:
             "a Qualtrics survey",
             kept.frame,
             roles={"user": panel} if panel in header else {},
-            titles={name: title for name, title in zip(columns, asked, strict=True) if title},
+            titles={name: title for name, title in zip(columns, wordings, strict=True) if title},
             notes=notes,
             left_out=kept.counts,
             places=kept.places,

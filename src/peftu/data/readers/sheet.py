@@ -97,11 +97,11 @@ Header = tuple[int, list[str]]  # the place of the first row that is not empty, 
 
 def _chosen(file: "File", book: Any) -> tuple[str, Header]:
     """Returns the one sheet that is asked for or has rows, hidden ones if no other has, and its header."""
-    asked = file.reading.sheet
-    if asked is not None and asked not in book.sheet_names:
-        raise PeftuError(f"{file.path}: --sheet: has no sheet '{asked}'{did_you_mean(asked, book.sheet_names)}")
+    wanted = file.reading.sheet
+    if wanted is not None and wanted not in book.sheet_names:
+        raise PeftuError(f"{file.path}: --sheet: has no sheet '{wanted}'{did_you_mean(wanted, book.sheet_names)}")
     filled: dict[bool, list[tuple[str, Header]]] = {True: [], False: []}
-    for name in [asked] if asked is not None else book.sheet_names:
+    for name in [wanted] if wanted is not None else book.sheet_names:
         sheet = book.load_sheet(name, header_row=None, skip_rows=0, dtypes="string")
         cells = sheet.to_polars() if sheet.height else pl.DataFrame()
         filled_cells = pl.all().str.strip_chars().replace("", None).is_not_null()
@@ -109,13 +109,13 @@ def _chosen(file: "File", book: Any) -> tuple[str, Header]:
         if len(rows) > 1:
             header = int(rows[0]), [cell or "" for cell in cells.row(int(rows[0]))]
             filled[sheet.visible == "visible"].append((name, header))
-    found = filled[True] or filled[False]
-    if not found:
+    sheets = filled[True] or filled[False]
+    if not sheets:
         raise PeftuError(f"{file.path}: holds no rows — check that it is the right file and sheet")
-    if len(found) > 1:
-        listed = ", ".join(name for name, _ in found)
-        raise PeftuError(f"{file.path}: {len(found)} sheets have rows ({listed}) — pass --sheet NAME")
-    return found[0]
+    if len(sheets) > 1:
+        listed = ", ".join(name for name, _ in sheets)
+        raise PeftuError(f"{file.path}: {len(sheets)} sheets have rows ({listed}) — pass --sheet NAME")
+    return sheets[0]
 
 
 def _source(file: "File", sheet: str, header: Header, frame: pl.DataFrame, errors: int) -> Source:
