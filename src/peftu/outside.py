@@ -1,5 +1,6 @@
 """What comes from outside: only plain files are read, JSON and YAML of any shape, and texts are shown, not obeyed."""
 
+import ast
 import json
 import re
 import reprlib
@@ -89,6 +90,20 @@ def parse_json(text: str | bytes, *, finite: bool = False, halves: bool = False)
     if not halves and has_half_escapes(raw) and not is_whole(value):
         raise ValueError(HALF)
     return value
+
+
+def parse_literal(text: str) -> Any:
+    """Returns what a cell holds that is written as JSON, or as Python writes lists and objects.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    for parse in (parse_json, ast.literal_eval):
+        try:
+            return parse(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # TypeError: {[1]: 2}
+            continue
+    raise ValueError("is neither JSON nor a Python literal")
 
 
 def parse_yaml(text: str) -> Any:

@@ -147,6 +147,7 @@ def test_lists_side_by_side(tmp_path: Path, form: str) -> None:
 def test_uneven_lists(tmp_path: Path) -> None:
     header = ["item", "text", "user", "label"]
     lists = [["i1", "a", '["u1", "u2"]', '["x"]'], ["i2", "b", "u1", '["x"]'], ["i3", "c", '["u1"]', '["x"]']]
+    lists.append(["i4", "d", "{[1]: 2}", '["x"]'])  # what Python's own reader ends with a TypeError at
     path = write(tmp_path, "lists.csv", [header, *lists])
     how = Reshaping(explode=("user", "label"))
     with pytest.raises(RowsError) as told:
@@ -154,6 +155,7 @@ def test_uneven_lists(tmp_path: Path) -> None:
     assert told.value.shown == [
         "row 1: its lists hold 2 and 1 elements — give each as many",
         """row 2: column 'user' holds no list — write it as ["a", "b"]""",
+        """row 4: column 'user' holds no list — write it as ["a", "b"]""",
     ]
 
 

@@ -65,5 +65,6 @@ def test_broken_files_are_one_line_each(tmp_path: Path) -> None:
     assert list(read_parquet(path, ("x",))) == [(1,), (2,)]
     with pytest.raises(PeftuError, match=r"a: .*y.* — needed: x, y"):
         list(read_parquet(path, ("x", "y")))
-    with pytest.raises(PeftuError, match="cell 3: holds no Python literal"):
-        literal("[1,", "cell 3")
+    for cell in ("[1,", "{[1]: 2}"):
+        with pytest.raises(PeftuError, match="cell 3: holds no Python literal"):
+            literal(cell, "cell 3")

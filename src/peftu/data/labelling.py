@@ -4,7 +4,6 @@ A label is a text without blanks around it. Numbers are labels by their value, e
 ``+1`` are one; ``1,5`` is a number where a column holds nothing else. The words in `MISSING` stand for no label at all.
 """
 
-import ast
 import json
 import re
 import unicodedata
@@ -19,7 +18,7 @@ import polars as pl
 
 from peftu.data.readers.source import RowProblem
 from peftu.errors import PeftuError
-from peftu.outside import parse_json, plain_file
+from peftu.outside import parse_json, parse_literal, plain_file
 
 MISSING = frozenset(
     ["", "nan", "NaN", "NAN", "-nan", "#N/A", "#N/A N/A", "#NA", "<NA>", "None", "null", "NULL", "Null", "NaT"]
@@ -157,13 +156,11 @@ def _parsed(text: str, known: Collection[str]) -> Any:
     """Returns what a cell that looks like a list or an object holds, as JSON or as Python writes it."""
     if text[:1] not in ("[", "{", "(") or text in known:
         return _PLAIN
-    for parse in (parse_json, ast.literal_eval):
-        try:
-            value = parse(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-            continue
-        return list(value) if isinstance(value, tuple | set) else value
-    return _PLAIN
+    try:
+        value = parse_literal(text)
+    except ValueError:
+        return _PLAIN
+    return list(value) if isinstance(value, tuple | set) else value
 
 
 def _labels_of(value: Any) -> list[str] | None:

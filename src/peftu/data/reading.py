@@ -136,7 +136,7 @@ def literal(cell: str, where: str) -> Any:
     """
     try:
         return ast.literal_eval(cell)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         raise PeftuError(f"{where}: holds no Python literal — {CUT}") from None
 
 

@@ -16,7 +16,7 @@ from peftu.fitted.modules import ModuleFitted
 from peftu.lab.lab import Lab
 from peftu.predict import module_rows
 from peftu.registry import did_you_mean
-from peftu.serving.moment import Moment, Stamp, make_resident, moment, stamp, without_modules
+from peftu.serving.moment import Moment, Stamp, make_resident, moment, stamp
 from peftu.serving.problems import RefusedError
 from peftu.serving.resident import Residents
 from peftu.system import System
@@ -52,7 +52,7 @@ class Methods:
         self._methods: dict[str, tuple[Fitted, Stamp]] = {}
         self._pinned: dict[tuple[str, str], Moment] = {}
         for label in [None] if self.single else methods or dict.fromkeys(kept["label"] for kept in systems(self.place)):
-            self._open(label)
+            self.reopen(label)
         self.default = self._default() if not methods or self.single else next(iter(self._methods))
 
     @property
@@ -90,10 +90,6 @@ class Methods:
         for now in chain((self._pinned[label, user] for user in users if (label, user) in self._pinned), moments):
             yield Moment(limited(now.fitted, tokens), now.modules)
 
-    def reopen(self, label: str) -> None:
-        """Opens a method again as it is kept now."""
-        self._open(label)
-
     def named(self, label: str | None) -> str:
         """Returns the method that is meant.
 
@@ -116,12 +112,8 @@ class Methods:
         )
         return next((known for known in every if (known.job.base, known.task) == (fitted.job.base, fitted.task)), None)
 
-    def bare(self, fitted: Fitted) -> Fitted | None:
-        """Returns the base of a method as it is; None where it has none that reads by itself."""
-        return without_modules(fitted)
-
-    def _open(self, label: str | None) -> None:
-        """Opens a method; again, if it was changed meanwhile."""
+    def reopen(self, label: str | None) -> None:
+        """Opens a method as it is kept now; again, if it was changed meanwhile. None: the only one."""
         before: Stamp | None = None
         while True:
             if self.single:

@@ -7,7 +7,7 @@ from peftu.bank import derived_seed
 from peftu.data.problem import Text
 from peftu.fitted.fitted import Fitted
 from peftu.serving.asked import Answered, Answerer, Question
-from peftu.serving.moment import Moment, moment
+from peftu.serving.moment import Moment, moment, without_modules
 from peftu.serving.opened import Methods, limited
 from peftu.serving.problems import RefusedError
 
@@ -42,11 +42,11 @@ def _answered(
 ) -> list[Answered | RefusedError]:
     first = questions[0]
     fitted = methods.fresh(first.method)
-    reader = _Reader(questions, [{} for _ in questions], [[{} for _ in question.users] for question in questions])
+    reader = _Reader(questions)
     missing = _by_user(questions)
     if not first.bare:
-        asked = [user for user in missing if user not in hidden]
-        for now in methods.moments(first.method, asked, first.tokens):
+        shown = [user for user in missing if user not in hidden]
+        for now in methods.moments(first.method, shown, first.tokens):
             reader.read(now, {user: missing.pop(user) for user in now.modules})
     refused = reader.fall_back(methods, fitted, missing)
     return [
@@ -59,13 +59,10 @@ def _answered(
 class _Reader:
     """Fills in the answers of some questions."""
 
-    def __init__(
-        self,
-        questions: Sequence[Question],
-        answerers: list[dict[str, Answerer]],
-        rows: list[list[dict[str, Any]]],
-    ) -> None:
-        self.questions, self.answerers, self.rows = questions, answerers, rows
+    def __init__(self, questions: Sequence[Question]) -> None:
+        self.questions = questions
+        self.answerers: list[dict[str, Answerer]] = [{} for _ in questions]
+        self.rows: list[list[dict[str, Any]]] = [[{} for _ in question.users] for question in questions]
 
     def read(self, now: Moment, pairs: dict[str, list[Pair]], fallback: str | None = None) -> None:
         """Reads each user's pairs with what answers for the user."""
@@ -100,7 +97,7 @@ class _Reader:
         for q, lacked in lacking.items():
             refused[q] = _unknown(self.questions[q], lacked)
         for choice, pairs in by_choice.items():
-            other = methods.bare(fitted) if choice == "base" else methods.for_everyone(fitted)
+            other = without_modules(fitted) if choice == "base" else methods.for_everyone(fitted)
             pairs = {user: [place for place in places if place[0] not in refused] for user, places in pairs.items()}
             if other is None:
                 message = f"on_missing: there is no {choice} here that answers as {fitted.label} does — use error"

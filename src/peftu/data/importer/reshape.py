@@ -1,6 +1,5 @@
 """Tables that hold several judgements a row, or their texts elsewhere, become one judgement a row."""
 
-import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -11,12 +10,12 @@ import numpy as np
 import polars as pl
 
 from peftu.data.labelling import as_text
-from peftu.data.readers.columns import NAMES, find_columns, known_column
+from peftu.data.readers.columns import NAMES, check_names, find_columns, known_column
 from peftu.data.readers.judgements import as_cell
 from peftu.data.readers.reader import opened
-from peftu.data.readers.source import RowsError, Source
+from peftu.data.readers.source import RowsError, Source, place_of
 from peftu.errors import PeftuError
-from peftu.outside import parse_json
+from peftu.outside import parse_literal
 
 EMPTY = "cells without a judgement"
 NO_ELEMENTS = "rows whose lists are empty"
@@ -92,8 +91,7 @@ class Places(Sequence[str]):
     def __getitem__(self, row: int) -> str:  # type: ignore[override]
         """Returns where a row stands."""
         place = self._rows[row]
-        before = f"row {place + 1}" if self._before is None else self._before[place]
-        return f"{before}, {self._word} {self._parts[row] + 1}"
+        return f"{place_of(self._before, place)}, {self._word} {self._parts[row] + 1}"
 
 
 def reshape(source: Source, how: Reshaping, columns: Mapping[str, str | None]) -> Source:
@@ -114,9 +112,7 @@ def reshape(source: Source, how: Reshaping, columns: Mapping[str, str | None]) -
         raise PeftuError("--texts: is for --wide-items — pass --join FILE --on COLUMN for another table")
     if how == Reshaping():
         return source
-    doubled = next((name for name in source.columns if source.columns.count(name) > 1), None)
-    if doubled is not None:
-        raise PeftuError(f"{source.path}: two columns are called '{doubled}' — rename one")
+    check_names(source, source.columns)
     frame, notes = source.read(source.columns)
     source = _of(source, frame, notes=notes)
     if how.explode:
@@ -213,13 +209,11 @@ def _lists(cells: pl.Series) -> tuple[pl.Series, list[int]]:
 
 def _parsed(cell: str) -> list[str | None] | None:
     """Returns the list that a cell holds as JSON or as Python writes it; None where it holds none."""
-    for parse in (parse_json, ast.literal_eval):
-        try:
-            value = parse(cell)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            continue
-        return [as_cell(element) for element in value] if isinstance(value, list | tuple) else None
-    return None
+    try:
+        value = parse_literal(cell)
+    except ValueError:
+        return None
+    return [as_cell(element) for element in value] if isinstance(value, list | tuple) else None
 
 
 def _long(source: Source, pattern: str, role: Literal["user", "item"]) -> Source:
@@ -333,7 +327,7 @@ def _beside(
     doubled = keyed.filter(pl.col(key).is_duplicated())
     if len(doubled):
         first = doubled.filter(pl.col(key) == doubled[key][0])[row][:2]
-        named = " and ".join(f"row {place + 1}" if places is None else places[place] for place in first)
+        named = " and ".join(place_of(places, place) for place in first)
         raise PeftuError(f"{where}: {named} have the same '{right}' — keep one row for each")
     names = {name: _free(name, frame.columns) for name in second.columns if name != right}
     renamed = [f"'{old}' is '{new}'" for old, new in names.items() if old != new]

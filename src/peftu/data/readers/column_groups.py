@@ -2,9 +2,9 @@
 
 from typing import ClassVar
 
+from peftu.data.readers.columns import check_names
 from peftu.data.readers.file import File
 from peftu.data.readers.source import Source
-from peftu.errors import PeftuError
 
 FEWEST = 2  # columns that make it this layout
 
@@ -28,11 +28,8 @@ class ColumnGroups:
         Raises:
             PeftuError: a column stands twice.
         """
-        from peftu.data.readers.reader import readers
+        from peftu.data.readers.reader import claiming
 
-        plain = [reader for name in readers.names() if (reader := readers.get(name)).plain and reader.claims(file)]
-        source = plain[0].open(file)
-        doubled = next((name for name in source.columns if source.columns.count(name) > 1), None)
-        if doubled is not None:
-            raise PeftuError(f"{file.path}: two columns are called '{doubled}' — rename one")
+        source = claiming(file, plain=True)[0].open(file)
+        check_names(source, source.columns)
         return source

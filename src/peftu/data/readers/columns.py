@@ -1,7 +1,7 @@
 """Which column is what: as given, as the layout says, else by its usual names."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -90,10 +90,20 @@ def find_columns(
     for role, column in chosen.items():
         if not is_plain(column):
             raise PeftuError(f"{source.path}: the name of the column for '{role}' holds a break — write it on one line")
-        if source.columns.count(column) > 1:
-            raise PeftuError(f"{source.path}: two columns are called '{column}' — rename one")
+    check_names(source, chosen.values())
     rivals = {role: tuple(name for name in by_name.get(role, [])[1:] if name in left) for role in unique}
     return Columns(chosen, taken, {role: others for role, others in rivals.items() if others})
+
+
+def check_names(source: Source, columns: Iterable[str]) -> None:
+    """Checks that no other column has the name of one of these.
+
+    Raises:
+        PeftuError: two are called so.
+    """
+    doubled = next((column for column in columns if source.columns.count(column) > 1), None)
+    if doubled is not None:
+        raise PeftuError(f"{source.path}: two columns are called '{doubled}' — rename one")
 
 
 def known_column(source: Source, column: str, option: str, names: Names) -> str:

@@ -82,21 +82,26 @@ def opened(path: Path, reading: Reading | None = None) -> Iterator[Source]:
         yield _reader_of(file, reading).open(file)
 
 
+def claiming(file: File, *, plain: bool) -> list[Reader]:
+    """Returns the readers of plain formats, or of tools' layouts, that take a file for their own."""
+    known = map(readers.get, readers.names())
+    return [reader for reader in known if reader.plain == plain and reader.claims(file)]
+
+
 def _reader_of(file: File, reading: Reading) -> Reader:
     if reading.format is not None:
         reader = readers.get(reading.format)
         if not reader.claims(file):
             raise PeftuError(f"{file.path}: --format {reading.format}: is not {reader.title} — leave --format out")
         return reader
-    known = [readers.get(name) for name in readers.names()]
     for plain in (False, True):
-        claiming = [reader for reader in known if reader.plain == plain and reader.claims(file)]
-        if len(claiming) > 1:
-            titles = " and as ".join(reader.title for reader in claiming)
-            options = " or ".join(f"--format {reader.name}" for reader in claiming)
+        fitting = claiming(file, plain=plain)
+        if len(fitting) > 1:
+            titles = " and as ".join(reader.title for reader in fitting)
+            options = " or ".join(f"--format {reader.name}" for reader in fitting)
             raise PeftuError(f"{file.path}: can be read as {titles} — pass {options}")
-        if claiming:
-            return claiming[0]
+        if fitting:
+            return fitting[0]
     if file.shape == "folder":
         what = f"a folder or archive of {len(file.files):,} files"
         raise PeftuError(f"{file.path}: is {what}, and of no layout that is known — pass a file, or --member NAME")

@@ -23,6 +23,11 @@ def one_line(text: str) -> str:
     return " ".join(text.splitlines())
 
 
+def place_of(places: Sequence[str] | None, row: int) -> str:
+    """Returns where a row, counted from 0, stands; without ``places`` rows count from 1."""
+    return f"row {row + 1}" if places is None else places[row]
+
+
 def control_rows(names: pl.Series, what: str) -> list[RowProblem]:
     """Returns a problem for each row whose name holds a control character."""
     return [(row + 1, f"{what} holds a control character — take it out") for row in with_controls(names)]
@@ -47,7 +52,7 @@ class RowsError(PeftuError):
     ) -> None:
         problems = sorted(problems)
         total = len({row for row, _ in problems}) if total is None else total
-        where = [f"row {row}" if places is None else places[row - 1] for row, _ in problems[:SHOWN]]
+        where = [place_of(places, row - 1) for row, _ in problems[:SHOWN]]
         self.shown = [one_line(f"{place}: {text}") for place, (_, text) in zip(where, problems, strict=False)]
         more = "" if total < 2 else f"; {total - 1:,} more row{'s are' if total > 2 else ' is'} wrong"
         super().__init__(f"{path}: {self.shown[0]}{more}")
@@ -92,7 +97,7 @@ class Source:
 
     def place(self, row: int) -> str:
         """Returns where a row, counted from 0, stands."""
-        return f"row {row + 1}" if self.places is None else self.places[row]
+        return place_of(self.places, row)
 
     def read(self, columns: Sequence[str]) -> Rows:
         """Returns these columns, all rows in file order, and remarks on how they were read.
