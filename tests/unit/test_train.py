@@ -368,8 +368,8 @@ def four_steps(family: str, method: Lora) -> list[float]:
     seen: list[float] = []
     plain = training.row_loss
 
-    def listening(scores: Tensor, target: Tensor, prompt: Prompt) -> Tensor:
-        losses = plain(scores, target, prompt)
+    def listening(scores: Tensor, target: Tensor, prompt: Prompt, offset: Tensor | None) -> Tensor:
+        losses = plain(scores, target, prompt, offset)
         if losses.requires_grad:
             seen.append(float(losses.detach().mean()))
         return losses
