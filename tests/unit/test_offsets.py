@@ -5,18 +5,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
-from peftu.config import MethodSpec, RunSpec
-from peftu.data.problem import PARTS, Problem
+from peftu.cells.fits import Fits
+from peftu.config import MethodSpec, RunSpec, SplitSpec
+from peftu.data.load import load_task
+from peftu.data.problem import PARTS, Problem, Text
+from peftu.data.shards import part_of
+from peftu.data.splits import make_problem, make_split
+from peftu.data.synthetic import LABELS, SyntheticTask
+from peftu.data.task import tasks
 from peftu.errors import PeftuError
+from peftu.execute.run import run
+from peftu.execute.stored import opened
 from peftu.fitted.modules import ModuleFitted
 from peftu.fitted.offsets import addable, fit_offset, folds
 from peftu.fitted.reference import fit_reference
 from peftu.fitted.training import offsets_of
 from peftu.lab.lab import Lab, items_of, prompt_of
+from peftu.lab.progress import Silent
 from peftu.plan import plan
+from peftu.store import AdapterStore
 from peftu.testing import load_tiny
 from peftu.testing.fitted import check_fitted, fit_tiny
 from peftu.train_rows import with_offset
@@ -112,8 +123,6 @@ def test_a_rows_own_label_does_not_reach_its_offset() -> None:
 
 
 def test_a_part_of_a_problem_has_its_rows_offsets() -> None:
-    from peftu.data.shards import part_of
-
     _, problem = fit_tiny("user-majority", "bert", users=6)
     offset, some = _offset(problem), part_of(problem, problem.users[1:4])
     rows = np.flatnonzero(np.isin(problem.user, [1, 2, 3]))
@@ -165,3 +174,41 @@ def _settled(problem: Problem) -> Any:
 def _offset(problem: Problem) -> Any:
     assert set(np.unique(problem.part)) <= set(range(len(PARTS)))
     return fit_offset(problem, _settled(problem), 0, Lab(), prompt_of(problem.card, 64))
+
+
+def test_a_run_in_shards_scores_and_answers_as_one_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peftu.cells.plan.shards", lambda users: [tuple(users[:3]), tuple(users[3:])])
+    tasks.add("synthetic-single", SyntheticTask)
+    (tmp_path / "none.txt").write_text("")
+    asked = ("mixed-head", "lora[rank=2,offset=mixed-head,warm_start=global]", "global[rank=2,offset=mixed-head]")
+    spec = RunSpec(
+        task="synthetic-single",
+        task_options={"users": 5, "items": 15},
+        methods=tuple(map(MethodSpec.parse, asked)),
+        base="bert",
+        train={"epochs": 2, "lr": 0.005},
+    )
+    folder = tmp_path / "run"
+    _, record = run(spec, folder, tmp_path)
+    assert [line.uses_others_labels for line in record.methods] == [True] * 3
+    table = load_task("synthetic-single", tmp_path, {"users": 5, "items": 15})
+    problem = make_problem(table, table.card, make_split(table, SplitSpec(), 0))
+    predictions = pl.read_parquet(folder / "predictions.parquet")
+    with AdapterStore(folder / "modules") as store:
+        assert sorted(len(store.keys(kind)) for kind in store.collections()) == [1, 5]
+    for job in plan(spec)[1:]:
+        fits = Fits(table.card, {0: problem}, spec.max_tokens, Silent())
+        whole = fits.run(job, 0)
+        rows = predictions.filter(method=job.label)
+        assert np.allclose(np.array(rows["scores"].to_list()), whole.fitted.written(whole.scores), atol=1e-4)
+        fitted = opened(folder, job.label)
+        texts = {row.item_id: Text(row.text) for row in SyntheticTask().rows(tmp_path, 5, 15)}
+        users, texts_of = rows["user_id"].to_list(), [texts[item] for item in rows["item_id"]]
+        assert np.allclose(fitted.scores(users, texts_of), np.array(rows["scores"].to_list()), atol=1e-4)
+        fitted.enrol("newcomer", [(text, LABELS["single"][0]) for text in texts_of[:6]])
+        again = opened(folder, job.label)
+        assert np.isfinite(again.scores(["newcomer"], texts_of[:1])).all()
+        again.forget("newcomer")
+        again.forget(users[0])
+        kept = b"".join(path.read_bytes() for path in again.folder.rglob("*") if path.is_file())
+        assert users[0].encode() not in kept

@@ -110,6 +110,7 @@ class Filler:
         with fits.lab.memo.alone() as cost:
             offset = fit_offset(spec.problem, spec.job, spec.seed, fits.lab, fits.prompt)
         offset.scores.write_parquet(private_file(folder / SCORES))
+        _write_log(folder, [])
         save(offset.fitted, folder / FITTED)
         return _cost(cost, spec)
 

@@ -51,6 +51,8 @@ class ReferenceFitted(Fitted):
 
     def read(self, users: Sequence[str], items: Sequence[Item]) -> Floats:
         """Returns [pairs, labels] log-probabilities."""
+        if not items:
+            return np.zeros((0, self.prompt.columns), dtype=np.float32)
         numbers = np.array([self._number.get(user, 0) for user in users], dtype=np.int64)
         scores: Floats = self.model.scores(numbers, [text for text, _ in items])
         return scores
