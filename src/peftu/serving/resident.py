@@ -13,6 +13,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from peftu.errors import PeftuError
 from peftu.fitted.rows import MemoryRows, StoredRows
 from peftu.store import Collection, checksum
 
@@ -133,9 +134,13 @@ class ResidentRows(StoredRows):
         """Puts the rows of these keys in their places; returns whether they are still those of these names."""
         if not keys:
             return True
-        if self.missing(keys):
-            return False
-        for key, place, row in zip(keys, places, self.get(keys), strict=True):
+        try:
+            loaded = self.get(keys)
+        except PeftuError:
+            if self.missing(keys):  # deleted just now
+                return False
+            raise
+        for key, place, row in zip(keys, places, loaded, strict=True):
             mark = checksum(row)
             if identity(self.collection, mark) != names[key]:
                 return False
