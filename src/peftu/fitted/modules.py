@@ -83,6 +83,10 @@ class ModuleFitted(Fitted):
         """Returns those of the users that have no module."""
         return self.rows.missing(users) if self.rows is not None and self.personal else set(users)
 
+    def knows(self, user: str) -> bool:
+        """Returns whether there is any module of a user, one that is quarantined or revoked included."""
+        return self.rows is not None and self.personal and self.rows.holds(user)
+
     @cached_property
     def layout(self) -> Layout:
         """Returns the layout of the rows."""
