@@ -109,6 +109,10 @@ class ModuleFitted(Fitted):
         has_module = self.of_users and not cast(ModuleRows, self.rows).missing([user])
         return has_module or (self.offset is not None and self.offset.personal and self.offset.knows(user))
 
+    def knows(self, user: str) -> bool:
+        """Returns whether there is any module of a user, one that is quarantined or revoked included."""
+        return self.rows is not None and self.personal and self.rows.holds(user)
+
     @cached_property
     def layout(self) -> Layout:
         """Returns the layout of the rows."""
