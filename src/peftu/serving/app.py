@@ -2,9 +2,10 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from statistics import fmean
+from typing import Any
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -16,8 +17,10 @@ from peftu.serving.access import Caller
 from peftu.serving.asked import Answered
 from peftu.serving.compatible import add_openai
 from peftu.serving.gate import Gate, problem
+from peftu.serving.known import Who, add_lists, known_users
 from peftu.serving.moment import moment
 from peftu.serving.opened import Methods
+from peftu.serving.page import add_page
 from peftu.serving.problems import RefusedError, refused
 from peftu.serving.service import Served, Service
 
@@ -26,15 +29,6 @@ REMAINS = (
     "what all users share in a method was fitted with the user's rows",
     "the imported table, if there is one: peftu data rm",
 )
-
-
-def caller_of(request: Request) -> Caller:
-    """Returns whoever asks, as the gate found."""
-    caller: Caller = request.state.caller
-    return caller
-
-
-Who = Annotated[Caller, Depends(caller_of)]
 
 
 def make_app(service: Service) -> FastAPI:
@@ -54,7 +48,9 @@ def make_app(service: Service) -> FastAPI:
     _add_health(app, service)
     _add_answers(app, service)
     _add_people(app, service)
+    add_lists(app, service)
     add_openai(app, service)
+    add_page(app)
     return app
 
 
@@ -153,9 +149,7 @@ async def _ranked_users(service: Service, served: Served, asked: list[str] | Non
     who.check("read")
     if not served.personal:
         raise RefusedError(422, f"{served.label}: answers everybody alike — name users, or a personal method")
-    known = await service.do(lambda methods: methods.fresh(served.label).users)
-    hidden = service.people.hidden()
-    users = [user for user in known if user not in hidden and (who.users is None or user in who.users)]
+    users = await known_users(service, served, who)
     if not users:
         raise RefusedError(404, f"{served.label}: knows nobody — enrol someone")
     return users
@@ -169,6 +163,7 @@ def _ranking(served: Served, users: list[str], answered: Answered, body: bodies.
         seed=served.seed,
         label=body.label,
         users=len(users),
+        mean={label: fmean(row[f"p_{label}"] for row in answered.rows) for label in served.task.labels},
         notes=answered.notes,
         ranking=[
             bodies.Ranked(
