@@ -105,13 +105,11 @@ class ModuleFitted(Fitted):
         return missing | (self.offset.unknown(users) if self.offset is not None and self.offset.personal else set())
 
     def knows(self, user: str) -> bool:
-        """Returns whether a module or anything in the offset is a user's."""
-        has_module = self.of_users and not cast(ModuleRows, self.rows).missing([user])
-        return has_module or (self.offset is not None and self.offset.personal and self.offset.knows(user))
+        """Returns whether any module, one that is quarantined or revoked included, or an offset is a user's."""
+        return self._has_module(user) or (self.offset is not None and self.offset.personal and self.offset.knows(user))
 
-    def knows(self, user: str) -> bool:
-        """Returns whether there is any module of a user, one that is quarantined or revoked included."""
-        return self.rows is not None and self.personal and self.rows.holds(user)
+    def _has_module(self, user: str) -> bool:
+        return self.rows is not None and self.of_users and self.rows.holds(user)
 
     @cached_property
     def layout(self) -> Layout:
@@ -246,7 +244,7 @@ class ModuleFitted(Fitted):
         self.offset = offset
 
     def _forget(self, user: str) -> None:
-        if self.of_users and not cast(ModuleRows, self.rows).missing([user]):
+        if self._has_module(user):
             cast(ModuleRows, self.rows).drop(user)
         if self.offset is not None and self.offset.personal and self.offset.knows(user):
             self.offset._forget(user)

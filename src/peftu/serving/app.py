@@ -3,9 +3,10 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from statistics import fmean
+from typing import Any
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -18,22 +19,16 @@ from peftu.serving.access import Caller
 from peftu.serving.asked import Answered
 from peftu.serving.compatible import add_openai
 from peftu.serving.gate import Gate, problem
+from peftu.serving.known import Who, add_lists, known_users
 from peftu.serving.moment import moment
 from peftu.serving.opened import Methods
+from peftu.serving.page import add_page
 from peftu.serving.problems import RefusedError, refused
 from peftu.serving.processes import Passing
 from peftu.serving.service import Served, Service
 
 # What any request may be refused with: see `docs/serving.md`.
 REFUSALS = (400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 500, 503, 504)
-
-def caller_of(request: Request) -> Caller:
-    """Returns whoever asks, as the gate found."""
-    caller: Caller = request.state.caller
-    return caller
-
-
-Who = Annotated[Caller, Depends(caller_of)]
 
 
 def make_app(service: Service, shared: Path | None = None) -> FastAPI:
@@ -65,7 +60,9 @@ def make_app(service: Service, shared: Path | None = None) -> FastAPI:
     _add_health(app, service)
     _add_answers(app, service)
     _add_people(app, service)
+    add_lists(app, service)
     add_openai(app, service)
+    add_page(app)
     return app
 
 
@@ -188,9 +185,7 @@ async def _ranked_users(service: Service, served: Served, asked: list[str] | Non
     who.check("read")
     if not served.personal:
         raise RefusedError(422, f"{served.label}: answers everybody alike — name users, or a personal method")
-    known = await service.do(lambda methods: methods.fresh(served.label).users)
-    hidden = service.people.hidden()
-    users = [user for user in known if user not in hidden and (who.users is None or user in who.users)]
+    users = await known_users(service, served, who)
     if not users:
         raise RefusedError(404, f"{served.label}: knows nobody — enrol someone")
     return users
@@ -204,6 +199,7 @@ def _ranking(served: Served, users: list[str], answered: Answered, body: bodies.
         seed=served.seed,
         label=body.label,
         users=len(users),
+        mean={label: fmean(row[f"p_{label}"] for row in answered.rows) for label in served.task.labels},
         notes=answered.notes,
         ranking=[
             bodies.Ranked(
