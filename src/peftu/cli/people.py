@@ -102,8 +102,14 @@ def forget(run: Run, user: User, cells: CellsFolder = None, json: Json = False) 
     from peftu.execute.people import forgotten
 
     done = forgotten(run, user, cells)
-    counts = f"{done['methods']} methods and seeds, with {done['modules']} modules and {done['cells']} cells"
-    emit(done, json, f"deleted from {counts}", *receipt(done))
+    kinds = {
+        "modules": "modules",
+        "cells": "cells",
+        "rows": "rows of predictions and scores",
+        "regions": "cached regions",
+    }
+    counts = "".join(f", {done[kind]:,} {what}" for kind, what in kinds.items() if done[kind])
+    emit(done, json, f"deleted from {done['methods']} methods and seeds{counts}", *receipt(done))
 
 
 def receipt(done: dict[str, Any]) -> list[str]:
@@ -114,7 +120,8 @@ def receipt(done: dict[str, Any]) -> list[str]:
         f"remains: {remainder['file']}: {count}{remainder['what']}"
         for remainder, count in zip(done["remains"], counts, strict=True)
     ]
-    return killed + left
+    drawn = ["the report is gone, too: 'peftu report' draws it without them"] if done["rows"] else []
+    return killed + drawn + left
 
 
 def hardware_spec(device: str | None, dtype: str | None, quantize: str | None) -> HardwareSpec:

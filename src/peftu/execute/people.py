@@ -10,8 +10,9 @@ from peftu.config import HardwareSpec
 from peftu.data.problem import Text
 from peftu.data.reading import read_csv
 from peftu.errors import PeftuError, UnknownUserError
-from peftu.execute.receipt import remains
+from peftu.execute.receipt import forget_regions, remains
 from peftu.execute.stored import opened
+from peftu.execute.unlisted import unlisted
 from peftu.fitted.fitted import Example, Fitted, TaskAnswers
 from peftu.fitted.folder import ABOUT, keep, load
 from peftu.outside import is_plain, plain_file, shown
@@ -91,10 +92,11 @@ def enrolled(
 
 
 def forgotten(run: Path, user: str, cells: Path | None = None) -> dict[str, Any]:
-    """Returns how many methods and seeds a user was deleted from, how many modules and cells went, and what remains.
+    """Returns how many methods and seeds a user was deleted from, how much of what went, and what remains.
 
-    Bytes are gone, those that a killed run or deletion left too. No base is needed for it. What all users share was
-    fitted with the user's rows, and stays.
+    Bytes are gone, those that a killed run or deletion left too: modules, cells, rows of the run's tables, and cached
+    regions of texts that only this user has. No base is needed for it. What all users share was fitted with the user's
+    rows, and stays.
 
     Args:
         run: folder of a run, finished or not.
@@ -123,16 +125,19 @@ def forgotten(run: Path, user: str, cells: Path | None = None) -> dict[str, Any]
         with claimed(run):
             for folder in left:
                 shutil.rmtree(folder)
-    if not knowing and not modules and not removed and not left:
-        raise UnknownUserError(f"{run}: no method knows the asked user — nothing was deleted")
     for folder in knowing:
         fitted = _at_rest(folder)
         if fitted.knows(user):
             fitted.forget(user)
         else:  # the row in the store is gone; what was kept of it goes, too
             keep(fitted)
+    regions = forget_regions(run, user)
+    gone = unlisted(run, user)
+    if not knowing and not modules and not removed and not left and not gone.rows:
+        raise UnknownUserError(f"{run}: no method knows the asked user — nothing was deleted")
     counts = {"methods": len(knowing) if folders else holding, "modules": modules, "cells": removed}
-    return {**counts, "left_behind": len(left), "remains": remains(run, user)}
+    counts |= {"rows": gone.rows, "regions": regions}
+    return {**counts, "left_behind": len(left), "remains": remains(run, user, gone)}
 
 
 def check_user(user: str) -> None:

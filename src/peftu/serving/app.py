@@ -22,7 +22,6 @@ from peftu.serving.problems import RefusedError, refused
 from peftu.serving.service import Served, Service
 
 REMAINS = (
-    "predictions and user scores of the run, which its record vouches for",
     "what all users share in a method was fitted with the user's rows",
     "the imported table, if there is one: peftu data rm",
 )
