@@ -3,9 +3,10 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from statistics import fmean
+from typing import Any
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -18,20 +19,16 @@ from peftu.serving.access import Caller
 from peftu.serving.asked import Answered
 from peftu.serving.compatible import add_openai
 from peftu.serving.gate import Gate, problem
+from peftu.serving.known import Who, add_lists, known_users
 from peftu.serving.moment import moment
 from peftu.serving.opened import Methods
+from peftu.serving.page import add_page
 from peftu.serving.problems import RefusedError, refused
 from peftu.serving.processes import Passing
 from peftu.serving.service import Served, Service
 
-
-def caller_of(request: Request) -> Caller:
-    """Returns whoever asks, as the gate found."""
-    caller: Caller = request.state.caller
-    return caller
-
-
-Who = Annotated[Caller, Depends(caller_of)]
+# What any request may be refused with: see `docs/serving.md`.
+REFUSALS = (400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 500, 503, 504)
 
 
 def make_app(service: Service, shared: Path | None = None) -> FastAPI:
@@ -49,7 +46,13 @@ def make_app(service: Service, shared: Path | None = None) -> FastAPI:
         await run_in_threadpool(service.stop)
 
     app = FastAPI(
-        title="peftu", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
+        title="peftu",
+        version=__version__,
+        lifespan=lifespan,
+        responses={status: {"model": bodies.Problem} for status in REFUSALS},
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
     )
     app.add_middleware(Passing, folder=shared)
     app.add_middleware(Gate, access=service.access, limits=service.limits, metrics=service.metrics)
@@ -57,7 +60,9 @@ def make_app(service: Service, shared: Path | None = None) -> FastAPI:
     _add_health(app, service)
     _add_answers(app, service)
     _add_people(app, service)
+    add_lists(app, service)
     add_openai(app, service)
+    add_page(app)
     return app
 
 
@@ -76,7 +81,9 @@ def _add_errors(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        return problem(RefusedError(error.status_code, str(error.detail)), request.state.request_id)
+        answer = problem(RefusedError(error.status_code, str(error.detail)), request.state.request_id)
+        answer.headers.update(error.headers or {})  # which methods are allowed
+        return answer
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
@@ -178,9 +185,7 @@ async def _ranked_users(service: Service, served: Served, asked: list[str] | Non
     who.check("read")
     if not served.personal:
         raise RefusedError(422, f"{served.label}: answers everybody alike — name users, or a personal method")
-    known = await service.do(lambda methods: methods.fresh(served.label).users)
-    hidden = service.people.hidden()
-    users = [user for user in known if user not in hidden and (who.users is None or user in who.users)]
+    users = await known_users(service, served, who)
     if not users:
         raise RefusedError(404, f"{served.label}: knows nobody — enrol someone")
     return users
@@ -194,6 +199,7 @@ def _ranking(served: Served, users: list[str], answered: Answered, body: bodies.
         seed=served.seed,
         label=body.label,
         users=len(users),
+        mean={label: fmean(row[f"p_{label}"] for row in answered.rows) for label in served.task.labels},
         notes=answered.notes,
         ranking=[
             bodies.Ranked(

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
+from peftu.answers import Kind
 from peftu.data.problem import Text
 from peftu.outside import is_plain
 from peftu.serving.asked import OnMissing
@@ -128,6 +129,7 @@ class RankReply(BaseModel):
     seed: int
     label: str
     users: int = Field(description="That were asked.")
+    mean: dict[str, float] = Field(description="Probability of each label, over all who were asked.")
     ranking: list[Ranked]
     notes: list[str]
 
@@ -161,6 +163,34 @@ class Enrolment(BaseModel):
     seconds: float | None = None
 
 
+class Method(BaseModel):
+    """A method that is served."""
+
+    method: str = Field(description="As in the run's table, and as requests name it.")
+    task: str
+    kind: Kind = Field(description="single and ordinal: one label a text; multi: those that hold; text: free answers.")
+    labels: list[str]
+    base: str | None
+    personal: bool = Field(description="Whether users have something of their own in it.")
+    everyone: str | None = Field(description="The method served here that was trained on everyone, on the same base.")
+
+
+class MethodsReply(BaseModel):
+    """What is served, and what the caller may do with it."""
+
+    methods: list[Method]
+    default: str | None = Field(description="Answers where a request names none; None: it has to.")
+    scopes: list[str]
+    users: list[str] | None = Field(description="Whom alone the token may ask about; None: everybody.")
+
+
+class UsersReply(BaseModel):
+    """The first users by key."""
+
+    users: list[str]
+    total: int = Field(description="That the caller may ask about.")
+
+
 class UserReply(BaseModel):
     """What is known of a user."""
 
@@ -173,6 +203,22 @@ class Receipt(BaseModel):
 
     deleted: dict[str, Any]
     remains: list[str]
+
+
+class Wrong(BaseModel):
+    """What is wrong with a request, as OpenAI's clients read it."""
+
+    message: str = Field(description="What is wrong, and the mend: one line.")
+    type: str
+    code: int = Field(description="The status.")
+    request_id: str
+    unknown_users: list[int] = Field([], description="Places in the request of users without a module.")
+
+
+class Problem(BaseModel):
+    """The answer to a request that is refused."""
+
+    error: Wrong
 
 
 class CompletionRequest(BaseModel):

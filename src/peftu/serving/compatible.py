@@ -4,7 +4,7 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from starlette.responses import StreamingResponse
@@ -13,6 +13,7 @@ from peftu.errors import PeftuError
 from peftu.serving import bodies
 from peftu.serving.access import Caller
 from peftu.serving.asked import Answered, Question
+from peftu.serving.known import Who, known_users
 from peftu.serving.problems import RefusedError
 from peftu.serving.service import Served, Service
 
@@ -24,11 +25,6 @@ ALIKE: dict[str, tuple[Any, ...]] = {
     "functions": (None, []), "top_p": (None, 1, 1.0), "presence_penalty": (None, 0, 0.0),
     "frequency_penalty": (None, 0, 0.0), "logit_bias": (None, {}), "response_format": (None, {"type": "text"}),
 }  # fmt: skip
-
-
-def _caller(request: Request) -> Caller:
-    caller: Caller = request.state.caller
-    return caller
 
 
 async def _known(request: Request) -> None:
@@ -43,9 +39,6 @@ async def _known(request: Request) -> None:
             raise RefusedError(400, f"{name}: is not offered here — leave it out")
 
 
-Who = Annotated[Caller, Depends(_caller)]
-
-
 def add_openai(app: FastAPI, service: Service) -> None:
     """Adds the routes to an application."""
 
@@ -56,7 +49,7 @@ def add_openai(app: FastAPI, service: Service) -> None:
         names = []
         for served in _writing(service):
             names += [str(served.base)] if who.users is None else []
-            names += [f"{served.base}:{user}" for user in await _users(service, served, who)]
+            names += [f"{served.base}:{user}" for user in await known_users(service, served, who)]
         made = [{"id": name, "object": "model", "created": 0, "owned_by": "peftu"} for name in dict.fromkeys(names)]
         return {"object": "list", "data": made}
 
@@ -157,14 +150,6 @@ def _writing(service: Service) -> list[Served]:
         if served.writes:
             first.setdefault(str(served.base), served)
     return list(first.values())
-
-
-async def _users(service: Service, served: Served, who: Caller) -> list[str]:
-    if not served.personal:
-        return []
-    hidden = service.people.hidden()
-    known = await service.do(lambda methods: methods.fresh(served.label).users)
-    return [user for user in known if user not in hidden and (who.users is None or user in who.users)]
 
 
 def _asked(

@@ -110,7 +110,9 @@ class Methods:
     def for_everyone(self, fitted: Fitted) -> Fitted | None:
         """Returns the module trained on everyone, on the same base and task; None: none was."""
         every = (
-            known for known, _ in self._methods.values() if known.job.card.scope == "global" and known.kind == "module"
+            known
+            for known, _ in self._methods.values()
+            if known.job.card.scope == "global" and known.kind == "module" and not known.personal
         )
         return next((known for known in every if (known.job.base, known.task) == (fitted.job.base, fitted.task)), None)
 
@@ -146,7 +148,7 @@ def at_once(fitted: Fitted) -> int | None:
     """Returns of how many users the modules may be in memory at once; None: nobody has any."""
     if isinstance(fitted, GuardedFitted):
         return at_once(fitted.inner)
-    return module_rows(fitted.layout) if isinstance(fitted, ModuleFitted) and fitted.personal else None
+    return module_rows(fitted.layout) if isinstance(fitted, ModuleFitted) and fitted.of_users else None
 
 
 def limited(fitted: Fitted, tokens: int | None) -> Fitted:
