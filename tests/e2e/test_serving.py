@@ -217,7 +217,7 @@ def test_whom_another_process_changes_is_answered_anew(own: Path) -> None:
         assert peftu("forget", own, "--user", "user-0").code == 0
         for method in (LORA, "user-majority"):
             assert predict(client, users=["user-0"], method=method).status_code == 404
-        client.service.worker._methods.residents.sweep()
+        client.service.worker._methods.sweep()
         assert len(client.service.worker._methods.residents) == 0
 
 

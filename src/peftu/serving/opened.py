@@ -17,7 +17,7 @@ from peftu.predict import module_rows
 from peftu.registry import did_you_mean
 from peftu.serving.moment import Moment, Stamp, make_resident, moment, stamp
 from peftu.serving.problems import RefusedError
-from peftu.serving.resident import Residents
+from peftu.serving.resident import ResidentRows, Residents
 from peftu.system import System
 
 
@@ -61,6 +61,14 @@ class Methods:
     def close(self) -> None:
         """Lets go of the stores."""
         self.residents.close()
+
+    def sweep(self) -> None:
+        """Lets go of rows and keys that were deleted, by whatever process."""
+        for fitted, _ in self._methods.values():
+            for part in (fitted, *fitted.around.values()):
+                if isinstance(part, ModuleFitted) and isinstance(part.rows, ResidentRows):
+                    part.rows.look()
+        self.residents.sweep()
 
     def fresh(self, label: str) -> Fitted:
         """Returns a method as it is kept now."""

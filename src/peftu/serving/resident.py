@@ -147,7 +147,7 @@ class ResidentRows(StoredRows):
     def at_once(self, keys: Sequence[str]) -> tuple[MemoryRows, dict[str, str]]:
         """Returns the newest rows of those keys that have one, all as of one moment, and their identities."""
         while True:
-            self._look()
+            self.look()
             marks = self._known(keys)
             names = {key: identity(self.collection, mark) for key, mark in marks.items()}
             order = list(names)
@@ -156,8 +156,8 @@ class ResidentRows(StoredRows):
             if not absent or self._load([order[place] for place in absent], absent, marks, names, rows):
                 return MemoryRows(order, rows, [0] * len(order)), names
 
-    def _look(self) -> bool:
-        """Returns whether the store is as it was when this was last asked; if not, what was known is forgotten."""
+    def look(self) -> bool:
+        """Returns whether the store is as it was when this was last asked; if not, what was known of it is let go."""
         before, self._revision = self._revision, self.residents.store(self.folder).revision
         if same := before == self._revision:
             return same
@@ -180,10 +180,10 @@ class ResidentRows(StoredRows):
         try:
             loaded = self.get(keys)
         except PeftuError:
-            if self._look():
+            if self.look():
                 raise
             return False
-        if not self._look():
+        if not self.look():
             return False
         for key, place, row in zip(keys, places, loaded, strict=True):
             rows[place] = row

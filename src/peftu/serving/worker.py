@@ -63,7 +63,7 @@ class Worker(Background):
             if batch:
                 self._answer(batch)
             else:
-                self._methods.residents.sweep()
+                self._methods.sweep()
         self._methods.close()
 
     def _batch(self) -> list[Asked]:
