@@ -279,7 +279,7 @@ class Play:
         def check(said: Response) -> None:
             assert said.status_code == 202, said.text
 
-        return ("PUT", f"/v1/users/{user}/examples", None, {"json": {"examples": examples}}), check
+        return ("PUT", f"/v1/users/{user}/examples", None, {"json": {"examples": examples, "replace": True}}), check
 
     # --- what may be answered -----------------------------------------------------------------------------------------
 
