@@ -19,7 +19,7 @@ from peftu.data.synthetic import LABELS, SyntheticTask
 from peftu.data.task import tasks
 from peftu.errors import PeftuError
 from peftu.execute.run import run
-from peftu.execute.stored import opened
+from peftu.execute.stored import Kept, chosen, opened
 from peftu.fitted.modules import ModuleFitted
 from peftu.fitted.offsets import addable, fit_offset, folds
 from peftu.fitted.reference import fit_reference
@@ -156,6 +156,17 @@ def test_it_cannot_be_exported(tmp_path: Path) -> None:
     fitted, problem = fit_tiny("lora[rank=2,offset=user-majority]", "llama")
     with pytest.raises(PeftuError, match="take offset out"):
         fitted.export(problem.users[0], tmp_path / "out")
+
+
+@pytest.mark.parametrize(("asked", "label"), [("lora", "lora[rank=2]@bert"), ("full", None), ("global", None)])
+def test_a_method_is_known_without_its_knobs_where_that_is_clear(asked: str, label: str | None) -> None:
+    labels = ("lora[rank=2]@bert", "global[rank=1]@bert", "global[rank=2]@bert")
+    kept = [Kept(label=name, seed=0, kind="module", personal=True) for name in labels]
+    if label is None:
+        with pytest.raises(PeftuError, match="several global|no modules of 'full'"):
+            chosen(kept, asked, None)
+    else:
+        assert chosen(kept, asked, None)["label"] == label
 
 
 def test_who_may_be_an_offset() -> None:
