@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from peftu.serving.service import Service
 
+HUNG = 120  # seconds after which a process that does not answer its parent is replaced: a start may take long
 PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
 
 
@@ -93,7 +94,8 @@ def _serve_by_many(make: "Callable[[], Service]", listening: socket.socket, work
 
     with tempfile.TemporaryDirectory(prefix="peftu-serve-") as shared:
         os.environ[MULTIPROCESS] = shared  # read where a process imports prometheus_client
-        config = uvicorn.Config(partial(_app, make, Path(shared)), factory=True, workers=workers, **QUIET)
+        patience = {"timeout_worker_healthcheck": HUNG}
+        config = uvicorn.Config(partial(_app, make, Path(shared)), factory=True, workers=workers, **patience, **QUIET)
         Multiprocess(config, [listening]).run()
 
 
