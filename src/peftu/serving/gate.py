@@ -16,10 +16,11 @@ from peftu.outside import parse_json
 from peftu.serving.access import Access
 from peftu.serving.limits import Limits
 from peftu.serving.metrics import Metrics
+from peftu.serving.page import FILES
 from peftu.serving.problems import RefusedError
 
 _log = logging.getLogger("peftu.serving")
-OPEN = ("/healthz", "/readyz", "/openapi.json")
+OPEN = ("/healthz", "/readyz", "/openapi.json", *FILES)
 KINDS = {400: "bad_request", 401: "authentication", 403: "permission", 404: "not_found", 413: "too_large", 429: "busy"}
 
 
