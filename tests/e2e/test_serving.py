@@ -184,7 +184,7 @@ def test_people_come_change_and_go(own: Path, method: str) -> None:
         assert second["answers"][0]["probabilities"]["likes"] == pytest.approx(again["p_likes"][0], abs=1e-5)
         gone = client("DELETE", "/v1/users/a%2Fb").json()
         assert gone["deleted"]["methods"] >= 1
-        assert gone["remains"]
+        assert gone["remains"] == []  # the run never saw them
         assert predict(client, users=["a/b"], method=method).status_code == 404
         assert client("DELETE", "/v1/users/a%2Fb").status_code == 404
         assert client("GET", "/v1/users/a%2Fb").status_code == 404
@@ -410,7 +410,7 @@ def test_free_answers_come_by_the_api_of_openai(place: Path) -> None:
         for change, status in [
             ({"model": "./llama:nobody"}, 404),
             ({"model": "gpt"}, 404),
-            ({"stream": True}, 400),
+            ({"stream": 1}, 422),
             ({"n": 2}, 400),
             ({"temperature": 3}, 422),
         ]:

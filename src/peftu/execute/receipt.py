@@ -1,7 +1,7 @@
 """The receipt of a deletion: what still holds a user's key, labels or traces of them, and how much of it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ from peftu.base.cache import REGIONS
 from peftu.data.sources import cache_dir
 from peftu.errors import PeftuError
 from peftu.execute.train_log import TRAIN_LOG
+from peftu.fitted.folder import ABOUT, load
 from peftu.results import PREDICTIONS, RECORD, USER_SCORES, RunRecord
+from peftu.run_folder import FITTED
 
 Remainder = dict[str, Any]  # file, what, and count: None where it cannot be told
 
@@ -20,23 +22,41 @@ def remains(run: Path, user: str) -> list[Remainder]:
     """Returns what a deletion leaves of a user in a run and in peftu's cache.
 
     Args:
-        run: folder of a run, finished or not.
+        run: folder of a run, finished or not, or one that `Fitted.save` made.
         user: the user's key.
     """
     record = _record(run)
+    single = load(run, with_base=False) if (run / ABOUT).exists() else None
     remainders = list(_in_run(run, user, record))
     judged = any(Path(remainder["file"]).name == PREDICTIONS for remainder in remainders)
-    tables = list(_in_tables(user, None if record is None else record.task.name))
-    if record is not None and judged:
-        for method in record.methods:
-            if method.uses_others_labels:
-                remainders.append(
-                    _remainder(run / "fitted", f"{method.label} was fitted with the user's labels, too", None)
-                )
+    task = record.task if record is not None else None if single is None else single.task
+    tables = list(_in_tables(user, None if task is None else task.name))
+    shared = [method.label for method in record.methods if method.uses_others_labels] if record and judged else []
+    if single is not None and single.job.card.uses_others_labels:
+        shared = [single.label]
+    remainders += [
+        _remainder(run / FITTED, f"{label} was fitted with the user's labels, too", None) for label in shared
+    ]
     regions = cache_dir() / REGIONS
     if (judged or tables) and (files := sum(1 for _ in regions.glob("*.safetensors"))):
         remainders.append(_remainder(regions, "files that bases computed of texts, perhaps the user's", files))
     return remainders + tables
+
+
+def lines(done: dict[str, Any], named: Callable[[str], str] = str) -> list[str]:
+    """Returns a line for each thing that a deletion leaves, and before them what a killed run had left.
+
+    Args:
+        done: the receipt.
+        named: what a file is called.
+    """
+    killed = [f"folders of killed runs removed: {done['left_behind']}"] if done["left_behind"] else []
+    counts = ["" if remainder["count"] is None else f"{remainder['count']:,} " for remainder in done["remains"]]
+    left = [
+        f"remains: {named(remainder['file'])}: {count}{remainder['what']}"
+        for remainder, count in zip(done["remains"], counts, strict=True)
+    ]
+    return killed + left
 
 
 def _in_run(run: Path, user: str, record: RunRecord | None) -> Iterator[Remainder]:

@@ -14,6 +14,7 @@ import polars as pl
 from peftu.answers import Answers, Kind, answers_of
 from peftu.bank import derived_seed
 from peftu.base.prompt import Prompt
+from peftu.base.writing import Hear
 from peftu.data.problem import Floats, Text
 from peftu.data.stratify import hashed
 from peftu.data.task import TaskCard
@@ -266,9 +267,14 @@ class Fitted(ABC):
         return np.asarray(self.task.answers.written(read), np.float32) if self.logits else read
 
     def write(
-        self, users: Sequence[str], texts: Sequence[Text], temperature: float = 0.0, seeds: Sequence[int] = ()
+        self,
+        users: Sequence[str],
+        texts: Sequence[Text],
+        temperature: float = 0.0,
+        seeds: Sequence[int] = (),
+        hear: Hear | None = None,
     ) -> list[str]:
-        """Returns a free answer to each text.
+        """Returns a free answer to each text; ``hear`` is told of a pair's number and of its answer as it is written.
 
         Raises:
             PeftuError: the method chooses among labels.

@@ -17,6 +17,7 @@ from peftu.bank import Layout
 from peftu.base.model import FrozenBase
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
+from peftu.base.writing import Hear
 from peftu.codes import CodeLayout, SharedLayout
 from peftu.data.problem import Floats, Text
 from peftu.errors import PeftuError
@@ -148,12 +149,17 @@ class ModuleFitted(Fitted):
         return score(self.base, context, rows, self.layout, modules, units, say=self.lab.reporter.note)
 
     def write(
-        self, users: Sequence[str], texts: Sequence[Text], temperature: float = 0.0, seeds: Sequence[int] = ()
+        self,
+        users: Sequence[str],
+        texts: Sequence[Text],
+        temperature: float = 0.0,
+        seeds: Sequence[int] = (),
+        hear: Hear | None = None,
     ) -> list[str]:
         """Returns a free answer to each text, written by the user's module."""
         self.check_users(users)
         progress = self.lab.reporter.stage(f"writing answers with {self.base.name}", len(texts))
-        drawn: dict[str, Any] = {"temperature": temperature, "seeds": seeds, "progress": progress}
+        drawn: dict[str, Any] = {"temperature": temperature, "seeds": seeds, "progress": progress, "hear": hear}
         modules, units = self._modules(users)
         if modules is None:
             return generate(self.base, self.prompt, texts, self.base.region(None), **drawn)

@@ -1,6 +1,7 @@
 """Where the module rows of a fitted method are: in memory, or in a store that is read a user at a time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -110,29 +111,35 @@ class StoredRows:
     def __init__(self, folder: Path, collection: Collection) -> None:
         self.folder, self.collection = folder, collection
 
+    @contextmanager
+    def reading(self) -> Iterator[AdapterStore]:
+        """Yields the store, to be read."""
+        with AdapterStore(self.folder) as store:
+            yield store
+
     def keys(self) -> list[str]:
         """Returns whose rows there are, sorted."""
-        with AdapterStore(self.folder) as store:
+        with self.reading() as store:
             return store.keys(self.collection)
 
     def missing(self, keys: Sequence[str]) -> set[str]:
         """Returns those of the keys that have no row."""
-        with AdapterStore(self.folder) as store:
+        with self.reading() as store:
             return store.missing(self.collection, keys)
 
     def get(self, keys: Sequence[str]) -> Tensor:
         """Returns [keys, width] rows; raises where a key has none."""
-        with AdapterStore(self.folder) as store:
+        with self.reading() as store:
             return store.get(self.collection, keys)
 
     def holding(self, checksums: Sequence[str]) -> set[str]:
         """Returns those of the checksums that are of rows which are there."""
-        with AdapterStore(self.folder) as store:
+        with self.reading() as store:
             return store.holding(self.collection, checksums)
 
     def checksums(self, keys: Sequence[str]) -> dict[str, str]:
         """Returns key -> checksum of the newest row, of those keys that have one, all as of one moment."""
-        with AdapterStore(self.folder) as store:
+        with self.reading() as store:
             while True:
                 there = sorted(set(keys) - store.missing(self.collection, keys))
                 try:

@@ -1,8 +1,9 @@
 """What requests and answers hold: the shapes that OpenAPI shows, with examples."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
 from peftu.answers import Kind
 from peftu.data.problem import Text
@@ -67,6 +68,38 @@ class PredictReply(BaseModel):
     notes: list[str]
 
 
+class GenerateRequest(BaseModel):
+    """Texts that some users write an answer to."""
+
+    model_config = _config({"users": ["103"], "inputs": ["What do you say?"], "temperature": 0.7, "seed": 1})
+
+    users: list[StrictStr] = Field(min_length=1)
+    inputs: list[Input] = Field(min_length=1)
+    method: StrictStr | None = None
+    on_missing: OnMissing = "error"
+    max_tokens: StrictInt | None = Field(None, ge=1, description="Of an answer; no more than the method was made for.")
+    temperature: StrictFloat | StrictInt = Field(0, ge=0, le=2)
+    seed: StrictInt | None = Field(None, description="Of what is drawn; None: the method's, so always the same.")
+
+
+class UserWritten(BaseModel):
+    """One user's free answers, in the order of the inputs."""
+
+    user: str
+    module: str
+    fallback: str | None
+    answers: list[str]
+
+
+class GenerateReply(BaseModel):
+    """Users by inputs."""
+
+    method: str
+    seed: int
+    results: list[UserWritten]
+    notes: list[str]
+
+
 class RankRequest(BaseModel):
     """One text; the users who are likeliest to give it a label come first."""
 
@@ -112,12 +145,13 @@ class Example(BaseModel):
 
 
 class ExamplesRequest(BaseModel):
-    """All labelled texts that a user's module is to be trained on."""
+    """Labelled texts that are added to those a user is known by; their module is trained on all of them."""
 
     model_config = _config({"examples": [{"text": "A fine film.", "labels": ["likes"]}]})
 
     examples: list[Example] = Field(min_length=1)
     method: StrictStr | None = None
+    replace: StrictBool = Field(False, description="These are all: earlier ones no longer count.")
 
 
 class Enrolment(BaseModel):
@@ -180,6 +214,8 @@ class CompletionRequest(BaseModel):
     prompt: StrictStr | Annotated[list[StrictStr], Field(min_length=1)]
     max_tokens: StrictInt | None = Field(None, ge=1)
     temperature: StrictFloat | StrictInt = Field(0, ge=0, le=2)
+    seed: StrictInt | None = None
+    stream: StrictBool | None = None
 
 
 class Message(BaseModel):
@@ -201,6 +237,8 @@ class ChatRequest(BaseModel):
     max_tokens: StrictInt | None = Field(None, ge=1)
     max_completion_tokens: StrictInt | None = Field(None, ge=1)
     temperature: StrictFloat | StrictInt = Field(0, ge=0, le=2)
+    seed: StrictInt | None = None
+    stream: StrictBool | None = None
 
 
 def text_of(given: Input | Example, limits: Limits) -> Text:
@@ -239,3 +277,17 @@ def check_users(users: list[str], limits: Limits) -> list[str]:
     if len(set(users)) < len(users):
         raise RefusedError(422, "users: one stands twice — name each once")
     return [check_key(user, limits) for user in users]
+
+
+def check_pairs(users: list[str], inputs: Sequence[Input], limits: Limits) -> tuple[list[str], list[Text]]:
+    """Returns the users and the texts of a request.
+
+    Raises:
+        RefusedError: they are too many, or one of them is no such thing.
+    """
+    users = check_users(users, limits)
+    if len(inputs) > limits.inputs or len(users) * len(inputs) > limits.pairs:
+        raise RefusedError(
+            413, f"inputs: over {limits.inputs:,}, or over {limits.pairs:,} with users — ask less at once"
+        )
+    return users, [text_of(given, limits) for given in inputs]

@@ -10,7 +10,6 @@ from peftu.config import MethodSpec
 from peftu.errors import PeftuError
 from peftu.execute.stored import opened, systems
 from peftu.fitted.fitted import Fitted
-from peftu.fitted.folder import ABOUT, load
 from peftu.fitted.guarded import GuardedFitted
 from peftu.fitted.modules import ModuleFitted
 from peftu.lab.lab import Lab
@@ -48,17 +47,20 @@ class Methods:
     ) -> None:
         self.place, self.seed, self.base, self.lab = Path(place), seed, base, lab or Lab()
         self.residents = Residents(0) if residents is None else residents
-        self.single = (self.place / ABOUT).exists()
         self._methods: dict[str, tuple[Fitted, Stamp]] = {}
         self._pinned: dict[tuple[str, str], Moment] = {}
-        for label in [None] if self.single else methods or dict.fromkeys(kept["label"] for kept in systems(self.place)):
+        for label in methods or dict.fromkeys(kept["label"] for kept in systems(self.place)):
             self.reopen(label)
-        self.default = self._default() if not methods or self.single else next(iter(self._methods))
+        self.default = next(iter(self._methods)) if methods else self._default()
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Returns the methods as in the run's table."""
         return tuple(self._methods)
+
+    def close(self) -> None:
+        """Lets go of the stores."""
+        self.residents.close()
 
     def fresh(self, label: str) -> Fitted:
         """Returns a method as it is kept now."""
@@ -112,14 +114,11 @@ class Methods:
         )
         return next((known for known in every if (known.job.base, known.task) == (fitted.job.base, fitted.task)), None)
 
-    def reopen(self, label: str | None) -> None:
-        """Opens a method as it is kept now; again, if it was changed meanwhile. None: the only one."""
+    def reopen(self, label: str) -> None:
+        """Opens a method as it is kept now; again, if it was changed meanwhile."""
         before: Stamp | None = None
         while True:
-            if self.single:
-                fitted = load(self.place, self.lab, self.base)
-            else:
-                fitted = opened(self.place, label, self.seed, self.base, lab=self.lab)
+            fitted = opened(self.place, label, self.seed, self.base, self.lab)
             now = stamp(fitted)
             if now in ((), before):
                 break

@@ -174,6 +174,11 @@ class AdapterStore:
 
     # --- reading ------------------------------------------------------------------------------------------------
 
+    @property
+    def revision(self) -> tuple[object, ...]:
+        """Returns what is another once anybody else has committed a change; what this thread itself did is left out."""
+        return self._index.revision
+
     def collections(self) -> list[Collection]:
         """Returns every collection, in the order they were added."""
         query = "SELECT label, seed, base, fingerprint, width, recipe FROM collections ORDER BY id"
