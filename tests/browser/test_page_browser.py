@@ -266,7 +266,7 @@ def test_a_person_is_deleted_for_good_with_a_receipt(visit: Visit, address: str)
     page.locator("#deleted").wait_for()
     assert page.locator("#deleted").inner_text() == f"{user} is deleted"
     receipt = page.locator("#deletion").inner_text()
-    for words in ("methods: 2", "modules: 1", "request ", "rows with the user's labels"):
+    for words in ("methods: 2", "modules: 1", "request ", "was fitted with the user's labels"):
         assert words in receipt
     assert httpx.get(f"{address}/v1/users/%C3%89mile%20%2F%202", timeout=60).status_code == 404
     page.locator("#cards figure").first.wait_for()

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from terminal import Said, peftu, refused
 
+from peftu.results import load_run
 from peftu.store import AdapterStore
 
 METHOD = "lora[rank=2,targets=q+v]@./llama"
@@ -98,7 +99,8 @@ def test_deletion_is_deletion(run: Path) -> None:
     before = {path.name for path in (run / "modules" / "shards").iterdir()}
     done = told("store", "rm", run, "--user", "user-1")
     assert done["deleted"] == 2
-    assert any(Path(one["file"]).name == "predictions.parquet" for one in done["remains"])
+    assert not any(Path(one["file"]).name == "predictions.parquet" for one in done["remains"])
+    assert load_run(run).record.deleted_users == 1
     refused(peftu("predict", run, "--user", "user-1", "--text", "x"), "the asked user has no module")
     refused(peftu("store", "rm", run, "--user", "user-1"), "nothing was deleted")
     refused(peftu("store", "rm", run, "--user", ""), "--user: is empty")  # the key of what everybody shares

@@ -20,7 +20,6 @@ from peftu.fitted.guarded import GuardedFitted
 from peftu.fitted.modules import ModuleFitted
 from peftu.lab.lab import Lab
 from peftu.serving.limits import Limits
-from peftu.testing import load_tiny
 from peftu.testing.fitted import CLOSE, fit_tiny
 
 torch.set_num_threads(1)
@@ -30,15 +29,7 @@ PLAIN = [Text(text) for text in TEXTS]
 GONE = "gone"
 
 
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    def tiny_base(name: str, *given: Any) -> Any:
-        base = load_tiny(Path(name).name, *given)
-        base.name = name
-        return base
-
-    for room in ("peftu.lab.lab", "peftu.fitted.opening"):
-        monkeypatch.setattr(f"{room}.load_base", tiny_base)
+pytestmark = pytest.mark.usefixtures("tiny_bases")
 
 
 def fitted_of(method: str) -> Fitted:

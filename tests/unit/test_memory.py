@@ -20,7 +20,8 @@ from peftu.memory import _trim, give_back, out_of_memory, tried
 from peftu.methods.lora import Lora
 from peftu.predict import score
 from peftu.testing import tiny_base, tiny_prompt, tiny_texts, tiny_units
-from peftu.train import Trained, Unit, train
+from peftu.train import Trained, train
+from peftu.train_rows import Unit
 
 torch.set_num_threads(1)
 

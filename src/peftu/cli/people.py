@@ -104,8 +104,15 @@ def forget(run: Run, user: User, cells: CellsFolder = None, json: Json = False) 
     from peftu.execute.receipt import lines
 
     done = forgotten(run, user, cells)
-    counts = f"{done['methods']} methods and seeds, with {done['modules']} modules and {done['cells']} cells"
-    emit(done, json, f"deleted from {counts}", *lines(done))
+    kinds = {
+        "modules": "modules",
+        "examples": "labelled texts",
+        "cells": "cells",
+        "rows": "rows of predictions and scores",
+        "regions": "cached regions",
+    }
+    counts = "".join(f", {done[kind]:,} {what}" for kind, what in kinds.items() if done[kind])
+    emit(done, json, f"deleted from {done['methods']} methods and seeds{counts}", *lines(done))
 
 
 def hardware_spec(device: str | None, dtype: str | None, quantize: str | None) -> HardwareSpec:

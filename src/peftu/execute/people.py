@@ -11,8 +11,9 @@ from peftu.data.problem import Text
 from peftu.data.reading import read_csv
 from peftu.errors import PeftuError, UnknownUserError
 from peftu.execute.examples import KeptExamples
-from peftu.execute.receipt import remains
+from peftu.execute.receipt import forget_regions, remains
 from peftu.execute.stored import folders, opened
+from peftu.execute.unlisted import unlisted
 from peftu.fitted.fitted import Example, Fitted, TaskAnswers
 from peftu.fitted.folder import keep, load
 from peftu.lab.lab import Lab
@@ -95,9 +96,10 @@ def enrolled(
 
 
 def forgotten(run: Path, user: str, cells: Path | None = None) -> dict[str, Any]:
-    """Returns of how many methods and seeds, modules, labelled texts and cells a user was deleted, and what remains.
+    """Returns how many methods and seeds a user was deleted from, how much of what went, and what remains.
 
-    Bytes are gone, those that a killed run or deletion left too. No base is needed for it. What all users share was
+    Bytes are gone, those that a killed run or deletion left too: modules, cells, labelled texts, rows of the run's
+    tables, and cached regions of texts that only this user has. No base is needed for it. What all users share was
     fitted with the user's rows, and stays.
 
     Args:
@@ -126,16 +128,19 @@ def forgotten(run: Path, user: str, cells: Path | None = None) -> dict[str, Any]
         with claimed(run):
             for folder in left:
                 shutil.rmtree(folder)
-    if not any((knowing, modules, removed, examples, left)):
-        raise UnknownUserError(f"{run}: no method knows the asked user — nothing was deleted")
     for folder in knowing:
         fitted = _at_rest(folder)
         if fitted.knows(user):
             fitted.forget(user)
         else:  # the row in the store is gone; what was kept of it goes, too
             keep(fitted)
+    regions = forget_regions(run, user)
+    gone = unlisted(run, user)
+    if not any((knowing, modules, removed, examples, left, gone.rows)):
+        raise UnknownUserError(f"{run}: no method knows the asked user — nothing was deleted")
     counts = {"methods": len(knowing) if kept else holding, "modules": modules, "examples": examples, "cells": removed}
-    return {**counts, "left_behind": len(left), "remains": remains(run, user)}
+    counts |= {"rows": gone.rows, "regions": regions}
+    return {**counts, "left_behind": len(left), "remains": remains(run, user, gone)}
 
 
 def check_user(user: str) -> None:

@@ -37,16 +37,18 @@ class TaskAnswers(NamedTuple):
     kind: Kind
     labels: Labels
     words: Labels
+    metric: str = ""  # what is decided by; none: kept by an earlier release
 
     @property
     def answers(self) -> Answers:
         """Returns the kind of answer."""
-        return answers_of(self.kind)
+        return answers_of(self.kind, self.metric)
 
     @classmethod
     def of(cls, card: TaskCard) -> "TaskAnswers":
         """Returns the answers of a task."""
-        return cls(card.name, card.kind, card.labels, card.verbalisations if card.labels else ())
+        words = card.verbalisations if card.labels else ()
+        return cls(card.name, card.kind, card.labels, words, card.main_metric)
 
 
 @dataclass
@@ -82,6 +84,10 @@ class Examples:
         """Returns the texts."""
         return [text for text, _ in self.items]
 
+    def some(self, chosen: npt.NDArray[np.bool_]) -> "Examples":
+        """Returns those of the items that are chosen."""
+        return Examples(tuple(self.items[place] for place in np.flatnonzero(chosen)), self.target[chosen])
+
 
 class Fitted(ABC):
     """A fitted method: asked about any text, given new users, kept and opened again.
@@ -113,6 +119,11 @@ class Fitted(ABC):
     def label(self) -> str:
         """Returns the method with its knobs and base, as in the run's table."""
         return self.job.full_label
+
+    @property
+    def around(self) -> "dict[str, Fitted]":
+        """Returns role -> the fitted methods that it is made around; they are kept beside it, or in its folder."""
+        return {}
 
     # --- users ----------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,11 @@ class GuardedFitted(Fitted):
         self.inner, self.fallback, self.kept = inner, fallback, set(kept)
 
     @property
+    def around(self) -> dict[str, Fitted]:
+        """Returns both methods."""
+        return {"inner": self.inner, "fallback": self.fallback}
+
+    @property
     def users(self) -> tuple[str, ...]:
         """Returns the keys of all users that both know, sorted."""
         known = set(self.inner.users)

@@ -25,6 +25,10 @@ class ModuleRows(Protocol):
         """Returns those of the keys that have no row; the rows of others are not looked at."""
         ...
 
+    def holds(self, key: str) -> bool:
+        """Returns whether there is any row of a key, one that does not answer included."""
+        ...
+
     def get(self, keys: Sequence[str]) -> Tensor:
         """Returns [keys, width] rows; a key without one is an error."""
         ...
@@ -63,6 +67,10 @@ class MemoryRows:
     def missing(self, keys: Sequence[str]) -> set[str]:
         """Returns those of the keys that have no row."""
         return set(keys) - self._place.keys()
+
+    def holds(self, key: str) -> bool:
+        """Returns whether there is a row of a key."""
+        return key in self._place
 
     def get(self, keys: Sequence[str]) -> Tensor:
         """Returns [keys, width] rows.
@@ -126,6 +134,11 @@ class StoredRows:
         """Returns those of the keys that have no row."""
         with self.reading() as store:
             return store.missing(self.collection, keys)
+
+    def holds(self, key: str) -> bool:
+        """Returns whether there is any version of a key's row, of whatever status."""
+        with AdapterStore(self.folder) as store:
+            return bool(store.versions(self.collection, key))
 
     def get(self, keys: Sequence[str]) -> Tensor:
         """Returns [keys, width] rows; raises where a key has none."""

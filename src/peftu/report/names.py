@@ -27,7 +27,7 @@ _NAMES = {
     "user-token": "shared LoRA with a token a user",
     "hypernet": "a network that writes modules",
 }
-_KNOBS = {"warm_start=global": "started from everyone's"}
+_KNOBS = {"warm_start=global": "started from everyone's", "offset=mixed-head": "on top of the mixed head"}
 _SUFFIXES = {"guard": "only where it pays"}
 BENEATH = "\n"  # between a name and what stands beneath it
 

@@ -27,6 +27,9 @@ from peftu.serving.problems import RefusedError, refused
 from peftu.serving.processes import Passing
 from peftu.serving.service import Served, Service
 
+# What any request may be refused with: see `docs/serving.md`.
+REFUSALS = (400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 500, 503, 504)
+
 
 def make_app(service: Service, shared: Path | None = None) -> FastAPI:
     """Returns the application around a service, which it starts and stops.
@@ -43,7 +46,13 @@ def make_app(service: Service, shared: Path | None = None) -> FastAPI:
         await run_in_threadpool(service.stop)
 
     app = FastAPI(
-        title="peftu", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
+        title="peftu",
+        version=__version__,
+        lifespan=lifespan,
+        responses={status: {"model": bodies.Problem} for status in REFUSALS},
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
     )
     app.add_middleware(Passing, folder=shared)
     app.add_middleware(Gate, access=service.access, limits=service.limits, metrics=service.metrics)
@@ -72,7 +81,9 @@ def _add_errors(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        return problem(RefusedError(error.status_code, str(error.detail)), request.state.request_id)
+        answer = problem(RefusedError(error.status_code, str(error.detail)), request.state.request_id)
+        answer.headers.update(error.headers or {})  # which methods are allowed
+        return answer
 
 
 def _add_health(app: FastAPI, service: Service) -> None:

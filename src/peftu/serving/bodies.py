@@ -205,6 +205,22 @@ class Receipt(BaseModel):
     remains: list[str]
 
 
+class Wrong(BaseModel):
+    """What is wrong with a request, as OpenAI's clients read it."""
+
+    message: str = Field(description="What is wrong, and the mend: one line.")
+    type: str
+    code: int = Field(description="The status.")
+    request_id: str
+    unknown_users: list[int] = Field([], description="Places in the request of users without a module.")
+
+
+class Problem(BaseModel):
+    """The answer to a request that is refused."""
+
+    error: Wrong
+
+
 class CompletionRequest(BaseModel):
     """What OpenAI's clients send; what would change the answer and is not known here is refused."""
 

@@ -105,12 +105,17 @@ class Methods:
         for known in self.labels:
             if asked_as(label) & {known, System.parse(known).method}:
                 return known
+        alike = [known for known in self.labels if System.parse(known).name == label]
+        if len(alike) == 1:
+            return alike[0]
         raise RefusedError(422, f"method: is not served here{did_you_mean(label, self.labels)}")
 
     def for_everyone(self, fitted: Fitted) -> Fitted | None:
         """Returns the module trained on everyone, on the same base and task; None: none was."""
         every = (
-            known for known, _ in self._methods.values() if known.job.card.scope == "global" and known.kind == "module"
+            known
+            for known, _ in self._methods.values()
+            if known.job.card.scope == "global" and known.kind == "module" and not known.personal
         )
         return next((known for known in every if (known.job.base, known.task) == (fitted.job.base, fitted.task)), None)
 
@@ -146,7 +151,7 @@ def at_once(fitted: Fitted) -> int | None:
     """Returns of how many users the modules may be in memory at once; None: nobody has any."""
     if isinstance(fitted, GuardedFitted):
         return at_once(fitted.inner)
-    return module_rows(fitted.layout) if isinstance(fitted, ModuleFitted) and fitted.personal else None
+    return module_rows(fitted.layout) if isinstance(fitted, ModuleFitted) and fitted.of_users else None
 
 
 def limited(fitted: Fitted, tokens: int | None) -> Fitted:

@@ -91,5 +91,4 @@ class Collector:
     def _cells(self, kept: Sequence[_Kept]) -> Iterator[Cell]:
         """Yields modules as they lie in their shards: no key is needed to delete."""
         for name, modules in groupby(kept, key=lambda module: module[1]):
-            for _, cell in self._shards.read(name, [row for *_, row in modules]):
-                yield cell.data
+            yield from self._shards.read(name, [row for *_, row in modules])

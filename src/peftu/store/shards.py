@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import math
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from io import FileIO
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +25,13 @@ FOLDER = "shards"
 NUMBER = 4  # bytes of one
 SHARD_BYTES = 32 << 20  # of a shard at most, so that a user's deletion rewrites no more than this
 MOST_SHARDS = 256  # that one write makes, each held open: a larger write has larger shards
-READ_BYTES = 1 << 20  # that are in memory at once while many rows are looked at: few enough to stay near the processor
+READ_BYTES = 1 << 20  # that are fetched in one piece
+HEAD = 512  # bytes by which a header is read; of a longer one the rest, too
 LONGEST_HEADER = 1 << 16
 
 
 Cell = bytes | memoryview
-Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 
 
 class GoneError(PeftuError):
@@ -107,44 +107,42 @@ class Shards:
                     if free:
                         self.discard(path.name)
 
-    def rows(self, name: str, rows: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-        """Yields each of these rows of a shard, which are in order, with its [width] numbers; others are not read.
-
-        The numbers are good until the next row is asked for.
+    def fill(self, matrix: "Matrix", first: int, targets: Sequence[Floats]) -> None:
+        """Fills [width] arrays with the numbers of neighbouring rows of an open shard, from ``first`` on.
 
         Raises:
-            PeftuError: the shard is not whole, has no such row, or cannot be opened with the key there is.
+            PeftuError: there is no key.
+            ValueError: there is no such row, or none that the key opens.
         """
         opener = self._opener() if self._sealed else None
-        for row, cell in self.read(name, rows):
-            try:
-                content = cell if opener is None else bytearray(opener.open(cell.tobytes()))
-            except ValueError as error:
-                raise PeftuError(f"{self.folder / name}: row {row}: {error} — restore or retrain") from None
-            yield row, torch.from_numpy(np.frombuffer(content, dtype=np.float32))
+        matrix.ahead(first, first + len(targets))
+        for row, target in enumerate(targets, first):
+            if opener is None:
+                matrix.read(row, target.data.cast("B"))
+            else:
+                target[:] = np.frombuffer(opener.open(bytes(matrix.cell(row))), dtype=np.float32)
 
-    def read(self, name: str, rows: Sequence[int]) -> Iterator[tuple[int, Bytes]]:
-        """Yields each of these rows of a shard, which are in order, with its cell; no key is needed for it.
+    def read(self, name: str, rows: Sequence[int]) -> Iterator[Cell]:
+        """Yields the cells of these rows of a shard, which are in order; no key is needed for it.
 
         The bytes are good until the next row is asked for.
 
         Raises:
             PeftuError: the shard is not whole, or has no such row.
         """
-        if not rows:
-            return
         with self.opened(name) as matrix:
-            if rows[-1] >= matrix.count:
-                only = f"has no row {rows[-1]}, only {matrix.count}"
-                raise PeftuError(f"{self.folder / name}: {only} — restore or retrain")
-            step = max(READ_BYTES // (matrix.size or 1), 1)
-            for first, last in _stretches(rows):
-                for start in range(first, last, step):
-                    yield from enumerate(matrix[start : min(start + step, last)], start)
+            for first, last in stretches(rows, matrix.size):
+                matrix.ahead(first, last)
+                yield from map(matrix.cell, range(first, last))
 
     @contextmanager
     def opened(self, name: str) -> Iterator["Matrix"]:
-        """Yields the rows of a shard, not yet read: a slice of it reads that slice."""
+        """Yields the rows of a shard, not yet read.
+
+        Raises:
+            GoneError: there is no such shard.
+            PeftuError: it is not whole, or the block finds that.
+        """
         path = self.folder / name
         try:
             with path.open("rb", buffering=0) as file:
@@ -171,11 +169,14 @@ class Matrix:
 
     def __init__(self, file: FileIO, sealed: bool) -> None:
         self._file = file
-        length = int.from_bytes(file.read(8), "little")
+        head = file.read(HEAD)
+        length = int.from_bytes(head[:8], "little")
         size = os.fstat(file.fileno()).st_size
         if not 0 < length <= min(size - 8, LONGEST_HEADER):
             raise ValueError("its header is cut off")
-        about = parse_json(file.read(length))
+        if len(head) < 8 + length:
+            head += file.read(8 + length - len(head))
+        about = parse_json(head[8 : 8 + length])
         matrix = about.get("rows") if isinstance(about, dict) else None
         shape = matrix.get("shape") if isinstance(matrix, dict) else None
         if not isinstance(shape, list) or len(shape) != 2 or not all(type(side) is int and side >= 0 for side in shape):
@@ -185,20 +186,35 @@ class Matrix:
         self._start = 8 + length
         if matrix != _matrix(self.count, width, self.size, sealed) or size != self._start + self.count * self.size:
             raise ValueError("its header does not fit its length")
-        self._cells = np.empty((0, self.size), dtype=np.uint8)
+        self._cell = bytearray(0)
 
-    def __getitem__(self, part: slice) -> Bytes:
-        """Returns [rows, bytes] the cells from ``part.start`` on, up to ``part.stop``; good until the next ones."""
-        count = part.stop - part.start
-        if count > len(self._cells):
-            self._cells = np.empty((count, self.size), dtype=np.uint8)
-        self._file.seek(self._start + self.size * part.start)
-        into = memoryview(self._cells.data).cast("B")[: self.size * count]
+    def ahead(self, first: int, last: int) -> None:
+        """Has rows from ``first`` on, up to ``last``, fetched in one piece: they are going to be read."""
+        if hasattr(os, "posix_fadvise"):
+            start, length = self._start + self.size * first, self.size * (last - first)
+            os.posix_fadvise(self._file.fileno(), start, length, os.POSIX_FADV_WILLNEED)
+
+    def read(self, row: int, into: memoryview) -> None:
+        """Fills bytes with a row's cell.
+
+        Raises:
+            ValueError: there is no such row, or none of so many bytes.
+        """
+        if row >= self.count:
+            raise ValueError(f"it has no row {row}, only {self.count}")
+        if len(into) != self.size:
+            raise ValueError(f"its rows have {self.size} bytes, not {len(into)}")
+        self._file.seek(self._start + self.size * row)
         while into and (read := self._file.readinto(into)):
             into = into[read:]
         if into:
             raise ValueError("it is cut off")
-        return self._cells[:count]
+
+    def cell(self, row: int) -> memoryview:
+        """Returns a row's cell; good until the next one is asked for."""
+        self._cell = self._cell or bytearray(self.size)
+        self.read(row, memoryview(self._cell))
+        return memoryview(self._cell)
 
 
 def _matrix(rows: int, width: int, size: int, sealed: bool) -> dict[str, object]:
@@ -215,21 +231,26 @@ def _header(rows: int, width: int, size: int, sealed: bool) -> bytes:
     return len(header).to_bytes(8, "little") + header
 
 
-def _stretches(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yields the first row and the one after the last of each stretch of neighbours, of rows in order."""
-    for _, stretch in groupby(enumerate(rows), key=lambda row: row[1] - row[0]):
-        neighbours = [row for _, row in stretch]
-        yield neighbours[0], neighbours[-1] + 1
+def stretches(rows: Iterable[int], size: int) -> Iterator[tuple[int, int]]:
+    """Yields the first row and the one after the last of each stretch of neighbours, of rows in order.
+
+    None is of more than `READ_BYTES`, of rows of this size.
+    """
+    most = max(READ_BYTES // max(size, 1), 1)
+    first = last = 0
+    for row in rows:
+        if row != last or row - first == most:
+            if first < last:
+                yield first, last
+            first = row
+        last = row + 1
+    if first < last:
+        yield first, last
 
 
 def finite(rows: Tensor) -> Tensor:
     """Returns [rows] whether all numbers of a row are finite as they are stored; row by row, for it takes memory."""
-    return torch.tensor([finite_row(row.detach().float()) for row in rows], dtype=torch.bool)
-
-
-def finite_row(row: Tensor) -> bool:
-    """Returns whether all numbers of one float32 row are finite; the sum, which is quick, may be too large for one."""
-    return math.isfinite(float(row.sum())) or bool(row.isfinite().all())
+    return torch.tensor([bool(row.detach().float().isfinite().all()) for row in rows], dtype=torch.bool)
 
 
 def checksum(row: Tensor) -> str:

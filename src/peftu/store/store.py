@@ -3,10 +3,11 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,16 +16,15 @@ from peftu.errors import PeftuError
 from peftu.files import owner_only
 from peftu.store import shards as numbers
 from peftu.store.collection import Collection
-from peftu.store.deletion import Collector
+from peftu.store.deletion import MOST_NAMES, Collector
 from peftu.store.index import INDEX, Index
+from peftu.store.reading import Place, fill
 from peftu.store.seal import KEY_FILE, given_seal
 from peftu.store.shards import FOLDER, NUMBER, GoneError, Shards, checksum
 from peftu.store.versions import ANSWERING, APPROVED, COLUMNS, JOINED, Status, Version, Versions
 
 SEAL = "seal"  # the setting of an encrypted store
 CHECKED_BYTES = 8 << 20  # of modules that are in memory at once while all are looked at
-
-_Place = tuple[str, int, str]  # shard, row and checksum of a module
 
 
 def is_store(folder: Path) -> bool:
@@ -204,10 +204,9 @@ class AdapterStore:
         Raises:
             PeftuError: there is no such collection, or it fits another base.
         """
-        query = f"SELECT 1 FROM modules WHERE collection = ? AND user = ? AND {ANSWERING} LIMIT 1"  # noqa: S608
+        asked = set(keys)
         with self._index.transaction("DEFERRED"):
-            number = self._number(collection)
-            return {key for key in set(keys) if self._index.sql(query, (number, key)).fetchone() is None}
+            return asked - self._newest(self._number(collection), asked, "user").keys()
 
     def holding(self, collection: Collection, checksums: Sequence[str]) -> set[str]:
         """Returns those of the checksums that are of modules in a collection, of whatever version."""
@@ -227,7 +226,7 @@ class AdapterStore:
         Raises:
             PeftuError: a key has none.
         """
-        return [Version.of(*row) for row in self._newest(collection, keys, COLUMNS, JOINED)]
+        return [Version.of(*row) for row in self._asked(collection, keys, COLUMNS, JOINED)]
 
     def get(self, collection: Collection, keys: Sequence[str]) -> Tensor:
         """Returns [keys, width] the newest approved module of each key, checked against its checksum.
@@ -236,7 +235,8 @@ class AdapterStore:
             PeftuError: a key has no module (nothing falls back to the base in silence), the bytes were altered, or
                 a module is of numbers that are not finite.
         """
-        return self._read(collection, lambda: self._newest(collection, keys, "shard, row, checksum"))
+        places = partial(self._asked, collection, keys, "shard, row, checksum")
+        return self._read(collection, lambda: [Place(*row) for row in places()])
 
     def verify(self) -> int:
         """Returns how many modules are whole, of whatever version.
@@ -280,63 +280,51 @@ class AdapterStore:
             )
         return int(number)
 
-    def _newest(
-        self, collection: Collection, keys: Sequence[str], columns: str, tables: str = "modules"
-    ) -> list[tuple[Any, ...]]:
-        """Returns columns of each key's newest approved module, all as of one moment."""
-        query = (
-            f"SELECT {columns} FROM {tables} WHERE collection = ? AND user = ? AND {ANSWERING}"  # noqa: S608
-            " ORDER BY version DESC LIMIT 1"
-        )
-        rows = []
-        with self._index.transaction("DEFERRED"):
-            number = self._number(collection)
-            for place, key in enumerate(keys):
-                found = self._index.sql(query, (number, key)).fetchone()
-                if found is None:
-                    which = "the asked user" if len(keys) == 1 else f"user {place + 1} of {len(keys)}"
-                    mend = "train one, or ask a reference method"
-                    raise PeftuError(f"{which} has no module in {collection.label} — {mend}")
-                rows.append(found)
-        return rows
+    def _newest(self, number: int, keys: Iterable[str], columns: str, tables: str = "modules") -> dict[str, list[Any]]:
+        """Returns key -> columns of the newest approved module, of those keys that have one."""
+        query = f"SELECT user, max(version), {columns} FROM {tables} WHERE collection = ? AND {ANSWERING} AND user IN"  # noqa: S608
+        found: dict[str, list[Any]] = {}
+        rest = iter(keys)
+        while part := list(islice(rest, MOST_NAMES)):
+            marks = f"({','.join('?' * len(part))}) GROUP BY user"
+            found |= {user: row for user, _, *row in self._index.sql(f"{query} {marks}", (number, *part))}
+        return found
 
-    def _kept(self, number: int, modules: Sequence[tuple[str, int]]) -> list[_Place]:
+    def _asked(
+        self, collection: Collection, keys: Sequence[str], columns: str, tables: str = "modules"
+    ) -> list[list[Any]]:
+        """Returns columns of each key's newest approved module, all as of one moment.
+
+        Raises:
+            PeftuError: a key has none.
+        """
+        with self._index.transaction("DEFERRED"):
+            found = self._newest(self._number(collection), dict.fromkeys(keys), columns, tables)
+        for place, key in enumerate(keys, 1):
+            if key not in found:
+                which = "the asked user" if len(keys) == 1 else f"user {place} of {len(keys)}"
+                mend = "train one, or ask a reference method"
+                raise PeftuError(f"{which} has no module in {collection.label} — {mend}")
+        return [found[key] for key in keys]
+
+    def _kept(self, number: int, modules: Sequence[tuple[str, int]]) -> list[Place]:
         """Returns where those (user, version) are that have not been deleted meanwhile."""
         query = "SELECT shard, row, checksum FROM modules WHERE collection = ? AND user = ? AND version = ?"
         query = f"{query} AND deleted IS NULL"
         with self._index.transaction("DEFERRED"):
             found = [self._index.sql(query, (number, *module)).fetchone() for module in modules]
-        return [place for place in found if place is not None]
+        return [Place(*place) for place in found if place is not None]
 
-    def _read(self, collection: Collection, look: Callable[[], list[_Place]]) -> Tensor:
+    def _read(self, collection: Collection, look: Callable[[], list[Place]]) -> Tensor:
         """Returns [places, width] the numbers at the places that are found; again where `gc` has moved them since."""
-        places: list[_Place] | None = None
+        places: list[Place] | None = None
         while True:
             before, places = places, look()
             try:
-                rows = torch.empty(len(places), collection.width)
-                self._fill(rows, places, collection.label)
+                rows = torch.from_numpy(np.empty((len(places), collection.width), dtype=np.float32))  # in large pages
+                fill(self._shards, rows, places, collection.label)
             except GoneError:
                 if places == before:
                     raise
             else:
                 return rows
-
-    def _fill(self, rows: Tensor, places: Sequence[_Place], label: str) -> None:
-        """Fills [places, width] with the numbers at each place, checked; no more than these rows are in memory."""
-        order = sorted(range(len(places)), key=lambda place: places[place][:2])
-        for shard, group in groupby(order, key=lambda place: places[place][0]):
-            wanted: dict[int, list[int]] = {}
-            for place in group:
-                wanted.setdefault(places[place][1], []).append(place)
-            for row, module in self._shards.rows(shard, list(wanted)):
-                where = f"{self._shards.folder / shard}: row {row}"
-                if checksum(module) != places[wanted[row][0]][2]:
-                    raise PeftuError(f"{where} does not match its checksum — restore or retrain")
-                if not numbers.finite_row(module):
-                    raise PeftuError(
-                        f"{where} of {label} has numbers that are not finite "
-                        "— delete that user's modules and train again"
-                    )
-                for place in wanted[row]:
-                    rows[place] = module

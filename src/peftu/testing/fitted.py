@@ -96,8 +96,8 @@ def check_fitted(method: str, base: str, kind: Kind = "single") -> None:
 
 
 def _enrolled_anew(fitted: Fitted, problem: Problem) -> None:
-    """Codes that were learned beside what all share are not found again with that at rest: they are left out."""
-    if fitted.kind == "joint" and not isinstance(fitted.job.method, EncodingMethod):
+    """Codes learned beside what all share are not found again with that at rest, nor are cross-fitted offsets."""
+    if fitted.job.offset is not None or (fitted.kind == "joint" and not isinstance(fitted.job.method, EncodingMethod)):
         return
     user = problem.users[1]
     train, val = (_examples(problem, part) for part in ("train", "val"))

@@ -474,7 +474,7 @@ async function forget(user) {
   byId("deleted").textContent = `${user} is deleted`;
   lines(byId("deletion"), [
     ["Deleted", Object.entries(receipt.deleted).map(([what, count]) => `${what.replaceAll("_", " ")}: ${count}`).join(", ")],
-    kept.length && ["What remains", make("ul", {}, ...kept)],
+    kept.length && ["Besides", make("ul", {}, ...kept)],
     ["Receipt", `${new Date().toISOString()}, request ${receipt.request}`],
   ]);
   here.taught.delete(user);
