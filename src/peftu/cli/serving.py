@@ -94,8 +94,9 @@ def _serve_by_many(make: "Callable[[], Service]", listening: socket.socket, work
 
     with tempfile.TemporaryDirectory(prefix="peftu-serve-") as shared:
         os.environ[MULTIPROCESS] = shared  # read where a process imports prometheus_client
-        patience = {"timeout_worker_healthcheck": HUNG}
-        config = uvicorn.Config(partial(_app, make, Path(shared)), factory=True, workers=workers, **patience, **QUIET)
+        config = uvicorn.Config(
+            partial(_app, make, Path(shared)), factory=True, workers=workers, timeout_worker_healthcheck=HUNG, **QUIET
+        )
         Multiprocess(config, [listening]).run()
 
 
