@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from peftu.serving.service import Service
 
-HUNG = 120  # seconds after which a process that does not answer its parent is replaced: a start may take long
 PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
 
 
@@ -78,6 +77,7 @@ def serve(
 
 # Uvicorn's access log has paths, and paths have keys in them: the gate logs instead.
 QUIET: dict[str, Any] = {"access_log": False, "log_level": "warning", "server_header": False}
+QUIET |= {"timeout_worker_healthcheck": 120}  # seconds: a process that takes long to start does not hang
 
 
 def _serve_by_one(make: "Callable[[], Service]", listening: socket.socket) -> None:
@@ -94,9 +94,7 @@ def _serve_by_many(make: "Callable[[], Service]", listening: socket.socket, work
 
     with tempfile.TemporaryDirectory(prefix="peftu-serve-") as shared:
         os.environ[MULTIPROCESS] = shared  # read where a process imports prometheus_client
-        config = uvicorn.Config(
-            partial(_app, make, Path(shared)), factory=True, workers=workers, timeout_worker_healthcheck=HUNG, **QUIET
-        )
+        config = uvicorn.Config(partial(_app, make, Path(shared)), factory=True, workers=workers, **QUIET)
         Multiprocess(config, [listening]).run()
 
 

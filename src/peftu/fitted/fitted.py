@@ -340,20 +340,26 @@ class Fitted(ABC):
             return frame.with_columns(answer=pl.Series(self.write(users, texts, temperature, seeds), dtype=pl.String))
         if temperature:
             raise PeftuError("predict: labels are not drawn — leave --temperature out")
-        scores = self.scores(users, texts)
-        if not np.isfinite(scores).all():
-            raise PeftuError(f"{self.label}: the module's numbers are too large to answer with — train or import again")
-        labels = np.array(self.task.labels, dtype=object)
-        named = [labels[row].tolist() for row in self.decide(scores)]
+        named, chances = self.named(users, texts)
         chosen = (
             pl.Series("labels", named, pl.List(pl.String))
             if not self.task.answers.exclusive
             else pl.Series("label", [row[0] for row in named], pl.String)
         )
-        chances = [
-            pl.Series(f"p_{label}", chance, pl.Float32) for label, chance in zip(labels, np.exp(scores).T, strict=True)
-        ]
-        return frame.with_columns(chosen, *chances)
+        columns = zip(self.task.labels, chances.T, strict=True)
+        return frame.with_columns(chosen, *(pl.Series(f"p_{label}", chance, pl.Float32) for label, chance in columns))
+
+    def named(self, users: Sequence[str], texts: Sequence[Text]) -> tuple[list[list[str]], Floats]:
+        """Returns the labels that are named for each pair, and [pairs, labels] the probability of each.
+
+        Raises:
+            PeftuError: as `scores`.
+        """
+        scores = self.scores(users, texts)
+        if not np.isfinite(scores).all():
+            raise PeftuError(f"{self.label}: the module's numbers are too large to answer with — train or import again")
+        labels = np.array(self.task.labels, dtype=object)
+        return [labels[row].tolist() for row in self.decide(scores)], np.exp(scores)
 
     # --- cost and rest --------------------------------------------------------------------------------------------
 

@@ -214,8 +214,7 @@ def _ranking(served: Served, users: list[str], answered: Answered, body: bodies.
 
 
 def _answer(row: dict[str, Any], labels: tuple[str, ...]) -> bodies.LabelAnswer:
-    named = row["labels"] if "labels" in row else [row["label"]]
-    return bodies.LabelAnswer(labels=named, probabilities={label: row[f"p_{label}"] for label in labels})
+    return bodies.LabelAnswer(labels=row["labels"], probabilities={label: row[f"p_{label}"] for label in labels})
 
 
 def _add_people(app: FastAPI, service: Service) -> None:

@@ -34,7 +34,7 @@ class Answered:
 
     Attributes:
         method: as in the run's table.
-        rows: for each pair, what `Fitted.answered` gives, as a dict.
+        rows: for each pair ``labels`` and ``p_LABEL``, or the ``answer``.
         answerers: user -> who answered.
         notes: what whoever asks must know.
     """

@@ -11,7 +11,7 @@ from peftu.serving.problems import RefusedError
 from peftu.serving.service import Served, Service
 
 
-def caller_of(request: Request) -> Caller:
+async def caller_of(request: Request) -> Caller:  # else a thread is asked for it
     """Returns whoever asks, as the gate found."""
     caller: Caller = request.state.caller
     return caller

@@ -216,12 +216,15 @@ class People(Background):
         Raises:
             RefusedError: they are known, and nobody can tell by what: it would be lost.
         """
-        earlier = trained_on(self.methods.place, user, fitted.seed) if kept is None else kept
-        if earlier is None and fitted.knows(user):
-            raise RefusedError(
-                409, "examples: what this user's module was trained on is not here — replace it with all"
-            )
-        return earlier or ()
+        if kept is not None:
+            return kept
+        if not any(self.methods.fresh(label).knows(user) for label in self.methods.labels):
+            return ()  # new, or forgotten: what a table still has of them counts no more
+        earlier = trained_on(self.methods.place, user, fitted.seed)
+        if earlier is None:
+            where = "what this user's module was trained on is not here"
+            raise RefusedError(409, f"examples: {where} — pass all of them with replace")
+        return earlier
 
     def _forgotten(self, user: str) -> dict[str, Any]:
         """Deletes a user for good; returns what was deleted.

@@ -45,8 +45,7 @@ class Passing:
             self._whole = scope["app"]
             await self._lead(self._folder)
             await self.app(scope, receive, send)
-            if self._server is not None:
-                self._server.close()
+            self._leave()
         elif scope["path"].startswith(CHANGES) and self._server is None:
             await self._pass_on(self._folder, scope, receive, send)
         else:
@@ -64,6 +63,12 @@ class Passing:
         (folder / SOCKET).unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._passed_on, folder / SOCKET, limit=MOST_LINE)
         return True
+
+    def _leave(self) -> None:
+        """Lets another process lead."""
+        if self._server is not None and self._lock is not None:
+            self._server.close()
+            self._lock.close()
 
     async def _pass_on(self, folder: Path, scope: Scope, receive: Receive, send: Send) -> None:
         """Has a request answered by the process that leads."""

@@ -88,7 +88,12 @@ class _Reader:
                 {"answer": written} for written in fitted.write(users, texts, first.temperature, seeds, hear)
             )
         else:
-            rows = fitted.answered(users, texts).drop("text").iter_rows(named=True)
+            columns = [f"p_{label}" for label in fitted.task.labels]
+            named, chances = fitted.named(users, texts)
+            rows = (
+                {"labels": labels, **dict(zip(columns, row, strict=True))}
+                for labels, row in zip(named, chances.tolist(), strict=True)
+            )
         for (user, (q, p)), row in zip(flat, rows, strict=True):
             self.rows[q][p] = row
             self.answerers[q][user] = Answerer(now.modules[user], fallback)
