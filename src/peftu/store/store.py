@@ -59,7 +59,7 @@ class AdapterStore:
         if mark and seal and not seal.fits(mark):
             self.close()
             raise PeftuError(f"{self.folder}: is encrypted with another key — name its key file in {KEY_FILE}")
-        self._shards = Shards(shards, self._knows_shard, mark is not None, seal)
+        self._shards = Shards(shards, self._knows_shard, self._index.setting, mark is not None, seal)
         self._versions = Versions(self._index)
 
     def close(self) -> None:
@@ -104,10 +104,11 @@ class AdapterStore:
                 f"{collection.label}: {diverged} of {len(rows)} modules have numbers that are not finite, none is "
                 "stored — train with a lower lr"
             )
-        rows = rows.detach().cpu().float()
+        form = self._shards.form(collection.width)
+        rows, cells = self._shards.as_kept(rows.detach().cpu().float(), form)
         sums = [checksum(row) for row in rows]
         with (
-            self._shards.written(len(rows), collection.width, self._shards.cells(rows)) as places,
+            self._shards.written(len(rows), form, cells) as places,
             self._index.transaction(),
         ):
             number = self._number(collection, make=True)
@@ -149,6 +150,27 @@ class AdapterStore:
         """
         return Collector(self._index, self._shards).collect()
 
+    def pack(self, int8: bool = False, home: str | None = None) -> int:
+        """Returns how many modules were written anew: as all are from now on, in int8 or elsewhere.
+
+        Modules in int8 are others, of numbers nearby, with checksums of their own; there is no way back. Who is stopped
+        at it goes on by the same call. Others read and write meanwhile.
+
+        Args:
+            int8: a byte a number, and four for each 64.
+            home: a URL that fsspec writes to, under which the store's shards come to lie in a folder of their own;
+                'here': in the store's folder; None: where they are.
+
+        Raises:
+            PeftuError: it cannot be written there, the key is missing, or a module is not whole.
+        """
+        self._shards.sweep()
+        changed = self._shards.changed(int8, home)
+        with self._index.transaction():
+            for setting in changed.items():
+                self._index.sql("INSERT OR REPLACE INTO settings VALUES (?, ?)", setting)
+        return Collector(self._index, self._shards).settle()
+
     def mark(self, collection: Collection, user: str, version: int, status: Status) -> None:
         """Gives one version of a user's module another status; the newest approved one answers.
 
@@ -183,6 +205,10 @@ class AdapterStore:
         """Returns every collection, in the order they were added."""
         query = "SELECT label, seed, base, fingerprint, width, recipe FROM collections ORDER BY id"
         return [Collection(*found) for found in self._index.sql(query)]
+
+    def row_bytes(self, collection: Collection) -> int:
+        """Returns the bytes that a module takes as modules are written now."""
+        return self._shards.form(collection.width).size
 
     def keys(self, collection: Collection) -> list[str]:
         """Returns the keys that have a module in a collection, sorted.
