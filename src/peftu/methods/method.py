@@ -191,6 +191,7 @@ methods: Registry[type[Any]] = Registry(
         "global-majority": "peftu.methods.reference:GlobalMajority",
         "user-majority": "peftu.methods.reference:UserMajority",
         "mixed-head": "peftu.methods.mixed:MixedHead",
+        "history": "peftu.methods.history:History",
         "zero-shot": "peftu.methods.zero_shot:ZeroShot",
         "few-shot": "peftu.methods.prompting:FewShot",
         "retrieval": "peftu.methods.prompting:Retrieval",

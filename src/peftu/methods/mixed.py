@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from peftu.data.problem import Floats, Problem, Text
 from peftu.errors import PeftuError
 from peftu.methods.method import Features, MethodCard
-from peftu.methods.mixed_features import fit_features
+from peftu.methods.mixed_features import TextFeatures, fit_features
 from peftu.methods.mixed_fit import fit_mixed
 from peftu.methods.mixed_fitted import FittedMixedHead
 from peftu.methods.mixed_model import Data, Priors, Reals
@@ -83,17 +83,7 @@ class MixedHead(BaseModel):
             seed=seed,
         )
         text = made.features(problem.texts, embedding)
-        train, val = (
-            Data(
-                features=text,
-                users=len(problem.users),
-                user=problem.user[rows],
-                text=problem.text[rows],
-                target=problem.target[rows].astype(np.float64),
-                link="softmax" if problem.card.answers.exclusive else "sigmoid",
-            )
-            for rows in map(problem.rows, ("train", "val"))
-        )
+        train, val = self.data(problem, text)
         fixed = {name: value for name in Priors.model_fields if (value := getattr(self, name)) is not None}
         priors, tried = likeliest_priors(*searched(train, val, problem.users), fixed)
         model = fit_mixed(train, priors)
@@ -125,6 +115,19 @@ class MixedHead(BaseModel):
         if self._features(features) == "tfidf" or features is None:
             return None
         return features.embed(list(texts) if self.context else [Text(text.text) for text in texts])
+
+    @staticmethod
+    def data(problem: Problem, features: TextFeatures) -> tuple[Data, Data]:
+        """Returns a problem's train and val rows, given the features of its texts."""
+        every = Data(
+            features=features,
+            users=len(problem.users),
+            user=problem.user,
+            text=problem.text,
+            target=problem.target.astype(np.float64),
+            link="softmax" if problem.card.answers.exclusive else "sigmoid",
+        )
+        return every.of(problem.rows("train")), every.of(problem.rows("val"))
 
     @property
     def reads_base(self) -> bool:
