@@ -195,6 +195,7 @@ methods: Registry[type[Any]] = Registry(
         "user-majority": "peftu.methods.reference:UserMajority",
         "mixed-head": "peftu.methods.mixed:MixedHead",
         "lore": "peftu.methods.lore:Lore",
+        "history": "peftu.methods.history:History",
         "zero-shot": "peftu.methods.zero_shot:ZeroShot",
         "few-shot": "peftu.methods.prompting:FewShot",
         "retrieval": "peftu.methods.prompting:Retrieval",

@@ -11,6 +11,7 @@ _NAMES = {
     "retrieval": "a user's most similar answers in the prompt",
     "profile": "a user's description in the prompt",
     "mixed-head": "mixed head",
+    "history": "mixed head that looks at a user's items",
     "lora": "LoRA",
     "alora": "activated LoRA",
     "vera": "VeRA",
