@@ -18,6 +18,7 @@ from peftu.methods.history import History
 from peftu.methods.history_fitted import NOBODY
 from peftu.methods.history_model import Attention, Past, Reader, Side, own_weights
 from peftu.methods.mixed import MixedHead
+from peftu.testing.fitted import check_fitted
 
 PRIORS = {"tfidf": 0.5, "text": 0.5, "bias": 1.0, "slope": 0.5, "deviation": 0.5}
 HISTORY = History(**PRIORS, passes=10)
@@ -116,6 +117,12 @@ def test_scores_are_those_that_were_trained(kind: Any, speaking: None) -> None:
     expected = logits.log_softmax(-1) if exclusive else torch.nn.functional.logsigmoid(logits)
     np.testing.assert_allclose(scores, expected.reshape(len(scores), -1), atol=1e-4)
     assert np.abs(scores - MixedHead(**PRIORS).fit(problem, None, 0).scores(*every_pair(problem))[0]).max() > 0.01
+
+
+@pytest.mark.parametrize("kind", ["single", "multi"])
+def test_what_was_learned_is_kept_and_newcomers_are_read_by_it(kind: Any, speaking: None) -> None:
+    knobs = ",".join(f"{name}={value}" for name, value in PRIORS.items())
+    check_fitted(f"history[features=tfidf,{knobs}]", "none", kind)
 
 
 def test_a_texts_own_label_never_reaches_what_is_added_to_its_score(speaking: None) -> None:

@@ -74,7 +74,7 @@ class History(MixedHead):
         self, head: FittedMixedHead, problem: Problem, seed: int
     ) -> tuple["FittedHistory", Numbers, tuple[list["Past"], list["Past"]], "Reader"]:
         """Returns the mixed head so far, each user's leaf, all users' train and val items, and what will be trained."""
-        from peftu.methods.history_fitted import FittedHistory
+        from peftu.methods.history_fitted import NOBODY, FittedHistory
         from peftu.methods.history_model import Attention, Reader, Shrinkage
 
         train, val = (data_of(problem, head.model.features, part) for part in ("train", "val"))
@@ -85,9 +85,9 @@ class History(MixedHead):
             kept = train.of(others) if others.any() else train
             leaves.append(fit_mixed(kept, head.priors, start=head.model).shared)
         fitted = FittedHistory(head, leaves)
-        past, held_out = (
-            fitted.pasts(leaf, data.user, [problem.texts[text] for text in data.text], data.target.astype(np.float32))
-            for data in (train, val)
+        past, held_out = (  # nobody's model saw val rows: these are read as test rows will be
+            fitted.pasts(of, data.user, [problem.texts[text] for text in data.text], data.target.astype(np.float32))
+            for of, data in ((leaf, train), (np.full_like(leaf, NOBODY), val))
         )
         features, labels = train.features.personal.shape[1], train.target.shape[1]
         fresh = Attention.fresh(self.heads, features, self.size, labels, seed)
