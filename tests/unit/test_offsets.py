@@ -189,7 +189,7 @@ def _offset(problem: Problem) -> Any:
 
 def test_a_run_in_shards_scores_and_answers_as_one_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("peftu.cells.plan.shards", lambda users: [tuple(users[:3]), tuple(users[3:])])
-    tasks.add("synthetic-single", SyntheticTask)
+    monkeypatch.setitem(tasks._loaded, "synthetic-single", SyntheticTask)
     (tmp_path / "none.txt").write_text("")
     asked = ("mixed-head", "lora[rank=2,offset=mixed-head,warm_start=global]", "global[rank=2,offset=mixed-head]")
     spec = RunSpec(
