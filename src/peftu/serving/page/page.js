@@ -496,6 +496,7 @@ function on(id, event, work) {
   });
 }
 on("entry", "submit", () => {
+  byId("entry").querySelector(".problem").textContent = "";
   sessionStorage.setItem(TOKEN, byId("token").value.trim());
   byId("token").value = "";
   begin();
