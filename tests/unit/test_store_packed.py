@@ -137,6 +137,7 @@ def test_shards_that_lie_elsewhere_are_read_rewritten_and_deleted_there(
         assert store.verify() == reader.verify() == 2
         assert store.pack(home="here") == 2
         assert objects(url) == {}
+        assert store._index.setting("shards") == "here"  # nobody looks there any more
         assert torch.equal(reader.get(KIND, [BEN]), rows(2)[1:])
         monkeypatch.setattr("peftu.store.deletion.MANY", 3)
         store.pack(home=url)
