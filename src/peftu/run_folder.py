@@ -20,6 +20,7 @@ from peftu.results import RECORD
 
 MODULES = "modules"  # the folder of a run's stored modules
 FITTED = "fitted"  # the folder of what a run fitted, a folder each
+EXAMPLES = "examples"  # the folder of labelled texts that people were enrolled with since
 
 
 def command_line() -> str | None:

@@ -182,8 +182,8 @@ class StoreAgainstDict(RuleBasedStateMachine):
             assert self.store.missing(KINDS[number], USERS) == set(USERS) - set(answering)
             rows = torch.stack([kept.row for kept in answering.values()]) if answering else torch.empty(0, WIDTH)
             assert same_bits(self.store.get(KINDS[number], list(answering)), rows)
-            newest = self.store.answering(KINDS[number], list(answering))
-            assert [version.checksum for version in newest] == [shards.checksum(row) for row in rows]
+            newest = {key: version.checksum for key, version in self.store.answering(KINDS[number], USERS).items()}
+            assert newest == {user: shards.checksum(kept.row) for user, kept in answering.items()}
 
     def teardown(self) -> None:
         if hasattr(self, "store"):

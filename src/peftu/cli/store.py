@@ -36,12 +36,12 @@ def verify(run: Run, json: Json = False) -> None:
 @store.command()
 def rm(run: Run, user: User, cells: CellsFolder = None, json: Json = False) -> None:
     """Delete a user as 'peftu forget' does, count the modules, and say what remains where."""
-    from peftu.cli.people import receipt
     from peftu.execute.people import forgotten
+    from peftu.execute.receipt import lines
 
     done = forgotten(run, user, cells)
     modules = done["modules"]
-    emit({"deleted": modules, "remains": done["remains"]}, json, f"{modules} modules deleted", *receipt(done))
+    emit({"deleted": modules, "remains": done["remains"]}, json, f"{modules} modules deleted", *lines(done))
 
 
 @store.command()

@@ -47,10 +47,12 @@ from peftu.results import (
     finish_folder,
     summarise,
 )
-from peftu.run_folder import FITTED, MODULES, command_line, put_in_place
+from peftu.run_folder import EXAMPLES, FITTED, MODULES, command_line, put_in_place
 from peftu.system import System
 
-_FILES = "|".join(map(re.escape, (RECORD, REPORT, PREDICTIONS, USER_SCORES, JUDGEMENT, TRAIN_LOG, MODULES, FITTED)))
+_FILES = "|".join(
+    map(re.escape, (RECORD, REPORT, PREDICTIONS, USER_SCORES, JUDGEMENT, TRAIN_LOG, MODULES, FITTED, EXAMPLES))
+)
 # What a run leaves in its folder; of a run that was killed, half-written files too.
 OURS = re.compile(rf"{_FILES}|\.[\w.-]+\.tmp|{MODULES}/(shards|index\.sqlite(-wal|-shm|-journal)?)")
 

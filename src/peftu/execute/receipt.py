@@ -1,5 +1,6 @@
 """The receipt of a deletion: what still holds a user's key, labels or traces of them, and how much of it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from peftu.data.sources import cache_dir
 from peftu.errors import PeftuError
 from peftu.execute.train_log import TRAIN_LOG
 from peftu.execute.unlisted import Unlisted
+from peftu.fitted.fitted import Fitted
+from peftu.fitted.folder import ABOUT, load
 from peftu.results import PREDICTIONS, RECORD, USER_SCORES, RunRecord
+from peftu.run_folder import FITTED
 
 Remainder = dict[str, Any]  # file, what, and count: None where it cannot be told
 
@@ -20,26 +24,23 @@ def remains(run: Path, user: str, gone: Unlisted) -> list[Remainder]:
     """Returns what a deletion leaves of a user in a run and in peftu's cache.
 
     Args:
-        run: folder of a run, finished or not.
+        run: folder of a run, finished or not, or one that `Fitted.save` made.
         user: the user's key.
         gone: what went from the run's tables.
     """
-    record = _record(run)
+    record, single = _record(run), _single(run)
     remainders = [
         _remainder(run / name, "rows of the user, which no record lists", rows)
         for name in (PREDICTIONS, USER_SCORES)
         if (rows := _rows(run / name, user))
     ]
-    if gone.rows and record is not None:
-        if gone.log_kept:
-            remainders.append(_remainder(run / TRAIN_LOG, "lines of training, numbered, not named", None))
-        remainders += [
-            _remainder(
-                run / "fitted", f"{method.label} was fitted with the user's labels, too: run again without them", None
-            )
-            for method in record.methods
-            if method.uses_others_labels
-        ]
+    if gone.rows and record is not None and gone.log_kept:
+        remainders.append(_remainder(run / TRAIN_LOG, "lines of training, numbered, not named", None))
+    shared = [method.label for method in record.methods if method.uses_others_labels] if gone.rows and record else []
+    if single is not None and single.job.card.uses_others_labels:
+        shared = [single.label]
+    fitted = "was fitted with the user's labels, too: run again without them"
+    remainders += [_remainder(run / FITTED, f"{label} {fitted}", None) for label in shared]
     tables = tables_with(run, user)
     regions = cache_dir() / REGIONS
     if gone.rows and not tables and (files := sum(1 for _ in regions.glob("*.safetensors"))):
@@ -49,15 +50,37 @@ def remains(run: Path, user: str, gone: Unlisted) -> list[Remainder]:
     ]
 
 
+def lines(done: dict[str, Any], named: Callable[[str], str] = str) -> list[str]:
+    """Returns a line for each thing that a deletion leaves, and before them what a killed run had left.
+
+    Args:
+        done: the receipt.
+        named: what a file is called.
+    """
+    killed = [f"folders of killed runs removed: {done['left_behind']}"] if done["left_behind"] else []
+    counts = ["" if remainder["count"] is None else f"{remainder['count']:,} " for remainder in done["remains"]]
+    left = [
+        f"remains: {named(remainder['file'])}: {count}{remainder['what']}"
+        for remainder, count in zip(done["remains"], counts, strict=True)
+    ]
+    drawn = ["the report is gone, too: 'peftu report' draws it without them"] if done["rows"] else []
+    return killed + drawn + left
+
+
 def tables_with(run: Path, user: str) -> dict[Path, int]:
     """Returns the tables in peftu's cache that have rows of a user, and how many.
 
     They are of the run's task, or of any where the run does not say which it was.
     """
-    record = _record(run)
-    task = "*" if record is None else record.task.name
+    record, single = _record(run), _single(run)
+    task = record.task.name if record is not None else "*" if single is None else single.task.name
     paths = (path for kind in ("imported", "tables") for path in sorted((cache_dir() / kind).glob(f"{task}/*.parquet")))
     return {path: rows for path in paths if (rows := _rows(path, user))}
+
+
+def _single(run: Path) -> Fitted | None:
+    """Returns the fitted method that a folder is of, where it is no run's."""
+    return load(run, with_base=False) if (run / ABOUT).exists() else None
 
 
 def forget_regions(run: Path, user: str) -> int:

@@ -146,6 +146,11 @@ class Index:
                 self.sql("INSERT INTO settings VALUES (?, ?)", setting)
             self.sql(f"PRAGMA user_version={SCHEMA_VERSION}")
 
+    @property
+    def revision(self) -> tuple[object, ...]:
+        """Returns what is another once anybody else has committed a change; this thread's own do not count."""
+        return threading.get_ident(), *self._stamp(), self.sql("PRAGMA data_version").fetchone()[0]
+
     def setting(self, name: str) -> str | None:
         """Returns a setting; None: it was never set."""
         found = self.sql("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()

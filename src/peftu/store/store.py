@@ -195,6 +195,11 @@ class AdapterStore:
 
     # --- reading ------------------------------------------------------------------------------------------------
 
+    @property
+    def revision(self) -> tuple[object, ...]:
+        """Returns what is another once anybody else has committed a change; what this thread itself did is left out."""
+        return self._index.revision
+
     def collections(self) -> list[Collection]:
         """Returns every collection, in the order they were added."""
         query = "SELECT label, seed, base, fingerprint, width, recipe FROM collections ORDER BY id"
@@ -240,13 +245,11 @@ class AdapterStore:
         with self._index.transaction("DEFERRED"):
             return self._versions.of(self._number(collection), user)
 
-    def answering(self, collection: Collection, keys: Sequence[str]) -> list[Version]:
-        """Returns the version of each key that `get` reads.
-
-        Raises:
-            PeftuError: a key has none.
-        """
-        return [Version.of(*row) for row in self._asked(collection, keys, COLUMNS, JOINED)]
+    def answering(self, collection: Collection, keys: Iterable[str]) -> dict[str, Version]:
+        """Returns key -> the version that `get` reads, of those keys that have one, all as of one moment."""
+        with self._index.transaction("DEFERRED"):
+            found = self._newest(self._number(collection), dict.fromkeys(keys), COLUMNS, JOINED)
+        return {key: Version.of(*row) for key, row in found.items()}
 
     def get(self, collection: Collection, keys: Sequence[str]) -> Tensor:
         """Returns [keys, width] the newest approved module of each key, checked against its checksum.
@@ -255,8 +258,7 @@ class AdapterStore:
             PeftuError: a key has no module (nothing falls back to the base in silence), the bytes were altered, or
                 a module is of numbers that are not finite.
         """
-        places = partial(self._asked, collection, keys, "shard, row, checksum")
-        return self._read(collection, lambda: [Place(*row) for row in places()])
+        return self._read(collection, lambda: [Place(*row) for row in self._asked(collection, keys)])
 
     def verify(self) -> int:
         """Returns how many modules are whole, of whatever version.
@@ -310,16 +312,14 @@ class AdapterStore:
             found |= {user: row for user, _, *row in self._index.sql(f"{query} {marks}", (number, *part))}
         return found
 
-    def _asked(
-        self, collection: Collection, keys: Sequence[str], columns: str, tables: str = "modules"
-    ) -> list[list[Any]]:
-        """Returns columns of each key's newest approved module, all as of one moment.
+    def _asked(self, collection: Collection, keys: Sequence[str]) -> list[list[Any]]:
+        """Returns shard, row and checksum of each key's newest approved module, all as of one moment.
 
         Raises:
             PeftuError: a key has none.
         """
         with self._index.transaction("DEFERRED"):
-            found = self._newest(self._number(collection), dict.fromkeys(keys), columns, tables)
+            found = self._newest(self._number(collection), dict.fromkeys(keys), "shard, row, checksum")
         for place, key in enumerate(keys, 1):
             if key not in found:
                 which = "the asked user" if len(keys) == 1 else f"user {place} of {len(keys)}"
