@@ -157,7 +157,7 @@ class _Learner:
         val = self.val
         logits = model.logits(val.user, val.text)
         of_rows = losses(logits, val.target[:, -logits.shape[1] :], model.likelihood)
-        return np.bincount(val.user, of_rows, minlength=val.users)
+        return np.asarray(np.bincount(val.user, of_rows, minlength=val.users), np.float64)
 
     def is_better(self, model: LowRankModel, other: LowRankModel) -> bool:
         """Returns whether a model makes the val rows likelier than another, by more than users differ in that."""
