@@ -21,7 +21,7 @@ from peftu.methods.mixed import MixedHead
 from peftu.testing.fitted import check_fitted
 
 PRIORS = {"tfidf": 0.5, "text": 0.5, "bias": 1.0, "slope": 0.5, "deviation": 0.5}
-HISTORY = History(**PRIORS, passes=10)
+HISTORY = History(**PRIORS, steps=10)
 
 
 def made_up(kind: Any = "single", users: int = 8, items: int = 30, **options: Any) -> Problem:

@@ -50,9 +50,9 @@ def test_directions_are_the_likeliest_under_their_prior(kind, monkeypatch) -> No
     """Against a plain loop: expected loss to second order in what is not known of the users, and a Gaussian prior."""
     monkeypatch.setattr(lore_model, "STEPS", 500)
     made, start, train, _ = learner(made_up(kind, users=4, items=20))
-    model = made._with_directions(start, 2)
+    model = made._with_directions(made.known_by(start), 2)
     known = made.known(model)
-    model = dataclasses.replace(model, parts={**model.parts, "effects": np.array([user.mean for user in known])})
+    model = made.known_by(model, known)
     bias, slope, rank, _ = model.blocks
     own = slice(bias + slope, bias + slope + rank)
     before = model.labelled(train.text, train.target).expected(model.logits(train.user, train.text))

@@ -191,7 +191,10 @@ def test_a_run_in_shards_scores_and_answers_as_one_fit(tmp_path: Path, monkeypat
     monkeypatch.setattr("peftu.cells.plan.shards", lambda users: [tuple(users[:3]), tuple(users[3:])])
     monkeypatch.setitem(tasks._loaded, "synthetic-single", SyntheticTask)
     (tmp_path / "none.txt").write_text("")
-    asked = ("mixed-head", "lora[rank=2,offset=mixed-head,warm_start=global]", "global[rank=2,offset=mixed-head]")
+    asked = (
+        "mixed-head", "lora[rank=2,offset=mixed-head,warm_start=global]", "global[rank=2,offset=mixed-head]",
+        "lora[rank=2]",
+    )  # fmt: skip
     spec = RunSpec(
         task="synthetic-single",
         task_options={"users": 5, "items": 15},
@@ -201,13 +204,13 @@ def test_a_run_in_shards_scores_and_answers_as_one_fit(tmp_path: Path, monkeypat
     )
     folder = tmp_path / "run"
     _, record = run(spec, folder, tmp_path)
-    assert [line.uses_others_labels for line in record.methods] == [True] * 3
+    assert [line.uses_others_labels for line in record.methods] == [True] * 3 + [False]
     table = load_task("synthetic-single", tmp_path, {"users": 5, "items": 15})
     problem = make_problem(table, table.card, make_split(table, SplitSpec(), 0))
     predictions = pl.read_parquet(folder / "predictions.parquet")
     with AdapterStore(folder / "modules") as store:
-        assert sorted(len(store.keys(kind)) for kind in store.collections()) == [1, 5]
-    for job in plan(spec)[1:]:
+        assert sorted(len(store.keys(kind)) for kind in store.collections()) == [1, 5, 5]
+    for job in plan(spec)[1:3]:
         fits = Fits(table.card, {0: problem}, spec.max_tokens, Silent())
         whole = fits.run(job, 0)
         rows = predictions.filter(method=job.label)

@@ -70,14 +70,14 @@ def test_a_packed_store_has_near_numbers_under_checksums_of_their_own(
     folder = save_two(tmp_path)
     with AdapterStore(folder) as store:
         store.add(OTHER, ["carl", ANNA], rows(2, 3), [1, 1])
-        before = store.answering(KIND, [ANNA])[0]
+        before = store.answering(KIND, [ANNA])[ANNA]
         if sealed:
             with monkeypatch.context() as patch:
                 patch.delenv(KEY_FILE)
                 with AdapterStore(folder) as keyless, pytest.raises(PeftuError, match="modules are encrypted"):
                     keyless.pack(int8=True)
         assert store.pack(int8=True) == 4
-        after = store.answering(KIND, [ANNA])[0]
+        after = store.answering(KIND, [ANNA])[ANNA]
         assert (after.number, after.status) == (before.number, before.status)
         assert after.checksum != before.checksum
         assert torch.equal(store.get(KIND, [BEN, ANNA]), rounded(rows(2))[[1, 0]])
@@ -137,6 +137,7 @@ def test_shards_that_lie_elsewhere_are_read_rewritten_and_deleted_there(
         assert store.verify() == reader.verify() == 2
         assert store.pack(home="here") == 2
         assert objects(url) == {}
+        assert store._index.setting("shards") == "here"  # nobody looks there any more
         assert torch.equal(reader.get(KIND, [BEN]), rows(2)[1:])
         monkeypatch.setattr("peftu.store.deletion.MANY", 3)
         store.pack(home=url)

@@ -41,11 +41,7 @@ class Labelled:
 
     def loss(self, logits: Reals) -> float:
         """Returns the negative log-likelihood."""
-        if self.link == "softmax":
-            return float(
-                (np.logaddexp.reduce(logits, axis=1) * self.target.sum(1)).sum() - (logits * self.target).sum()
-            )
-        return float(np.logaddexp(0, logits).sum() - (logits * self.target).sum())
+        return float(losses(logits, self.target, self.link).sum())
 
 
 @dataclass(frozen=True)
@@ -54,6 +50,12 @@ class Effects:
 
     mean: Reals
     covariance: Reals
+
+
+def losses(logits: Reals, target: Reals, link: Link) -> Reals:
+    """Returns [n] the negative log-likelihood of each row."""
+    whole = np.logaddexp.reduce(logits, axis=1) if link == "softmax" else np.logaddexp(0, logits).sum(1)
+    return np.asarray(whole - (logits * target).sum(1))
 
 
 def posterior(prior: Effects, rows: Labelled) -> Effects:

@@ -44,7 +44,7 @@ class History(MixedHead):
     heads: int = Field(4, ge=0, description="Ways in which a text looks at the user's items.")
     size: int = Field(8, ge=1, description="Width in which texts are compared in each of them.")
     folds: int = Field(5, ge=2, description="Parts of the users; each is read by a model fitted without them.")
-    passes: int = Field(200, ge=1, description="Passes over all users at most.")
+    steps: int = Field(200, ge=1, description="Steps at most, each on some thousand rows of several users.")
     rate: float = Field(1e-2, gt=0, description="Learning rate of the attention.")
     shrink_rate: float = Field(3e-2, gt=0, description="Learning rate of the priors and of the shared model's weight.")
     decay: float = Field(0.05, ge=0, description="Weight decay of what is added to the scores.")
@@ -65,7 +65,7 @@ class History(MixedHead):
         val = data_of(problem, head.model.features, "val")
         floor = head.model.log_likelihood(val) if len(val.user) else 0.0
         learned = learn(start, past, held_out, problem.card.answers.exclusive, floor, self.settings(seed))
-        fitted.notes = {**head.notes, "history_nats": learned.nats, "history_passes": learned.passes}
+        fitted.notes = {**head.notes, "history_nats": learned.nats, "history_steps": learned.steps}
         if learned.nats:
             fitted.read_by(learned.reader, leaf, past)
         return fitted
@@ -97,7 +97,7 @@ class History(MixedHead):
         """Returns how it is trained."""
         from peftu.methods.history_fit import Settings
 
-        return Settings(self.passes, self.rate, self.shrink_rate, self.decay, seed)
+        return Settings(self.steps, self.rate, self.shrink_rate, self.decay, seed)
 
     def restore(
         self, tensors: Mapping[str, npt.NDArray[Any]], about: dict[str, Any], features: Features | None

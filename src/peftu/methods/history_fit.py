@@ -12,9 +12,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from peftu.methods.history_model import Past, Reader, Side
 
 ROWS = 1 << 13  # rows, filled up ones among them, of the users in a step
-STEPS = 12  # of the search for own weights in training; what is trained can do with less than the optimum
+SEARCH = 12  # steps of the search for own weights in training; what is trained can do with less than the optimum
+SEARCH_VAL = 25  # those where validation rows are read
 VIEWS = 4  # histories by which validation rows are read: the whole, and others drawn once
-EVERY, PATIENCE = 5, 3  # passes between two looks at the validation rows, and looks without a better one
+EVERY, PATIENCE = 5, 3  # steps, a pass at least, between two looks at the validation rows; looks without a better one
 WORTH = 1.0  # validation rows must become likelier by this much, in nats, or the mixed head stays as it was
 NONE = 0.1  # share of drawn histories that are empty
 
@@ -24,14 +25,14 @@ class Settings:
     """How a reader is trained.
 
     Attributes:
-        passes: over all users at most.
+        steps: at most.
         rate: learning rate of the attention.
         shrink_rate: learning rate of the shrinkage.
         decay: of what attention adds to the scores.
         seed: of the draws.
     """
 
-    passes: int
+    steps: int
     rate: float
     shrink_rate: float
     decay: float
@@ -39,11 +40,11 @@ class Settings:
 
 
 class Learned(NamedTuple):
-    """What was trained; how much likelier it made the validation rows, in nats; and the passes it took."""
+    """What was trained; how much likelier it made the validation rows, in nats; and the steps it took."""
 
     reader: Reader
     nats: float
-    passes: int
+    steps: int
 
 
 def learn(
@@ -71,7 +72,7 @@ def learn(
         with torch.no_grad():
             for (known, asked), seen in zip(batches, views, strict=True):
                 for view in range(VIEWS):
-                    losses = _losses(reader.logits(known, asked, seen[view], exclusive), asked, exclusive)
+                    losses = _losses(reader.logits(known, asked, seen[view], exclusive, SEARCH_VAL), asked, exclusive)
                     total[view] += float(losses[asked.real].sum())
         return total
 
@@ -89,16 +90,17 @@ def learn(
     ]
     optimiser = torch.optim.AdamW(groups)
     kept, best, since, done = start, first, 0, 0
-    for done in range(1, how.passes + 1):
-        for place in torch.randperm(len(batches), generator=draw).tolist():
-            known, _ = batches[place]
-            seen = drawn(known, draw)
-            judged = known.real & ~seen
-            losses = _losses(reader.logits(known, known, seen, exclusive, STEPS), known, exclusive)
-            optimiser.zero_grad()
-            (losses[judged].sum() / judged.sum().clamp(min=1)).backward()
-            optimiser.step()
-        if done % EVERY == 0:
+    waiting: list[int] = []
+    for done in range(1, how.steps + 1):
+        waiting = waiting or torch.randperm(len(batches), generator=draw).tolist()
+        known, _ = batches[waiting.pop()]
+        seen = drawn(known, draw)
+        judged = known.real & ~seen
+        losses = _losses(reader.logits(known, known, seen, exclusive, SEARCH), known, exclusive)
+        optimiser.zero_grad()
+        (losses[judged].sum() / judged.sum().clamp(min=1)).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        if done % max(EVERY, len(batches)) == 0:
             now = misfits(reader)
             kept, best, since = (reader.copied, now, 0) if sum(now) < sum(best) else (kept, best, since + 1)
             if since == PATIENCE:

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import minimize
 
-from peftu.methods.effects import Effects, Labelled, Link, population, posterior, stretched
+from peftu.methods.effects import Effects, Labelled, Link, losses, population, posterior, stretched
 from peftu.methods.mixed_features import TextFeatures
 from peftu.methods.mixed_fit import summing
 from peftu.methods.mixed_model import CHUNK, Data, MixedModel, Numbers, Parts, Priors, Reals, loss, shared_score
@@ -111,19 +111,19 @@ def fit_low_rank(
         priors: that it was fitted with; where its users' parts have a prior of zero deviations are left out.
         train: rows to fit on.
         val: rows to choose the number of directions and of rounds by.
-        ranks: numbers of directions to choose from, the smaller the better.
+        ranks: numbers of directions to choose from. One that is no better than those before, by more than users
+            differ in that, is not taken; nor is a population other than the mixed head's own.
         spread: standard deviation of the directions' own prior.
     """
     learner = _Learner(train, val, spread)
-    best: tuple[float, LowRankModel] | None = None
+    best = start = learner.known_by(learner.start(model, priors))
     tried = {}
-    start = learner.start(model, priors)
     for rank in ranks:
-        tried[rank], reached = learner.learned(start, rank)
-        if best is None or tried[rank] >= best[0] + 1.0:  # a nat at least, as for the priors of the mixed head
-            best = tried[rank], reached
-    assert best is not None  # noqa: S101  (there is a rank)
-    return best[1], tried
+        reached = learner.learned(start, rank)
+        tried[rank] = -float(learner.losses(reached).sum())
+        if len(ranks) == 1 or learner.is_better(reached, best):
+            best = reached
+    return best, tried
 
 
 class _Learner:
@@ -152,21 +152,35 @@ class _Learner:
         parts["directions"] = np.zeros((self.x.shape[1], outputs, 0))
         return LowRankModel(model.features, _with_prior(parts, variance), model.labels, model.link, 0)
 
-    def learned(self, model: LowRankModel, rank: int) -> tuple[float, LowRankModel]:
-        """Returns the best round's log-likelihood of the val rows, and its model."""
-        if rank:
-            model = self._with_directions(model, rank)
-        best = -np.inf
-        for number in range(ROUNDS):
+    def losses(self, model: LowRankModel) -> Reals:
+        """Returns [users] the negative log-likelihood of each user's val rows."""
+        val = self.val
+        logits = model.logits(val.user, val.text)
+        of_rows = losses(logits, val.target[:, -logits.shape[1] :], model.likelihood)
+        return np.asarray(np.bincount(val.user, of_rows, minlength=val.users), np.float64)
+
+    def is_better(self, model: LowRankModel, other: LowRankModel) -> bool:
+        """Returns whether a model makes the val rows likelier than another, by more than users differ in that."""
+        gain = self.losses(other) - self.losses(model)
+        return bool(gain.sum() > gain.std() * np.sqrt(len(gain)))
+
+    def learned(self, model: LowRankModel, rank: int) -> LowRankModel:
+        """Returns the model, with users' effects, of the round that makes the val rows likeliest."""
+        best, model = (None, self._with_directions(model, rank)) if rank else (model, model)
+        for _ in range(ROUNDS):
             known = self.known(model)
-            parts = {**model.parts, "effects": np.array([user.mean for user in known])}
-            model = replace(model, parts=parts)
-            value = model.log_likelihood(self.val) if len(self.val.user) else float(number)
-            if value <= best:
+            model = self.known_by(model, known)
+            if best is not None and len(self.val.user) and self.losses(model).sum() > self.losses(best).sum():
                 break
-            best, kept = value, model
+            best = model
             model = self._moved(model, known)
-        return best, kept
+        assert best is not None  # noqa: S101  (there is a round)
+        return best
+
+    def known_by(self, model: LowRankModel, known: Sequence[Effects] | None = None) -> LowRankModel:
+        """Returns the model with users' likeliest effects under its population, or those that are known."""
+        known = self.known(model) if known is None else known
+        return replace(model, parts={**model.parts, "effects": np.array([user.mean for user in known])})
 
     def known(self, model: LowRankModel) -> list[Effects]:
         """Returns what is known of each user."""
@@ -175,8 +189,7 @@ class _Learner:
 
     def _with_directions(self, model: LowRankModel, rank: int) -> LowRankModel:
         """Returns the model with those directions along which users' labels most depart from it."""
-        train, known = self.train, self.known(model)
-        model = replace(model, parts={**model.parts, "effects": np.array([user.mean for user in known])})
+        train = self.train
         residual = loss(model.logits(train.user, train.text), train)[1]
         slopes = np.array([(self.x[train.text[rows]].T @ residual[rows]).ravel() for rows in self.rows])
         strength, users = np.linalg.eigh(slopes @ slopes.T)
@@ -203,8 +216,7 @@ class _Learner:
             prior, known = stretched(prior, turn), [stretched(user, turn) for user in known]
             parts["directions"] = parts["directions"] @ root
         parts |= {"mean": prior.mean, "covariance": prior.covariance}
-        parts["effects"] = np.array([user.mean for user in known])
-        model = replace(model, parts=parts)
+        model = self.known_by(replace(model, parts=parts), known)
         return self._with_learned(model, known, own) if rank else model
 
     def _with_learned(self, model: LowRankModel, known: Sequence[Effects], own: slice) -> LowRankModel:

@@ -111,6 +111,10 @@ class Shards:
             changed["shards"] = "\n".join([*self._homes, url])
         return changed
 
+    def left(self) -> dict[str, str]:
+        """Returns the settings of a store whose shards have all left their earlier places: those may go for good."""
+        return {"shards": self._homes[-1]}
+
     def where(self, name: str) -> str:
         """Returns the path or URL of a shard."""
         return homes.place(self.folder, name)

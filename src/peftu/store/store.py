@@ -164,12 +164,11 @@ class AdapterStore:
         Raises:
             PeftuError: it cannot be written there, the key is missing, or a module is not whole.
         """
+        self._index.set(self._shards.changed(int8, home))
+        written = Collector(self._index, self._shards).settle()
         self._shards.sweep()
-        changed = self._shards.changed(int8, home)
-        with self._index.transaction():
-            for setting in changed.items():
-                self._index.sql("INSERT OR REPLACE INTO settings VALUES (?, ?)", setting)
-        return Collector(self._index, self._shards).settle()
+        self._index.set(self._shards.left())
+        return written
 
     def mark(self, collection: Collection, user: str, version: int, status: Status) -> None:
         """Gives one version of a user's module another status; the newest approved one answers.
