@@ -48,9 +48,13 @@ class Job:
     @property
     def card(self) -> MethodCard:
         """Returns the method's card."""
-        card: MethodCard = self.method.card
-        others = self.offset is not None and self.offset.card.uses_others_labels
-        return card.model_copy(update={"uses_others_labels": True}) if others else card
+        return self.method.card  # type: ignore[no-any-return]
+
+    @property
+    def uses_others_labels(self) -> bool:
+        """Returns whether a user's prediction depends on other users' labels."""
+        jobs = (self, self.start, self.offset)
+        return any(job.card.uses_others_labels for job in jobs if job is not None)
 
     @property
     def label(self) -> str:

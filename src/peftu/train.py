@@ -120,7 +120,7 @@ def train(
             logs[i] = log
         first += len(chosen)
         del finished  # two cohorts are never held at once
-        give_back()
+    give_back()  # here, not after each cohort: the next one would fetch every page anew
     return Trained(rows, [log for log in logs if log is not None])
 
 

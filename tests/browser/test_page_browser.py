@@ -132,6 +132,25 @@ def told(page: Any, form: str) -> str:
     return str(line.inner_text())
 
 
+@pytest.mark.skipif(not PICTURES, reason="no folder in PEFTU_PICTURES")
+def test_a_picture_for_the_docs(visit: Visit, address: str) -> None:
+    page = visit(address, {"width": 1100, "height": 800})
+    page.get_by_label("Method").select_option(MIXED)
+    page.get_by_label("Somebody else's key").fill("Finn")
+    page.keyboard.press("Enter")
+    asked(page, ["Ana", "Ben", "Finn"])
+    for text, label in (("How odd.", "harmful"), ("A kind one.", "fine"), (TEXT, "fine")):
+        page.locator("#example").fill(text)
+        page.get_by_label("Person").select_option("Finn")
+        page.get_by_role("radio", name=label).check()
+        page.get_by_role("button", name="Train", exact=True).click()
+        page.locator("#change-lines", has_text="Trained on").wait_for()
+        page.locator("#teach button.main[aria-disabled=false]").wait_for()
+    page.evaluate("for (const id of ['teach', 'choice']) document.getElementById(id).hidden = true")
+    page.locator("main").screenshot(path=Path(PICTURES or "") / "page.png", animations="disabled")
+    httpx.delete(f"{address}/v1/users/Finn", timeout=60)
+
+
 # --- asking -----------------------------------------------------------------------------------------------------------
 
 
@@ -200,14 +219,18 @@ def test_an_example_changes_the_module(visit: Visit, address: str) -> None:
     page.get_by_label("Text they labelled").fill("Another rude one.")
     page.get_by_role("radio", name="fine").check()
     page.get_by_role("button", name="Train", exact=True).click()
+    assert told(page, "#teach").startswith("examples: what this user's module was trained on is not here")
+    page.get_by_label("These are all").check()
+    page.get_by_role("button", name="Train", exact=True).click()
     page.locator("#changed").wait_for()
+    assert page.locator("#examples li").count() == 0, "the service has them"
     after = predicted(address, ["Chi"])["Chi"]
     assert after != before
     for side, chances in (("before", before), ("after", after)):
         for label, (_, own, _) in shown(page.locator(f"#sides .{side}")).items():
             assert own == pytest.approx(chances[label], abs=0.02)
     assert page.locator("#changed").inner_text().startswith("Chi's module ")
-    assert "2 examples" in page.locator("#change-lines").inner_text()
+    assert "2 examples alone" in page.locator("#change-lines").inner_text()
     now = httpx.get(f"{address}/v1/users/Chi", timeout=60).json()["modules"]
     module = next(digest for method, digest in now.items() if method.startswith(LORA))
     assert module[:20] in page.locator("#change-lines").inner_text()
@@ -243,7 +266,7 @@ def test_a_person_is_deleted_for_good_with_a_receipt(visit: Visit, address: str)
     page.locator("#deleted").wait_for()
     assert page.locator("#deleted").inner_text() == f"{user} is deleted"
     receipt = page.locator("#deletion").inner_text()
-    for words in ("methods: 2", "modules: 1", "request ", "rows with the user's labels"):
+    for words in ("methods: 2", "modules: 1", "request ", "was fitted with the user's labels"):
         assert words in receipt
     assert httpx.get(f"{address}/v1/users/%C3%89mile%20%2F%202", timeout=60).status_code == 404
     page.locator("#cards figure").first.wait_for()
@@ -268,7 +291,7 @@ def test_a_token_opens_what_it_may(visit: Visit, run: Path) -> None:
         for word, line in (("wrong", "no valid bearer token"), ("metrics", "this token has no scope 'read'")):
             page.get_by_label("Token").fill(word)
             page.get_by_role("button", name="Use this token").click()
-            assert told(page, "#entry").startswith(line)
+            page.locator("#entry .problem", has_text=line).wait_for()
         page.get_by_label("Token").fill("own")
         page.keyboard.press("Enter")
         asked(page, ["Ana"])
@@ -370,11 +393,12 @@ def test_axe_finds_nothing_at_any_width(visit: Visit, address: str, size: dict[s
     page.locator("#examples li").wait_for()
     page.locator("#example").fill("A rude reply.")
     page.get_by_role("radio", name="harmful").check()
+    page.get_by_label("These are all").check()
     page.get_by_role("button", name="Train", exact=True).click()
     page.locator("#changed").wait_for()
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     check_accessible(page, size["width"])
     if PICTURES:
-        page.screenshot(path=Path(PICTURES) / f"page-{scheme}-{size['width']}.png", full_page=True)
+        page.screenshot(path=Path(PICTURES) / f"{scheme}-{size['width']}.png", full_page=True)
     page.get_by_role("button", name="Delete Ana").click()
     check_accessible(page, size["width"])

@@ -370,7 +370,7 @@ def test_what_a_stopped_deletion_left_is_deleted(run: Path) -> None:
     about = json.loads(guard.read_text())
     guard.write_text(json.dumps(about | {"state": {"kept": [*about["state"]["kept"], "left-over"]}}))
     done = told("forget", run, "--user", "left-over")
-    gone = {"modules": 0, "cells": 0, "rows": 0, "regions": 0, "left_behind": 0}
+    gone = {"modules": 0, "examples": 0, "cells": 0, "rows": 0, "regions": 0, "left_behind": 0}
     assert done == {"methods": 1, **gone, "remains": []}
     assert holding(run, "left-over") == []
 

@@ -8,12 +8,14 @@ import peft
 import pytest
 import torch
 from oracle import Oracle
+from safetensors.torch import load_file
 from test_against_peft import real
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from peftu.data.problem import Text
 from peftu.fitted.folder import load
 from peftu.lab.lab import Lab
+from peftu.peft_io import HEAD
 from peftu.serving.service import Service
 from peftu.testing.bases import save_tiny
 from peftu.testing.fitted import fit_tiny
@@ -40,7 +42,7 @@ def test_a_user_exported_to_peft_is_answered_as_by_the_service(base: str, kind: 
         base = str(folder)
     else:
         folder = real(base)
-    kept = fit_tiny("lora[rank=4]", base)[0].save(tmp_path / "kept")
+    kept = fit_tiny("lora[rank=4]", base, users=2)[0].save(tmp_path / "kept")
     fitted = load(kept, Lab())
     service = Service(kept)
     service.start()
@@ -57,8 +59,11 @@ def test_a_user_exported_to_peft_is_answered_as_by_the_service(base: str, kind: 
         return kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
 
     for user, own in zip(fitted.users, ours, strict=True):
-        wrapped = peft.PeftModel.from_pretrained(model(), str(fitted.export(user, tmp_path / user))).eval()
-        oracle = Oracle(wrapped, tokenizer, model() if kind is AutoModel else None)
+        module = fitted.export(user, tmp_path / user)
+        head = load_file(module / HEAD) if (module / HEAD).exists() else None  # an encoder's, which is no part of peft
+        wrapped = peft.PeftModel.from_pretrained(model(), str(module)).eval()
+        labels = model() if kind is AutoModel else None
+        oracle = Oracle(wrapped, tokenizer, labels, (head["weight"], head["bias"]) if head else None)
         with torch.no_grad():
             theirs = torch.stack([oracle.scores(fitted.prompt, text) for text in TEXTS]).exp()
         assert (theirs[:, fitted.task.labels.index("likes")] - own).abs().max() < 1e-3

@@ -19,7 +19,7 @@ from peftu.data.synthetic import LABELS, SyntheticTask
 from peftu.data.task import tasks
 from peftu.errors import PeftuError
 from peftu.execute.run import run
-from peftu.execute.stored import opened
+from peftu.execute.stored import Kept, chosen, opened
 from peftu.fitted.modules import ModuleFitted
 from peftu.fitted.offsets import addable, fit_offset, folds
 from peftu.fitted.reference import fit_reference
@@ -158,6 +158,17 @@ def test_it_cannot_be_exported(tmp_path: Path) -> None:
         fitted.export(problem.users[0], tmp_path / "out")
 
 
+@pytest.mark.parametrize(("asked", "label"), [("lora", "lora[rank=2]@bert"), ("full", None), ("global", None)])
+def test_a_method_is_known_without_its_knobs_where_that_is_clear(asked: str, label: str | None) -> None:
+    labels = ("lora[rank=2]@bert", "global[rank=1]@bert", "global[rank=2]@bert")
+    kept = [Kept(label=name, seed=0, kind="module", personal=True) for name in labels]
+    if label is None:
+        with pytest.raises(PeftuError, match=r"several global|no modules of .full."):
+            chosen(kept, asked, None)
+    else:
+        assert chosen(kept, asked, None)["label"] == label
+
+
 def test_who_may_be_an_offset() -> None:
     for asked in ("lora[offset=lora]", "lora[offset=mixed-hed]"):
         with pytest.raises(PeftuError, match=r"offset: is '(lora|mixed-hed)'"):
@@ -178,9 +189,12 @@ def _offset(problem: Problem) -> Any:
 
 def test_a_run_in_shards_scores_and_answers_as_one_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("peftu.cells.plan.shards", lambda users: [tuple(users[:3]), tuple(users[3:])])
-    tasks.add("synthetic-single", SyntheticTask)
+    monkeypatch.setitem(tasks._loaded, "synthetic-single", SyntheticTask)
     (tmp_path / "none.txt").write_text("")
-    asked = ("mixed-head", "lora[rank=2,offset=mixed-head,warm_start=global]", "global[rank=2,offset=mixed-head]")
+    asked = (
+        "mixed-head", "lora[rank=2,offset=mixed-head,warm_start=global]", "global[rank=2,offset=mixed-head]",
+        "lora[rank=2]",
+    )  # fmt: skip
     spec = RunSpec(
         task="synthetic-single",
         task_options={"users": 5, "items": 15},
@@ -190,13 +204,13 @@ def test_a_run_in_shards_scores_and_answers_as_one_fit(tmp_path: Path, monkeypat
     )
     folder = tmp_path / "run"
     _, record = run(spec, folder, tmp_path)
-    assert [line.uses_others_labels for line in record.methods] == [True] * 3
+    assert [line.uses_others_labels for line in record.methods] == [True] * 3 + [False]
     table = load_task("synthetic-single", tmp_path, {"users": 5, "items": 15})
     problem = make_problem(table, table.card, make_split(table, SplitSpec(), 0))
     predictions = pl.read_parquet(folder / "predictions.parquet")
     with AdapterStore(folder / "modules") as store:
-        assert sorted(len(store.keys(kind)) for kind in store.collections()) == [1, 5]
-    for job in plan(spec)[1:]:
+        assert sorted(len(store.keys(kind)) for kind in store.collections()) == [1, 5, 5]
+    for job in plan(spec)[1:3]:
         fits = Fits(table.card, {0: problem}, spec.max_tokens, Silent())
         whole = fits.run(job, 0)
         rows = predictions.filter(method=job.label)

@@ -374,7 +374,7 @@ def test_a_store_of_version_1_opens(folder: Path, monkeypatch: pytest.MonkeyPatc
             assert torch.equal(store.get(KIND, [ANNA]), rows(1))
             store.mark(KIND, ANNA, 2, APPROVED)
             assert torch.equal(store.get(KIND, [ANNA]), rows(1, 4))
-            assert store.answering(KIND, [BEN, ANNA])[1].provenance == {"source": "test"}
+            assert store.answering(KIND, [BEN, ANNA, "nobody"])[ANNA].provenance == {"source": "test"}
 
 
 def test_a_store_of_a_later_version_is_refused(folder: Path) -> None:

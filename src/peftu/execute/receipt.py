@@ -37,7 +37,7 @@ def remains(run: Path, user: str, gone: Unlisted) -> list[Remainder]:
     if gone.rows and record is not None and gone.log_kept:
         remainders.append(_remainder(run / TRAIN_LOG, "lines of training, numbered, not named", None))
     shared = [method.label for method in record.methods if method.uses_others_labels] if gone.rows and record else []
-    if single is not None and single.job.card.uses_others_labels:
+    if single is not None and single.job.uses_others_labels:
         shared = [single.label]
     fitted = "was fitted with the user's labels, too: run again without them"
     remainders += [_remainder(run / FITTED, f"{label} {fitted}", None) for label in shared]

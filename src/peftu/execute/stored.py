@@ -153,6 +153,10 @@ def chosen(kept: list[Kept], method: str | None, seed: int | None) -> Kept:
     if method not in labels:  # as it was asked for: 'global+lora' is lora[warm_start=global]
         method = str(MethodSpec.parse(method))
     named = [system for system in kept if method in (system["label"], System.parse(system["label"]).method)]
+    if not named:  # without its knobs, where that is clear
+        named = [system for system in kept if System.parse(system["label"]).name == method]
+        if len(several := {system["label"] for system in named}) > 1:
+            raise PeftuError(f"the run has several {method} — choose with --method: {', '.join(sorted(several))}")
     if not named:
         raise PeftuError(f"the run has no modules of '{method}'{did_you_mean(method, labels)}")
     for system in named:

@@ -27,12 +27,13 @@ from peftu.fitted.reference import ReferenceFitted
 from peftu.fitted.rows import MemoryRows, ModuleRows
 from peftu.generate import generate
 from peftu.lab.lab import Item, Lab, prefill
-from peftu.methods.joint import EncodingMethod
+from peftu.methods.joint import EncodingMethod, PopulationMethod
 from peftu.plan import Job
 from peftu.predict import score
 from peftu.run_folder import empty_folder
 from peftu.store import EVERYONE, checksum
 from peftu.train import train
+from peftu.train_effects import likeliest_code
 from peftu.train_joint import encoded
 from peftu.train_rows import Examples as TrainRows
 from peftu.train_rows import Unit, divided, with_offset
@@ -322,6 +323,9 @@ class JointFitted(ModuleFitted):
             places = np.arange(len(train_examples))
             read = TrainRows(places, train_examples.target, np.ones(len(places), dtype=np.float32))
             code = encoded(layout.shared_layout, layout.shared, [read], vectors)[0]
+        elif isinstance(self.job.method, PopulationMethod):
+            context, unit = self._unit(user, train_examples, val, offset)
+            code = likeliest_code(self.base, context, layout, unit.train)
         else:  # what is shared stays as it is, and the code learns as it did beside everybody's
             method = self.job.method
             spec = self.job.train.model_copy(

@@ -20,11 +20,12 @@ from peftu.fitted.offsets import addable, fit_offset
 from peftu.fitted.reference import ReferenceFitted
 from peftu.fitted.rows import MemoryRows
 from peftu.lab.lab import Lab, items_of
-from peftu.methods.joint import EncodingMethod
+from peftu.methods.joint import EncodingMethod, PopulationMethod
 from peftu.plan import Job, is_joint
 from peftu.predict import score
 from peftu.store import EVERYONE
 from peftu.train import Trained, train
+from peftu.train_effects import with_population
 from peftu.train_joint import train_jointly
 from peftu.train_rows import Examples, Unit
 
@@ -163,12 +164,15 @@ def fit_joint(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt) -
     joint = train_jointly(base, context, layout, units, job.train, seed, vectors, progress)
     if joint.log.diverged:
         raise diverged(job)
+    shared, learned, codes = joint.shared, joint.codes, CodeLayout(layout, joint.shared)
+    if isinstance(job.method, PopulationMethod):
+        shared, learned = with_population(base, context, codes, units, learned)
+        codes = CodeLayout(layout, shared)
     counts = tuple(len(unit.train) for unit in units)
-    codes = CodeLayout(layout, joint.shared)
-    modules = Modules(codes, region, Trained(joint.codes, [joint.log]), problem.users, counts, joint.shared)
+    modules = Modules(codes, region, Trained(learned, [joint.log]), problem.users, counts, shared)
     notes = {"region": str(region), "shared_parameters": layout.parameters}
     return JointFitted(
-        job, TaskAnswers.of(problem.card), seed, lab, prompt, region, modules.rows, joint.shared, notes,
+        job, TaskAnswers.of(problem.card), seed, lab, prompt, region, modules.rows, shared, notes,
         fitted_offset(problem, job, seed, lab, prompt),
     ), modules  # fmt: skip
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from peftu.data.problem import Floats, Problem, Text
 from peftu.errors import PeftuError
 from peftu.methods.method import Features, MethodCard
-from peftu.methods.mixed_features import fit_features
+from peftu.methods.mixed_features import TextFeatures, fit_features
 from peftu.methods.mixed_fit import fit_mixed
 from peftu.methods.mixed_fitted import FittedMixedHead
 from peftu.methods.mixed_model import Data, Priors, Reals
@@ -37,6 +37,7 @@ class MixedHead(BaseModel):
     )
 
     search_users: ClassVar[int] = SEARCH_USERS
+    fitted_class: ClassVar[type[FittedMixedHead]] = FittedMixedHead
 
     features: Literal["embedding", "tfidf", "both"] | None = Field(
         None, description="None: both where there is a base, else tfidf."
@@ -83,17 +84,7 @@ class MixedHead(BaseModel):
             seed=seed,
         )
         text = made.features(problem.texts, embedding)
-        train, val = (
-            Data(
-                features=text,
-                users=len(problem.users),
-                user=problem.user[rows],
-                text=problem.text[rows],
-                target=problem.target[rows].astype(np.float64),
-                link="softmax" if problem.card.answers.exclusive else "sigmoid",
-            )
-            for rows in map(problem.rows, ("train", "val"))
-        )
+        train, val = (data_of(problem, text, part) for part in ("train", "val"))
         fixed = {name: value for name in Priors.model_fields if (value := getattr(self, name)) is not None}
         priors, tried = likeliest_priors(*searched(train, val, problem.users), fixed)
         model = fit_mixed(train, priors)
@@ -114,7 +105,7 @@ class MixedHead(BaseModel):
         self, tensors: Mapping[str, Reals], about: dict[str, Any], features: Features | None
     ) -> FittedMixedHead:
         """Returns the fitted method that `FittedMixedHead.state` made this of."""
-        return FittedMixedHead.of(self, tensors, about, features)
+        return self.fitted_class.of(self, tensors, about, features)
 
     def settled(self, fitted: FittedMixedHead) -> "MixedHead":
         """Returns the method with the priors that a fit of it chose: it fits without a search."""
@@ -142,3 +133,16 @@ class MixedHead(BaseModel):
             raise PeftuError(f"mixed-head: task {problem.card.name} has no label set — use a task with labels")
         if not len(problem.rows("train")):
             raise PeftuError(f"mixed-head: task {problem.card.name} has no training rows — use a larger train share")
+
+
+def data_of(problem: Problem, features: TextFeatures, part: str) -> Data:
+    """Returns the rows of a part, over the features of all texts."""
+    rows = problem.rows(part)
+    return Data(
+        features=features,
+        users=len(problem.users),
+        user=problem.user[rows],
+        text=problem.text[rows],
+        target=problem.target[rows].astype(np.float64),
+        link="softmax" if problem.card.answers.exclusive else "sigmoid",
+    )

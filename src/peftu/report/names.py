@@ -11,6 +11,7 @@ _NAMES = {
     "retrieval": "a user's most similar answers in the prompt",
     "profile": "a user's description in the prompt",
     "mixed-head": "mixed head",
+    "history": "mixed head that looks at a user's items",
     "lora": "LoRA",
     "alora": "activated LoRA",
     "vera": "VeRA",
@@ -25,6 +26,8 @@ _NAMES = {
     "full": "all weights",
     "user-embedding": "shared LoRA with a vector a user",
     "user-token": "shared LoRA with a token a user",
+    "random-effects": "shared LoRA with random effects a user",
+    "lore": "low-rank mixed head",
     "hypernet": "a network that writes modules",
 }
 _KNOBS = {"warm_start=global": "started from everyone's", "offset=mixed-head": "on top of the mixed head"}

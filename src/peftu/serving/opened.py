@@ -113,6 +113,9 @@ class Methods:
         for known in self.labels:
             if asked_as(label) & {known, System.parse(known).method}:
                 return known
+        alike = [known for known in self.labels if System.parse(known).name == label]
+        if len(alike) == 1:
+            return alike[0]
         raise RefusedError(422, f"method: is not served here{did_you_mean(label, self.labels)}")
 
     def for_everyone(self, fitted: Fitted) -> Fitted | None:

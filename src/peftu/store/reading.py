@@ -10,7 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from peftu.errors import PeftuError
-from peftu.store.shards import Floats, Shards, stretches
+from peftu.store.int8 import Floats
+from peftu.store.shards import Shards, stretches
 
 READERS = 4  # threads: the disk is asked for several modules at a time, and checksums take more than one core
 
@@ -46,10 +47,10 @@ def fill(shards: Shards, rows: Tensor, places: Sequence[Place], label: str) -> N
                 for _, first, targets in of_shard:
                     shards.fill(matrix, first, [array[target] for target, *_ in targets])
                     for row, (target, *same) in enumerate(targets, first):
-                        _check(array[target], places[target].checksum, f"{shards.folder / shard}: row {row}", label)
+                        _check(array[target], places[target].checksum, f"{shards.where(shard)}: row {row}", label)
                         array[same] = array[target]
 
-    stretches = _stretches(places, shards.cell_size(rows.shape[1]))
+    stretches = _stretches(places, array.itemsize * array.shape[1])
     part = -(-len(stretches) // READERS)
     if part < 2:
         several(stretches)

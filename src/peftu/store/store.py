@@ -59,7 +59,7 @@ class AdapterStore:
         if mark and seal and not seal.fits(mark):
             self.close()
             raise PeftuError(f"{self.folder}: is encrypted with another key — name its key file in {KEY_FILE}")
-        self._shards = Shards(shards, self._knows_shard, mark is not None, seal)
+        self._shards = Shards(shards, self._knows_shard, self._index.setting, mark is not None, seal)
         self._versions = Versions(self._index)
 
     def close(self) -> None:
@@ -104,10 +104,11 @@ class AdapterStore:
                 f"{collection.label}: {diverged} of {len(rows)} modules have numbers that are not finite, none is "
                 "stored — train with a lower lr"
             )
-        rows = rows.detach().cpu().float()
+        form = self._shards.form(collection.width)
+        rows, cells = self._shards.as_kept(rows.detach().cpu().float(), form)
         sums = [checksum(row) for row in rows]
         with (
-            self._shards.written(len(rows), collection.width, self._shards.cells(rows)) as places,
+            self._shards.written(len(rows), form, cells) as places,
             self._index.transaction(),
         ):
             number = self._number(collection, make=True)
@@ -149,6 +150,26 @@ class AdapterStore:
         """
         return Collector(self._index, self._shards).collect()
 
+    def pack(self, int8: bool = False, home: str | None = None) -> int:
+        """Returns how many modules were written anew: as all are from now on, in int8 or elsewhere.
+
+        Modules in int8 are others, of numbers nearby, with checksums of their own; there is no way back. Who is stopped
+        at it goes on by the same call. Others read and write meanwhile.
+
+        Args:
+            int8: a byte a number, and four for each 64.
+            home: a URL that fsspec writes to, under which the store's shards come to lie in a folder of their own;
+                'here': in the store's folder; None: where they are.
+
+        Raises:
+            PeftuError: it cannot be written there, the key is missing, or a module is not whole.
+        """
+        self._index.set(self._shards.changed(int8, home))
+        written = Collector(self._index, self._shards).settle()
+        self._shards.sweep()
+        self._index.set(self._shards.left())
+        return written
+
     def mark(self, collection: Collection, user: str, version: int, status: Status) -> None:
         """Gives one version of a user's module another status; the newest approved one answers.
 
@@ -183,6 +204,10 @@ class AdapterStore:
         """Returns every collection, in the order they were added."""
         query = "SELECT label, seed, base, fingerprint, width, recipe FROM collections ORDER BY id"
         return [Collection(*found) for found in self._index.sql(query)]
+
+    def row_bytes(self, collection: Collection) -> int:
+        """Returns the bytes that a module takes as modules are written now."""
+        return self._shards.form(collection.width).size
 
     def keys(self, collection: Collection) -> list[str]:
         """Returns the keys that have a module in a collection, sorted.
@@ -220,13 +245,11 @@ class AdapterStore:
         with self._index.transaction("DEFERRED"):
             return self._versions.of(self._number(collection), user)
 
-    def answering(self, collection: Collection, keys: Sequence[str]) -> list[Version]:
-        """Returns the version of each key that `get` reads.
-
-        Raises:
-            PeftuError: a key has none.
-        """
-        return [Version.of(*row) for row in self._asked(collection, keys, COLUMNS, JOINED)]
+    def answering(self, collection: Collection, keys: Iterable[str]) -> dict[str, Version]:
+        """Returns key -> the version that `get` reads, of those keys that have one, all as of one moment."""
+        with self._index.transaction("DEFERRED"):
+            found = self._newest(self._number(collection), dict.fromkeys(keys), COLUMNS, JOINED)
+        return {key: Version.of(*row) for key, row in found.items()}
 
     def get(self, collection: Collection, keys: Sequence[str]) -> Tensor:
         """Returns [keys, width] the newest approved module of each key, checked against its checksum.
@@ -235,8 +258,7 @@ class AdapterStore:
             PeftuError: a key has no module (nothing falls back to the base in silence), the bytes were altered, or
                 a module is of numbers that are not finite.
         """
-        places = partial(self._asked, collection, keys, "shard, row, checksum")
-        return self._read(collection, lambda: [Place(*row) for row in places()])
+        return self._read(collection, lambda: [Place(*row) for row in self._asked(collection, keys)])
 
     def verify(self) -> int:
         """Returns how many modules are whole, of whatever version.
@@ -290,16 +312,14 @@ class AdapterStore:
             found |= {user: row for user, _, *row in self._index.sql(f"{query} {marks}", (number, *part))}
         return found
 
-    def _asked(
-        self, collection: Collection, keys: Sequence[str], columns: str, tables: str = "modules"
-    ) -> list[list[Any]]:
-        """Returns columns of each key's newest approved module, all as of one moment.
+    def _asked(self, collection: Collection, keys: Sequence[str]) -> list[list[Any]]:
+        """Returns shard, row and checksum of each key's newest approved module, all as of one moment.
 
         Raises:
             PeftuError: a key has none.
         """
         with self._index.transaction("DEFERRED"):
-            found = self._newest(self._number(collection), dict.fromkeys(keys), columns, tables)
+            found = self._newest(self._number(collection), dict.fromkeys(keys), "shard, row, checksum")
         for place, key in enumerate(keys, 1):
             if key not in found:
                 which = "the asked user" if len(keys) == 1 else f"user {place} of {len(keys)}"

@@ -18,7 +18,7 @@ from peftu.fitted.fitted import Fitted
 from peftu.fitted.folder import load
 from peftu.lab.lab import Lab
 from peftu.lab.progress import Silent
-from peftu.methods.joint import EncodingMethod
+from peftu.methods.joint import EncodingMethod, PopulationMethod
 from peftu.plan import plan
 from peftu.testing.bases import CPU
 
@@ -97,7 +97,8 @@ def check_fitted(method: str, base: str, kind: Kind = "single") -> None:
 
 def _enrolled_anew(fitted: Fitted, problem: Problem) -> None:
     """Codes learned beside what all share are not found again with that at rest, nor are cross-fitted offsets."""
-    if fitted.job.offset is not None or (fitted.kind == "joint" and not isinstance(fitted.job.method, EncodingMethod)):
+    found_again = EncodingMethod | PopulationMethod
+    if fitted.job.offset is not None or (fitted.kind == "joint" and not isinstance(fitted.job.method, found_again)):
         return
     user = problem.users[1]
     train, val = (_examples(problem, part) for part in ("train", "val"))

@@ -235,7 +235,7 @@ async function answer(focused, input = typed()) {
   const answers = await predictions(users, input);
   const crowd = await crowdOf(input, users);
   here.input = input;
-  if (!byId("example").value) byId("example").value = input.text;
+  if (focused && !byId("example").value) byId("example").value = input.text;
   byId("headline").textContent = headline(answers);
   lines(byId("lines"), verdict(users, answers, crowd));
   keys(crowd);
@@ -388,14 +388,17 @@ async function train(status) {
   const user = byId("pupil").value;
   const input = here.input ?? { text: taught.at(-1).text };
   const before = (await predictions([user], input)).get(user);
-  await ask("PUT", `${pathOf(user)}/examples`, { examples: taught, method: here.method.method });
+  const replace = byId("replace").checked;
+  await ask("PUT", `${pathOf(user)}/examples`, { examples: taught, method: here.method.method, ...(replace && { replace }) });
   const enrolment = await swapped(user, before?.module, status);
   const after = (await predictions([user], input)).get(user);
   if (!after) throw new Refused(0, "the module is gone again — somebody deleted the person");
+  here.taught.delete(user); // the service has them now
+  byId("replace").checked = false;
   await list();
   if (!byId("answers").hidden) await answer(false, here.input);
   const crowd = await crowdOf(input, [user]);
-  changed(user, input, before, after, crowd, { taught, enrolment });
+  changed(user, input, before, after, crowd, { taught, replace, enrolment });
 }
 
 // Returns how the training ended, once its module answers.
@@ -419,22 +422,24 @@ async function swapped(user, before, status) {
   throw new Refused(0, "the training takes long — ask again later");
 }
 
-function changed(user, input, before, after, crowd, { taught, enrolment }) {
+function changed(user, input, before, after, crowd, { taught, replace, enrolment }) {
   const shown = [before, after].filter(Boolean);
   const order = ordered(shown.map((one) => one.probabilities), crowd);
   const label = before
     ? most(order, (name) => Math.abs(after.probabilities[name] - before.probabilities[name]))
     : most(order, (name) => after.probabilities[name]);
-  const now = percent(after.probabilities[label]);
+  const [was, now] = [before, after].map((one) => one && percent(one.probabilities[label]));
   const seconds = enrolment?.seconds ? `, ${enrolment.seconds.toFixed(1)} s` : "";
   byId("changed").textContent = !before
     ? `${user} has a module now: ${label} ${now}`
     : before.module === after.module
       ? `${user}'s module came out as it was`
-      : `${user}'s module changed: ${label} ${percent(before.probabilities[label])} → ${now}`;
+      : was === now
+        ? `${user}'s module changed, and answers this as before`
+        : `${user}'s module changed: ${label} ${was} → ${now}`;
   lines(byId("change-lines"), [
     ["Asked about", input.text.length > 300 ? `${input.text.slice(0, 300)}…` : input.text],
-    ["Trained on", `${taught.length} ${taught.length === 1 ? "example" : "examples"}${seconds}`],
+    ["Trained on", `${taught.length} ${before && !replace ? "more " : ""}${taught.length === 1 ? "example" : "examples"}${replace ? " alone" : ""}${seconds}`],
     ["Module", shown.map((one) => short(one.module)).join(" → ")],
   ]);
   const sides = [["Before", before, "before"], ["After", after, "after"]].map(([title, one, name]) => {
@@ -465,14 +470,11 @@ async function forget(user) {
     lines(byId("deletion"), [["Why", receipt.message]]);
     return show(byId("receipt"), byId("deleted"));
   }
-  const { remains = [], ...counts } = receipt.deleted;
-  const kept = [...remains, ...receipt.remains].map((one) =>
-    make("li", {}, typeof one === "string" ? one : `${one.what}${one.count === null ? "" : `: ${one.count}`}`),
-  );
+  const kept = receipt.remains.map((line) => make("li", {}, line.replace(/^remains: /, "")));
   byId("deleted").textContent = `${user} is deleted`;
   lines(byId("deletion"), [
-    ["Deleted", Object.entries(counts).map(([what, count]) => `${what.replaceAll("_", " ")}: ${count}`).join(", ")],
-    kept.length && ["What remains", make("ul", {}, ...kept)],
+    ["Deleted", Object.entries(receipt.deleted).map(([what, count]) => `${what.replaceAll("_", " ")}: ${count}`).join(", ")],
+    kept.length && ["Besides", make("ul", {}, ...kept)],
     ["Receipt", `${new Date().toISOString()}, request ${receipt.request}`],
   ]);
   here.taught.delete(user);
@@ -494,6 +496,7 @@ function on(id, event, work) {
   });
 }
 on("entry", "submit", () => {
+  byId("entry").querySelector(".problem").textContent = "";
   sessionStorage.setItem(TOKEN, byId("token").value.trim());
   byId("token").value = "";
   begin();
