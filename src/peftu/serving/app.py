@@ -99,7 +99,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
             raise RefusedError(503, "the service is starting or stopping — ask again", retry_after=1)
         return {"status": "ready"}
 
-    @app.get("/metrics", tags=["health"])
+    @app.get("/metrics", tags=["health"], responses={200: {"content": {"text/plain": {}}}})
     async def metrics(who: Who) -> Response:
         """Counts, times and sizes for Prometheus; no user, no text."""
         who.check("admin")

@@ -41,6 +41,8 @@ async def _known(request: Request) -> None:
 
 def add_openai(app: FastAPI, service: Service) -> None:
     """Adds the routes to an application."""
+    streams: dict[int, Any] = {200: {"content": {"text/event-stream": {}}}}
+    written: Any = {"dependencies": [Depends(_known)], "response_model": dict[str, Any], "responses": streams}
 
     @app.get("/v1/models", tags=["openai"])
     async def models(who: Who) -> dict[str, Any]:
@@ -53,7 +55,7 @@ def add_openai(app: FastAPI, service: Service) -> None:
         made = [{"id": name, "object": "model", "created": 0, "owned_by": "peftu"} for name in dict.fromkeys(names)]
         return {"object": "list", "data": made}
 
-    @app.post("/v1/completions", tags=["openai"], dependencies=[Depends(_known)], response_model=dict[str, Any])
+    @app.post("/v1/completions", tags=["openai"], **written)
     async def completions(body: bodies.CompletionRequest, who: Who) -> Any:
         """What the user of the model writes to each prompt, which is a text of the task."""
         prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
@@ -72,7 +74,7 @@ def add_openai(app: FastAPI, service: Service) -> None:
         choices = [choice(place, row["answer"], "stop") for place, row in enumerate(answered.rows)]
         return {**made, "choices": choices, "peftu": _about(answered, user)}
 
-    @app.post("/v1/chat/completions", tags=["openai"], dependencies=[Depends(_known)], response_model=dict[str, Any])
+    @app.post("/v1/chat/completions", tags=["openai"], **written)
     async def chat(body: bodies.ChatRequest, who: Who) -> Any:
         """What the user of the model writes to the last message, with those before it as its context."""
         *earlier, last = body.messages

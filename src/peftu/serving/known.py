@@ -1,8 +1,9 @@
 """Who is known, what is served, and what the caller may do with it: what a client asks first."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query, Request, Security
+from fastapi.security import HTTPBearer
 
 from peftu.serving import bodies
 from peftu.serving.access import Caller
@@ -11,8 +12,10 @@ from peftu.serving.problems import RefusedError
 from peftu.serving.service import Served, Service
 
 
-async def caller_of(request: Request) -> Caller:  # else a thread is asked for it
-    """Returns whoever asks, as the gate found."""
+async def caller_of(  # async, else a thread is asked for it
+    request: Request, _: Annotated[Any, Security(HTTPBearer(auto_error=False))]
+) -> Caller:
+    """Returns whoever asks, as the gate found; that it asks for a token is for OpenAPI."""
     caller: Caller = request.state.caller
     return caller
 
