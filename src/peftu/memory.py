@@ -40,7 +40,7 @@ def tried(work: Callable[[], T]) -> T | None:
 
 @cache
 def keep() -> None:
-    """Lets what a step frees be used by the next: glibc gives it back, and fresh pages cost a step up to a fifth."""
+    """Lets what a step frees be used by the next: glibc would give it back, and fresh pages cost a step a tenth."""
     if (set_option := _glibc("mallopt")) is not None:
         set_option(MMAP_THRESHOLD, LARGEST_THRESHOLD)
         set_option(TRIM_THRESHOLD, KEPT_BYTES)
