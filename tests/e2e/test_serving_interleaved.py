@@ -43,7 +43,7 @@ OFTEN = 0.2  # how often something happens where it can
 PLACES = [
     *((AdapterStore, name) for name in ("missing", "answering", "get")),
     *((Residents, name) for name in ("fill", "put")),
-    *((ResidentRows, name) for name in ("_look", "_known")),
+    *((ResidentRows, name) for name in ("look", "_known")),
     (ModuleFitted, "_modules"),
 ]
 Chances = dict[str, float]  # text -> probability
