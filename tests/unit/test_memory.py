@@ -222,6 +222,6 @@ def test_what_a_step_freed_is_kept_for_the_next_until_it_is_given_back() -> None
     states = [torch.ones(5 << 20) for _ in range(5)]  # 20 MiB each
     before = resident().rss
     del states
-    assert before - resident().rss < 50e6
+    kept = resident().rss
     give_back()
-    assert before - resident().rss > 90e6
+    assert before - kept < 50e6 < kept - resident().rss
