@@ -64,14 +64,14 @@ class Comparison:
 
 COMPARISONS = {
     "single-references": Comparison(
-        "single", "global-majority,user-majority,mixed-head,mixed-head@./bert,mixed-head[features=tfidf]"
+        "single", "global-majority,user-majority,mixed-head,mixed-head@./bert,mixed-head[features=tfidf],lore@./bert"
     ),
     "single-prompting": Comparison("single", "zero-shot,few-shot,retrieval,profile,zero-shot@./bert,few-shot@./t5"),
     "single-shared": Comparison(
         "single",
         "global[method=ia3],global,lora[rank=2],lora[warm_start=global],lora[rank=1,shrink=0.1,warm_start=global]",
     ),
-    "single-joint": Comparison("single", "user-embedding,user-token,hypernet"),
+    "single-joint": Comparison("single", "user-embedding,user-token,hypernet,random-effects"),
     "single-modules": Comparison(
         "single",
         "lora,ia3,prompt-tuning,prefix-tuning,p-tuning,alora,vera,bitfit,adapter-houlsby,adapter-pfeiffer,"

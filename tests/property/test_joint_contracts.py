@@ -9,6 +9,7 @@ import torch
 from peftu.base.sites import Site
 from peftu.methods.hypernet import Hypernet
 from peftu.methods.method import TensorSpec
+from peftu.methods.random_effects import RandomEffects
 from peftu.methods.user_embedding import UserEmbedding
 from peftu.methods.user_token import UserToken
 from peftu.testing import FAMILIES, check_joint_method, check_method
@@ -18,8 +19,13 @@ torch.set_num_threads(1)
 Tensors = Mapping[str, torch.Tensor]
 
 
-METHODS = (UserEmbedding(), UserToken(), Hypernet())
-ONCE = {"user-embedding": ("llama", "t5"), "user-token": ("gpt2", "bert"), "hypernet": ("llama", "bert")}
+METHODS = (UserEmbedding(), UserToken(), Hypernet(), RandomEffects())
+ONCE = {
+    "user-embedding": ("llama", "t5"),
+    "user-token": ("gpt2", "bert"),
+    "hypernet": ("llama", "bert"),
+    "random-effects": ("gpt2", "bert"),
+}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pydantic import Field
 from peftu.data.problem import Problem
 from peftu.data.stratify import hashed
 from peftu.methods.method import Features, MethodCard, Numbers
-from peftu.methods.mixed import MixedHead
+from peftu.methods.mixed import MixedHead, data_of
 from peftu.methods.mixed_fit import fit_mixed
 from peftu.methods.mixed_fitted import FittedMixedHead
 
@@ -62,7 +62,7 @@ class History(MixedHead):
         from peftu.methods.history_fit import learn
 
         fitted, leaf, (past, held_out), start = self.begun(head, problem, seed)
-        _, val = self.data(problem, head.model.features)
+        val = data_of(problem, head.model.features, "val")
         floor = head.model.log_likelihood(val) if len(val.user) else 0.0
         learned = learn(start, past, held_out, problem.card.answers.exclusive, floor, self.settings(seed))
         fitted.notes = {**head.notes, "history_nats": learned.nats, "history_steps": learned.steps}
@@ -77,7 +77,7 @@ class History(MixedHead):
         from peftu.methods.history_fitted import NOBODY, FittedHistory
         from peftu.methods.history_model import Attention, Reader, Shrinkage
 
-        train, val = self.data(problem, head.model.features)
+        train, val = (data_of(problem, head.model.features, part) for part in ("train", "val"))
         leaf = np.array([hashed(seed, "leaf", user) % self.folds for user in problem.users])
         leaves = []
         for number in range(self.folds):

@@ -59,3 +59,15 @@ class EncodingMethod(JointMethod, Protocol):
     def encode(self, shared: "Mapping[str, Tensor]", moments: "Tensor") -> "Tensor":
         """Returns codes [G, width], given the head site's shared tensors and sums [G, m]; of no examples, zeros."""
         ...
+
+
+@runtime_checkable
+class PopulationMethod(JointMethod, Protocol):
+    """A joint method whose codes come from one Gaussian, learned from all users.
+
+    The shared tensors at the head site hold it: ``mean`` [c] and ``root`` [c, c], with covariance root · rootᵀ.
+    """
+
+    def blocks(self, sites: "Sequence[Site]") -> tuple[int, ...]:
+        """Returns sizes of runs of a code's numbers that are alike: each has one variance until users tell more."""
+        ...

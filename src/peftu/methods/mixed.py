@@ -37,6 +37,7 @@ class MixedHead(BaseModel):
     )
 
     search_users: ClassVar[int] = SEARCH_USERS
+    fitted_class: ClassVar[type[FittedMixedHead]] = FittedMixedHead
 
     features: Literal["embedding", "tfidf", "both"] | None = Field(
         None, description="None: both where there is a base, else tfidf."
@@ -83,7 +84,7 @@ class MixedHead(BaseModel):
             seed=seed,
         )
         text = made.features(problem.texts, embedding)
-        train, val = self.data(problem, text)
+        train, val = (data_of(problem, text, part) for part in ("train", "val"))
         fixed = {name: value for name in Priors.model_fields if (value := getattr(self, name)) is not None}
         priors, tried = likeliest_priors(*searched(train, val, problem.users), fixed)
         model = fit_mixed(train, priors)
@@ -104,7 +105,7 @@ class MixedHead(BaseModel):
         self, tensors: Mapping[str, Reals], about: dict[str, Any], features: Features | None
     ) -> FittedMixedHead:
         """Returns the fitted method that `FittedMixedHead.state` made this of."""
-        return FittedMixedHead.of(self, tensors, about, features)
+        return self.fitted_class.of(self, tensors, about, features)
 
     def settled(self, fitted: FittedMixedHead) -> "MixedHead":
         """Returns the method with the priors that a fit of it chose: it fits without a search."""
@@ -115,19 +116,6 @@ class MixedHead(BaseModel):
         if self._features(features) == "tfidf" or features is None:
             return None
         return features.embed(list(texts) if self.context else [Text(text.text) for text in texts])
-
-    @staticmethod
-    def data(problem: Problem, features: TextFeatures) -> tuple[Data, Data]:
-        """Returns a problem's train and val rows, given the features of its texts."""
-        every = Data(
-            features=features,
-            users=len(problem.users),
-            user=problem.user,
-            text=problem.text,
-            target=problem.target.astype(np.float64),
-            link="softmax" if problem.card.answers.exclusive else "sigmoid",
-        )
-        return every.of(problem.rows("train")), every.of(problem.rows("val"))
 
     @property
     def reads_base(self) -> bool:
@@ -145,3 +133,16 @@ class MixedHead(BaseModel):
             raise PeftuError(f"mixed-head: task {problem.card.name} has no label set — use a task with labels")
         if not len(problem.rows("train")):
             raise PeftuError(f"mixed-head: task {problem.card.name} has no training rows — use a larger train share")
+
+
+def data_of(problem: Problem, features: TextFeatures, part: str) -> Data:
+    """Returns the rows of a part, over the features of all texts."""
+    rows = problem.rows(part)
+    return Data(
+        features=features,
+        users=len(problem.users),
+        user=problem.user[rows],
+        text=problem.text[rows],
+        target=problem.target[rows].astype(np.float64),
+        link="softmax" if problem.card.answers.exclusive else "sigmoid",
+    )

@@ -74,7 +74,7 @@ class _Objective:
         }
         self.shapes = {name: shape if sds[name] else (0, *shape[1:]) for name, shape in shapes.items()}
         self.size = sum(int(np.prod(shape)) for shape in self.shapes.values())
-        self.by_user, self.by_text = _sums(data.user, users), _sums(data.text, len(features.personal))
+        self.by_user, self.by_text = summing(data.user, users), summing(data.text, len(features.personal))
         self.blocks = list(_packed(data)) if sds["deviation"] else []
         self.precision = self.join({name: np.full(shape, sds[name] ** -2.0) for name, shape in self._present()})
         self.step = (self._information() + self.precision) ** -0.5
@@ -169,7 +169,7 @@ def _packed(data: Data) -> Iterator[_Block]:
         yield _Block(users[members], rows, real, data.features.personal[data.text[rows]] * real[..., None])
 
 
-def _sums(group: Numbers, groups: int) -> sparse.csr_array:
+def summing(group: Numbers, groups: int) -> sparse.csr_array:
     """Returns [groups, rows] a matrix that adds up the rows of each group."""
     rows = len(group)
     return sparse.csr_array((np.ones(rows), (group, np.arange(rows))), shape=(groups, rows))

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from scipy.optimize import minimize
@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from peftu.data.problem import Floats, Text
 from peftu.methods.method import Features, Numbers
 from peftu.methods.mixed_features import Featurizer, TextFeatures
-from peftu.methods.mixed_model import USER_PARTS, Data, MixedModel, Parts, Priors, Reals, gain, loss, shared_score
+from peftu.methods.mixed_model import Data, MixedModel, Parts, Priors, Reals, gain, loss, shared_score
 
 if TYPE_CHECKING:
     from peftu.methods.mixed import MixedHead
@@ -30,6 +30,9 @@ class FittedMixedHead:
         notes: choices made on validation rows, counts.
     """
 
+    user_parts: ClassVar[tuple[str, ...]] = ("bias", "slope", "deviation")
+    model_class: ClassVar[type[MixedModel]] = MixedModel
+
     def __init__(
         self,
         method: "MixedHead",
@@ -41,7 +44,7 @@ class FittedMixedHead:
         notes: dict[str, object],
     ) -> None:
         self.method, self.featurizer, self.priors, self.model = method, featurizer, priors, model
-        self.features, self.notes, self._texts = features, notes, texts
+        self.features, self.notes, self.known = features, notes, texts
         self.effects = {digest(text): number for text, number in texts.items()} if model.parts["text"].size else {}
 
     @property
@@ -93,7 +96,7 @@ class FittedMixedHead:
     def forget(self, user: int) -> None:
         """Drops a user's weights; the numbers of later users fall by one."""
         parts = {**self.model.parts}
-        for name in USER_PARTS:
+        for name in self.user_parts:
             if len(parts[name]):
                 parts[name] = np.delete(parts[name], user, axis=0)
         self.model = replace(self.model, parts=parts)
@@ -115,25 +118,25 @@ class FittedMixedHead:
     @classmethod
     def of(
         cls, method: "MixedHead", tensors: Mapping[str, Reals], about: dict[str, Any], features: Features | None
-    ) -> "FittedMixedHead":
+    ) -> Self:
         """Returns what `state` was taken of."""
         parts: Parts = {key.removeprefix("parts."): tensors[key] for key in tensors if key.startswith("parts.")}
         rest = {key: tensors[key] for key in tensors if not key.startswith("parts.")}
         made = Featurizer(rest, tuple(about["blocks"]), about["form"], about["whole"])
         empty = TextFeatures(np.zeros((0, 0)), np.zeros((0, 0)), np.zeros((0, 0)))
-        model = MixedModel(empty, parts, about["labels"], about["link"], 0)
+        model = cls.model_class(empty, parts, about["labels"], about["link"], 0)
         restored = cls(method, made, Priors(**about["priors"]), model, {}, features, {})
         restored.effects = dict(about["effects"])
         return restored
 
     @property
     def _users(self) -> int:
-        return max(len(self.model.parts[name]) for name in USER_PARTS)
+        return max(len(self.model.parts[name]) for name in self.user_parts)
 
     def _reading(self, texts: Sequence[Text]) -> tuple[MixedModel, Numbers]:
         """Returns the model over the features of these texts, and each one's number in it."""
-        if self._texts and all(text in self._texts for text in texts):
-            return self.model, np.array([self._texts[text] for text in texts], dtype=np.int64)
+        if self.known and all(text in self.known for text in texts):
+            return self.model, np.array([self.known[text] for text in texts], dtype=np.int64)
         place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
         distinct = list(place)
         parts = dict(self.model.parts)
@@ -148,7 +151,7 @@ class FittedMixedHead:
         model, numbers = self._reading(texts)
         shared = shared_score(model.features, model.parts)[numbers]
         personal = model.features.personal[numbers]
-        shapes = {name: model.parts[name].shape[1:] for name in USER_PARTS if len(model.parts[name])}
+        shapes = {name: model.parts[name].shape[1:] for name in self.user_parts if len(model.parts[name])}
         ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
         data = Data(model.features, 1, np.zeros(len(texts), np.int64), numbers, target, model.link)
         none = np.zeros((0, shared.shape[1]))

@@ -26,9 +26,11 @@ _NAMES = {
     "full": "all weights",
     "user-embedding": "shared LoRA with a vector a user",
     "user-token": "shared LoRA with a token a user",
+    "random-effects": "shared LoRA with random effects a user",
+    "lore": "low-rank mixed head",
     "hypernet": "a network that writes modules",
 }
-_KNOBS = {"warm_start=global": "started from everyone's"}
+_KNOBS = {"warm_start=global": "started from everyone's", "offset=mixed-head": "on top of the mixed head"}
 _SUFFIXES = {"guard": "only where it pays"}
 BENEATH = "\n"  # between a name and what stands beneath it
 

@@ -18,7 +18,7 @@ from peftu.fitted.fitted import Fitted
 from peftu.fitted.folder import load
 from peftu.lab.lab import Lab
 from peftu.lab.progress import Silent
-from peftu.methods.joint import EncodingMethod
+from peftu.methods.joint import EncodingMethod, PopulationMethod
 from peftu.plan import plan
 from peftu.testing.bases import CPU
 
@@ -96,8 +96,9 @@ def check_fitted(method: str, base: str, kind: Kind = "single") -> None:
 
 
 def _enrolled_anew(fitted: Fitted, problem: Problem) -> None:
-    """Codes that were learned beside what all share are not found again with that at rest: they are left out."""
-    if fitted.kind == "joint" and not isinstance(fitted.job.method, EncodingMethod):
+    """Codes learned beside what all share are not found again with that at rest, nor are cross-fitted offsets."""
+    found_again = EncodingMethod | PopulationMethod
+    if fitted.job.offset is not None or (fitted.kind == "joint" and not isinstance(fitted.job.method, found_again)):
         return
     user = problem.users[1]
     train, val = (_examples(problem, part) for part in ("train", "val"))
