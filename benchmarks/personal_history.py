@@ -7,7 +7,8 @@ The validation rows of `unseen-user` are of users with many rows, so nothing can
 the newcomers of the split at a seed from 10 up are put aside. The other users are divided into five parts, and those of
 each part are newcomers in turn: read by a shared model that was fitted without them, with what was learned on the other
 parts, given k of their train rows drawn four times, judged by the rest. `mixed-head` is read likewise, its own weights
-at their likeliest given the k rows, as enrolling finds them; its priors were searched once on all of these users.
+at their likeliest given the k rows, as enrolling finds them; its priors were searched once on all of these users,
+and are kept with the results.
 """
 
 import argparse

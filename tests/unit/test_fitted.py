@@ -42,6 +42,7 @@ AGAIN = (
     "prompt-tuning",
     "p-tuning",
     "retrieval[by=dense]",
+    "history",
 )  # as another of its kind
 
 

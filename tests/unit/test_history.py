@@ -119,7 +119,7 @@ def test_scores_are_those_that_were_trained(kind: Any, speaking: None) -> None:
     assert np.abs(scores - MixedHead(**PRIORS).fit(problem, None, 0).scores(*every_pair(problem))[0]).max() > 0.01
 
 
-@pytest.mark.parametrize("kind", ["single", "multi"])
+@pytest.mark.parametrize("kind", ["single", pytest.param("multi", marks=pytest.mark.slow)])
 def test_what_was_learned_is_kept_and_newcomers_are_read_by_it(kind: Any, speaking: None) -> None:
     knobs = ",".join(f"{name}={value}" for name, value in PRIORS.items())
     check_fitted(f"history[features=tfidf,{knobs}]", "none", kind)
