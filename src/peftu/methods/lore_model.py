@@ -195,7 +195,7 @@ class _Learner:
         strength, users = np.linalg.eigh(slopes @ slopes.T)
         chosen = users[:, ::-1][:, :rank] / np.sqrt(strength[::-1][:rank].clip(min=1e-12))
         directions = (slopes.T @ chosen).reshape(self.x.shape[1], -1, chosen.shape[1])
-        flat = self.x @ directions.reshape(len(directions), -1)
+        flat = self.x[np.unique(train.text)] @ directions.reshape(len(directions), -1)
         scale = np.sqrt(np.square(flat.reshape(len(flat), -1, chosen.shape[1])).mean((0, 1)))
         parts = {**model.parts, "directions": directions * START / scale.clip(min=1e-12)}
         bias, slope, *_ = model.blocks
