@@ -34,7 +34,8 @@ from peftu.config import TrainSpec
 from peftu.data.problem import Text
 from peftu.environment import current_environment
 from peftu.methods.lora import Lora
-from peftu.train import Examples, Unit, cohort_size, train, user_bytes
+from peftu.train import cohort_size, train, user_bytes
+from peftu.train_rows import Examples, Unit
 
 RESULT = Path(__file__).parent / "results" / "cohorts.json"
 PROMPT = Prompt("Is this post hateful? Answer yes or no.", ("yes", "no"))

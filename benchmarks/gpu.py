@@ -43,7 +43,8 @@ from peftu.methods.method import methods
 from peftu.plan import is_module
 from peftu.predict import score
 from peftu.testing.bases import FAMILIES, tiny_model, tiny_tokenizer
-from peftu.train import Examples, Unit, cohort_size, train
+from peftu.train import cohort_size, train
+from peftu.train_rows import Examples, Unit
 
 RESULT = Path(__file__).parent / "results" / "gpu.json"
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"

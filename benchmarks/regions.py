@@ -27,7 +27,8 @@ from peftu.environment import current_environment
 from peftu.lab.lab import prompt_of
 from peftu.methods.lora import Lora
 from peftu.predict import score
-from peftu.train import Examples, Unit, train
+from peftu.train import train
+from peftu.train_rows import Examples, Unit
 
 RESULTS = Path(__file__).parent / "results" / "regions.json"
 BASE = "smollm2-135m-instruct"

@@ -3,8 +3,9 @@
     python benchmarks/store.py [--modules 10000] [--width 68354] [--folder DIR] [--out FILE]
 
 Rows of invented numbers, as wide as the default LoRA on all-minilm-l6-v2, added 256 users at a time as a run does. Each
-reading is timed in a process of its own on a store that is open, with its files dropped from the page cache before it:
-the median of nine.
+reading is timed in a process of its own: median and least of nine. Cold: the store is open, and all its files have been
+dropped from the page cache (`posix_fadvise`). First: nor is it open, so that the time has the opening in it. What the
+disk takes by itself stands beside: as many bytes from as many places, read by `pread` and looked at by nobody.
 """
 
 import argparse
@@ -15,7 +16,9 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -84,6 +87,24 @@ def peak() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
+def rows_in(shard: Path, width: int) -> int:
+    """Returns how many modules a shard holds."""
+    return shard.stat().st_size // (4 * width)
+
+
+def bytes_alone(places: Sequence[tuple[Path, int]], size: int, threads: int) -> None:
+    """Reads so many bytes from each place, and does nothing with them."""
+
+    def one(place: tuple[Path, int]) -> None:
+        path, row = place
+        opened = os.open(path, os.O_RDONLY)
+        assert len(os.pread(opened, size, path.stat().st_size - size * (row + 1))) == size
+        os.close(opened)
+
+    with ThreadPoolExecutor(threads) as pool:
+        deque(pool.map(one, places), maxlen=0)
+
+
 def measured(folder: Path, modules: int, width: int) -> dict[str, Any]:
     """Returns what a store of so many modules costs."""
     begin = time.perf_counter()
@@ -91,6 +112,7 @@ def measured(folder: Path, modules: int, width: int) -> dict[str, Any]:
     filled = time.perf_counter() - begin
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     draw = np.random.default_rng(0)
+    places_of = [(path, row) for path in sorted((folder / "shards").iterdir()) for row in range(rows_in(path, width))]
 
     def read(users: int) -> Callable[[AdapterStore], Any]:
         keys = [f"user-{place}" for place in draw.choice(modules, users, replace=False)]
@@ -100,9 +122,23 @@ def measured(folder: Path, modules: int, width: int) -> dict[str, Any]:
         with AdapterStore(folder) as store:
             assert len(store.keys(kind)) == modules
 
+    def first(users: int) -> Callable[[AdapterStore], Any]:
+        look = read(users)
+
+        def looked(_: AdapterStore) -> None:
+            with AdapterStore(folder) as store:
+                look(store)
+
+        return looked
+
+    def alone(users: int, threads: int) -> Callable[[AdapterStore], Any]:
+        places = [places_of[user] for user in draw.choice(modules, users, replace=False)]
+        return lambda _: bytes_alone(places, 4 * width, threads)
+
     def several(work: Callable[[], Callable[[AdapterStore], Any]], cold: bool = True) -> dict[str, float]:
         times = [apart(work(), folder, cold) for _ in range(REPEATS)]
-        return {name: statistics.median(one[name] for one in times) for name in times[0]}
+        figures = {name: statistics.median(one[name] for one in times) for name in times[0]}
+        return figures | {"least_seconds": min(one["seconds"] for one in times)}
 
     def verified(store: AdapterStore) -> None:
         assert store.verify() == modules
@@ -118,7 +154,12 @@ def measured(folder: Path, modules: int, width: int) -> dict[str, Any]:
         "shards": len(list((folder / "shards").iterdir())),
         "open_and_list": several(lambda: opened),
         "one_module": several(lambda: read(1)),
+        "one_module_first": several(lambda: first(1)),
+        "one_module_bytes_alone": several(lambda: alone(1, 1)),
         "hundred_modules": several(lambda: read(min(100, modules))),
+        "hundred_modules_first": several(lambda: first(min(100, modules))),
+        "hundred_modules_bytes_alone": several(lambda: alone(min(100, modules), 1)),
+        "hundred_modules_bytes_alone_in_8_threads": several(lambda: alone(min(100, modules), 8)),
         "hundred_modules_in_the_page_cache": several(lambda: read(min(100, modules)), cold=False),
         "verify_all": apart(verified, folder),
         "erase_one_user": apart(erased, folder),

@@ -46,7 +46,8 @@ from peftu.lab.cost import measured
 from peftu.lab.lab import prompt_of
 from peftu.methods.lora import Lora
 from peftu.testing import CPU
-from peftu.train import Examples, Unit, cohort_size, train
+from peftu.train import cohort_size, train
+from peftu.train_rows import Examples, Unit
 
 EPOCHS, BATCH, RANK = 8, 8, 8
 GROWTH = (10, 100, 1000, 10_000)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 Kind = Literal["single", "multi", "ordinal", "text"]
+DISTANCES = ("mae", "absolute_distance")  # metrics of which the expectation is least at the median
 Reals = npt.NDArray[np.floating[Any]]
 Doubles = npt.NDArray[np.float64]
 Marks = npt.NDArray[np.bool_]
@@ -72,14 +73,28 @@ class Answers:
 
 @dataclass(frozen=True)
 class OneOf(Answers):
-    """One label a row; ``ordered``: steps of a scale."""
+    """One label a row.
+
+    Attributes:
+        ordered: labels are steps of a scale.
+        median: the posterior's median is predicted, which is least far from the answer to be expected; else the best.
+    """
 
     ordered: bool = False
+    median: bool = False
 
     @property
     def level(self) -> str | None:
         """Returns the level of measurement of the labels."""
         return "ordinal" if self.ordered else "nominal"
+
+    def decide(self, scores: Reals, least: Reals | float | None = None) -> Marks:
+        """Returns [rows, labels] which label is predicted: the best one, or the first at half of all probability."""
+        if not self.median:
+            return super().decide(scores, least)
+        with np.errstate(invalid="ignore"):
+            upto = self.probabilities(scores.astype(np.float64)).cumsum(1)
+        return np.asarray(np.arange(scores.shape[1]) == (upto >= 0.5).argmax(1)[:, None])
 
 
 @dataclass(frozen=True)
@@ -145,9 +160,14 @@ KINDS: dict[str, Answers] = {
 }
 
 
-def answers_of(kind: str) -> Answers:
-    """Returns the kind of answer that cards, records and the command line write so."""
-    return KINDS[kind]
+def answers_of(kind: str, metric: str = "") -> Answers:
+    """Returns the kind of answer that cards, records and the command line write so.
+
+    Args:
+        kind: as written.
+        metric: what predictions are to be good by; none: the kind's own.
+    """
+    return OneOf(ordered=True, median=True) if kind == "ordinal" and metric in DISTANCES else KINDS[kind]
 
 
 def threshold(scores: Reals, gold: Marks) -> float:

@@ -139,6 +139,7 @@ class TrainSpec(Spec):
     patience: int = Field(3, ge=1, le=MOST, description="Epochs without a better validation loss before a user stops.")
     shrink: float = Field(0.0, ge=0, description="Strength of the pull towards the warm start.")
     warm_start: Literal["none", "global"] = "none"
+    offset: str = Field("none", description="A method without modules whose scores a module's are added to.")
 
 
 def _device(name: str) -> str:

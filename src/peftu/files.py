@@ -5,7 +5,7 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -58,6 +58,34 @@ def private_file(path: Path) -> Path:
     """Returns a file that is now there and its owner's alone, for somebody else's code to write over."""
     os.close(_private(path, os.O_CREAT | os.O_WRONLY))
     return owner_only(path)
+
+
+def waiting_file(path: Path) -> Path:
+    """Returns where the next content of a file lies until whoever vouches for its sha256 has changed that."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def put_waiting(path: Path, sha256: str) -> None:
+    """Puts what waits for a file in its place, if it has this sha256."""
+    waiting = waiting_file(path)
+    with suppress(FileNotFoundError):  # nothing waits, or another process was faster
+        if sha256_of(waiting) == sha256:
+            waiting.replace(path)
+
+
+def has_content(path: Path, sha256: str) -> bool:
+    """Returns whether a file is there with this sha256, if need be after putting what waits for it in its place."""
+    if path.is_file() and sha256_of(path) == sha256:
+        return True
+    with suppress(OSError):  # it may not be written to
+        put_waiting(path, sha256)
+    return path.is_file() and sha256_of(path) == sha256
+
+
+def sync_file(path: Path) -> None:
+    """Has a file that somebody else's code wrote on disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

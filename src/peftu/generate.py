@@ -12,7 +12,7 @@ from peftu.base.model import FrozenBase
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.base.sites import Binding
-from peftu.base.writing import write_answers
+from peftu.base.writing import Hear, write_answers
 from peftu.data.problem import Text
 
 ROWS = 32  # answers written in one batch and one cache
@@ -30,6 +30,7 @@ def generate(
     temperature: float = 0.0,
     seeds: Sequence[int] = (),
     progress: Callable[[int], None] = lambda _: None,
+    hear: Hear | None = None,
 ) -> list[str]:
     """Returns an answer to each text, written by its unit's module; without ``layout``, by the base itself.
 
@@ -45,6 +46,7 @@ def generate(
         temperature: 0: the likeliest token each time.
         seeds: of each answer's draws where there is a temperature.
         progress: told the number of answers done.
+        hear: told of each answer as it is written.
 
     Raises:
         PeftuError: the base is an encoder, or cannot look at so many tokens at once.
@@ -63,6 +65,10 @@ def generate(
             chosen = rows[numbers]
             return layout.bind(layout.views(chosen.to(base.device)), len(places), layout.on(chosen))
 
+        def heard(place: int, text: str, batch: tuple[int, ...] = tuple(chosen)) -> None:
+            if hear is not None:
+                hear(batch[place], text)
+
         answers = write_answers(
             base,
             prompt,
@@ -72,6 +78,7 @@ def generate(
             bind,
             temperature=temperature,
             seeds=[seeds[i] for i in chosen] if temperature else (),
+            hear=None if hear is None else heard,
         )
         for i, answer in zip(chosen, answers, strict=True):
             out[i] = answer

@@ -15,6 +15,7 @@ from peftu.data.task import TaskCard
 from peftu.errors import PeftuError
 from peftu.methods.everyone import for_everyone, method_class
 from peftu.methods.method import MethodCard, methods, region_of
+from peftu.registry import did_you_mean
 from peftu.system import System
 
 if TYPE_CHECKING:  # a plan needs no torch
@@ -33,6 +34,7 @@ class Job:
         region: where its modules act; None: the base's default.
         train: how its modules are trained.
         start: the global job whose result it starts from, if any.
+        offset: the job whose scores its modules' are added to, if any.
     """
 
     spec: MethodSpec
@@ -41,11 +43,18 @@ class Job:
     region: RegionSpec | None
     train: TrainSpec
     start: "Job | None" = None
+    offset: "Job | None" = None
 
     @property
     def card(self) -> MethodCard:
         """Returns the method's card."""
         return self.method.card  # type: ignore[no-any-return]
+
+    @property
+    def uses_others_labels(self) -> bool:
+        """Returns whether a user's prediction depends on other users' labels."""
+        jobs = (self, self.start, self.offset)
+        return any(job.card.uses_others_labels for job in jobs if job is not None)
 
     @property
     def label(self) -> str:
@@ -61,6 +70,13 @@ class Job:
     def full_label(self) -> str:
         """Returns the label with the base, where there is one."""
         return self.system.label
+
+    @property
+    def untrained(self) -> str:
+        """Returns what answers for users whose modules could not be trained, in words."""
+        if self.start is not None:
+            return "everyone's module"
+        return "the base" if self.offset is None else self.offset.full_label
 
     def region_on(self, base: "FrozenBase") -> "Region":
         """Returns where the modules act on this base.
@@ -85,6 +101,7 @@ class Job:
             "region": self.region.model_dump(mode="json") if self.region else None,
             "train": self.train.model_dump(mode="json") if is_module(self.method) else None,
             "start": self.start.resolved() if self.start else None,
+            "offset": self.offset.resolved() if self.offset else None,
         }
 
 
@@ -147,7 +164,7 @@ def check_kind(jobs: Sequence[Job], card: TaskCard) -> None:
             f"method {spec.name}: keeps modules by the rows they get right, and task {card.name} has free text — "
             f"use {plain(spec)}"
         )
-    for job in jobs:
+    for job in [*jobs, *(job.offset for job in jobs if job.offset is not None)]:
         if not card.answers.labelled and is_reference(job.method):
             able = ", ".join(name for name in methods.names() if not is_reference(methods.get(name)))
             raise PeftuError(f"method {job.card.name}: needs labels, and task {card.name} has free text — use {able}")
@@ -202,12 +219,30 @@ def _job(spec: RunSpec, choice: MethodSpec) -> Job:
     train = validated(TrainSpec, values, where)
     if train.warm_start == "none" and train.shrink:
         raise PeftuError(f"{where}: shrink pulls towards a warm start — add warm_start=global")
+    offset = _offset(train.offset, base, where)
     if train.warm_start == "none":
-        return Job(choice, method, base, region, train)
+        return Job(choice, method, base, region, train, offset=offset)
     warm: dict[str, Any] = getattr(cls, "warm_defaults", {})
     train = validated(TrainSpec, {**defaults, **warm, **low, **common, **train_keys}, where)
     everyone = for_everyone(choice.name)
     start = everyone(**method.model_dump())
-    settings = {k: v for k, v in spec.train.items() if k not in ("warm_start", "shrink")}
+    settings = {k: v for k, v in spec.train.items() if k not in ("warm_start", "shrink")} | {"offset": train.offset}
     start_train = validated(TrainSpec, {**everyone.train_defaults, **settings}, f"method {everyone.card.name}")
-    return Job(choice, method, base, region, train, Job(MethodSpec(name="global"), start, base, region, start_train))
+    shared = Job(MethodSpec(name="global"), start, base, region, start_train, offset=offset)
+    return Job(choice, method, base, region, train, shared, offset)
+
+
+def _offset(name: str, base: str | None, where: str) -> Job | None:
+    """Returns the job whose scores a method's modules are added to.
+
+    Raises:
+        PeftuError: no method of that name, or one that is not fitted on labels and features.
+    """
+    if name == "none":
+        return None
+    able = [known for known in methods.names() if is_reference(methods.get(known))]
+    if name not in able:
+        raise PeftuError(f"{where}: offset: is '{name}'{did_you_mean(name, able)}")
+    method = methods.get(name)()
+    reads = method.card.needs_base == "yes" or (method.card.needs_base == "optional" and method.reads_base)
+    return Job(MethodSpec(name=name), method, base if reads else None, None, TrainSpec())

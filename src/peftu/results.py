@@ -19,7 +19,7 @@ from peftu.answers import FreeText, Kind, OneOf
 from peftu.data.task import TaskCard
 from peftu.environment import Environment, current_environment
 from peftu.errors import PeftuError
-from peftu.files import owner_only, sha256_of, write_atomic
+from peftu.files import has_content, owner_only, sha256_of, write_atomic
 from peftu.metrics import metrics
 from peftu.outside import parse_json, plain_file
 from peftu.stats import MeanEstimate, UserMatrix, bootstrap, paired_gains, seed_means, user_matrix
@@ -243,6 +243,7 @@ class RunRecord(Part):
     warnings: tuple[str, ...] = Field((), description="What a reader must know and no other field says; no user keys.")
     environment: Environment = Field(default_factory=current_environment)
     files: tuple[RunFile, ...] = ()
+    deleted_users: int = Field(0, description="Users who went from the tables later; all else is of the run as it was.")
 
     @property
     def failures(self) -> dict[System, str]:
@@ -479,14 +480,16 @@ def load_run(folder: Path) -> Run:
     """
     folder = Path(folder)
     folder = folder.parent if folder.name == RECORD else folder
-    record = RunRecord.read(folder / RECORD)
-    for file in record.files:
-        path = folder / file.name
-        if not path.is_file():
-            raise PeftuError(f"{path}: listed in {RECORD} but missing — copy the whole folder, or run again")
-        if sha256_of(path) != file.sha256:
-            raise PeftuError(f"{path}: differs from the sha256 in {RECORD} — restore the file, or run again")
-    return Run(folder, record)
+    while True:
+        record = RunRecord.read(folder / RECORD)
+        wrong = [path for file in record.files if not has_content(path := folder / file.name, file.sha256)]
+        if not wrong:
+            return Run(folder, record)
+        if RunRecord.read(folder / RECORD) != record:  # a deletion has just renewed it, and them
+            continue
+        if not wrong[0].is_file():
+            raise PeftuError(f"{wrong[0]}: listed in {RECORD} but missing — copy the whole folder, or run again")
+        raise PeftuError(f"{wrong[0]}: differs from the sha256 in {RECORD} — restore the file, or run again")
 
 
 def record_schema() -> dict[str, Any]:

@@ -106,8 +106,9 @@ class Run:
 
         need_torch()
         from peftu.execute.stored import opened
+        from peftu.lab.lab import Lab
 
-        return opened(self.path, system, seed, base, validated(HardwareSpec, hardware, "fitted"))
+        return opened(self.path, system, seed, base, Lab(hardware=validated(HardwareSpec, hardware, "fitted")))
 
     def report(self, path: Path | str | None = None) -> Path:
         """Returns the path of the report, one HTML file, after drawing it where it is missing.

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from peftu.results import RECORD
 
 MODULES = "modules"  # the folder of a run's stored modules
 FITTED = "fitted"  # the folder of what a run fitted, a folder each
+EXAMPLES = "examples"  # the folder of labelled texts that people were enrolled with since
 
 
 def command_line() -> str | None:
@@ -65,8 +67,12 @@ def check_unused(folder: Path, mend: str) -> None:
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claimed(folder: Path, patience: float = 0.0) -> Iterator[None]:
     """Makes a folder and keeps other runs out of it while the block runs.
+
+    Args:
+        folder: of the run.
+        patience: seconds to wait for whoever is at work in it.
 
     Raises:
         PeftuError: another run is at work in it, or it cannot be made or written to.
@@ -74,7 +80,10 @@ def claimed(folder: Path) -> Iterator[None]:
     with writing_to(folder), tempfile.TemporaryFile(dir=folder):
         held = os.open(folder, os.O_RDONLY)
     try:
-        if not locked(held, wait=False):
+        end = time.monotonic() + patience
+        while not (mine := locked(held, wait=False)) and time.monotonic() < end:
+            time.sleep(0.01)
+        if not mine:
             raise PeftuError(f"{folder}: another run is at work in it — wait for it, or pass another --out")
         yield
     finally:

@@ -21,45 +21,18 @@ from peftu.bank import Layout, derived_seed
 from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase
 from peftu.base.packed import sent
-from peftu.base.prompt import Prompt
 from peftu.config import TrainSpec
 from peftu.data.sources import cache_dir, writing_to
 from peftu.dropout import dropped
 from peftu.environment import memory_bytes
 from peftu.errors import PeftuError
 from peftu.memory import give_back, tried
+from peftu.train_rows import Rows, Unit, row_loss
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # AdamW's own (Loshchilov & Hutter 2019)
 COHORT_BYTES = 256 << 20  # most of a cohort on a processor; more made no base faster (benchmarks/cohorts.py)
 ROWS_BYTES = 1 << 30  # finished modules that are held in memory; more of them lie in a file
 COMPACT_BELOW = 0.75  # share of users still training at which the matrix is compacted
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Rows to learn from or to validate on.
-
-    Attributes:
-        text: [n] row numbers of the context: texts or, where answers are free text, answers.
-        target: [n, c] one-hot, a distribution over labels, or multi-hot; [n, 0] where answers are free text.
-        weight: [n] how much each row counts.
-    """
-
-    text: npt.NDArray[np.int64]
-    target: npt.NDArray[np.float32]
-    weight: npt.NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.text)
-
-
-@dataclass(frozen=True)
-class Unit:
-    """Somebody with a module of their own: a user, or everyone together."""
-
-    key: str
-    train: Examples
-    val: Examples
 
 
 @dataclass(frozen=True)
@@ -147,7 +120,7 @@ def train(
             logs[i] = log
         first += len(chosen)
         del finished  # two cohorts are never held at once
-        give_back()
+    give_back()  # here, not after each cohort: the next one would fetch every page anew
     return Trained(rows, [log for log in logs if log is not None])
 
 
@@ -196,41 +169,6 @@ def user_bytes(base: FrozenBase, context: Context, layout: Layout, spec: TrainSp
     # Outside the span a row has the keys and values of its text, which the backward pass holds on to.
     numbers = context.region.depth * (states + base.earlier_numbers(context))
     return int(rows_bytes + spec.batch * numbers * base.dtype.itemsize)
-
-
-def row_loss(scores_nc: Tensor, target_nc: Tensor, prompt: Prompt) -> Tensor:
-    """Returns [n] what training makes small, given what the base read.
-
-    One label holds: cross-entropy with the target distribution. Each label holds or not: the mean binary cross-entropy
-    over labels. Free text: the mean of -log p over the answer's tokens; there the target has no columns.
-    """
-    if prompt.free:
-        return -scores_nc[:, 0] / scores_nc[:, 1]
-    if prompt.exclusive:
-        return -(target_nc * scores_nc).sum(-1)
-    return torch.nn.functional.binary_cross_entropy_with_logits(scores_nc, target_nc, reduction="none").mean(-1)
-
-
-class Rows:
-    """The examples of several units, end to end; targets and weights are given on a device, texts are not."""
-
-    def __init__(self, parts: Sequence[Examples], device: torch.device) -> None:
-        self.device = device
-        self.size = np.array([len(part) for part in parts], dtype=np.int64)
-        self.start = np.concatenate([[0], self.size.cumsum()[:-1]]).astype(np.int64)
-        self.text, self.target, self.weight = (
-            np.concatenate([getattr(part, name) for part in parts]) for name in ("text", "target", "weight")
-        )
-
-    def take(self, picked: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns texts [g, b], targets [g, b, c], weights [g, b] of these rows; -1 is any row, with weight 0."""
-        rows = picked.clip(min=0)
-        target, weight = (sent(torch.from_numpy(x), self.device) for x in (self.target[rows], self.weighing(picked)))
-        return torch.from_numpy(self.text[rows]), target, weight
-
-    def weighing(self, picked: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Returns [g, b] the weights of these rows, 0 for -1."""
-        return np.where(picked >= 0, self.weight[picked.clip(min=0)], np.float32(0))
 
 
 def _schedule(size: int, spec: TrainSpec, seed: int) -> npt.NDArray[np.int64]:
@@ -332,12 +270,12 @@ class _Cohort:
     def _step(self, running: npt.NDArray[np.bool_]) -> int:
         """Takes one optimiser step for every running user; returns the rows seen."""
         picked = self._picked(running)
-        text, target, weight = self.train_data.take(picked)
+        text, target, weight, offset = self.train_data.take(picked)
         seeds, steps = sent(torch.from_numpy(np.stack([self.seeds, self.steps])[:, self.active]), weight.device)
         tensors = dropped(self.layout, self.leaves, seeds, steps)
         binding = self.layout.bind(tensors, len(self.active), self.on)
         scores_nc = self.base.readout(self.context, text.view(-1), binding)
-        loss_gb = row_loss(scores_nc, target.flatten(0, 1), self.context.prompt).view_as(weight)
+        loss_gb = row_loss(scores_nc, target.flatten(0, 1), self.context.prompt, offset).view_as(weight)
         # A mean over each user's rows, summed over users: no user's gradient knows of another.
         ((loss_gb * weight).sum(1) / weight.sum(1).clamp(min=1e-12)).sum().backward()  # type: ignore[no-untyped-call]
         self._update(self._gradient(), running)
@@ -406,9 +344,9 @@ class _Cohort:
         for first in range(0, int(sizes.max(initial=0)), slab):
             step = np.arange(first, min(first + slab, int(sizes.max())))
             picked = np.where(step[None] < sizes[:, None], start + step, -1)
-            text, target, weight = self.val_data.take(picked)
+            text, target, weight, offset = self.val_data.take(picked)
             scores = self.base.readout(self.context, text.view(-1), binding)
-            loss = row_loss(scores, target.flatten(0, 1), self.context.prompt).view_as(weight)
+            loss = row_loss(scores, target.flatten(0, 1), self.context.prompt, offset).view_as(weight)
             answers.append((loss * weight).sum(1))
             counts += self.val_data.weighing(picked).sum(1)
         finite, *sums = np.split(torch.cat(answers).cpu().numpy(), np.cumsum([len(x) for x in answers])[:-1])

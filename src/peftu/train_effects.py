@@ -15,7 +15,7 @@ from peftu.base.model import FrozenBase
 from peftu.codes import CodeLayout, tensors_at
 from peftu.methods.effects import Effects, Labelled, Reals, population, posterior
 from peftu.methods.joint import PopulationMethod
-from peftu.train import Examples, Unit
+from peftu.train_rows import Examples, Unit, with_offset
 
 TURNS = 2  # around how many codes scores are linearised
 ROUNDS = 10  # of codes and population in turn, on the same linear scores
@@ -30,6 +30,8 @@ def linearised(base: FrozenBase, context: Context, layout: CodeLayout, code: Rea
         text = torch.from_numpy(rows.text[first : first + ROWS])
         codes = torch.from_numpy(code).float().to(base.device).expand(len(text), -1).clone().requires_grad_()
         read = base.readout(context, text, layout.bind(layout.views(codes), len(text)))
+        if rows.offset is not None:
+            read = with_offset(read, torch.from_numpy(rows.offset[first : first + ROWS]).to(read), context.prompt)
         labels = read.shape[1]
         slope = [
             torch.autograd.grad(read[:, label].sum(), codes, retain_graph=label + 1 < labels)[0]

@@ -21,7 +21,8 @@ from peftu.codes import CodeLayout, SharedLayout, tensors_at
 from peftu.config import TrainSpec
 from peftu.methods.joint import EncodingMethod
 from peftu.predict import score
-from peftu.train import Examples, Rows, Unit, UnitLog, adamw, column, row_loss, schedule_factor
+from peftu.train import UnitLog, adamw, column, schedule_factor
+from peftu.train_rows import Examples, Rows, Unit, joined, row_loss
 
 GROUP = 4  # rows of one user in a step
 MOMENT_ROWS = 4096  # examples summed at once
@@ -121,7 +122,7 @@ class _Loop:
             for site, views in layout.views(self.row).items()
         }
         self.data = Rows([unit.train for unit in units], device)
-        self.val = _joined([unit.val for unit in units])
+        self.val = joined([unit.val for unit in units])
         self.owner = np.repeat(np.arange(len(units)), [len(unit.val) for unit in units])
         self.groups = max(1, spec.batch // GROUP)
         blocks = int((-(-self.data.size // GROUP)).sum())
@@ -167,7 +168,7 @@ class _Loop:
 
     def _move(self, users: npt.NDArray[np.int64], picked: npt.NDArray[np.int64]) -> None:
         """Takes one step with these users' rows."""
-        text, target, weight = self.data.take(picked)
+        text, target, weight, offset = self.data.take(picked)
         present, place = (sent(torch.from_numpy(x), self.row.device) for x in np.unique(users, return_inverse=True))
         present_codes = self.codes[present].requires_grad_()
         if isinstance(self.method, EncodingMethod) and self.embedded is not None:
@@ -178,7 +179,7 @@ class _Loop:
             codes = present_codes[place]
         on = torch.ones(len(codes), dtype=torch.bool)  # since the start was validated
         scores_nc = self.base.readout(self.context, text.view(-1), self.layout.compose(self.leaves, codes, on))
-        loss = row_loss(scores_nc, target.flatten(0, 1), self.context.prompt).view_as(weight)
+        loss = row_loss(scores_nc, target.flatten(0, 1), self.context.prompt, offset).view_as(weight)
         ((loss * weight).sum() / GROUP).backward()  # type: ignore[no-untyped-call]
         self._update(present, present_codes.grad, len(users))
         self.step += 1
@@ -238,7 +239,8 @@ class _Loop:
     def _validation_loss(self, codes: Tensor) -> float:
         layout = CodeLayout(self.layout, self.row[0])
         scores = torch.from_numpy(score(self.base, self.context, self.val.text, layout, codes, self.owner))
-        loss = row_loss(scores, torch.from_numpy(self.val.target), self.context.prompt).numpy()
+        offset = None if self.val.offset is None else torch.from_numpy(self.val.offset)
+        loss = row_loss(scores, torch.from_numpy(self.val.target), self.context.prompt, offset).numpy()
         return float((loss * self.val.weight).sum() / self.val.weight.sum())
 
     def log(self) -> UnitLog:
@@ -246,11 +248,3 @@ class _Loop:
         done = self.step // max(1, self.epoch_steps)
         best = float(self.best_loss) if np.isfinite(self.best_loss) else None
         return UnitLog(done, self.step, self.best_epoch, self.start_loss, best, self.diverged)
-
-
-def _joined(parts: Sequence[Examples]) -> Examples:
-    """Returns the examples of all units, end to end."""
-    text, target, weight = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("text", "target", "weight")
-    )
-    return Examples(text, target, weight)

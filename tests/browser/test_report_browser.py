@@ -1,28 +1,18 @@
 """The report in a real Chromium: no network, no error, usable by mouse, keyboard and screen reader, at any width."""
 
-import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
+from visiting import NARROW, WIDE, Visit, check_accessible
 
 from peftu.report.example import example_view
 from peftu.report.html import render
 from peftu.report.view import RunView
 
 pytestmark = pytest.mark.pictures
-
-CHROMIUM = os.environ.get("PEFTU_CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-if CHROMIUM is None:
-    pytest.skip("no Chromium here — install it, or name one in PEFTU_CHROMIUM", allow_module_level=True)
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed — pip install -e '.[dev]'")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-
-WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 400, "height": 800}
 
 
 @pytest.fixture(scope="module")
@@ -40,80 +30,48 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"one": render([view], folder / "one.html"), "two": render(runs, folder / "two.html")}
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator["playwright.Browser"]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM)
-        yield browser
-        browser.close()
+@pytest.fixture
+def visitor(browser: Any) -> Iterator[Visit]:
+    """Afterwards nothing but the file may have been asked for, and nothing been complained of."""
+    visitor = Visit(browser, offline=True)
+    yield visitor
+    visitor.close()
+    assert visitor.said == []
+    assert visitor.asked == [visitor.address]
 
 
 @pytest.fixture
-def visit(browser: "playwright.Browser", reports: dict[str, Path]) -> Iterator["Visit"]:
-    """Opens a report; afterwards nothing but the file may have been asked for, and nothing been complained of."""
-    visit = Visit(browser, reports)
-    yield visit
-    visit.close()
-    assert visit.said == []
-    assert visit.asked == [visit.address]
+def visit(visitor: Visit, reports: dict[str, Path]) -> Callable[..., Any]:
+    """Opens a report."""
+    return lambda which="one", *how, **more: visitor(reports[which].as_uri(), *how, **more)
 
 
-class Visit:
-    """A visitor who notes each request and each line of the console."""
-
-    def __init__(self, browser: "playwright.Browser", reports: dict[str, Path]) -> None:
-        self.browser, self.reports = browser, reports
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.address = ""
-
-    def __call__(
-        self, which: str = "one", size: dict[str, int] = WIDE, scheme: str = "light", scripts: bool = True
-    ) -> "playwright.Page":
-        self.context = self.browser.new_context(
-            offline=True, viewport=size, color_scheme=scheme, java_script_enabled=scripts
-        )
-        self.context.set_default_timeout(60_000)
-        page = self.context.new_page()
-        page.on("console", lambda message: self.said.append(message.text))
-        page.on("pageerror", lambda error: self.said.append(str(error)))
-        page.on("request", lambda request: self.asked.append(request.url))
-        self.address = self.reports[which].as_uri()
-        page.goto(self.address)
-        return page
-
-    def close(self) -> None:
-        self.context.close()
-
-
-def column(page: "playwright.Page", place: int) -> list[str]:
+def column(page: Any, place: int) -> list[str]:
     """Returns what the leaderboard's rows show in a column, from top to bottom."""
     cells = page.locator(f".sortable tbody tr:visible > :nth-child({place + 1})").all_inner_texts()
     return [cell.splitlines()[0].strip() for cell in cells]
 
 
-def numbers(page: "playwright.Page", place: int) -> list[float | None]:
+def numbers(page: Any, place: int) -> list[float | None]:
     minus = "\N{MINUS SIGN}"
     shown = [cell.replace(minus, "-").replace("\u202f", "") for cell in column(page, place)]
     return [None if cell == "\N{EN DASH}" else float(cell) for cell in shown]
 
 
-def head(page: "playwright.Page", title: str) -> "playwright.Locator":
+def head(page: Any, title: str) -> Any:
     return page.locator(".sortable thead th", has_text=title)
 
 
 @pytest.mark.parametrize(
     ("which", "size", "scheme"), [("one", WIDE, "light"), ("one", NARROW, "dark"), ("two", NARROW, "light")]
 )
-def test_axe_finds_nothing(visit: Visit, which: str, size: dict[str, int], scheme: str) -> None:
+def test_axe_finds_nothing(visit: Callable[..., Any], which: str, size: dict[str, int], scheme: str) -> None:
     page = visit(which, size, scheme)
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-    found = axe.Axe().run(page).response["violations"]
-    assert [(one["id"], one["impact"], one["nodes"][0]["html"]) for one in found] == []
-    assert page.evaluate("document.documentElement.scrollWidth") == size["width"], "the page scrolls sideways"
+    check_accessible(page, size["width"])
 
 
-def test_colours_follow_the_reader(visit: Visit) -> None:
+def test_colours_follow_the_reader(visit: Callable[..., Any]) -> None:
     page = visit(scheme="dark")
     colours = "getComputedStyle(document.body).backgroundColor"
     dark = page.evaluate(colours)
@@ -124,7 +82,7 @@ def test_colours_follow_the_reader(visit: Visit) -> None:
     assert not page.locator(".filter").is_visible()
 
 
-def test_columns_sort_both_ways(visit: Visit) -> None:
+def test_columns_sort_both_ways(visit: Callable[..., Any]) -> None:
     page = visit()
     first = column(page, 0)
     score = head(page, "Accuracy")
@@ -150,7 +108,7 @@ def test_columns_sort_both_ways(visit: Visit) -> None:
     assert column(page, 0) == sorted(first)
 
 
-def test_keyboard_sorts_and_filters(visit: Visit) -> None:
+def test_keyboard_sorts_and_filters(visit: Callable[..., Any]) -> None:
     page = visit()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the answer"
@@ -168,7 +126,7 @@ def test_keyboard_sorts_and_filters(visit: Visit) -> None:
     assert outline == "solid", "one sees where the keyboard is"
 
 
-def test_filters_by_text_and_boxes(visit: Visit) -> None:
+def test_filters_by_text_and_boxes(visit: Callable[..., Any]) -> None:
     page = visit()
     status = page.get_by_role("status")
     find = page.get_by_role("searchbox", name="Find a method")
@@ -189,7 +147,7 @@ def test_filters_by_text_and_boxes(visit: Visit) -> None:
     assert column(page, 0) == [], "sorting brings nothing back"
 
 
-def test_runs_in_one_report_do_not_disturb_each_other(visit: Visit) -> None:
+def test_runs_in_one_report_do_not_disturb_each_other(visit: Callable[..., Any], visitor: Visit) -> None:
     page = visit("two")
     boards = page.locator(".board")
     assert not boards.nth(0).locator(".filter").count(), "two methods need no filter"
@@ -198,17 +156,17 @@ def test_runs_in_one_report_do_not_disturb_each_other(visit: Visit) -> None:
     assert boards.nth(1).locator("tbody tr:visible").count() == 1
     page.get_by_role("link", name="Invented judgements").nth(1).click()
     assert page.evaluate("location.hash") == "#run-2"
-    visit.asked[1:] = []  # a link within the page
+    visitor.asked[1:] = []  # a link within the page
 
 
-def test_without_scripts_everything_is_there(visit: Visit) -> None:
+def test_without_scripts_everything_is_there(visit: Callable[..., Any]) -> None:
     page = visit(scripts=False)
     assert len(column(page, 0)) == 6
     assert not page.locator(".filter").is_visible(), "a filter that does nothing is not shown"
     assert page.locator(".sortable thead th").first.inner_text() == "method"
 
 
-def test_foreign_scripts_and_requests_are_refused(browser: "playwright.Browser", reports: dict[str, Path]) -> None:
+def test_foreign_scripts_and_requests_are_refused(browser: Any, reports: dict[str, Path]) -> None:
     page = browser.new_page()
     page.goto(reports["one"].as_uri())
     page.evaluate(

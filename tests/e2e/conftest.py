@@ -10,7 +10,7 @@ from terminal import FREE, MANY, TASK, Said, peftu
 
 from peftu.data.synthetic import SyntheticTask, synthetic_card, synthetic_rows
 from peftu.data.task import tasks
-from peftu.testing.bases import save_tiny
+from peftu.testing.bases import load_tiny, save_tiny
 
 
 class SyntheticMulti:
@@ -63,3 +63,18 @@ def compared(place: Path, cells: Path) -> Said:
     )
     assert said.code == 0, said.err
     return said
+
+
+@pytest.fixture(scope="module")
+def tiny_bases() -> Iterator[None]:
+    """Bases of a fitted method are the tiny ones of `peftu.testing`, by the last part of their place."""
+
+    def tiny_base(name: str, *given: Any) -> Any:
+        base = load_tiny(Path(name).name, *given)
+        base.name = name
+        return base
+
+    with pytest.MonkeyPatch.context() as patch:
+        for room in ("peftu.lab.lab", "peftu.fitted.opening"):
+            patch.setattr(f"{room}.load_base", tiny_base)
+        yield

@@ -1,12 +1,15 @@
 """A service in this process, and a client that needs no socket."""
 
 import asyncio
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import uvicorn
 
 from peftu.serving.app import make_app
 from peftu.serving.service import Service
@@ -55,3 +58,17 @@ def serving(place: Path, *methods: str, **options: Any) -> Iterator[Client]:
         yield Client(service)
     finally:
         service.stop()
+
+
+@contextmanager
+def listening(client: Client) -> Iterator[str]:
+    """Yields the address of a socket that a client's application answers at."""
+    with socket.create_server(("127.0.0.1", 0)) as place:
+        server = uvicorn.Server(uvicorn.Config(client.app, lifespan="off", log_level="critical", access_log=False))
+        thread = threading.Thread(target=server.run, args=([place],))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{place.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(60)

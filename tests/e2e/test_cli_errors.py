@@ -121,7 +121,7 @@ def test_a_bad_input_is_one_line(place: Path, arguments: tuple[object, ...], com
     [
         (("--user", "user-99", "--seed", 0), "the asked user has no module"),
         (("--user", "user-1", "--seed", 7), "no modules for seed 7 — there are 0, 1"),
-        (("--user", "user-1", "--method", "lora"), "no modules of 'lora'"),
+        (("--user", "user-1", "--method", "ia3"), "no modules of 'ia3'"),
         (("--user", "user-99", "--method", "user-majority"), "the asked user has no module"),
         (("--user", ""), "the asked user has no module"),
     ],

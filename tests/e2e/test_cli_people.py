@@ -14,7 +14,11 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import save_file
 from terminal import MANY, TASK, peftu, refused
+
+from peftu.base import cache
+from peftu.data.problem import Text
 
 torch.set_num_threads(1)
 
@@ -289,32 +293,34 @@ def test_no_cell_holds_who_is_forgotten(run: Path, place: Path, tmp_path: Path) 
 def test_a_receipt_names_what_remains(run: Path, tmp_path: Path) -> None:
     task = json.loads((run / "run.json").read_text())["task"]["name"]
     table = tmp_path / "cache" / "imported" / task / "table-0.parquet"  # where this test's cache is
-    region = tmp_path / "cache" / "regions" / "0.safetensors"
-    for path in (table, region):
-        path.parent.mkdir(parents=True)
-        path.touch()
-    pl.DataFrame({"user_id": ["user-1"] * 30 + ["user-2"]}).write_parquet(table)
-    predictions, scores = (pl.read_parquet(run / f"{name}.parquet") for name in ("predictions", "user_scores"))
-    lines = [json.loads(line) for line in (run / "train_log.jsonl").read_text().splitlines()]
-    number = 1 + sorted(set(scores["user_id"])).index("user-1")
+    table.parent.mkdir(parents=True)
+    users = ["user-1"] * 30 + ["user-2"]
+    texts = [f"text {place % 30}" for place in range(31)]  # the first is user-2's, too
+    frame = {"user_id": users, "text": texts, "context": [None] * 31, "target": [["likes"]] * 31}
+    pl.DataFrame(frame, schema_overrides={"context": pl.String}).write_parquet(table)
+    regions = tmp_path / "cache" / "regions"
+    regions.mkdir()
+    for name, read in (("kept", "text 0"), ("of both", "text 7"), ("of nobody", None)):
+        marks = {} if read is None else {"items": torch.tensor([cache._mark(Text("x")), cache._mark(Text(read))])}
+        save_file(marks, regions / f"{name}.safetensors")
+    rows = sum(
+        int((pl.read_parquet(run / f"{name}.parquet")["user_id"] == "user-1").sum())
+        for name in ("predictions", "user_scores")
+    )
     said = peftu("forget", run, "--user", "user-1", "--cells", tmp_path / "none", "--json")
-    remains = json.loads(said.out)["remains"]
-    counts = {Path(one["file"]).name: one["count"] for one in remains if one["count"] is not None}
-    assert counts == {
-        "predictions.parquet": int((predictions["user_id"] == "user-1").sum()),
-        "user_scores.parquet": int((scores["user_id"] == "user-1").sum()),
-        "train_log.jsonl": sum(line["user"] == number for line in lines),
-        "table-0.parquet": 30,
-        "regions": 1,
-    }
-    assert counts["train_log.jsonl"]
-    shared = {one["what"].split(" was fitted")[0] for one in remains if one["count"] is None}
+    done = json.loads(said.out)
+    assert (done["rows"], done["regions"]) == (rows, 2)
+    assert [path.stem for path in regions.iterdir()] == ["kept"]
+    counts = {Path(one["file"]).name: one["count"] for one in done["remains"] if one["count"] is not None}
+    assert counts == {"table-0.parquet": 30}
+    shared = {one["what"].split(" was fitted")[0] for one in done["remains"] if one["count"] is None}
     assert {label.partition("@")[0].partition("[")[0] for label in shared} >= {
         "global-majority",
         "mixed-head",
         "hypernet",
     }
     assert "user-1" not in said.err + said.out
+    assert not [path for path in run.rglob("*") if path.is_file() and b"user-1" in path.read_bytes()]
 
 
 def test_what_a_killed_run_left_is_forgotten(run: Path, tmp_path: Path) -> None:
@@ -330,7 +336,7 @@ def test_what_a_killed_run_left_is_forgotten(run: Path, tmp_path: Path) -> None:
     run.rename(killed)
     said = peftu("forget", killed, "--user", "user-2", "--cells", tmp_path / "none")
     assert said.code == 0
-    assert "modules and 0 cells" in said.out
+    assert "methods and seeds, 2 modules\n" in said.out
     assert told("forget", run, *options)["left_behind"] == 1
     assert not list(run.parent.glob("*run*"))
     refused(peftu("forget", run, *options), "no readable run record")
@@ -364,7 +370,8 @@ def test_what_a_stopped_deletion_left_is_deleted(run: Path) -> None:
     about = json.loads(guard.read_text())
     guard.write_text(json.dumps(about | {"state": {"kept": [*about["state"]["kept"], "left-over"]}}))
     done = told("forget", run, "--user", "left-over")
-    assert done == {"methods": 1, "modules": 0, "cells": 0, "left_behind": 0, "remains": []}
+    gone = {"modules": 0, "examples": 0, "cells": 0, "rows": 0, "regions": 0, "left_behind": 0}
+    assert done == {"methods": 1, **gone, "remains": []}
     assert holding(run, "left-over") == []
 
 

@@ -5,11 +5,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from terminal import Said, peftu, refused
+from terminal import TASK, Said, peftu, refused
 
+from peftu.data.load import load_task
+from peftu.data.problem import Text
+from peftu.results import load_run
+from peftu.run import Run
 from peftu.store import AdapterStore
 
 METHOD = "lora[rank=2,targets=q+v]@./llama"
@@ -98,7 +104,8 @@ def test_deletion_is_deletion(run: Path) -> None:
     before = {path.name for path in (run / "modules" / "shards").iterdir()}
     done = told("store", "rm", run, "--user", "user-1")
     assert done["deleted"] == 2
-    assert any(Path(one["file"]).name == "predictions.parquet" for one in done["remains"])
+    assert not any(Path(one["file"]).name == "predictions.parquet" for one in done["remains"])
+    assert load_run(run).record.deleted_users == 1
     refused(peftu("predict", run, "--user", "user-1", "--text", "x"), "the asked user has no module")
     refused(peftu("store", "rm", run, "--user", "user-1"), "nothing was deleted")
     refused(peftu("store", "rm", run, "--user", ""), "--user: is empty")  # the key of what everybody shares
@@ -137,3 +144,29 @@ def test_versions_roll_back_and_are_approved(run: Path, tmp_path: Path) -> None:
     refused(peftu("store", "show", run, "--user", "nobody"), "the asked user has no module")
     assert told("store", "verify", run / "modules") == {"whole": 15}  # a store by itself, too
     assert told("store", "gc", run) == {"gone": 0}
+
+
+def test_what_int8_changes_is_told_before_it_is_done(run: Path, place: Path) -> None:
+    """The told difference is that between the run's own scores and those of the packed modules."""
+    asked = ("store", "pack", run, "--int8", "--raw", "raw")
+    refused(peftu("store", "pack", run), "nothing is asked for — pass --int8, --shards, or both")
+    told_before = told(*asked, "--dry-run")
+    assert told_before["written"] == 0
+    table = load_task(TASK, Path("raw")).frame
+    size = sum(path.stat().st_size for path in (run / "modules" / "shards").iterdir())
+    assert told(*asked) == told_before | {"written": 14}
+    assert sum(path.stat().st_size for path in (run / "modules" / "shards").iterdir()) < size
+    assert told("store", "verify", run) == {"whole": 14}
+    costs = {(cost["method"], cost["seed"]): cost for cost in told_before["costs"]}
+    assert set(costs) == {(method, seed) for method in ("global[rank=1]@./llama", METHOD) for seed in (0, 1)}
+    finished = Run(run)
+    for (method, seed), cost in costs.items():
+        rows = finished.predictions().filter(
+            (pl.col("method") + "@" + pl.col("base") == method) & (pl.col("seed") == seed) & (pl.col("part") == "val")
+        )
+        rows = rows.join(table, on=["user_id", "item_id"])
+        scores = finished.fitted(method, seed).scores(rows["user_id"].to_list(), [Text(text) for text in rows["text"]])
+        apart = np.abs(np.exp(scores) - np.exp(np.array(rows["scores"].to_list())))
+        assert cost["rows"] == len(rows) > 0
+        assert 0 < cost["largest_difference"] == pytest.approx(apart.max(), abs=1e-5)
+        assert cost["changed_decisions"] == (scores.argmax(1) != [np.argmax(row) for row in rows["scores"]]).sum()

@@ -97,10 +97,12 @@ def test_ranks_are_the_order_of_probabilities(client: Client) -> None:
     ranked = client("POST", "/v1/rank", json=asked).json()
     assert ranked["users"] == 6
     users = [line["user"] for line in ranked["ranking"]]
+    assert client("GET", "/v1/users", params={"method": LORA}).json() == {"users": sorted(users), "total": 6}
     answers = predict(client, users=users, inputs=["a note of blue"]).json()["results"]
     chances = [answer["answers"][0]["probabilities"]["likes"] for answer in answers]
     assert chances == sorted(chances, reverse=True)
     assert [line["probability"] for line in ranked["ranking"]] == pytest.approx(chances, abs=1e-5)
+    assert ranked["mean"]["likes"] == pytest.approx(sum(chances) / 6, abs=1e-5)
     few = client("POST", "/v1/rank", json={**asked, "users": users[1:], "top": 2}).json()
     assert [line["user"] for line in few["ranking"]] == users[1:3]
     assert client("POST", "/v1/rank", json={**asked, "label": "loathes"}).status_code == 422
@@ -182,7 +184,7 @@ def test_people_come_change_and_go(own: Path, method: str) -> None:
         assert second["answers"][0]["probabilities"]["likes"] == pytest.approx(again["p_likes"][0], abs=1e-5)
         gone = client("DELETE", "/v1/users/a%2Fb").json()
         assert gone["deleted"]["methods"] >= 1
-        assert gone["remains"]
+        assert gone["remains"] == []  # the run never saw them
         assert predict(client, users=["a/b"], method=method).status_code == 404
         assert client("DELETE", "/v1/users/a%2Fb").status_code == 404
         assert client("GET", "/v1/users/a%2Fb").status_code == 404
@@ -215,7 +217,7 @@ def test_whom_another_process_changes_is_answered_anew(own: Path) -> None:
         assert peftu("forget", own, "--user", "user-0").code == 0
         for method in (LORA, "user-majority"):
             assert predict(client, users=["user-0"], method=method).status_code == 404
-        client.service.worker._methods.residents.sweep()
+        client.service.worker._methods.sweep()
         assert len(client.service.worker._methods.residents) == 0
 
 
@@ -247,58 +249,6 @@ def test_examples_are_checked_before_they_are_taken(client: Client, change: dict
     assert "loathes" not in said.text
 
 
-# --- what comes from outside ------------------------------------------------------------------------------------------
-
-NAN = b'{"users": ["user-0"], "inputs": [NaN], "method": "lora[rank=2]"}'
-JSON = {"headers": {"Content-Type": "application/json"}}
-
-
-@pytest.mark.parametrize(
-    ("given", "status"),
-    [
-        ({"content": NAN, **JSON}, 400),
-        ({"content": b'{"users": ["\\ud800"], "inputs": ["a"]}', **JSON}, 400),
-        ({"content": b"[" * 9000, **JSON}, 400),
-        ({"content": b"\xff", **JSON}, 400),
-        ({"content": b"", **JSON}, 422),
-        ({"content": b"{}", "headers": {"Content-Type": "text/plain"}}, 415),
-        ({"content": b" " * 100_001, **JSON}, 413),
-        ({"json": {"users": ["u"] * 51, "inputs": ["a"]}}, 413),
-        ({"json": {"users": ["u"], "inputs": ["a"] * 21}}, 413),
-        ({"json": {"users": ["u", "u"], "inputs": ["a"]}}, 422),
-        ({"json": {"users": ["\0"], "inputs": ["a"]}}, 422),
-        ({"json": {"users": ["u" * 5000], "inputs": ["a"]}}, 413),
-        ({"json": {"users": ["../../etc/passwd"], "inputs": ["a"]}}, 404),
-        ({"json": {"users": [7], "inputs": ["a"]}}, 422),
-        ({"json": {"users": [], "inputs": ["a"]}}, 422),
-        ({"json": {"users": ["u"], "inputs": ["a"], "who's": 1}}, 422),
-        ({"json": {"users": ["u"], "inputs": ["a"], "on_missing": "guess"}}, 422),
-        ({"json": []}, 422),
-    ],
-)
-def test_what_is_wrong_with_a_request_is_its_senders(client: Client, given: dict[str, Any], status: int) -> None:
-    if isinstance(given.get("json"), dict):
-        given = {"json": {"method": LORA, **given["json"]}}
-    said = client("POST", "/v1/predict", **given)
-    assert said.status_code == status, said.text
-    assert said.json()["error"]["request_id"] == said.headers["x-request-id"]
-    assert "passwd" not in said.text
-    assert "who's" not in said.text
-
-
-def test_a_million_users_are_too_many(client: Client) -> None:
-    users = [str(number) for number in range(1_000_000)]
-    assert client("POST", "/v1/predict", json={"users": users, "inputs": ["a"]}).status_code == 413
-
-
-@pytest.mark.parametrize(
-    ("key", "status"), [("x" * 60_000, 413), ("%00", 422), ("..%2F..%2Frun.json", 404), ("a%0Ab", 404), ("%FF", 404)]
-)
-def test_odd_keys(client: Client, key: str, status: int) -> None:
-    for method in ("GET", "DELETE"):
-        assert client(method, f"/v1/users/{key}").status_code == status
-
-
 # --- who may ----------------------------------------------------------------------------------------------------------
 
 
@@ -327,6 +277,9 @@ def test_tokens_say_who_may_do_what(own: Path) -> None:
             ("DELETE", "/v1/users/user-1", {}, {None: 401, "r": 403, "p": 403}),
             ("GET", "/metrics", {}, {None: 401, "r": 403, "p": 403, "b": 200}),
             ("GET", "/v1/models", {}, {None: 401, "r": 200}),
+            ("GET", "/v1/methods", {}, {None: 401, "r": 200, "p": 200}),
+            ("GET", "/v1/users", {}, {None: 401, "r": 403, "b": 200, "p": 200}),
+            ("GET", "/", {}, {None: 200}),
             ("GET", "/healthz", {}, {None: 200}),
             ("GET", "/nowhere", {}, {None: 401, "r": 404}),
             ("DELETE", "/v1/users/user-0", {}, {"p": 200}),
@@ -335,6 +288,8 @@ def test_tokens_say_who_may_do_what(own: Path) -> None:
         for method, path, given, answers in expected:
             for token, status in answers.items():
                 assert client(method, path, token, **given).status_code == status, (method, path, token)
+        assert client("GET", "/v1/users", "p").json() == {"users": [], "total": 0}
+        assert client("GET", "/v1/users?limit=2", "b").json() == {"users": ["user-2", "user-3"], "total": 4}
         ranked = client("POST", "/v1/rank", "b", **rank).json()["ranking"]
         assert {line["user"] for line in ranked} == {f"user-{n}" for n in range(2, 6)}
 
@@ -403,7 +358,7 @@ def test_free_answers_come_by_the_api_of_openai(place: Path) -> None:
         for change, status in [
             ({"model": "./llama:nobody"}, 404),
             ({"model": "gpt"}, 404),
-            ({"stream": True}, 400),
+            ({"stream": 1}, 422),
             ({"n": 2}, 400),
             ({"temperature": 3}, 422),
         ]:
@@ -465,6 +420,6 @@ ROUTES = [
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(ROUTES), ANYTHING)
 def test_no_body_is_the_services_fault(client: Client, route: tuple[str, str], body: Any) -> None:
-    said = client(*route, content=json.dumps(body).encode(), **JSON)
+    said = client(*route, content=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
     assert said.status_code < 500, said.text
     assert said.status_code < 300 or set(said.json()["error"]) >= {"message", "type", "code", "request_id"}

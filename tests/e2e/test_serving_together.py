@@ -20,7 +20,6 @@ from peftu.fitted.guarded import GuardedFitted
 from peftu.fitted.modules import ModuleFitted
 from peftu.lab.lab import Lab
 from peftu.serving.limits import Limits
-from peftu.testing import load_tiny
 from peftu.testing.fitted import CLOSE, fit_tiny
 
 torch.set_num_threads(1)
@@ -30,15 +29,7 @@ PLAIN = [Text(text) for text in TEXTS]
 GONE = "gone"
 
 
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    def tiny_base(name: str, *given: Any) -> Any:
-        base = load_tiny(Path(name).name, *given)
-        base.name = name
-        return base
-
-    for room in ("peftu.lab.lab", "peftu.fitted.opening"):
-        monkeypatch.setattr(f"{room}.load_base", tiny_base)
+pytestmark = pytest.mark.usefixtures("tiny_bases")
 
 
 def fitted_of(method: str) -> Fitted:
@@ -154,7 +145,9 @@ class Play:
             assert self.client("DELETE", path).status_code == (404 if absent else 200)
         else:
             examples = [{"text": text, "labels": [label]} for text, label in self.versions.examples[user, name]]
-            assert self.client("PUT", f"{path}/examples", json={"examples": examples}).status_code == 202
+            assert (
+                self.client("PUT", f"{path}/examples", json={"examples": examples, "replace": True}).status_code == 202
+            )
             assert self.client.enrolled(user)["enrolment"]["state"] == "done"
         # Whoever has changed somebody sees it at once.
         self.check(self.predict([user]), [user], {user: {name}})
@@ -217,7 +210,7 @@ def test_a_guard_answers_as_before_until_both_its_methods_are_enrolled(
         body = {"json": {"users": [user], "inputs": TEXTS}}
         (before,) = client("POST", "/v1/predict", **body).json()["results"]
         examples = [{"text": text, "labels": [label]} for text, label in versions.examples[user, "more"]]
-        client("PUT", f"/v1/users/{user}/examples", json={"examples": examples})
+        client("PUT", f"/v1/users/{user}/examples", json={"examples": examples, "replace": True})
         assert halt.there.wait(100)
         (meanwhile,) = client("POST", "/v1/predict", **body).json()["results"]
         halt.free.set()
@@ -237,7 +230,7 @@ def test_whoever_is_deleted_is_not_answered_from_then_on(tmp_path: Path, monkeyp
         user, other = versions.users[:2]
         body, examples = {"json": {"users": [user], "inputs": TEXTS}}, {"text": "a", "labels": ["likes"]}
         for _ in range(2):
-            client("PUT", f"/v1/users/{user}/examples", json={"examples": [examples] * 3})
+            client("PUT", f"/v1/users/{user}/examples", json={"examples": [examples] * 3, "replace": True})
             assert halt.there.wait(100)
         waiting = client.service.people.enrolment(user)
         deletion = client.service.people.forget(user)

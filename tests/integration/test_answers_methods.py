@@ -11,7 +11,8 @@ from peftu.config import RegionSpec, TrainSpec
 from peftu.generate import generate
 from peftu.methods.method import methods
 from peftu.testing import tiny_base, tiny_texts
-from peftu.train import Examples, Unit, train
+from peftu.train import train
+from peftu.train_rows import Examples, Unit
 
 torch.set_num_threads(1)
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from peftu.store import AdapterStore, Collection, recipe, shards
+from peftu.store import AdapterStore, Collection, homes, recipe, shards
 from peftu.store.index import Index
 
 torch.set_num_threads(1)
@@ -33,9 +33,14 @@ def rows(stamp: int, count: int) -> Tensor:
 def steps(seed: int) -> Iterator[Step]:
     draw = random.Random(seed)  # noqa: S311
     for place in range(12):
-        what = draw.choices(["add", "enrol", "delete", "erase", "gc"], [3, 4, 2, 1, 2])[0]
+        what = draw.choices(["add", "enrol", "delete", "erase", "gc", "move"], [3, 4, 2, 1, 2, 1])[0]
         users = draw.sample(USERS, draw.randint(2, 4)) if what == "add" else draw.sample(USERS, 1)
         yield {"what": what, "kind": draw.randrange(2), "users": users, "stamp": 100 * seed + place}
+
+
+def elsewhere(folder: Path) -> Path:
+    """Returns the folder that shards are moved to and from."""
+    return folder.with_name("elsewhere")
 
 
 def take(store: AdapterStore, step: Step) -> None:
@@ -46,6 +51,8 @@ def take(store: AdapterStore, step: Step) -> None:
         store.delete(step["users"][0])
     elif step["what"] == "erase":
         store.erase(step["users"][0])
+    elif step["what"] == "move":
+        store.pack(home=f"file://{elsewhere(store.folder)}" if step["stamp"] % 2 else "here")
     else:
         store.gc()
 
@@ -82,7 +89,14 @@ def work(folder: Path, journal: Path, seed: int) -> None:
     shards.SHARD_BYTES = 3 * 4 * WIDTH
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("peftu.store.deletion.MANY", 3)
-        for place, name in ((Index, "sql"), (os, "fsync"), (shards, "stored"), (shards.Shards, "discard")):
+        for place, name in (
+            (Index, "sql"),
+            (os, "fsync"),
+            (shards, "stored"),
+            (shards.Shards, "discard"),
+            (homes, "put"),
+            (homes, "remove"),
+        ):
             patch.setattr(place, name, dying(getattr(place, name), left))
         with journal.open("a", buffering=1) as noted, AdapterStore(folder) as store:
             for step in steps(seed):
@@ -127,7 +141,7 @@ def test_a_store_whose_processes_are_killed_is_a_dict(tmp_path: Path, kills: int
             held = found
             if seed % 3 == 0:
                 store.gc()
-                everything = b"\0".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+                everything = b"\0".join(path.read_bytes() for path in tmp_path.glob("[em]*/**/*") if path.is_file())
                 kinds = [kind for kind in KINDS if kind in store.collections()]
                 kept = {version.checksum for kind in kinds for user in USERS for version in store.versions(kind, user)}
                 for row in ever:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -22,6 +23,7 @@ torch.set_num_threads(1)
 
 WIDTH = 3
 KINDS = [Collection("lora@base", seed, "base", "sha256:0", WIDTH, recipe(seed=seed)) for seed in (0, 1)]
+ELSEWHERE = "memory://of-the-machine"
 USERS = ["anna-of-the-north", "ben-by-the-river", "carl/../../etc", "dörte \N{WHITE SMILING FACE} \n", "x" * 300]
 
 
@@ -132,7 +134,8 @@ class StoreAgainstDict(RuleBasedStateMachine):
     @rule()
     def gc(self) -> None:
         assert self.store.gc() == len(self.buried)
-        everything = b"\0".join(path.read_bytes() for path in self.folder.rglob("*") if path.is_file())
+        files = [path.read_bytes() for path in self.folder.rglob("*") if path.is_file()]
+        everything = b"\0".join([*files, *map(MemoryFileSystem().cat_file, MemoryFileSystem().find(ELSEWHERE))])
         living = {user for _, user in self.held}
         for user, secret in self.buried:
             assert secret not in everything
@@ -140,6 +143,12 @@ class StoreAgainstDict(RuleBasedStateMachine):
         assert self.store.gc() == 0
         self.buried = []
         self.numbers = {place: max(versions) for place, versions in self.held.items()}
+
+    @rule(home=st.sampled_from(["here", ELSEWHERE]))
+    def move(self, home: str) -> None:
+        self.store.pack(home=home)
+        if home == "here":
+            assert not MemoryFileSystem().find(ELSEWHERE)
 
     @rule()
     def open_again(self) -> None:
@@ -173,14 +182,15 @@ class StoreAgainstDict(RuleBasedStateMachine):
             assert self.store.missing(KINDS[number], USERS) == set(USERS) - set(answering)
             rows = torch.stack([kept.row for kept in answering.values()]) if answering else torch.empty(0, WIDTH)
             assert same_bits(self.store.get(KINDS[number], list(answering)), rows)
-            newest = self.store.answering(KINDS[number], list(answering))
-            assert [version.checksum for version in newest] == [shards.checksum(row) for row in rows]
+            newest = {key: version.checksum for key, version in self.store.answering(KINDS[number], USERS).items()}
+            assert newest == {user: shards.checksum(kept.row) for user, kept in answering.items()}
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
             self.store.close()
             self.patch.undo()
             shutil.rmtree(self.folder)
+            MemoryFileSystem.store.clear()
 
 
 TestStore = StoreAgainstDict.TestCase

@@ -88,3 +88,16 @@ def test_strata_are_the_places_of_labels() -> None:
     for answers in LABELLED:
         assert answers.strata(rows, place) == [[place[label] for label in row] for row in rows]
     assert FreeText().strata([["mine"], ["other"]], {}) == [[0], [0]]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_where_a_metric_is_a_distance_no_label_has_a_smaller_expected_one(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    chances = rng.dirichlet(np.ones(6) * 0.7, size=40)
+    decided = answers_of("ordinal", "mae").decide(np.log(chances))
+    for row, chosen in zip(chances, decided.argmax(1), strict=True):
+        expected = [sum(p * abs(label - other) for other, p in enumerate(row)) for label in range(6)]
+        assert expected[chosen] == pytest.approx(min(expected))
+    assert (decided.sum(1) == 1).all()
+    assert (answers_of("ordinal", "accuracy").decide(np.log(chances)).argmax(1) == chances.argmax(1)).all()
+    assert (answers_of("single", "mae").decide(np.log(chances)).argmax(1) == chances.argmax(1)).all()

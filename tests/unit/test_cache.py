@@ -20,6 +20,7 @@ import torch
 from safetensors import safe_open
 
 from peftu.base import cache
+from peftu.base.answers import Answer
 from peftu.base.cache import LIMIT, RegionCache
 from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase
@@ -106,6 +107,20 @@ def test_a_large_region_is_paid_for_once(tmp_path: Path, monkeypatch: pytest.Mon
     counting = Counting(tiny_base("llama"), tmp_path)
     assert counting.get().seconds == 0 < counting.get().seconds
     assert counting.made == 1
+
+
+def test_a_region_goes_with_any_text_that_it_was_read_from(tmp_path: Path) -> None:
+    counting = Counting(tiny_base("llama"), tmp_path)
+    counting.get(texts=4), counting.get(texts=5)
+    last = tiny_texts(5)[4]
+    assert last not in tiny_texts(4)
+    assert counting.cache.forget([last._replace(text="of nobody")]) == 0
+    assert counting.cache.forget([last]) == 1
+    counting.get(texts=4), counting.get(texts=5)
+    assert counting.made == 3
+    (tmp_path / "damaged.safetensors").write_bytes(b"cannot tell")
+    assert counting.cache.forget(["of nobody"]) == 1
+    assert cache._mark(Answer(3, "of somebody")) == cache._mark("of somebody")
 
 
 def test_what_an_interrupted_write_left_goes(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("design/**/*.md"), *ROOT.glob("examples/*.md")]
+    page
+    for where in ("*.md", "docs/**/*.md", "design/**/*.md", "examples/*.md", "deploy/*.md")
+    for page in ROOT.glob(where)
 )
 
 

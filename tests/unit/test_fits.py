@@ -21,7 +21,8 @@ from peftu.plan import Job, plan
 from peftu.predict import score
 from peftu.store import EVERYONE
 from peftu.testing import load_tiny
-from peftu.train import Examples, Unit, row_loss, train
+from peftu.train import train
+from peftu.train_rows import Examples, Unit, row_loss
 
 torch.set_num_threads(1)
 

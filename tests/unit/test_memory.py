@@ -16,11 +16,12 @@ from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase
 from peftu.config import RegionSpec, TrainSpec
 from peftu.errors import PeftuError
-from peftu.memory import _trim, give_back, out_of_memory, tried
+from peftu.memory import _glibc, give_back, keep, out_of_memory, tried
 from peftu.methods.lora import Lora
 from peftu.predict import score
 from peftu.testing import tiny_base, tiny_prompt, tiny_texts, tiny_units
-from peftu.train import Trained, Unit, train
+from peftu.train import Trained, train
+from peftu.train_rows import Unit
 
 torch.set_num_threads(1)
 
@@ -201,7 +202,7 @@ def test_wide_modules_are_read_fewer_at_a_time(setting: Setting, monkeypatch: py
     assert max(seen) == 3
 
 
-@pytest.mark.skipif(_trim() is None, reason="this C library keeps nothing, or cannot be told")
+@pytest.mark.skipif(_glibc("malloc_trim") is None, reason="this C library keeps nothing, or cannot be told")
 def test_what_was_freed_in_pieces_is_given_back() -> None:
     pieces = [torch.ones(25_000) for _ in range(2000)]  # 100 kB each: too small for a mapping of its own
     kept = pieces[::100]
@@ -211,3 +212,16 @@ def test_what_was_freed_in_pieces_is_given_back() -> None:
     give_back()
     assert before - process.memory_info().rss > 100e6
     assert all(bool((piece == 1).all()) for piece in kept)
+
+
+@pytest.mark.skipif(_glibc("mallopt") is None, reason="this C library decides by itself")
+def test_what_a_step_freed_is_kept_for_the_next_until_it_is_given_back() -> None:
+    keep()
+    resident = psutil.Process().memory_info
+    give_back()
+    states = [torch.ones(5 << 20) for _ in range(5)]  # 20 MiB each
+    before = resident().rss
+    del states
+    assert before - resident().rss < 50e6
+    give_back()
+    assert before - resident().rss > 90e6

@@ -23,7 +23,8 @@ from peftu.methods.lora import Lora
 from peftu.predict import read_rows
 from peftu.testing import FAMILIES, tiny_base, tiny_prompt, tiny_texts, tiny_units
 from peftu.testing.bank import AdapterBank
-from peftu.train import Examples, Trained, Unit, train
+from peftu.train import Trained, train
+from peftu.train_rows import Examples, Unit
 
 torch.set_num_threads(1)
 
@@ -367,8 +368,8 @@ def four_steps(family: str, method: Lora) -> list[float]:
     seen: list[float] = []
     plain = training.row_loss
 
-    def listening(scores: Tensor, target: Tensor, prompt: Prompt) -> Tensor:
-        losses = plain(scores, target, prompt)
+    def listening(scores: Tensor, target: Tensor, prompt: Prompt, offset: Tensor | None) -> Tensor:
+        losses = plain(scores, target, prompt, offset)
         if losses.requires_grad:
             seen.append(float(losses.detach().mean()))
         return losses

@@ -28,8 +28,9 @@ from peftu.methods.user_token import UserToken
 from peftu.plan import plan
 from peftu.predict import score
 from peftu.testing import load_tiny, tiny_base, tiny_prompt, tiny_texts
-from peftu.train import Examples, Unit, train
+from peftu.train import train
 from peftu.train_joint import GROUP, JointTrained, _Loop, encoded, train_jointly
+from peftu.train_rows import Examples, Unit
 
 torch.set_num_threads(1)
 

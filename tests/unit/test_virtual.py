@@ -25,7 +25,8 @@ from peftu.methods.p_tuning import PTuning
 from peftu.methods.prefix_tuning import PrefixTuning
 from peftu.methods.prompt_tuning import PromptTuning
 from peftu.testing import FAMILIES, flan_t5_base, tiny_base, tiny_prompt, tiny_texts, tiny_units
-from peftu.train import Trained, Unit, train
+from peftu.train import Trained, train
+from peftu.train_rows import Unit
 
 torch.set_num_threads(1)
 

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,13 +24,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from peftu.base.answers import Answer
 from peftu.base.families.family import Context
 from peftu.base.model import FrozenBase
 from peftu.base.packed import Packed
 from peftu.base.prompt import Prompt, TrieNode
 from peftu.base.region import Region
 from peftu.base.weights import Say
-from peftu.data.sources import cache_dir
+from peftu.data.sources import cache_dir, writing_to
 from peftu.errors import PeftuError
 from peftu.files import only_one, partial, sha256_of
 
@@ -43,6 +44,7 @@ MEMORY_BYTES = 1 << 30  # larger contexts are read from their file, page by page
 LEAST_TOKENS = 2048  # fewer are computed faster than read
 ABANDONED = 86_400.0  # seconds after which a file that was never finished is nobody's
 REGIONS = "regions"  # the folder in peftu's cache
+ITEMS = "items"  # the tensor of hashes that say what a file was made from
 _COUNTS = ("count", "cut", "tokens", "span_tokens", "longest", "beside_cut", "answers_cut")
 _noted: set[Path] = set()  # folders that this process has said it cannot use
 
@@ -88,7 +90,7 @@ class RegionCache:
             context = make()
             if context.tokens < self.least:
                 return context
-            size = self._write(key, context, time.perf_counter() - start)
+            size = self._write(key, context, items, time.perf_counter() - start)
         kept = self._read(key, base, prompt, region) if size > MEMORY_BYTES else None
         return context if kept is None else replace(kept, seconds=0.0)  # made in this run, which knows how long it took
 
@@ -125,13 +127,14 @@ class RegionCache:
         if (mode := self.folder.stat().st_mode) & 0o077:
             self.folder.chmod(mode & 0o700)
 
-    def _write(self, key: str, context: Context, seconds: float) -> int:
+    def _write(self, key: str, context: Context, items: Sequence[Any], seconds: float) -> int:
         """Returns the bytes written; 0 where the context is larger than the cache may be, or cannot be written."""
         tensors: dict[str, Tensor] = {}
         about = {name: getattr(context, name) for name in _COUNTS}
         about |= {"seconds": seconds, "state": _packed(context.state, tensors)}
         about["nodes"] = [[node.prefix, node.tokens, node.branch] for node in context.nodes]
         size = sum(tensor.nbytes for tensor in tensors.values())
+        tensors[ITEMS] = torch.tensor(sorted({_mark(item) for item in items}), dtype=torch.int64)
         if size > self.limit:
             return 0
         try:
@@ -145,6 +148,25 @@ class RegionCache:
             self._unusable(error)
             return 0
         return size
+
+    def forget(self, items: Iterable[Any]) -> int:
+        """Returns how many files were removed because they were made from one of these, or cannot tell.
+
+        Args:
+            items: texts, or what was answered to any.
+
+        Raises:
+            PeftuError: the folder cannot be written.
+        """
+        marks, gone = {_mark(item) for item in items}, 0
+        if not self.folder.is_dir():
+            return 0
+        with writing_to(self.folder):
+            for path in self.folder.glob("*.safetensors"):
+                if not marks.isdisjoint(_made_of(path, marks)):
+                    path.unlink(missing_ok=True)
+                    gone += 1
+        return gone
 
     def _make_room(self) -> None:
         files = []
@@ -191,6 +213,16 @@ def _opened(path: Path, base: FrozenBase, prompt: Prompt, region: Region) -> Con
     return Context(region, prompt, nodes, state=state, seconds=about["seconds"], **counts)
 
 
+def _made_of(path: Path, unknown: Collection[int]) -> Collection[int]:
+    """Returns the hashes of what a file was made from; ``unknown``: it cannot tell."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            held: list[int] = file.get_tensor(ITEMS).tolist()
+    except (OSError, SafetensorError):
+        return unknown
+    return held
+
+
 def _remove(path: Path) -> None:
     with suppress(OSError):
         path.unlink()
@@ -217,6 +249,12 @@ def _key(base: FrozenBase, prompt: Prompt, region: Region, items: Sequence[Any])
     for item in items:
         digest.update(repr(item).encode() + b"\0")
     return digest.hexdigest()
+
+
+def _mark(item: Any) -> int:
+    """Returns 64 bits of a hash of a text, or of an answer whatever it is to."""
+    item = item.words if isinstance(item, Answer) else item
+    return int.from_bytes(hashlib.sha256(repr(item).encode()).digest()[:8], "little", signed=True)
 
 
 def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:

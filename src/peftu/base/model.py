@@ -28,6 +28,7 @@ from peftu.base.weights import Say, resolve_weights
 from peftu.config import Dtype, HardwareSpec, RegionSpec
 from peftu.data.problem import Floats, Text
 from peftu.errors import PeftuError
+from peftu.memory import keep
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class FrozenBase:
         self.hardware = hardware or here
         family.model.eval().requires_grad_(False)
         use_our_attention(family.model)
+        keep()
 
     def twin(self) -> "FrozenBase":
         """Returns the same base, which another thread may read: weights are shared, what modules hook into is not."""

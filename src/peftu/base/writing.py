@@ -17,6 +17,7 @@ from peftu.data.problem import Text
 from peftu.errors import PeftuError
 
 Bind = Callable[[Tensor], Binding | None]
+Hear = Callable[[int, str], None]  # of an answer's number, and what is written of it so far
 
 
 @torch.no_grad()
@@ -29,6 +30,7 @@ def write_answers(
     bind: Bind = lambda _: None,
     temperature: float = 0.0,
     seeds: Sequence[int] = (),
+    hear: Hear | None = None,
 ) -> list[str]:
     """Returns what is answered to each text.
 
@@ -43,6 +45,7 @@ def write_answers(
         bind: row numbers [g] -> modules in g groups, one for each of these rows.
         temperature: 0 takes the likeliest token each time; above, tokens are drawn from softmax(logits / temperature).
         seeds: of each row's draws; needed where there is a temperature.
+        hear: told of each row as it is written.
 
     Raises:
         PeftuError: the base is an encoder, or cannot look at so many tokens at once.
@@ -52,8 +55,12 @@ def write_answers(
     draws = _draws(seeds, most).to(base.device) if temperature else None
     written: list[list[int]] = [[] for _ in texts]
     for rows in _alike(bind(torch.arange(len(texts))), len(texts)):
-        _write(base, prompt, texts, most, region, bind, temperature, draws, rows.to(base.device), written)
-    return [family.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in written]
+        _write(base, prompt, texts, most, region, bind, temperature, draws, rows.to(base.device), written, hear)
+    return [_decoded(base, tokens) for tokens in written]
+
+
+def _decoded(base: FrozenBase, tokens: Sequence[int]) -> str:
+    return cast(str, base.family.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 
 def _alike(binding: Binding | None, rows: int) -> list[Tensor]:
@@ -75,6 +82,7 @@ def _write(
     draws: Tensor | None,
     rows: Tensor,
     written: list[list[int]],
+    hear: Hear | None,
 ) -> None:
     """Adds the tokens of these rows' answers to ``written``."""
     writer, family = base.writer, cast(Any, base.family)
@@ -105,6 +113,8 @@ def _write(
             binding = bind(rows)
         for row, token in zip(rows.tolist(), chosen.tolist(), strict=True):
             written[row].append(token)
+            if hear is not None:
+                hear(row, _decoded(base, written[row]))
         tokens = chosen[:, None]
 
 

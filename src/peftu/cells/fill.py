@@ -19,7 +19,9 @@ from peftu.cells.spec import CellSpec
 from peftu.environment import current_environment
 from peftu.errors import PeftuError
 from peftu.files import private_file
-from peftu.fitted.folder import save
+from peftu.fitted.folder import load, save
+from peftu.fitted.offsets import Offset, fit_offset, offset_key
+from peftu.fitted.reference import ReferenceFitted
 from peftu.fitted.training import Modules, everyone_key, fit_everyone, layout_of
 from peftu.lab.lab import Lab
 from peftu.lab.memo import Billed
@@ -62,7 +64,8 @@ class Filler:
         fits = self._fits(spec)
         for need in spec.needs:
             _take(need, needs[need.name], fits)
-        about = self._everyone(spec, fits, folder) if spec.part == "everyone" else self._scored(spec, fits, folder)
+        fill = {"everyone": self._everyone, "offset": self._offset}.get(spec.part, self._scored)
+        about = fill(spec, fits, folder)
         pl.DataFrame({"user_id": pl.Series(spec.users, dtype=pl.String)}).write_parquet(private_file(folder / USERS))
         give_back()
         return {
@@ -103,6 +106,14 @@ class Filler:
         _write_log(folder, modules.trained.logs)
         return {**_cost(cost, spec), "train_rows": modules.train_rows[0]}
 
+    def _offset(self, spec: CellSpec, fits: Fits, folder: Path) -> About:
+        with fits.lab.memo.alone() as cost:
+            offset = fit_offset(spec.problem, spec.job, spec.seed, fits.lab, fits.prompt)
+        offset.scores.write_parquet(private_file(folder / SCORES))
+        _write_log(folder, [])
+        save(offset.fitted, folder / FITTED)
+        return _cost(cost, spec)
+
     def _scored(self, spec: CellSpec, fits: Fits, folder: Path) -> About:
         result = (fits.run if spec.part == "scores" else fits.without)(spec.job, spec.seed)
         give_back()  # here, not where pairs are scored: whoever serves one user would wait for it
@@ -121,20 +132,29 @@ class Filler:
 
 
 def _take(need: CellSpec, folder: Path, fits: Fits) -> None:
-    """Puts the module trained on everyone where fits look for it; what it cost is in its own cell."""
-    key = everyone_key(need.problem, need.job, need.seed)
+    """Puts what is fitted on everyone where fits look for it; what it cost is in its own cell."""
+    take, key_of = (_offset, offset_key) if need.part == "offset" else (_everyone, everyone_key)
+    key = key_of(need.problem, need.job, need.seed)
     if fits.lab.memo.has(key):
         return
     try:
-        about = json.loads((folder / CELL).read_bytes())
-        logs = [UnitLog(**json.loads(line)) for line in (folder / LOG).read_text(encoding="utf-8").splitlines()]
-        rows = load_file(folder / ROW)["row"][None]
+        fits.lab.memo.put(key, take(need, folder, fits))
     except FileNotFoundError:
         raise PeftuError(f"cell {need.name}: was taken away while it was needed — start again") from None
+
+
+def _offset(need: CellSpec, folder: Path, fits: Fits) -> Offset:
+    scores = pl.read_parquet(folder / SCORES, glob=False)
+    return Offset(cast(ReferenceFitted, load(folder / FITTED, fits.lab)), scores)
+
+
+def _everyone(need: CellSpec, folder: Path, fits: Fits) -> Modules:
+    about = json.loads((folder / CELL).read_bytes())
+    logs = [UnitLog(**json.loads(line)) for line in (folder / LOG).read_text(encoding="utf-8").splitlines()]
+    rows = load_file(folder / ROW)["row"][None]
     layout = layout_of(need.job, fits.lab, fits.prompt, 1)
     region = need.job.region_on(fits.lab.base(cast(str, need.job.base)))
-    modules = Modules(layout, region, Trained(rows, logs), (EVERYONE,), (about["train_rows"],))
-    fits.lab.memo.put(key, modules)
+    return Modules(layout, region, Trained(rows, logs), (EVERYONE,), (about["train_rows"],))
 
 
 def _cost(cost: Billed, spec: CellSpec) -> About:

@@ -73,8 +73,8 @@ class FitResult:
     def bytes_per_user(self) -> int:
         """Returns the bytes that are stored of a user: all numbers of a module's row, those not learned too."""
         stored = self.parameters
-        if stored and self.modules is not None:  # a module of everyone's is nobody's own
-            stored = self.modules.layout.width
+        if isinstance(self.fitted, ModuleFitted) and self.fitted.of_users:
+            stored += self.fitted.layout.width - self.fitted.module_parameters
         return BYTES_PER_NUMBER * stored
 
 

@@ -23,9 +23,11 @@ class Planner:
         self.shards = [part_of(problem, users) for users in shards(problem.users)]
 
     def cells(self, job: Job) -> list[CellSpec]:
-        """Returns the cells of a job, a shard each; what is trained on everyone first is among their needs."""
+        """Returns the cells of a job, a shard each; what is fitted on everyone first is among their needs."""
         shared = job if is_module(job.method) and job.card.scope == "global" else job.start
-        needs = () if shared is None else (self._spec(shared, self.problem, "everyone"),)
+        needs = () if job.offset is None else (self._spec(job.offset, self.problem, "offset"),)
+        if shared is not None:
+            needs = (self._spec(shared, self.problem, "everyone", needs), *needs)
         parts = self.shards if kind_of(job.method) in DIVISIBLE else [self.problem]
         return [self._spec(job, part, needs=needs) for part in parts]
 

@@ -15,7 +15,7 @@ from peftu.data.shards import digest_of
 from peftu.plan import Job, kind_of
 
 FORMAT = 1
-Part = Literal["scores", "everyone", "without"]
+Part = Literal["scores", "everyone", "offset", "without"]
 BaseIdentity = tuple[str, HardwareSpec]
 DIVISIBLE = ("module", "untrained")  # kinds of method whose users do not touch each other
 
@@ -39,8 +39,9 @@ class CellSpec:
         problem: the shard's users with their rows and texts.
         reading: how texts are read.
         base: fingerprint of the job's base, and where it computes in which numbers; None: it has none.
-        part: 'scores': fitted, and scored on validation and test rows. 'everyone': the module trained on everyone that
-            other cells need. 'without': scored as if nothing had been trained for these users.
+        part: 'scores': fitted, and scored on validation and test rows. 'everyone', 'offset': the module trained on
+            everyone, and the method that modules' scores are added to, which other cells need. 'without': scored as if
+            nothing had been trained for these users.
         needs: the cells of which the results go into this one.
     """
 
@@ -67,7 +68,8 @@ class CellSpec:
     @cached_property
     def decides(self) -> dict[str, Any]:
         """Returns everything that decides the cell's numbers, as JSON values."""
-        code = [code_of(job.method) for job in (self.job, self.job.start) if job is not None]
+        jobs = (self.job, self.job.start, self.job.offset)
+        code = [code_of(job.method) for job in jobs if job is not None]
         return {
             "format": FORMAT,
             "numerics": numerics(),

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -49,11 +49,12 @@ def predict(
     from peftu.data.problem import Text
     from peftu.execute.answer import answer, answered_everyone, answered_file
     from peftu.execute.stored import opened
+    from peftu.lab.lab import Lab
 
     hardware = hardware_spec(device, dtype, quantize)
     texts = [Text(words, context) for words in text or ()]
     if user is None:
-        fitted = opened(run, method, seed, base, hardware)
+        fitted = opened(run, method, seed, base, Lab(hardware=hardware))
         if file is not None:
             return _print_csv(answered_file(fitted, file, _remark, temperature))
         return _print_csv(answered_everyone(fitted, texts, _remark, temperature))
@@ -100,21 +101,18 @@ def forget(run: Run, user: User, cells: CellsFolder = None, json: Json = False) 
     """Delete a user from all that a run kept, and all cells with the user; says what remains where."""
     need_torch()
     from peftu.execute.people import forgotten
+    from peftu.execute.receipt import lines
 
     done = forgotten(run, user, cells)
-    counts = f"{done['methods']} methods and seeds, with {done['modules']} modules and {done['cells']} cells"
-    emit(done, json, f"deleted from {counts}", *receipt(done))
-
-
-def receipt(done: dict[str, Any]) -> list[str]:
-    """Returns a line for each thing that a deletion leaves, and before them what a killed run had left."""
-    killed = [f"folders of killed runs removed: {done['left_behind']}"] if done["left_behind"] else []
-    counts = ["" if remainder["count"] is None else f"{remainder['count']:,} " for remainder in done["remains"]]
-    left = [
-        f"remains: {remainder['file']}: {count}{remainder['what']}"
-        for remainder, count in zip(done["remains"], counts, strict=True)
-    ]
-    return killed + left
+    kinds = {
+        "modules": "modules",
+        "examples": "labelled texts",
+        "cells": "cells",
+        "rows": "rows of predictions and scores",
+        "regions": "cached regions",
+    }
+    counts = "".join(f", {done[kind]:,} {what}" for kind, what in kinds.items() if done[kind])
+    emit(done, json, f"deleted from {done['methods']} methods and seeds{counts}", *lines(done))
 
 
 def hardware_spec(device: str | None, dtype: str | None, quantize: str | None) -> HardwareSpec:

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from peftu.cli.console import emit
-from peftu.cli.options import CellsFolder, Json, Method, MovedBase, Seed, User
+from peftu.cli.options import CellsFolder, Json, Method, MovedBase, Raw, Seed, User
+from peftu.errors import PeftuError
 
 store = typer.Typer(no_args_is_help=True, help="Look after a run's modules: versions, deletion, exchange with peft.")
 
@@ -35,12 +36,12 @@ def verify(run: Run, json: Json = False) -> None:
 @store.command()
 def rm(run: Run, user: User, cells: CellsFolder = None, json: Json = False) -> None:
     """Delete a user as 'peftu forget' does, count the modules, and say what remains where."""
-    from peftu.cli.people import receipt
     from peftu.execute.people import forgotten
+    from peftu.execute.receipt import lines
 
     done = forgotten(run, user, cells)
     modules = done["modules"]
-    emit({"deleted": modules, "remains": done["remains"]}, json, f"{modules} modules deleted", *receipt(done))
+    emit({"deleted": modules, "remains": done["remains"]}, json, f"{modules} modules deleted", *lines(done))
 
 
 @store.command()
@@ -95,6 +96,28 @@ def mark(
 
     done = marked(run, user, version, status, method, seed)
     emit(done, json, f"{done['method']}, seed {done['seed']}: version {version} is {status}")
+
+
+@store.command()
+def pack(
+    run: Run,
+    int8: Annotated[bool, typer.Option("--int8", help="Keep numbers in a byte each; there is no way back.")] = False,
+    shards: Annotated[
+        str | None, typer.Option(help="URL under which shards are to lie, as s3://bucket/folder, or 'here'.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what int8 costs, and change nothing.")] = False,
+    base: MovedBase = None,
+    raw: Raw = None,
+    json: Json = False,
+) -> None:
+    """Keep a run's modules in fewer bytes, or elsewhere; says what int8 changes on the run's validation rows."""
+    from peftu.cli.tables import tables
+    from peftu.execute.packing import packed
+
+    if not int8 and shards is None:
+        raise PeftuError("pack: nothing is asked for — pass --int8, --shards, or both")
+    done = packed(run, int8, shards, dry_run, base, raw)
+    emit(done, json, *tables(done["costs"]), f"{done['written']:,} modules written anew")
 
 
 @store.command()

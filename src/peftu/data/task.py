@@ -88,8 +88,8 @@ class TaskCard(BaseModel):
 
     @property
     def answers(self) -> Answers:
-        """Returns the kind of answer."""
-        return answers_of(self.kind)
+        """Returns the kind of answer, decided by the main metric."""
+        return answers_of(self.kind, self.main_metric)
 
     @property
     def verbalisations(self) -> tuple[str, ...]:

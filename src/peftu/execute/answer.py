@@ -15,6 +15,7 @@ from peftu.errors import PeftuError
 from peftu.execute.people import text_of, user_rows
 from peftu.execute.stored import opened
 from peftu.fitted.fitted import PAIRS, Fitted
+from peftu.lab.lab import Lab
 
 
 def answer(
@@ -44,7 +45,7 @@ def answer(
     Raises:
         PeftuError: no such run, method, seed or user, altered modules, or another base than they were trained on.
     """
-    fitted = opened(run, method, seed, base, hardware)
+    fitted = opened(run, method, seed, base, Lab(hardware=hardware))
     frame = fitted.answered([user] * len(texts), texts, temperature)
     note = _cut_note(fitted, _cuts(fitted, texts), len(texts))
     labels = fitted.task.labels

@@ -58,10 +58,9 @@ class SystemCells:
     def notes(self) -> dict[str, Any]:
         """Returns choices and counts, those of users over all cells."""
         notes = dict(self.abouts[0]["notes"])
-        start = "the base" if self.job.start is None else "everyone's module"
         for key, users in (("diverged", self.diverged), ("failed", self.broken)):
             if users:
-                notes[key] = f"{users} users, scored by {start} and not stored"
+                notes[key] = f"{users} users, scored by {self.job.untrained} and not stored"
         return notes
 
     def scores(self) -> pl.DataFrame:

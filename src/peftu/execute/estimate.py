@@ -13,6 +13,7 @@ from peftu.cells.fits import Fits
 from peftu.cells.spec import CellSpec
 from peftu.codes import SharedLayout
 from peftu.execute.probe import Measure, Sample, some_of
+from peftu.fitted.offsets import FOLDS
 from peftu.fitted.training import BYTES_PER_NUMBER, layout_of
 from peftu.methods.method import SearchingMethod
 from peftu.plan import Job, is_module, is_reference
@@ -109,7 +110,7 @@ def work_of(spec: CellSpec) -> float:
     """Returns the work in a cell: its rows; of a method that trains, how often each is trained on or read."""
     train, val, test = (_rows(spec, part) for part in ("train", "val", "test"))
     if is_reference(spec.job.method):
-        return train + val + test
+        return (train + val + test) * (1 + FOLDS if spec.part == "offset" else 1)
     held_out = 0 if spec.part == "everyone" else (val + test) * READ_SHARE
     if not _trains(spec):
         return held_out
@@ -220,7 +221,8 @@ def _trains(spec: CellSpec) -> bool:
 def _rows(spec: CellSpec, part: str) -> int:
     """Returns how many rows a part has; what is trained on everyone sees a text once."""
     rows = spec.problem.rows(part)
-    return len(np.unique(spec.problem.text[rows])) if spec.part == "everyone" and part != "test" else len(rows)
+    once = spec.part == "everyone" and part != "test" and spec.job.offset is None
+    return len(np.unique(spec.problem.text[rows])) if once else len(rows)
 
 
 def _module_bytes(spec: CellSpec, fits: Fits) -> int:

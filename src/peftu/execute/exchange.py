@@ -10,7 +10,6 @@ from peftu.errors import PeftuError
 from peftu.execute.people import check_user
 from peftu.execute.stored import chosen, opened_modules, opened_store, stored_systems
 from peftu.files import sha256_of
-from peftu.fitted.training import BYTES_PER_NUMBER
 from peftu.peft_io import WEIGHTS, import_module, loaders
 from peftu.run_folder import MODULES, empty_folder
 from peftu.store import EVERYONE, AdapterStore, Collection, Status, is_store
@@ -31,7 +30,7 @@ def listed(run: Path) -> list[dict[str, Any]]:
                 "base": System.parse(kind.label).base or kind.base,
                 "modules": (modules := len(store.keys(kind))),
                 "parameters": kind.width,
-                "bytes": BYTES_PER_NUMBER * kind.width * modules,
+                "bytes": store.row_bytes(kind) * modules,
             }
             for kind in store.collections()
         ]

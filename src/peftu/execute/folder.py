@@ -47,10 +47,12 @@ from peftu.results import (
     finish_folder,
     summarise,
 )
-from peftu.run_folder import FITTED, MODULES, command_line, put_in_place
+from peftu.run_folder import EXAMPLES, FITTED, MODULES, command_line, put_in_place
 from peftu.system import System
 
-_FILES = "|".join(map(re.escape, (RECORD, REPORT, PREDICTIONS, USER_SCORES, JUDGEMENT, TRAIN_LOG, MODULES, FITTED)))
+_FILES = "|".join(
+    map(re.escape, (RECORD, REPORT, PREDICTIONS, USER_SCORES, JUDGEMENT, TRAIN_LOG, MODULES, FITTED, EXAMPLES))
+)
 # What a run leaves in its folder; of a run that was killed, half-written files too.
 OURS = re.compile(rf"{_FILES}|\.[\w.-]+\.tmp|{MODULES}/(shards|index\.sqlite(-wal|-shm|-journal)?)")
 
@@ -186,7 +188,7 @@ def _results(made: Made, scores: pl.DataFrame, judged: _Judged) -> tuple[MethodR
     """Returns the leaderboard; modules that start from everyone's, and guarded ones, have seen others' labels."""
     guards = find_guards(made.jobs)
     jobs = made.jobs
-    started = {(job.label, job.base) for place, job in enumerate(jobs) if job.start is not None or place in guards}
+    seeing = {(job.label, job.base) for place, job in enumerate(jobs) if job.uses_others_labels or place in guards}
     costs: dict[System, MethodCost] = {}
     for place, job in enumerate(jobs):
         seeds = [cost for (p, _), cost in judged.costs.items() if p == place]
@@ -194,7 +196,7 @@ def _results(made: Made, scores: pl.DataFrame, judged: _Judged) -> tuple[MethodR
             costs[job.system] = _averaged(seeds)
     results = summarise(scores, made.card, costs, {job.spec.name: job.card for job in jobs})
     return tuple(
-        r.model_copy(update={"uses_others_labels": True}) if (r.method, r.base) in started else r for r in results
+        r.model_copy(update={"uses_others_labels": True}) if (r.method, r.base) in seeing else r for r in results
     )
 
 

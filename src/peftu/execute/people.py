@@ -10,14 +10,17 @@ from peftu.config import HardwareSpec
 from peftu.data.problem import Text
 from peftu.data.reading import read_csv
 from peftu.errors import PeftuError, UnknownUserError
-from peftu.execute.receipt import remains
-from peftu.execute.stored import opened
+from peftu.execute.examples import KeptExamples
+from peftu.execute.receipt import forget_regions, remains
+from peftu.execute.stored import folders, opened
+from peftu.execute.unlisted import unlisted
 from peftu.fitted.fitted import Example, Fitted, TaskAnswers
-from peftu.fitted.folder import ABOUT, keep, load
+from peftu.fitted.folder import keep, load
+from peftu.lab.lab import Lab
 from peftu.outside import is_plain, plain_file, shown
 from peftu.registry import did_you_mean
 from peftu.results import load_run
-from peftu.run_folder import FITTED, MODULES, claimed, left_behind
+from peftu.run_folder import MODULES, claimed, left_behind
 from peftu.store import EVERYONE, AdapterStore, is_store
 
 SEPARATOR = ";"  # between several labels in a cell
@@ -72,16 +75,18 @@ def enrolled(
     Raises:
         PeftuError: no such run, method or seed, a row that cannot be used, or a method that answers everybody alike.
     """
-    fitted = opened(run, method, seed, base, hardware)
+    fitted = opened(run, method, seed, base, Lab(hardware=hardware))
     people: dict[str, list[Example]] = {}
     for number, row in enumerate(user_rows(file, ("user", "text", "label")), 1):
         if not is_plain(row["user"]):
             raise PeftuError(f"{file}: row {number}: 'user' holds a control character — rename the user")
         labels = _labels(row["label"], fitted.task, f"{file}: row {number}")
         people.setdefault(row["user"], []).append((text_of(row), labels))
+    kept = KeptExamples(run)
     for place, (user, examples) in enumerate(people.items()):
         try:
             fitted.enrol(user, examples)
+            kept.put(user, examples)
         except PeftuError as error:
             raise PeftuError(
                 f"{error} ({place} of {len(people)} users are enrolled)" if place else str(error)
@@ -91,13 +96,14 @@ def enrolled(
 
 
 def forgotten(run: Path, user: str, cells: Path | None = None) -> dict[str, Any]:
-    """Returns how many methods and seeds a user was deleted from, how many modules and cells went, and what remains.
+    """Returns how many methods and seeds a user was deleted from, how much of what went, and what remains.
 
-    Bytes are gone, those that a killed run or deletion left too. No base is needed for it. What all users share was
+    Bytes are gone, those that a killed run or deletion left too: modules, cells, labelled texts, rows of the run's
+    tables, and cached regions of texts that only this user has. No base is needed for it. What all users share was
     fitted with the user's rows, and stays.
 
     Args:
-        run: folder of a run, finished or not.
+        run: folder of a run, finished or not, or one that `Fitted.save` made.
         user: the user's key.
         cells: folder of the cells, of this and other runs; those that were made with the user's rows go.
             None: in peftu's cache.
@@ -108,31 +114,33 @@ def forgotten(run: Path, user: str, cells: Path | None = None) -> dict[str, Any]
     """
     check_user(user)
     run = Path(run)
-    folders = [path.parent for path in (run / FITTED).glob(f"*/{ABOUT}")]
-    left = left_behind(run)
-    if not folders and not is_store(run / MODULES) and not left:
+    kept, left = folders(run), left_behind(run)
+    if not kept and not is_store(run / MODULES) and not left:
         load_run(run)  # says what is wrong with it
-    knowing = [folder for folder in folders if _at_rest(folder).knows(user)]
+    knowing = [folder for folder in kept if _at_rest(folder).knows(user)]
     modules = holding = 0
     if is_store(run / MODULES):
         with AdapterStore(run / MODULES) as store:
             holding = sum(bool(store.versions(kind, user)) for kind in store.collections())
             modules = store.erase(user)  # in every collection, with earlier versions
-    removed = Cells(cells).forget(user)
+    removed, examples = Cells(cells).forget(user), KeptExamples(run).drop(user)
     if left:
         with claimed(run):
             for folder in left:
                 shutil.rmtree(folder)
-    if not knowing and not modules and not removed and not left:
-        raise UnknownUserError(f"{run}: no method knows the asked user — nothing was deleted")
     for folder in knowing:
         fitted = _at_rest(folder)
         if fitted.knows(user):
             fitted.forget(user)
         else:  # the row in the store is gone; what was kept of it goes, too
             keep(fitted)
-    counts = {"methods": len(knowing) if folders else holding, "modules": modules, "cells": removed}
-    return {**counts, "left_behind": len(left), "remains": remains(run, user)}
+    regions = forget_regions(run, user)
+    gone = unlisted(run, user)
+    if not any((knowing, modules, removed, examples, left, gone.rows)):
+        raise UnknownUserError(f"{run}: no method knows the asked user — nothing was deleted")
+    counts = {"methods": len(knowing) if kept else holding, "modules": modules, "examples": examples, "cells": removed}
+    counts |= {"rows": gone.rows, "regions": regions}
+    return {**counts, "left_behind": len(left), "remains": remains(run, user, gone)}
 
 
 def check_user(user: str) -> None:

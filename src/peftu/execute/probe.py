@@ -13,6 +13,7 @@ from peftu.cells.spec import CellSpec
 from peftu.data.problem import PARTS, Problem
 from peftu.data.shards import part_of, with_rows
 from peftu.data.stratify import hashed
+from peftu.fitted.offsets import fit_offset
 from peftu.fitted.reference import ReferenceFitted
 from peftu.fitted.training import fit_everyone
 from peftu.lab.lab import Lab
@@ -81,9 +82,10 @@ class Probe:
         """
         before = psutil.Process().memory_info().rss
         fits = self._fits(spec)
-        if spec.part == "everyone":
+        if spec.part in ("everyone", "offset"):
+            fit: Callable[..., object] = fit_everyone if spec.part == "everyone" else fit_offset
             with fits.lab.memo.alone() as cost:
-                fit_everyone(spec.problem, spec.job, spec.seed, fits.lab, fits.prompt)
+                fit(spec.problem, spec.job, spec.seed, fits.lab, fits.prompt)
             return self._sample(cost, cost.seconds - _reading(cost), before)
         result = fits.run(spec.job, spec.seed)
         own = result.cost.own

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
-from peftu.config import HardwareSpec, MethodSpec
+from peftu.config import MethodSpec
 from peftu.data.problem import Floats
 from peftu.errors import PeftuError
 from peftu.fitted.elsewhere import remarks, there
@@ -52,21 +52,28 @@ def opened_store(run: Path) -> Iterator[AdapterStore]:
         yield store
 
 
+def folders(run: Path) -> list[Path]:
+    """Returns the folders of what a run fitted; of a folder that `Fitted.save` made, itself."""
+    return [run] if (run / ABOUT).exists() else [path.parent for path in (run / FITTED).glob(f"*/{ABOUT}")]
+
+
 def systems(run: Path) -> list[Kept]:
-    """Returns every method and seed that a finished run kept.
+    """Returns every method and seed that a finished run kept, or the one that `Fitted.save` put into a folder.
 
     Raises:
         PeftuError: the run did not finish, was altered, or kept nothing.
     """
-    load_run(run)
-    if (Path(run) / FITTED).is_dir():
-        abouts = [(path.parent, read_about(path.parent)) for path in (Path(run) / FITTED).glob(f"*/{ABOUT}")]
+    run = Path(run)
+    if not (run / ABOUT).exists():
+        load_run(run)
+    if (run / ABOUT).exists() or (run / FITTED).is_dir():
+        abouts = [(folder, read_about(folder)) for folder in folders(run)]
         kept = [
             {"folder": folder, **{key: about[key] for key in ("label", "seed", "kind", "personal", "place")}}
             for folder, about in abouts
         ]
         return sorted(kept, key=lambda system: system["place"])
-    with AdapterStore(Path(run) / MODULES) as store:
+    with AdapterStore(run / MODULES) as store:
         return stored_systems(store)
 
 
@@ -90,23 +97,21 @@ def opened(
     method: str | None = None,
     seed: int | None = None,
     base: str | None = None,
-    hardware: HardwareSpec | None = None,
     lab: Lab | None = None,
 ) -> Fitted:
     """Returns one method that a run fitted; what is enrolled or forgotten in it is kept in the run at once.
 
     Args:
-        run: a finished run folder.
+        run: a finished run folder, or one that `Fitted.save` made.
         method: as in the run's table, with or without its base; needed when the run trained several personal ones.
         seed: the first by default.
         base: where the base is now; None: where it was at training.
-        hardware: where its base computes, and in which numbers; of what is unset, as it was fitted.
-        lab: what it shares with other methods; None: one of its own, on that hardware.
+        lab: what it shares with other methods, and where its base computes; None: one of its own, as it was fitted.
 
     Raises:
         PeftuError: no such run, method or seed, another base than it was fitted on, or hardware that is not here.
     """
-    return _opened(run, chosen(systems(run), method, seed), base, lab or Lab(hardware=hardware))
+    return _opened(run, chosen(systems(run), method, seed), base, lab or Lab())
 
 
 def opened_modules(
@@ -148,6 +153,10 @@ def chosen(kept: list[Kept], method: str | None, seed: int | None) -> Kept:
     if method not in labels:  # as it was asked for: 'global+lora' is lora[warm_start=global]
         method = str(MethodSpec.parse(method))
     named = [system for system in kept if method in (system["label"], System.parse(system["label"]).method)]
+    if not named:  # without its knobs, where that is clear
+        named = [system for system in kept if System.parse(system["label"]).name == method]
+        if len(several := {system["label"] for system in named}) > 1:
+            raise PeftuError(f"the run has several {method} — choose with --method: {', '.join(sorted(several))}")
     if not named:
         raise PeftuError(f"the run has no modules of '{method}'{did_you_mean(method, labels)}")
     for system in named:

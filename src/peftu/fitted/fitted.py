@@ -14,6 +14,7 @@ import polars as pl
 from peftu.answers import Answers, Kind, answers_of
 from peftu.bank import derived_seed
 from peftu.base.prompt import Prompt
+from peftu.base.writing import Hear
 from peftu.data.problem import Floats, Text
 from peftu.data.stratify import hashed
 from peftu.data.task import TaskCard
@@ -36,16 +37,18 @@ class TaskAnswers(NamedTuple):
     kind: Kind
     labels: Labels
     words: Labels
+    metric: str = ""  # what is decided by; none: kept by an earlier release
 
     @property
     def answers(self) -> Answers:
         """Returns the kind of answer."""
-        return answers_of(self.kind)
+        return answers_of(self.kind, self.metric)
 
     @classmethod
     def of(cls, card: TaskCard) -> "TaskAnswers":
         """Returns the answers of a task."""
-        return cls(card.name, card.kind, card.labels, card.verbalisations if card.labels else ())
+        words = card.verbalisations if card.labels else ()
+        return cls(card.name, card.kind, card.labels, words, card.main_metric)
 
 
 @dataclass
@@ -81,6 +84,10 @@ class Examples:
         """Returns the texts."""
         return [text for text, _ in self.items]
 
+    def some(self, chosen: npt.NDArray[np.bool_]) -> "Examples":
+        """Returns those of the items that are chosen."""
+        return Examples(tuple(self.items[place] for place in np.flatnonzero(chosen)), self.target[chosen])
+
 
 class Fitted(ABC):
     """A fitted method: asked about any text, given new users, kept and opened again.
@@ -112,6 +119,11 @@ class Fitted(ABC):
     def label(self) -> str:
         """Returns the method with its knobs and base, as in the run's table."""
         return self.job.full_label
+
+    @property
+    def around(self) -> "dict[str, Fitted]":
+        """Returns role -> the fitted methods that it is made around; they are kept beside it, or in its folder."""
+        return {}
 
     # --- users ----------------------------------------------------------------------------------------------------
 
@@ -266,9 +278,14 @@ class Fitted(ABC):
         return np.asarray(self.task.answers.written(read), np.float32) if self.logits else read
 
     def write(
-        self, users: Sequence[str], texts: Sequence[Text], temperature: float = 0.0, seeds: Sequence[int] = ()
+        self,
+        users: Sequence[str],
+        texts: Sequence[Text],
+        temperature: float = 0.0,
+        seeds: Sequence[int] = (),
+        hear: Hear | None = None,
     ) -> list[str]:
-        """Returns a free answer to each text.
+        """Returns a free answer to each text; ``hear`` is told of a pair's number and of its answer as it is written.
 
         Raises:
             PeftuError: the method chooses among labels.
@@ -323,20 +340,26 @@ class Fitted(ABC):
             return frame.with_columns(answer=pl.Series(self.write(users, texts, temperature, seeds), dtype=pl.String))
         if temperature:
             raise PeftuError("predict: labels are not drawn — leave --temperature out")
-        scores = self.scores(users, texts)
-        if not np.isfinite(scores).all():
-            raise PeftuError(f"{self.label}: the module's numbers are too large to answer with — train or import again")
-        labels = np.array(self.task.labels, dtype=object)
-        named = [labels[row].tolist() for row in self.decide(scores)]
+        named, chances = self.named(users, texts)
         chosen = (
             pl.Series("labels", named, pl.List(pl.String))
             if not self.task.answers.exclusive
             else pl.Series("label", [row[0] for row in named], pl.String)
         )
-        chances = [
-            pl.Series(f"p_{label}", chance, pl.Float32) for label, chance in zip(labels, np.exp(scores).T, strict=True)
-        ]
-        return frame.with_columns(chosen, *chances)
+        columns = zip(self.task.labels, chances.T, strict=True)
+        return frame.with_columns(chosen, *(pl.Series(f"p_{label}", chance, pl.Float32) for label, chance in columns))
+
+    def named(self, users: Sequence[str], texts: Sequence[Text]) -> tuple[list[list[str]], Floats]:
+        """Returns the labels that are named for each pair, and [pairs, labels] the probability of each.
+
+        Raises:
+            PeftuError: as `scores`.
+        """
+        scores = self.scores(users, texts)
+        if not np.isfinite(scores).all():
+            raise PeftuError(f"{self.label}: the module's numbers are too large to answer with — train or import again")
+        labels = np.array(self.task.labels, dtype=object)
+        return [labels[row].tolist() for row in self.decide(scores)], np.exp(scores)
 
     # --- cost and rest --------------------------------------------------------------------------------------------
 

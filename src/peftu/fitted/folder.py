@@ -29,7 +29,6 @@ from peftu.errors import PeftuError
 from peftu.files import only_one, owner_only, replacing, write_atomic
 from peftu.fitted.elsewhere import fitted_here, remarks, there
 from peftu.fitted.fitted import Fitted, State, TaskAnswers
-from peftu.fitted.guarded import GuardedFitted
 from peftu.fitted.kinds import KINDS
 from peftu.fitted.modules import JointFitted, ModuleFitted
 from peftu.fitted.opening import open_base
@@ -77,11 +76,12 @@ def save(
             state.tensors.pop("rows", None), state.about.pop("users", None), state.about.pop("train_rows", None)
             if rows is None:
                 _store_rows(fitted, fitted.rows, folder / ROWS)
-        if isinstance(fitted, GuardedFitted):
-            names = beside or {"inner": "inner", "fallback": "fallback"}
+        if around := fitted.around:
+            names = beside or {role: role for role in around}
             about["around"] = {role: name if beside is None else f"../{name}" for role, name in names.items()}
             if beside is None:
-                save(fitted.inner, folder / "inner"), save(fitted.fallback, folder / "fallback")
+                for role, part in around.items():
+                    save(part, folder / role)
         with only_one(folder / LOCK) if (folder / ABOUT).exists() else nullcontext():
             revision = _write(folder, about, state)
         if folder == fitted.folder:
@@ -96,13 +96,12 @@ def keep(fitted: Fitted) -> None:
         PeftuError: another process has changed the folder since it was opened.
     """
     assert fitted.folder is not None  # noqa: S101  (the caller has looked)
+    for part in fitted.around.values():
+        if part.folder is not None:
+            keep(part)
     if isinstance(fitted, ModuleFitted):
         _prune(fitted, fitted.folder)
         return
-    if isinstance(fitted, GuardedFitted):
-        for part in (fitted.inner, fitted.fallback):
-            if part.folder is not None:
-                keep(part)
     folder, state = fitted.folder, fitted.state()
     with writing_to(folder), only_one(folder / LOCK):
         about = read_about(folder)
@@ -200,7 +199,7 @@ def gather(
         "notes": dict(notes),
     }
     if "rows" in about:
-        holding = parts if about["personal"] else parts[:1]  # a module of everyone's is in each of them
+        holding = parts if job.card.scope != "global" else parts[:1]  # a module of everyone's is in each of them
         made_of = {**provenance, "train": job.train.model_dump(mode="json")}
         if not sum(_copied(part / read_about(part)["rows"], rows, job.full_label, made_of) for part in holding):
             return False
@@ -208,6 +207,8 @@ def gather(
     with writing_to(folder):
         tensors = Path(about["tensors"]).name
         shutil.copyfile(parts[0] / tensors, folder / tensors)
+        for name in about.get("around", {}).values():  # fitted on all users, so the same in each
+            shutil.copytree(parts[0] / name, folder / name)
         write_atomic(folder / ABOUT, json.dumps(about, ensure_ascii=False) + "\n", private=True)
     return True
 
@@ -299,7 +300,11 @@ def job_of(values: Mapping[str, Any], where: str) -> Job:
     region = validated(RegionSpec, values["region"], where) if values["region"] else None
     train, start = validated(TrainSpec, values["train"] or {}, where), values["start"]
     spec = MethodSpec(**values.get("spec", {"name": values["method"]}))
-    return Job(spec, method, values["base"], region, train, job_of(start, where) if start else None)
+    offset = values.get("offset")  # which earlier releases did not know
+    return Job(
+        spec, method, values["base"], region, train,
+        job_of(start, where) if start else None, job_of(offset, where) if offset else None,
+    )  # fmt: skip
 
 
 def _stored_rows(store: Path, about: Mapping[str, Any]) -> StoredRows:

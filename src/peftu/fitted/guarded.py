@@ -32,6 +32,11 @@ class GuardedFitted(Fitted):
         self.inner, self.fallback, self.kept = inner, fallback, set(kept)
 
     @property
+    def around(self) -> dict[str, Fitted]:
+        """Returns both methods."""
+        return {"inner": self.inner, "fallback": self.fallback}
+
+    @property
     def users(self) -> tuple[str, ...]:
         """Returns the keys of all users that both know, sorted."""
         known = set(self.inner.users)
@@ -70,16 +75,16 @@ class GuardedFitted(Fitted):
         """Returns nothing: either method is compared by itself."""
         return {}
 
-    def answered(self, users: Sequence[str], texts: Sequence[Text], temperature: float = 0.0, first: int = 0) -> Any:
-        """Returns a row a pair, each decided as whichever answers decides it; see `Fitted.predict`."""
-        import polars as pl
-
+    def named(self, users: Sequence[str], texts: Sequence[Text]) -> tuple[list[list[str]], Floats]:
+        """Returns labels and probabilities of each pair, decided as whichever answers decides it."""
         self.check_users(users)
-        parts = []
+        named: list[list[str]] = [[] for _ in users]
+        chances = np.zeros((len(users), len(self.task.labels)), dtype=np.float32)
         for fitted, places in self._each(users):
-            frame = fitted.answered([users[p] for p in places], [texts[p] for p in places], temperature)
-            parts.append(frame.with_columns(place=pl.Series(places, dtype=pl.Int64)))
-        return pl.concat(parts).sort("place").drop("place") if parts else self.inner.answered(users, texts)
+            own, chances[places] = fitted.named([users[p] for p in places], [texts[p] for p in places])
+            for place, labels in zip(places, own, strict=True):
+                named[place] = labels
+        return named, chances
 
     def _enrol(self, user: str, train: Examples, val: Examples) -> None:
         """Enrols in both; the guarded method answers where it gets more of the held-out rows right."""

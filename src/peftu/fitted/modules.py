@@ -17,10 +17,13 @@ from peftu.bank import Layout
 from peftu.base.model import FrozenBase
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
+from peftu.base.writing import Hear
 from peftu.codes import CodeLayout, SharedLayout
 from peftu.data.problem import Floats, Text
 from peftu.errors import PeftuError
 from peftu.fitted.fitted import Examples, Fitted, State, TaskAnswers
+from peftu.fitted.offsets import addable, without_own
+from peftu.fitted.reference import ReferenceFitted
 from peftu.fitted.rows import MemoryRows, ModuleRows
 from peftu.generate import generate
 from peftu.lab.lab import Item, Lab, prefill
@@ -29,10 +32,11 @@ from peftu.plan import Job
 from peftu.predict import score
 from peftu.run_folder import empty_folder
 from peftu.store import EVERYONE, checksum
-from peftu.train import Examples as TrainRows
-from peftu.train import Unit, train
+from peftu.train import train
 from peftu.train_effects import likeliest_code
 from peftu.train_joint import encoded
+from peftu.train_rows import Examples as TrainRows
+from peftu.train_rows import Unit, divided, with_offset
 
 COMPARED = 4  # modules of which it is kept how they read where they were trained
 
@@ -45,6 +49,7 @@ class ModuleFitted(Fitted):
         rows: module rows, of users or of everyone; None: the base answers as it is.
         common: [width] the row that users' training starts from, if it is not a fresh one; of a joint method, what all
             share.
+        offset: the fitted method that the modules' scores are added to; None: they stand alone.
     """
 
     kind = "module"
@@ -61,9 +66,10 @@ class ModuleFitted(Fitted):
         rows: ModuleRows | None = None,
         common: Tensor | None = None,
         notes: dict[str, Any] | None = None,
+        offset: ReferenceFitted | None = None,
     ) -> None:
         super().__init__(job, task, seed, lab, prompt, notes)
-        self.region, self.rows, self.common = region, rows, common
+        self.region, self.rows, self.common, self.offset = region, rows, common, offset
 
     @property
     def base(self) -> FrozenBase:
@@ -71,18 +77,40 @@ class ModuleFitted(Fitted):
         return self.lab.base(cast(str, self.job.base))
 
     @property
-    def personal(self) -> bool:
+    def around(self) -> dict[str, Fitted]:
+        """Returns the offset, if there is one."""
+        return {} if self.offset is None else {"offset": self.offset}
+
+    @property
+    def of_users(self) -> bool:
         """Returns whether users have modules of their own."""
         return self.rows is not None and self.job.card.scope != "global"
 
     @property
+    def personal(self) -> bool:
+        """Returns whether users have modules or an offset of their own."""
+        return self.of_users or (self.offset is not None and self.offset.personal)
+
+    @property
     def users(self) -> tuple[str, ...]:
-        """Returns the keys of all users with a module, sorted; none where there is one module for everyone."""
-        return tuple(self.rows.keys()) if self.rows is not None and self.personal else ()
+        """Returns the keys of all users with a module, sorted, where they have one; else of those with an offset."""
+        if self.of_users:
+            return tuple(cast(ModuleRows, self.rows).keys())
+        return self.offset.users if self.offset is not None and self.personal else ()
 
     def unknown(self, users: Sequence[str]) -> set[str]:
-        """Returns those of the users that have no module."""
-        return self.rows.missing(users) if self.rows is not None and self.personal else set(users)
+        """Returns those of the users that lack a module or an offset of their own."""
+        if not self.personal:
+            return set(users)
+        missing = cast(ModuleRows, self.rows).missing(users) if self.of_users else set()
+        return missing | (self.offset.unknown(users) if self.offset is not None and self.offset.personal else set())
+
+    def knows(self, user: str) -> bool:
+        """Returns whether any module, one that is quarantined or revoked included, or an offset is a user's."""
+        return self._has_module(user) or (self.offset is not None and self.offset.personal and self.offset.knows(user))
+
+    def _has_module(self, user: str) -> bool:
+        return self.rows is not None and self.of_users and self.rows.holds(user)
 
     @cached_property
     def layout(self) -> Layout:
@@ -92,7 +120,12 @@ class ModuleFitted(Fitted):
     @property
     def parameters(self) -> int:
         """Returns how many numbers a user has of their own."""
-        return self.layout.parameters if self.personal else 0
+        return self.module_parameters + (0 if self.offset is None else self.offset.parameters)
+
+    @property
+    def module_parameters(self) -> int:
+        """Returns how many of them are the module's."""
+        return self.layout.parameters if self.of_users else 0
 
     @property
     def made(self) -> dict[str, Any]:
@@ -133,9 +166,9 @@ class ModuleFitted(Fitted):
         """Returns the rows [modules, width] that read pairs of these users, and which one reads each pair."""
         if self.rows is None:
             return None, np.zeros(len(users), dtype=np.int64)
-        keys = list(dict.fromkeys(users)) if self.personal else [EVERYONE]
+        keys = list(dict.fromkeys(users)) if self.of_users else [EVERYONE]
         place = {key: number for number, key in enumerate(keys)}
-        units = np.array([place[user] if self.personal else 0 for user in users], dtype=np.int64)
+        units = np.array([place[user] if self.of_users else 0 for user in users], dtype=np.int64)
         return self.rows.get(keys), units
 
     def read(self, users: Sequence[str], items: Sequence[Item]) -> Floats:
@@ -144,30 +177,50 @@ class ModuleFitted(Fitted):
             return np.zeros((0, self.prompt.columns), dtype=np.float32)
         modules, units = self._modules(users)
         context, rows = self.lab.read(self.base.name, self.prompt, self.region, items)
+        say = self.lab.reporter.note
         if modules is None:
-            return score(self.base, context, rows, say=self.lab.reporter.note)
-        return score(self.base, context, rows, self.layout, modules, units, say=self.lab.reporter.note)
+            scores = score(self.base, context, rows, say=say)
+        else:
+            scores = score(self.base, context, rows, self.layout, modules, units, say=say)
+        if self.offset is None:
+            return scores
+        base_scores = score(self.base, context, rows, say=say)
+        added = addable(self.offset.read(users, items), base_scores, self.prompt)
+        return with_offset(torch.from_numpy(scores), torch.from_numpy(added), self.prompt).numpy()
 
     def write(
-        self, users: Sequence[str], texts: Sequence[Text], temperature: float = 0.0, seeds: Sequence[int] = ()
+        self,
+        users: Sequence[str],
+        texts: Sequence[Text],
+        temperature: float = 0.0,
+        seeds: Sequence[int] = (),
+        hear: Hear | None = None,
     ) -> list[str]:
         """Returns a free answer to each text, written by the user's module."""
         self.check_users(users)
         progress = self.lab.reporter.stage(f"writing answers with {self.base.name}", len(texts))
-        drawn: dict[str, Any] = {"temperature": temperature, "seeds": seeds, "progress": progress}
+        drawn: dict[str, Any] = {"temperature": temperature, "seeds": seeds, "progress": progress, "hear": hear}
         modules, units = self._modules(users)
         if modules is None:
             return generate(self.base, self.prompt, texts, self.base.region(None), **drawn)
         return generate(self.base, self.prompt, texts, self.region, self.layout, modules, units, **drawn)
 
-    def _unit(self, user: str, train: Examples, val: Examples) -> tuple[Any, Unit]:
+    def _unit(self, user: str, train: Examples, val: Examples, offset: ReferenceFitted | None) -> tuple[Any, Unit]:
         """Returns a context of these examples, and the user to train on it."""
-        context, rows = self.lab.read(self.base.name, self.prompt, self.region, [*train.items, *val.items])
-        parts = (
-            TrainRows(places, examples.target, np.ones(len(examples), dtype=np.float32))
-            for places, examples in ((rows[: len(train)], train), (rows[len(train) :], val))
-        )
-        return context, Unit(user, *parts)
+        items = [*train.items, *val.items]
+        context, rows = self.lab.read(self.base.name, self.prompt, self.region, items)
+        weight, added = np.ones(len(items), dtype=np.float32), None
+        if offset is not None:
+            scores = np.concatenate([without_own(offset, user, train), offset.read([user] * len(val), val.items)])
+            added = addable(scores, score(self.base, context, rows), self.prompt)
+        whole = TrainRows(rows, np.concatenate([train.target, val.target]), weight, added)
+        return context, Unit(user, *divided(whole, len(train)))
+
+    def _offset_with(self, user: str, examples: Examples) -> ReferenceFitted | None:
+        """Returns the offset with a user fitted to these examples; the one here stays as it is."""
+        if self.offset is None or not self.offset.personal:
+            return self.offset
+        return self.offset.with_user(user, examples)
 
     def _provenance(self, examples: Examples) -> dict[str, object]:
         """Returns what a module that was trained on these examples was made of."""
@@ -178,25 +231,37 @@ class ModuleFitted(Fitted):
     def _enrol(self, user: str, train_examples: Examples, val: Examples) -> None:
         if self.rows is None:
             raise PeftuError(f"enrol: {self.label} has no modules — enrol in a personal method")
+        offset = self._offset_with(user, train_examples)
+        if not self.of_users:
+            self.offset = offset
+            return
         if self.job.start is not None and self.common is None:  # of an earlier release
             raise PeftuError(f"enrol: {self.label} starts from everyone's module, which was not kept — run it again")
-        context, unit = self._unit(user, train_examples, val)
+        context, unit = self._unit(user, train_examples, val, offset)
         trained = train(self.base, context, self.layout, [unit], self.job.train, self.seed, self.common)
         if trained.logs[0].diverged:
             raise PeftuError(f"enrol: {self.label}: training diverged, nothing is changed — lower lr")
         self.rows.put(user, trained.rows[0], len(train_examples), self._provenance(train_examples))
+        self.offset = offset
 
     def _forget(self, user: str) -> None:
-        cast(ModuleRows, self.rows).drop(user)
+        if self._has_module(user):
+            cast(ModuleRows, self.rows).drop(user)
+        if self.offset is not None and self.offset.personal and self.offset.knows(user):
+            self.offset._forget(user)
 
     def export(self, user: str, folder: Path | str) -> Path:
         """Returns the folder that now holds a user's module as peft writes it.
 
         Raises:
-            PeftuError: the user is not known, the folder is not empty, or peft has no such kind of module.
+            PeftuError: the user is not known, the folder is not empty, peft has no such kind of module, or its scores
+                are added to another method's.
         """
         from peftu.peft_io import export_module
 
+        if self.offset is not None:
+            other = self.offset.job.card.name
+            raise PeftuError(f"export: {self.label} adds to what {other} says, which peft cannot — take offset out")
         self.check_users([user])
         place = empty_folder(Path(folder))
         row = self._modules([user])[0]
@@ -222,7 +287,8 @@ class ModuleFitted(Fitted):
         common = state.tensors.get(cls.common_name)
         row = None if common is None else torch.from_numpy(common.copy())
         rows = beside.get("rows") or memory_rows(state)
-        return cls(job, task, seed, lab, prompt, Region(**state.about["region"]), rows, row)
+        region = Region(**state.about["region"])
+        return cls(job, task, seed, lab, prompt, region, rows, row, offset=beside.get("offset"))
 
 
 def memory_rows(state: State) -> MemoryRows | None:
@@ -245,25 +311,27 @@ class JointFitted(ModuleFitted):
         return CodeLayout(SharedLayout(self.job.method, sites), cast(Tensor, self.common))
 
     @property
-    def parameters(self) -> int:
-        """Returns how many numbers a user's code has."""
+    def module_parameters(self) -> int:
+        """Returns how many of a user's numbers are the code's."""
         return self.layout.width
 
     def _enrol(self, user: str, train_examples: Examples, val: Examples) -> None:
         layout, rows = cast(CodeLayout, self.layout), cast(ModuleRows, self.rows)
+        offset = self._offset_with(user, train_examples)
         if isinstance(self.job.method, EncodingMethod):
             vectors = torch.from_numpy(self.lab.embed(self.base.name, self.prompt, train_examples.texts))
             places = np.arange(len(train_examples))
             read = TrainRows(places, train_examples.target, np.ones(len(places), dtype=np.float32))
             code = encoded(layout.shared_layout, layout.shared, [read], vectors)[0]
         elif isinstance(self.job.method, PopulationMethod):
-            context, unit = self._unit(user, train_examples, val)
+            context, unit = self._unit(user, train_examples, val, offset)
             code = likeliest_code(self.base, context, layout, unit.train)
         else:  # what is shared stays as it is, and the code learns as it did beside everybody's
             method = self.job.method
             spec = self.job.train.model_copy(
                 update={"lr": self.job.train.lr * method.code_lr, "weight_decay": method.code_decay, "batch": 4}
             )
-            context, unit = self._unit(user, train_examples, val)
+            context, unit = self._unit(user, train_examples, val, offset)
             code = train(self.base, context, layout, [unit], spec, self.seed).rows[0]
         rows.put(user, code, len(train_examples), self._provenance(train_examples))
+        self.offset = offset

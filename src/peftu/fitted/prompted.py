@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
 import numpy as np
@@ -11,7 +11,7 @@ from peftu.base.model import FrozenBase
 from peftu.base.prompt import Prompt
 from peftu.base.reading import clipped, prompt_tokens, reading_limit
 from peftu.base.region import Region
-from peftu.base.writing import write
+from peftu.base.writing import Hear, write
 from peftu.data.problem import Floats, Problem, Text
 from peftu.fitted.fitted import Examples, Fitted, State, TaskAnswers
 from peftu.generate import generate
@@ -134,7 +134,12 @@ class PromptedFitted(Fitted):
         }
 
     def write(
-        self, users: Sequence[str], texts: Sequence[Text], temperature: float = 0.0, seeds: Sequence[int] = ()
+        self,
+        users: Sequence[str],
+        texts: Sequence[Text],
+        temperature: float = 0.0,
+        seeds: Sequence[int] = (),
+        hear: Hear | None = None,
     ) -> list[str]:
         """Returns a free answer to each text; the pairs of one prompt are written in one batch."""
         self.check_users(users)
@@ -146,6 +151,7 @@ class PromptedFitted(Fitted):
                 "temperature": temperature,
                 "seeds": [seeds[pair] for pair in pairs] if seeds else (),
                 "progress": progress,
+                "hear": hear and partial(_heard, hear, pairs),
             }
             written = generate(self.base, prompt, [texts[pair] for pair in pairs], self.base.region(None), **drawn)
             for pair, answer in zip(pairs, written, strict=True):
@@ -217,3 +223,7 @@ def fitting(base: FrozenBase, plain: Prompt, composed: Composed) -> tuple[Prompt
     while limit is not None and prompt.shown and prompt_tokens(base, prompt) > limit:
         prompt = replace(prompt, shown=prompt.shown[1:])
     return prompt, len(shown) - len(prompt.shown)
+
+
+def _heard(hear: Hear, pairs: Sequence[int], place: int, text: str) -> None:
+    hear(pairs[place], text)

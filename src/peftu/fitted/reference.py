@@ -1,5 +1,6 @@
 """Methods fitted on labels and frozen features: majorities, mixed head."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,9 +51,18 @@ class ReferenceFitted(Fitted):
 
     def read(self, users: Sequence[str], items: Sequence[Item]) -> Floats:
         """Returns [pairs, labels] log-probabilities."""
+        if not items:
+            return np.zeros((0, self.prompt.columns), dtype=np.float32)
         numbers = np.array([self._number.get(user, 0) for user in users], dtype=np.int64)
         scores: Floats = self.model.scores(numbers, [text for text, _ in items])
         return scores
+
+    def with_user(self, user: str, examples: Examples) -> "ReferenceFitted":
+        """Returns this with a user fitted to these examples; this one itself stays as it is."""
+        other = copy.copy(self)
+        other.model, other._users, other._number = copy.copy(self.model), [*self._users], {**self._number}
+        other._enrol(user, examples, examples.some(np.zeros(len(examples), dtype=bool)))
+        return other
 
     def _enrol(self, user: str, train: Examples, val: Examples) -> None:
         # Nothing is chosen on held-out rows for one user: all of them are learned from.

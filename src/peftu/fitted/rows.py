@@ -1,6 +1,7 @@
 """Where the module rows of a fitted method are: in memory, or in a store that is read a user at a time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +23,10 @@ class ModuleRows(Protocol):
 
     def missing(self, keys: Sequence[str]) -> set[str]:
         """Returns those of the keys that have no row; the rows of others are not looked at."""
+        ...
+
+    def holds(self, key: str) -> bool:
+        """Returns whether there is any row of a key, one that does not answer included."""
         ...
 
     def get(self, keys: Sequence[str]) -> Tensor:
@@ -62,6 +67,10 @@ class MemoryRows:
     def missing(self, keys: Sequence[str]) -> set[str]:
         """Returns those of the keys that have no row."""
         return set(keys) - self._place.keys()
+
+    def holds(self, key: str) -> bool:
+        """Returns whether there is a row of a key."""
+        return key in self._place
 
     def get(self, keys: Sequence[str]) -> Tensor:
         """Returns [keys, width] rows.
@@ -110,37 +119,41 @@ class StoredRows:
     def __init__(self, folder: Path, collection: Collection) -> None:
         self.folder, self.collection = folder, collection
 
+    @contextmanager
+    def reading(self) -> Iterator[AdapterStore]:
+        """Yields the store, to be read."""
+        with AdapterStore(self.folder) as store:
+            yield store
+
     def keys(self) -> list[str]:
         """Returns whose rows there are, sorted."""
-        with AdapterStore(self.folder) as store:
+        with self.reading() as store:
             return store.keys(self.collection)
 
     def missing(self, keys: Sequence[str]) -> set[str]:
         """Returns those of the keys that have no row."""
-        with AdapterStore(self.folder) as store:
+        with self.reading() as store:
             return store.missing(self.collection, keys)
+
+    def holds(self, key: str) -> bool:
+        """Returns whether there is any version of a key's row, of whatever status."""
+        with AdapterStore(self.folder) as store:
+            return bool(store.versions(self.collection, key))
 
     def get(self, keys: Sequence[str]) -> Tensor:
         """Returns [keys, width] rows; raises where a key has none."""
-        with AdapterStore(self.folder) as store:
+        with self.reading() as store:
             return store.get(self.collection, keys)
 
     def holding(self, checksums: Sequence[str]) -> set[str]:
         """Returns those of the checksums that are of rows which are there."""
-        with AdapterStore(self.folder) as store:
+        with self.reading() as store:
             return store.holding(self.collection, checksums)
 
     def checksums(self, keys: Sequence[str]) -> dict[str, str]:
         """Returns key -> checksum of the newest row, of those keys that have one, all as of one moment."""
-        with AdapterStore(self.folder) as store:
-            while True:
-                there = sorted(set(keys) - store.missing(self.collection, keys))
-                try:
-                    versions = store.answering(self.collection, there)
-                    return {key: version.checksum for key, version in zip(there, versions, strict=True)}
-                except PeftuError:
-                    if not store.missing(self.collection, there):  # else one was deleted just now
-                        raise
+        with self.reading() as store:
+            return {key: version.checksum for key, version in store.answering(self.collection, keys).items()}
 
     def put(self, key: str, row: Tensor, train_rows: int, provenance: Provenance) -> None:
         """Commits [width] as a key's newest row."""

@@ -12,18 +12,22 @@ from peftu.bank import Layout
 from peftu.base.prompt import Prompt
 from peftu.base.region import Region
 from peftu.codes import CodeLayout, SharedLayout
-from peftu.data.problem import Problem
+from peftu.data.problem import Floats, Problem
 from peftu.errors import DivergedError, PeftuError
 from peftu.fitted.fitted import TaskAnswers
 from peftu.fitted.modules import JointFitted, ModuleFitted
+from peftu.fitted.offsets import addable, fit_offset
+from peftu.fitted.reference import ReferenceFitted
 from peftu.fitted.rows import MemoryRows
 from peftu.lab.lab import Lab, items_of
 from peftu.methods.joint import EncodingMethod, PopulationMethod
 from peftu.plan import Job, is_joint
+from peftu.predict import score
 from peftu.store import EVERYONE
-from peftu.train import Examples, Trained, Unit, train
+from peftu.train import Trained, train
 from peftu.train_effects import with_population
 from peftu.train_joint import train_jointly
+from peftu.train_rows import Examples, Unit
 
 BYTES_PER_NUMBER = 4  # modules are float32
 
@@ -90,9 +94,9 @@ def layout_of(job: Job, lab: Lab, prompt: Prompt, users: int) -> Layout:
 
 
 def fit_untrained(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt) -> tuple[ModuleFitted, None]:
-    """Returns the base as it is, and that it has no modules."""
-    region = job.region_on(lab.base(cast(str, job.base)))
-    return ModuleFitted(job, TaskAnswers.of(problem.card), seed, lab, prompt, region), None
+    """Returns the base as it is, beside the job's offset where it has one, and that it has no modules."""
+    region, offset = job.region_on(lab.base(cast(str, job.base))), fitted_offset(problem, job, seed, lab, prompt)
+    return ModuleFitted(job, TaskAnswers.of(problem.card), seed, lab, prompt, region, offset=offset), None
 
 
 def fit_modules(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt) -> tuple[ModuleFitted, Modules]:
@@ -108,17 +112,16 @@ def fit_modules(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt)
         modules = fit_everyone(problem, job, seed, lab, prompt)
     else:
         start = None if job.start is None else fit_everyone(problem, job.start, seed, lab, prompt).trained.rows[0]
-        modules = _trained(
-            problem, job, seed, lab, prompt, units_of(problem, rows_of(problem, lab)), f"training {job.label}", start
-        )
+        units = units_of(problem, rows_of(problem, lab), offsets_of(problem, job, seed, lab, prompt))
+        modules = _trained(problem, job, seed, lab, prompt, units, f"training {job.label}", start)
     notes: dict[str, Any] = {"region": str(modules.region), "module_parameters": modules.layout.parameters}
     if modules.diverged:
-        answering = "the base" if job.start is None else "everyone's module"
-        notes["diverged"] = f"{modules.diverged} users, scored by {answering} and not stored"
+        notes["diverged"] = f"{modules.diverged} users, scored by {job.untrained} and not stored"
         lab.reporter.note(f"{job.label}: training diverged for {notes['diverged']} — lower lr")
     return ModuleFitted(
-        job, TaskAnswers.of(problem.card), seed, lab, prompt, modules.region, modules.rows, start, notes
-    ), modules
+        job, TaskAnswers.of(problem.card), seed, lab, prompt, modules.region, modules.rows, start, notes,
+        fitted_offset(problem, job, seed, lab, prompt),
+    ), modules  # fmt: skip
 
 
 def fit_everyone(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt) -> Modules:
@@ -129,7 +132,7 @@ def fit_everyone(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt
     """
 
     def make() -> Modules:
-        everyone = everyone_of(problem, rows_of(problem, lab))
+        everyone = everyone_of(problem, rows_of(problem, lab), offsets_of(problem, job, seed, lab, prompt))
         modules = _trained(problem, job, seed, lab, prompt, (everyone,), "training on everyone")
         if modules.diverged:
             raise diverged(job)
@@ -150,7 +153,8 @@ def fit_joint(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt) -
         DivergedError: training diverged.
     """
     base = lab.base(cast(str, job.base))
-    region, units = job.region_on(base), units_of(problem, rows_of(problem, lab))
+    region, offsets = job.region_on(base), offsets_of(problem, job, seed, lab, prompt)
+    units = units_of(problem, rows_of(problem, lab), offsets)
     context = lab.context(base.name, prompt, region)
     layout = cast(SharedLayout, layout_of(job, lab, prompt, len(problem.users)))
     vectors = None
@@ -168,8 +172,9 @@ def fit_joint(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt) -
     modules = Modules(codes, region, Trained(learned, [joint.log]), problem.users, counts, shared)
     notes = {"region": str(region), "shared_parameters": layout.parameters}
     return JointFitted(
-        job, TaskAnswers.of(problem.card), seed, lab, prompt, region, modules.rows, shared, notes
-    ), modules
+        job, TaskAnswers.of(problem.card), seed, lab, prompt, region, modules.rows, shared, notes,
+        fitted_offset(problem, job, seed, lab, prompt),
+    ), modules  # fmt: skip
 
 
 def rows_of(problem: Problem, lab: Lab) -> npt.NDArray[np.int64]:
@@ -177,29 +182,50 @@ def rows_of(problem: Problem, lab: Lab) -> npt.NDArray[np.int64]:
     return np.array([lab.number[item] for item in items_of(problem)], dtype=np.int64)
 
 
-def units_of(problem: Problem, rows: npt.NDArray[np.int64]) -> list[Unit]:
-    """Returns every user with their train and validation rows, given `rows_of`."""
+def fitted_offset(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt) -> ReferenceFitted | None:
+    """Returns the fitted method that a job's modules' scores are added to, if there is one."""
+    return None if job.offset is None else fit_offset(problem, job.offset, seed, lab, prompt).fitted
+
+
+def offsets_of(problem: Problem, job: Job, seed: int, lab: Lab, prompt: Prompt) -> Floats | None:
+    """Returns [N, labels] what is added to the scores of a job's modules, if anything is."""
+    if job.offset is None:
+        return None
+    offset, base = fit_offset(problem, job.offset, seed, lab, prompt), lab.base(cast(str, job.base))
+    context = lab.context(base.name, prompt, job.region_on(base))
+    return addable(offset.of(problem), score(base, context, rows_of(problem, lab)), prompt)
+
+
+def units_of(problem: Problem, rows: npt.NDArray[np.int64], offsets: Floats | None = None) -> list[Unit]:
+    """Returns every user with their train and validation rows, given `rows_of` and `offsets_of`."""
     parts = {part: problem.rows(part) for part in ("train", "val")}
     grouped = {part: _by_user(chosen, problem.user[chosen], len(problem.users)) for part, chosen in parts.items()}
     return [
-        Unit(key, *(examples_of(problem, rows, grouped[part][user]) for part in ("train", "val")))
+        Unit(key, *(examples_of(problem, rows, grouped[part][user], offsets) for part in ("train", "val")))
         for user, key in enumerate(problem.users)
     ]
 
 
-def examples_of(problem: Problem, rows: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64]) -> Examples:
+def examples_of(
+    problem: Problem, rows: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64], offsets: Floats | None = None
+) -> Examples:
     """Returns some rows of a problem as examples."""
-    return Examples(rows[chosen], problem.target[chosen], np.ones(len(chosen), dtype=np.float32))
+    weight = np.ones(len(chosen), dtype=np.float32)
+    return Examples(rows[chosen], problem.target[chosen], weight, None if offsets is None else offsets[chosen])
 
 
-def everyone_of(problem: Problem, rows: npt.NDArray[np.int64]) -> Unit:
+def everyone_of(problem: Problem, rows: npt.NDArray[np.int64], offsets: Floats | None = None) -> Unit:
     """Returns all users as one unit: a distinct text once, with its labels' shares and its number of judgements.
 
-    The summed cross-entropy is the same as over the single judgements, at a fraction of the work.
+    The summed cross-entropy is the same as over the single judgements, at a fraction of the work. With offsets, which
+    differ from user to user, the judgements stay single.
     """
     parts = []
     for part in ("train", "val"):
         chosen = problem.rows(part)
+        if offsets is not None:
+            parts.append(examples_of(problem, rows, chosen, offsets))
+            continue
         items, back, count = np.unique(rows[chosen], return_inverse=True, return_counts=True)
         share = np.zeros((len(items), problem.target.shape[1]), dtype=np.float32)
         np.add.at(share, back, problem.target[chosen])

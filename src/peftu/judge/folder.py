@@ -32,7 +32,8 @@ from peftu.results import (
 from peftu.run_folder import check_folder, check_unused
 from peftu.system import System
 
-OURS = re.compile("|".join(map(re.escape, (RECORD, REPORT, PREDICTIONS, USER_SCORES, JUDGEMENT))))
+_FILES = "|".join(map(re.escape, (RECORD, REPORT, PREDICTIONS, USER_SCORES, JUDGEMENT)))
+OURS = re.compile(rf"{_FILES}|\.[\w.-]+\.tmp")  # and what was half-written when a process was killed
 
 
 @dataclass(frozen=True)

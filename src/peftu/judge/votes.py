@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from peftu.answers import Answers
+from peftu.answers import Answers, answers_of
 from peftu.data.task import TaskCard
 from peftu.stats import Doubles
 
@@ -82,7 +82,9 @@ def votes(judgements: pl.DataFrame, card: TaskCard) -> Votes:
     same = rows.select(pl.struct("text_key", "user_id").rank("dense")).to_series().to_numpy().astype(np.int64) - 1
     everyone, mine = _summed(text, given), _summed(same, given)
     voters = np.bincount(text)[text] - np.bincount(same)[same]
-    return Votes(rows, given, everyone[text] - mine[same], voters.astype(np.float64), given.mean(0), card.answers)
+    return Votes(
+        rows, given, everyone[text] - mine[same], voters.astype(np.float64), given.mean(0), answers_of(card.kind)
+    )
 
 
 def _summed(group: Places, values: Doubles) -> Doubles:

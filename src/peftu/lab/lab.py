@@ -10,6 +10,7 @@ import numpy.typing as npt
 from peftu.base.answers import Answer
 from peftu.base.cache import RegionCache
 from peftu.base.families.family import Context
+from peftu.base.joined import joined, size_of
 from peftu.base.model import FrozenBase, load_base
 from peftu.base.prompt import Prompt
 from peftu.base.reader import Cuts
@@ -28,18 +29,25 @@ class Lab:
     """Resources of any number of fits.
 
     What it expects to be read, a run's texts, is read once for all methods and may be kept on disk; anything else is
-    read when it is asked for, and let go.
+    read when it is asked for, and let go, or kept in memory for who asks next.
 
     Args:
         reporter: hears how far long work is.
         items: texts, with their free answers where there are any, that are going to be read.
         hardware: where bases compute, and in which numbers.
+        kept_bytes: of what was made of other texts, for each prompt and region; beyond, it is let go.
     """
 
     def __init__(
-        self, reporter: Reporter | None = None, items: Sequence[Item] = (), hardware: HardwareSpec | None = None
+        self,
+        reporter: Reporter | None = None,
+        items: Sequence[Item] = (),
+        hardware: HardwareSpec | None = None,
+        kept_bytes: int = 0,
     ) -> None:
         self.hardware = hardware or HardwareSpec()
+        self._kept_bytes = kept_bytes
+        self._kept: dict[tuple[str, Prompt, Region], tuple[Context, dict[Item, int]]] = {}  # and the row of each text
         self.reporter: Reporter = reporter or Silent()
         self.texts: list[Text] = list(dict.fromkeys(text for text, _ in items))
         self.place = {text: number for number, text in enumerate(self.texts)}
@@ -87,9 +95,31 @@ class Lab:
         """Returns a context that holds these items, and the row [items] of each in it."""
         if items and all(item in self.number for item in items):
             return self.context(name, prompt, region), np.array([self.number[item] for item in items], dtype=np.int64)
-        rows = {item: row for row, item in enumerate(dict.fromkeys(items))}
-        context = prefill(self.base(name), prompt, list(rows), region)
+        if prompt.free or prompt.shown or not self._kept_bytes:
+            rows = {item: row for row, item in enumerate(dict.fromkeys(items))}
+            context = prefill(self.base(name), prompt, list(rows), region)
+        else:
+            context, rows = self._keep(name, prompt, region, items)
         return context, np.array([rows[item] for item in items], dtype=np.int64)
+
+    def _keep(
+        self, name: str, prompt: Prompt, region: Region, items: Sequence[Item]
+    ) -> tuple[Context, dict[Item, int]]:
+        """Returns a context that holds these texts and earlier ones, and the row of each."""
+        key, base = (name, prompt, region), self.base(name)
+        earlier, rows = self._kept.get(key, (None, {}))
+        new = [item for item in dict.fromkeys(items) if item not in rows]
+        if earlier is not None and not new:
+            return earlier, rows
+        context = prefill(base, prompt, new, region)
+        if earlier is not None:
+            whole = joined(earlier, context, base.family.shared)
+            if whole is None or size_of(whole) > self._kept_bytes:  # too much, or cut in another place: begin anew
+                del self._kept[key]
+                return self._keep(name, prompt, region, items)
+            context = whole
+        self._kept[key] = made = context, rows | {item: len(rows) + place for place, item in enumerate(new)}
+        return made
 
     def embed(self, name: str, prompt: Prompt, texts: Sequence[Text]) -> Floats:
         """Returns [texts, width] unit sentence vectors of a base; longer texts are cut as the prompt says."""

@@ -66,7 +66,10 @@ class FittedReference(Protocol):
         ...
 
     def enrol(self, user: int | None, texts: Sequence[Text], target: Floats) -> int:
-        """Returns the number of the user (None: a new one) fitted to [texts, labels]; all others stay as they are."""
+        """Returns the number of the user (None: a new one) fitted to [texts, labels]; all others stay as they are.
+
+        Nothing is changed in place: a shallow copy that was made before goes on answering as it did.
+        """
         ...
 
     def forget(self, user: int) -> None:
@@ -192,6 +195,7 @@ methods: Registry[type[Any]] = Registry(
         "user-majority": "peftu.methods.reference:UserMajority",
         "mixed-head": "peftu.methods.mixed:MixedHead",
         "lore": "peftu.methods.lore:Lore",
+        "history": "peftu.methods.history:History",
         "zero-shot": "peftu.methods.zero_shot:ZeroShot",
         "few-shot": "peftu.methods.prompting:FewShot",
         "retrieval": "peftu.methods.prompting:Retrieval",

@@ -45,7 +45,7 @@ class FittedMixedHead:
     ) -> None:
         self.method, self.featurizer, self.priors, self.model = method, featurizer, priors, model
         self.features, self.notes, self.known = features, notes, texts
-        self.effects = {_digest(text): number for text, number in texts.items()} if model.parts["text"].size else {}
+        self.effects = {digest(text): number for text, number in texts.items()} if model.parts["text"].size else {}
 
     @property
     def parameters_per_user(self) -> int:
@@ -60,10 +60,18 @@ class FittedMixedHead:
         Raises:
             IndexError: a number is no user's.
         """
+        return self.read(users, texts)[0].astype(np.float32)
+
+    def read(self, users: Numbers, texts: Sequence[Text]) -> tuple[Reals, Reals]:
+        """Returns what `scores` does, and [pairs, directions] features of the texts on which users may deviate.
+
+        Raises:
+            IndexError: a number is no user's.
+        """
         if len(users) and users.min() < 0:  # numpy would take them from the end
             raise IndexError("user numbers start at 0")
         model, numbers = self._reading(texts)
-        return model.log_probabilities(np.asarray(users), numbers).astype(np.float32)
+        return model.log_probabilities(np.asarray(users), numbers), model.features.personal[numbers]
 
     def enrol(self, user: int | None, texts: Sequence[Text], target: Floats) -> int:
         """Returns the number of the user whose own weights were fitted to these labels; all else stays as it is.
@@ -133,7 +141,7 @@ class FittedMixedHead:
         distinct = list(place)
         parts = dict(self.model.parts)
         if parts["text"].size:  # a text without training rows has no effect of its own
-            numbers = np.array([self.effects.get(_digest(text), -1) for text in distinct])
+            numbers = np.array([self.effects.get(digest(text), -1) for text in distinct])
             parts["text"] = np.where(numbers[:, None] < 0, 0.0, parts["text"][numbers])
         made = self.featurizer.features(distinct, self.method.embedded(distinct, self.features))
         return replace(self.model, features=made, parts=parts), np.array([place[text] for text in texts], np.int64)
@@ -177,6 +185,6 @@ class FittedMixedHead:
         return split(fitted.x)
 
 
-def _digest(text: Text) -> str:
+def digest(text: Text) -> str:
     """Returns what a text is known by in a file."""
     return hashlib.sha256(f"{text.context or ''}\x1f{text.text}".encode()).hexdigest()[:24]

@@ -1,6 +1,6 @@
 """The mixed logistic model: what all users share, and how each departs from it, under Gaussian priors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ Reals = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.integer]
 Parts = dict[str, Reals]
 
+USER_PARTS = ("bias", "slope", "deviation")
 CHUNK = 1 << 24  # numbers gathered at once when scoring
 
 
@@ -50,6 +51,10 @@ class Data:
     target: Reals
     link: Literal["softmax", "sigmoid"]
 
+    def of(self, rows: npt.NDArray[np.bool_] | Numbers) -> "Data":
+        """Returns some of the rows, over the same users and texts."""
+        return replace(self, user=self.user[rows], text=self.text[rows], target=self.target[rows])
+
     @property
     def outputs(self) -> int:
         """Returns the number of logits: two labels of which one is given need only one."""
@@ -81,7 +86,13 @@ class MixedModel:
     @property
     def parameters_per_user(self) -> int:
         """Returns how many numbers belong to one user."""
-        return sum(self.parts[name][0].size for name in ("bias", "slope", "deviation") if len(self.parts[name]))
+        return sum(self.parts[name][0].size for name in USER_PARTS if len(self.parts[name]))
+
+    @property
+    def shared(self) -> "MixedModel":
+        """Returns what all users share, as a model in which nobody has weights of their own."""
+        own = {name: self.parts[name][:0] for name in USER_PARTS}
+        return replace(self, parts={**self.parts, **own})
 
     def logits(self, user: Numbers, text: Numbers) -> Reals:
         """Returns [pairs, outputs] logits; a user without training rows has the shared model's."""

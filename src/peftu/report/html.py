@@ -72,12 +72,12 @@ def render(runs: Sequence[RunView], out: Path) -> Path:
         raise DrawingError(_EXTRA) from error
     environment = _environment()
     load = environment.loader.get_source if environment.loader else None
-    css, script = (load(environment, name)[0] if load else "" for name in ("report.css", "report.js"))
+    look, css, script = (load(environment, name)[0] if load else "" for name in ("look.css", "report.css", "report.js"))
     tasks = list(dict.fromkeys(run.record.task.title for run in runs))
     html = environment.get_template("report.html.j2").render(
         title=f"Was personalising worth it? {' · '.join(tasks)}",
         subtitle=f"Small personal modules on a frozen language model, judged user by user: {', '.join(tasks)}.",
-        css=css,
+        css=look + css,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         chapters=chapters,

@@ -11,6 +11,7 @@ _NAMES = {
     "retrieval": "a user's most similar answers in the prompt",
     "profile": "a user's description in the prompt",
     "mixed-head": "mixed head",
+    "history": "mixed head that looks at a user's items",
     "lora": "LoRA",
     "alora": "activated LoRA",
     "vera": "VeRA",
@@ -29,7 +30,7 @@ _NAMES = {
     "lore": "low-rank mixed head",
     "hypernet": "a network that writes modules",
 }
-_KNOBS = {"warm_start=global": "started from everyone's"}
+_KNOBS = {"warm_start=global": "started from everyone's", "offset=mixed-head": "on top of the mixed head"}
 _SUFFIXES = {"guard": "only where it pays"}
 BENEATH = "\n"  # between a name and what stands beneath it
 

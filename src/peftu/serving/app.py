@@ -2,43 +2,42 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from pathlib import Path
+from statistics import fmean
+from typing import Any
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from peftu import __version__
 from peftu.errors import PeftuError
+from peftu.execute.receipt import lines
 from peftu.serving import bodies
 from peftu.serving.access import Caller
 from peftu.serving.asked import Answered
 from peftu.serving.compatible import add_openai
 from peftu.serving.gate import Gate, problem
+from peftu.serving.known import Who, add_lists, known_users
 from peftu.serving.moment import moment
 from peftu.serving.opened import Methods
+from peftu.serving.page import add_page
 from peftu.serving.problems import RefusedError, refused
+from peftu.serving.processes import Passing
 from peftu.serving.service import Served, Service
 
-REMAINS = (
-    "predictions and user scores of the run, which its record vouches for",
-    "what all users share in a method was fitted with the user's rows",
-    "the imported table, if there is one: peftu data rm",
-)
+# What any request may be refused with: see `docs/serving.md`.
+REFUSALS = (400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 500, 503, 504)
 
 
-def caller_of(request: Request) -> Caller:
-    """Returns whoever asks, as the gate found."""
-    caller: Caller = request.state.caller
-    return caller
+def make_app(service: Service, shared: Path | None = None) -> FastAPI:
+    """Returns the application around a service, which it starts and stops.
 
-
-Who = Annotated[Caller, Depends(caller_of)]
-
-
-def make_app(service: Service) -> FastAPI:
-    """Returns the application around a service, which it starts and stops."""
+    Args:
+        service: what answers.
+        shared: folder of the processes that answer on one socket; None: this one does alone.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -47,14 +46,23 @@ def make_app(service: Service) -> FastAPI:
         await run_in_threadpool(service.stop)
 
     app = FastAPI(
-        title="peftu", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
+        title="peftu",
+        version=__version__,
+        lifespan=lifespan,
+        responses={status: {"model": bodies.Problem} for status in REFUSALS},
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
     )
+    app.add_middleware(Passing, folder=shared)
     app.add_middleware(Gate, access=service.access, limits=service.limits, metrics=service.metrics)
     _add_errors(app, service)
     _add_health(app, service)
     _add_answers(app, service)
     _add_people(app, service)
+    add_lists(app, service)
     add_openai(app, service)
+    add_page(app)
     return app
 
 
@@ -73,7 +81,9 @@ def _add_errors(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        return problem(RefusedError(error.status_code, str(error.detail)), request.state.request_id)
+        answer = problem(RefusedError(error.status_code, str(error.detail)), request.state.request_id)
+        answer.headers.update(error.headers or {})  # which methods are allowed
+        return answer
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
@@ -89,7 +99,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
             raise RefusedError(503, "the service is starting or stopping — ask again", retry_after=1)
         return {"status": "ready"}
 
-    @app.get("/metrics", tags=["health"])
+    @app.get("/metrics", tags=["health"], responses={200: {"content": {"text/plain": {}}}})
     async def metrics(who: Who) -> Response:
         """Counts, times and sizes for Prometheus; no user, no text."""
         who.check("admin")
@@ -98,7 +108,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
 
 def _labelled(served: Served) -> Served:
     if not served.task.answers.labelled:
-        raise RefusedError(422, f"{served.label}: writes free answers — ask /v1/completions")
+        raise RefusedError(422, f"{served.label}: writes free answers — ask /v1/generate")
     return served
 
 
@@ -109,14 +119,10 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     async def predict(body: bodies.PredictRequest, who: Who) -> bodies.PredictReply:
         """Labels and probabilities of each text as each user sees it."""
         who.check("read", body.users)
-        users, served = bodies.check_users(body.users, limits), _labelled(service.method(body.method))
-        if len(body.inputs) > limits.inputs or len(users) * len(body.inputs) > limits.pairs:
-            raise RefusedError(
-                413, f"inputs: over {limits.inputs:,}, or over {limits.pairs:,} with users — ask less at once"
-            )
-        texts = [bodies.text_of(given, limits) for given in body.inputs]
+        served = _labelled(service.method(body.method))
+        users, texts = bodies.check_pairs(body.users, body.inputs, limits)
         answered = await service.answers(users, texts, service.question(served.label, on_missing=body.on_missing))
-        count, labels = len(texts), served.task.labels
+        labels = served.task.labels
         return bodies.PredictReply(
             method=answered.method,
             seed=served.seed,
@@ -127,7 +133,33 @@ def _add_answers(app: FastAPI, service: Service) -> None:
                     user=user,
                     module=answered.answerers[user].module,
                     fallback=answered.answerers[user].fallback,
-                    answers=[_answer(row, labels) for row in answered.rows[place * count : (place + 1) * count]],
+                    answers=[_answer(row, labels) for row in answered.of(place, len(texts))],
+                )
+                for place, user in enumerate(users)
+            ],
+        )
+
+    @app.post("/v1/generate", tags=["answers"])
+    async def generate(body: bodies.GenerateRequest, who: Who) -> bodies.GenerateReply:
+        """What each user writes to each text, for tasks of free answers."""
+        who.check("read", body.users)
+        served = service.method(body.method)
+        if not served.writes:
+            raise RefusedError(422, f"{served.label}: writes no free answers — ask /v1/predict")
+        users, texts = bodies.check_pairs(body.users, body.inputs, limits)
+        asked = body.model_dump(include={"on_missing", "temperature", "seed"})
+        question = service.question(served.label, writes=True, tokens=body.max_tokens, **asked)
+        answered = await service.answers(users, texts, question)
+        return bodies.GenerateReply(
+            method=answered.method,
+            seed=served.seed,
+            notes=answered.notes,
+            results=[
+                bodies.UserWritten(
+                    user=user,
+                    module=answered.answerers[user].module,
+                    fallback=answered.answerers[user].fallback,
+                    answers=[row["answer"] for row in answered.of(place, len(texts))],
                 )
                 for place, user in enumerate(users)
             ],
@@ -153,9 +185,7 @@ async def _ranked_users(service: Service, served: Served, asked: list[str] | Non
     who.check("read")
     if not served.personal:
         raise RefusedError(422, f"{served.label}: answers everybody alike — name users, or a personal method")
-    known = await service.do(lambda methods: methods.fresh(served.label).users)
-    hidden = service.people.hidden()
-    users = [user for user in known if user not in hidden and (who.users is None or user in who.users)]
+    users = await known_users(service, served, who)
     if not users:
         raise RefusedError(404, f"{served.label}: knows nobody — enrol someone")
     return users
@@ -169,6 +199,7 @@ def _ranking(served: Served, users: list[str], answered: Answered, body: bodies.
         seed=served.seed,
         label=body.label,
         users=len(users),
+        mean={label: fmean(row[f"p_{label}"] for row in answered.rows) for label in served.task.labels},
         notes=answered.notes,
         ranking=[
             bodies.Ranked(
@@ -183,8 +214,7 @@ def _ranking(served: Served, users: list[str], answered: Answered, body: bodies.
 
 
 def _answer(row: dict[str, Any], labels: tuple[str, ...]) -> bodies.LabelAnswer:
-    named = row["labels"] if "labels" in row else [row["label"]]
-    return bodies.LabelAnswer(labels=named, probabilities={label: row[f"p_{label}"] for label in labels})
+    return bodies.LabelAnswer(labels=row["labels"], probabilities={label: row[f"p_{label}"] for label in labels})
 
 
 def _add_people(app: FastAPI, service: Service) -> None:
@@ -192,7 +222,7 @@ def _add_people(app: FastAPI, service: Service) -> None:
 
     @app.put("/v1/users/{key:path}/examples", tags=["people"], status_code=202)
     async def enrol(key: str, body: bodies.ExamplesRequest, who: Who) -> bodies.Enrolment:
-        """Trains a module on these examples alone; until it is there, whatever answered before goes on."""
+        """Adds examples and trains a module on all there are; until it is there, whatever answered before goes on."""
         who.check("write", [bodies.check_key(key, limits)])
         served = service.method(body.method)
         if not served.personal:
@@ -202,7 +232,7 @@ def _add_people(app: FastAPI, service: Service) -> None:
         for place, example in enumerate(body.examples):
             _check_labels(served, place, example.labels)
         examples = [(bodies.text_of(example, limits), example.labels) for example in body.examples]
-        change = service.people.enrol(key, served.label, examples)
+        change = service.people.enrol(key, served.label, examples, body.replace)
         return bodies.Enrolment(method=served.label, state=change.state)
 
     @app.get("/v1/users/{key:path}", tags=["people"])
@@ -229,7 +259,10 @@ def _add_people(app: FastAPI, service: Service) -> None:
             who.check("admin", [key])
         bodies.check_key(key, limits)
         receipt = await service.forgotten(key)
-        return bodies.Receipt(deleted=receipt, remains=list(REMAINS))
+        remains = lines(receipt, lambda file: Path(file).name)  # the folder's place is not whoever asks' concern
+        return bodies.Receipt(
+            deleted={key: count for key, count in receipt.items() if key != "remains"}, remains=remains
+        )
 
 
 def _modules(methods: Methods, key: str) -> dict[str, str]:

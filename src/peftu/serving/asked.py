@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from peftu.base.writing import Hear
 from peftu.data.problem import Text
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Answered:
 
     Attributes:
         method: as in the run's table.
-        rows: for each pair, what `Fitted.answered` gives, as a dict.
+        rows: for each pair ``labels`` and ``p_LABEL``, or the ``answer``.
         answerers: user -> who answered.
         notes: what whoever asks must know.
     """
@@ -42,6 +43,10 @@ class Answered:
     rows: list[dict[str, Any]]
     answerers: dict[str, Answerer]
     notes: list[str]
+
+    def of(self, place: int, texts: int) -> list[dict[str, Any]]:
+        """Returns the answers of the user at this place of a request, which has so many texts."""
+        return self.rows[place * texts : (place + 1) * texts]
 
 
 @dataclass
@@ -55,6 +60,9 @@ class Question:
         on_missing: what becomes of users who are not known.
         temperature: of free answers.
         tokens: of a free answer at most; None: as many as the method's prompt allows.
+        seed: of draws; None: the method's.
+        first: place of the first pair in the request, by which draws go.
+        hear: told, in another thread, of a pair and its answer as it is written.
         writes: whether free answers are asked for, and not labels.
         bare: whether the base without any module is asked.
         deadline: by `time.monotonic`.
@@ -67,6 +75,9 @@ class Question:
     on_missing: OnMissing = "error"
     temperature: float = 0.0
     tokens: int | None = None
+    seed: int | None = None
+    first: int = 0
+    hear: Hear | None = None
     writes: bool = False
     bare: bool = False
     deadline: float = field(default_factory=lambda: time.monotonic() + 60)

@@ -1,9 +1,11 @@
 """What requests and answers hold: the shapes that OpenAPI shows, with examples."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
+from peftu.answers import Kind
 from peftu.data.problem import Text
 from peftu.outside import is_plain
 from peftu.serving.asked import OnMissing
@@ -66,6 +68,38 @@ class PredictReply(BaseModel):
     notes: list[str]
 
 
+class GenerateRequest(BaseModel):
+    """Texts that some users write an answer to."""
+
+    model_config = _config({"users": ["103"], "inputs": ["What do you say?"], "temperature": 0.7, "seed": 1})
+
+    users: list[StrictStr] = Field(min_length=1)
+    inputs: list[Input] = Field(min_length=1)
+    method: StrictStr | None = None
+    on_missing: OnMissing = "error"
+    max_tokens: StrictInt | None = Field(None, ge=1, description="Of an answer; no more than the method was made for.")
+    temperature: StrictFloat | StrictInt = Field(0, ge=0, le=2)
+    seed: StrictInt | None = Field(None, description="Of what is drawn; None: the method's, so always the same.")
+
+
+class UserWritten(BaseModel):
+    """One user's free answers, in the order of the inputs."""
+
+    user: str
+    module: str
+    fallback: str | None
+    answers: list[str]
+
+
+class GenerateReply(BaseModel):
+    """Users by inputs."""
+
+    method: str
+    seed: int
+    results: list[UserWritten]
+    notes: list[str]
+
+
 class RankRequest(BaseModel):
     """One text; the users who are likeliest to give it a label come first."""
 
@@ -95,6 +129,7 @@ class RankReply(BaseModel):
     seed: int
     label: str
     users: int = Field(description="That were asked.")
+    mean: dict[str, float] = Field(description="Probability of each label, over all who were asked.")
     ranking: list[Ranked]
     notes: list[str]
 
@@ -110,12 +145,13 @@ class Example(BaseModel):
 
 
 class ExamplesRequest(BaseModel):
-    """All labelled texts that a user's module is to be trained on."""
+    """Labelled texts that are added to those a user is known by; their module is trained on all of them."""
 
     model_config = _config({"examples": [{"text": "A fine film.", "labels": ["likes"]}]})
 
     examples: list[Example] = Field(min_length=1)
     method: StrictStr | None = None
+    replace: StrictBool = Field(False, description="These are all: earlier ones no longer count.")
 
 
 class Enrolment(BaseModel):
@@ -125,6 +161,34 @@ class Enrolment(BaseModel):
     state: str = Field(description="queued, running, done, failed or cancelled.")
     error: str | None = None
     seconds: float | None = None
+
+
+class Method(BaseModel):
+    """A method that is served."""
+
+    method: str = Field(description="As in the run's table, and as requests name it.")
+    task: str
+    kind: Kind = Field(description="single and ordinal: one label a text; multi: those that hold; text: free answers.")
+    labels: list[str]
+    base: str | None
+    personal: bool = Field(description="Whether users have something of their own in it.")
+    everyone: str | None = Field(description="The method served here that was trained on everyone, on the same base.")
+
+
+class MethodsReply(BaseModel):
+    """What is served, and what the caller may do with it."""
+
+    methods: list[Method]
+    default: str | None = Field(description="Answers where a request names none; None: it has to.")
+    scopes: list[str]
+    users: list[str] | None = Field(description="Whom alone the token may ask about; None: everybody.")
+
+
+class UsersReply(BaseModel):
+    """The first users by key."""
+
+    users: list[str]
+    total: int = Field(description="That the caller may ask about.")
 
 
 class UserReply(BaseModel):
@@ -141,6 +205,22 @@ class Receipt(BaseModel):
     remains: list[str]
 
 
+class Wrong(BaseModel):
+    """What is wrong with a request, as OpenAI's clients read it."""
+
+    message: str = Field(description="What is wrong, and the mend: one line.")
+    type: str
+    code: int = Field(description="The status.")
+    request_id: str
+    unknown_users: list[int] = Field([], description="Places in the request of users without a module.")
+
+
+class Problem(BaseModel):
+    """The answer to a request that is refused."""
+
+    error: Wrong
+
+
 class CompletionRequest(BaseModel):
     """What OpenAI's clients send; what would change the answer and is not known here is refused."""
 
@@ -150,6 +230,8 @@ class CompletionRequest(BaseModel):
     prompt: StrictStr | Annotated[list[StrictStr], Field(min_length=1)]
     max_tokens: StrictInt | None = Field(None, ge=1)
     temperature: StrictFloat | StrictInt = Field(0, ge=0, le=2)
+    seed: StrictInt | None = None
+    stream: StrictBool | None = None
 
 
 class Message(BaseModel):
@@ -171,6 +253,8 @@ class ChatRequest(BaseModel):
     max_tokens: StrictInt | None = Field(None, ge=1)
     max_completion_tokens: StrictInt | None = Field(None, ge=1)
     temperature: StrictFloat | StrictInt = Field(0, ge=0, le=2)
+    seed: StrictInt | None = None
+    stream: StrictBool | None = None
 
 
 def text_of(given: Input | Example, limits: Limits) -> Text:
@@ -209,3 +293,17 @@ def check_users(users: list[str], limits: Limits) -> list[str]:
     if len(set(users)) < len(users):
         raise RefusedError(422, "users: one stands twice — name each once")
     return [check_key(user, limits) for user in users]
+
+
+def check_pairs(users: list[str], inputs: Sequence[Input], limits: Limits) -> tuple[list[str], list[Text]]:
+    """Returns the users and the texts of a request.
+
+    Raises:
+        RefusedError: they are too many, or one of them is no such thing.
+    """
+    users = check_users(users, limits)
+    if len(inputs) > limits.inputs or len(users) * len(inputs) > limits.pairs:
+        raise RefusedError(
+            413, f"inputs: over {limits.inputs:,}, or over {limits.pairs:,} with users — ask less at once"
+        )
+    return users, [text_of(given, limits) for given in inputs]

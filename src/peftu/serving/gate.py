@@ -6,6 +6,7 @@ import time
 import traceback
 import uuid
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
@@ -15,10 +16,11 @@ from peftu.outside import parse_json
 from peftu.serving.access import Access
 from peftu.serving.limits import Limits
 from peftu.serving.metrics import Metrics
+from peftu.serving.page import FILES
 from peftu.serving.problems import RefusedError
 
 _log = logging.getLogger("peftu.serving")
-OPEN = ("/healthz", "/readyz", "/openapi.json")
+OPEN = ("/healthz", "/readyz", "/openapi.json", *FILES)
 KINDS = {400: "bad_request", 401: "authentication", 403: "permission", 404: "not_found", 413: "too_large", 429: "busy"}
 
 
@@ -72,6 +74,7 @@ class Gate:
             if scope["path"] not in OPEN:
                 state["caller"] = self.access.caller(headers.get("authorization"), headers.get("host", ""))
                 caller = state["caller"].name
+            _check_path(scope)
             body = await self._body(headers, receive)
             await self.app(scope, _replay(body, receive), noted)
         except RefusedError as error:
@@ -117,6 +120,14 @@ class Gate:
             except ValueError:
                 raise RefusedError(400, "body: is no JSON that can be read (NaN, half a character)") from None
         return bytes(body)
+
+
+def _check_path(scope: Scope) -> None:
+    """Checks that no two paths can become one key, as they do where bytes that are no character are replaced."""
+    try:
+        unquote_to_bytes(scope.get("raw_path") or b"").decode()
+    except UnicodeDecodeError:
+        raise RefusedError(400, "path: is no UTF-8 — quote the key's UTF-8 bytes") from None
 
 
 def _method(name: str) -> str:

@@ -22,6 +22,7 @@ class Limits:
         seconds: after which a request that still waits is given up.
         upload_seconds: in which a request's body must be here.
         resident_bytes: of module rows that stay in memory.
+        text_bytes: of what the base makes of texts that stays in memory, for each prompt and region.
     """
 
     body_bytes: int = 4 << 20
@@ -38,3 +39,4 @@ class Limits:
     seconds: float = 60.0
     upload_seconds: float = 30.0
     resident_bytes: int = 1 << 30
+    text_bytes: int = 128 << 20

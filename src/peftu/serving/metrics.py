@@ -1,8 +1,12 @@
 """What Prometheus is told: counts, times and sizes. No label ever holds a user, a text or a path with a key."""
 
+import os
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"  # where processes that answer on one socket put their numbers
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, float("inf"))
 
@@ -16,7 +20,8 @@ class Metrics:
         route = ["route", "method", "status"]
         self._requests = Counter("peftu_requests", "Requests by route template.", route, **made)
         self._seconds = Histogram("peftu_request_seconds", "Seconds from request to answer.", ["route"], **made)
-        self._queue = Gauge("peftu_queue_pairs", "Pairs of user and text that wait.", **made)
+        waiting = "Pairs of user and text that wait."
+        self._queue = Gauge("peftu_queue_pairs", waiting, multiprocess_mode="livesum", **made)
         self._batch_requests = Histogram("peftu_batch_requests", "Requests a batch.", buckets=SIZES, **made)
         self._batch_pairs = Histogram("peftu_batch_pairs", "Pairs a batch.", buckets=SIZES, **made)
         self._batch_seconds = Histogram("peftu_batch_seconds", "Seconds a batch.", **made)
@@ -47,5 +52,9 @@ class Metrics:
         self._changes.labels(change, outcome).inc()
 
     def page(self) -> bytes:
-        """Returns all of it as Prometheus reads it."""
-        return generate_latest(self.registry)
+        """Returns all of it as Prometheus reads it, of all processes."""
+        if MULTIPROCESS not in os.environ:
+            return generate_latest(self.registry)
+        every = CollectorRegistry()
+        MultiProcessCollector(every)  # type: ignore[no-untyped-call]
+        return generate_latest(every)

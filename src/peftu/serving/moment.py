@@ -31,8 +31,8 @@ class Moment:
 
 def make_resident(fitted: Fitted, residents: Residents) -> Fitted:
     """Returns the fitted method, whose stored rows stay in memory once they are read."""
-    if isinstance(fitted, GuardedFitted):
-        make_resident(fitted.inner, residents), make_resident(fitted.fallback, residents)
+    for part in fitted.around.values():
+        make_resident(part, residents)
     if isinstance(fitted, ModuleFitted) and isinstance(fitted.rows, StoredRows):
         fitted.rows = ResidentRows(fitted.rows, residents)
         _ = fitted.layout  # made once, and not for each moment
@@ -51,8 +51,12 @@ def moment(fitted: Fitted, users: Sequence[str]) -> Moment:
     if not isinstance(fitted.rows, ResidentRows):
         raise TypeError("rows are not kept in a store")
     still = copy.copy(fitted)
-    still.rows, names = fitted.rows.at_once(list(dict.fromkeys(users)) if fitted.personal else [EVERYONE])
-    return Moment(still, names if fitted.personal else dict.fromkeys(users, names[EVERYONE]))
+    still.rows, names = fitted.rows.at_once(list(dict.fromkeys(users)) if fitted.of_users else [EVERYONE])
+    names = names if fitted.of_users else dict.fromkeys(users, names[EVERYONE])
+    if fitted.offset is None:
+        return Moment(still, names)
+    added = moment(fitted.offset, users).modules
+    return Moment(still, {user: f"{name} {added[user]}" for user, name in names.items() if user in added})
 
 
 def _guarded(guard: GuardedFitted, users: Sequence[str]) -> Moment:
@@ -76,9 +80,8 @@ def without_modules(fitted: Fitted) -> Fitted | None:
 
 def stamp(fitted: Fitted) -> Stamp:
     """Returns what changes when the state in a fitted method's folder does; of rows in a store, nothing."""
-    if isinstance(fitted, GuardedFitted):
-        return _stamp(fitted.folder) + stamp(fitted.inner) + stamp(fitted.fallback)
-    return () if isinstance(fitted, ModuleFitted) else _stamp(fitted.folder)
+    parts = [stamp(part) for part in fitted.around.values()]
+    return sum(parts, () if isinstance(fitted, ModuleFitted) else _stamp(fitted.folder))
 
 
 def _stamp(folder: Path | None) -> Stamp:

@@ -10,7 +10,6 @@ from peftu.config import MethodSpec
 from peftu.errors import PeftuError
 from peftu.execute.stored import opened, systems
 from peftu.fitted.fitted import Fitted
-from peftu.fitted.folder import ABOUT, load
 from peftu.fitted.guarded import GuardedFitted
 from peftu.fitted.modules import ModuleFitted
 from peftu.lab.lab import Lab
@@ -18,7 +17,7 @@ from peftu.predict import module_rows
 from peftu.registry import did_you_mean
 from peftu.serving.moment import Moment, Stamp, make_resident, moment, stamp
 from peftu.serving.problems import RefusedError
-from peftu.serving.resident import Residents
+from peftu.serving.resident import ResidentRows, Residents
 from peftu.system import System
 
 
@@ -48,17 +47,28 @@ class Methods:
     ) -> None:
         self.place, self.seed, self.base, self.lab = Path(place), seed, base, lab or Lab()
         self.residents = Residents(0) if residents is None else residents
-        self.single = (self.place / ABOUT).exists()
         self._methods: dict[str, tuple[Fitted, Stamp]] = {}
         self._pinned: dict[tuple[str, str], Moment] = {}
-        for label in [None] if self.single else methods or dict.fromkeys(kept["label"] for kept in systems(self.place)):
+        for label in methods or dict.fromkeys(kept["label"] for kept in systems(self.place)):
             self.reopen(label)
-        self.default = self._default() if not methods or self.single else next(iter(self._methods))
+        self.default = next(iter(self._methods)) if methods else self._default()
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Returns the methods as in the run's table."""
         return tuple(self._methods)
+
+    def close(self) -> None:
+        """Lets go of the stores."""
+        self.residents.close()
+
+    def sweep(self) -> None:
+        """Lets go of rows and keys that were deleted, by whatever process."""
+        for fitted, _ in self._methods.values():
+            for part in (fitted, *fitted.around.values()):
+                if isinstance(part, ModuleFitted) and isinstance(part.rows, ResidentRows):
+                    part.rows.look()
+        self.residents.sweep()
 
     def fresh(self, label: str) -> Fitted:
         """Returns a method as it is kept now."""
@@ -103,23 +113,25 @@ class Methods:
         for known in self.labels:
             if asked_as(label) & {known, System.parse(known).method}:
                 return known
+        alike = [known for known in self.labels if System.parse(known).name == label]
+        if len(alike) == 1:
+            return alike[0]
         raise RefusedError(422, f"method: is not served here{did_you_mean(label, self.labels)}")
 
     def for_everyone(self, fitted: Fitted) -> Fitted | None:
         """Returns the module trained on everyone, on the same base and task; None: none was."""
         every = (
-            known for known, _ in self._methods.values() if known.job.card.scope == "global" and known.kind == "module"
+            known
+            for known, _ in self._methods.values()
+            if known.job.card.scope == "global" and known.kind == "module" and not known.personal
         )
         return next((known for known in every if (known.job.base, known.task) == (fitted.job.base, fitted.task)), None)
 
-    def reopen(self, label: str | None) -> None:
-        """Opens a method as it is kept now; again, if it was changed meanwhile. None: the only one."""
+    def reopen(self, label: str) -> None:
+        """Opens a method as it is kept now; again, if it was changed meanwhile."""
         before: Stamp | None = None
         while True:
-            if self.single:
-                fitted = load(self.place, self.lab, self.base)
-            else:
-                fitted = opened(self.place, label, self.seed, self.base, lab=self.lab)
+            fitted = opened(self.place, label, self.seed, self.base, self.lab)
             now = stamp(fitted)
             if now in ((), before):
                 break
@@ -147,7 +159,7 @@ def at_once(fitted: Fitted) -> int | None:
     """Returns of how many users the modules may be in memory at once; None: nobody has any."""
     if isinstance(fitted, GuardedFitted):
         return at_once(fitted.inner)
-    return module_rows(fitted.layout) if isinstance(fitted, ModuleFitted) and fitted.personal else None
+    return module_rows(fitted.layout) if isinstance(fitted, ModuleFitted) and fitted.of_users else None
 
 
 def limited(fitted: Fitted, tokens: int | None) -> Fitted:

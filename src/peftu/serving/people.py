@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from peftu.errors import PeftuError, UnknownUserError
+from peftu.execute.examples import KeptExamples, added, trained_on
 from peftu.execute.people import forgotten
 from peftu.fitted.fitted import Example, Fitted
 from peftu.serving.background import Background
@@ -34,6 +35,7 @@ class Change:
         user: whose.
         method: that is enrolled in; None: the user is deleted from all.
         examples: labelled texts.
+        replace: whether they are all, or added to those that the user is known by.
         state: how far it is.
         error: why it failed.
         seconds: it took.
@@ -43,6 +45,7 @@ class Change:
     user: str
     method: str | None = None
     examples: Sequence[Example] = ()
+    replace: bool = False
     state: State = "queued"
     error: str | None = None
     seconds: float | None = None
@@ -86,16 +89,18 @@ class People(Background):
         with self._changed:
             return self._last.get(user)
 
-    def enrol(self, user: str, method: str, examples: Sequence[Example]) -> Change:
-        """Takes an enrolment; an earlier one of the same user and method that has not begun gives way.
+    def enrol(self, user: str, method: str, examples: Sequence[Example], replace: bool = False) -> Change:
+        """Takes an enrolment; an earlier one of the same user and method that has not begun becomes a part of it.
 
         Raises:
             RefusedError: too many changes wait, or the service stops.
         """
-        change = Change(user, method, examples)
+        change = Change(user, method, examples, replace)
         with self._changed:
             self._check()
-            self._cancel(user, method)
+            for earlier in self._cancel(user, method):
+                if not replace:
+                    change.examples, change.replace = [*earlier.examples, *examples], earlier.replace
             self._waiting.append(change)
             self._last[user] = change
             self._last.move_to_end(user)
@@ -125,12 +130,17 @@ class People(Background):
         if len(self._waiting) >= self._limits.changes:
             raise RefusedError(429, "too many enrolments wait — come again", retry_after=10)
 
-    def _cancel(self, user: str, method: str | None = None) -> None:
-        for change in list(self._waiting):
-            if change.user == user and change.method is not None and method in (None, change.method):
-                change.state, change.examples = "cancelled", ()
-                change.done.cancel()
-                self._waiting.remove(change)
+    def _cancel(self, user: str, method: str | None = None) -> list[Change]:
+        cancelled = [
+            change
+            for change in self._waiting
+            if change.user == user and change.method is not None and method in (None, change.method)
+        ]
+        for change in cancelled:
+            change.state = "cancelled"
+            change.done.cancel()
+            self._waiting.remove(change)
+        return cancelled
 
     def _run(self) -> None:
         while True:
@@ -138,10 +148,12 @@ class People(Background):
                 while self._open and not self._waiting:
                     self._changed.wait()
                 if not self._waiting:
-                    return
+                    break
                 change = self._waiting.popleft()
                 change.state = "running"
             self._make(change)
+        if self._methods is not None:
+            self._methods.close()
 
     def _make(self, change: Change) -> None:
         began, kind = time.monotonic(), "enrol" if change.method else "forget"
@@ -179,34 +191,49 @@ class People(Background):
 
     def _enrolled(self, change: Change) -> dict[str, Any]:
         method = str(change.method)
+        fitted, kept = self.methods.fresh(method), KeptExamples(self.methods.place)
+        before = kept.of(change.user)
+        examples = added(() if change.replace else self._earlier(fitted, change.user, before), change.examples)
+        if len(examples) > self._limits.examples:
+            raise RefusedError(
+                413, f"examples: with earlier ones over {self._limits.examples:,} — replace them by fewer"
+            )
+        kept.put(change.user, examples)  # first: of a process that is killed no label is lost
         self._owner(lambda methods: methods.pin(method, change.user))
         try:
-            self.methods.fresh(method).enrol(change.user, change.examples)
+            fitted.enrol(change.user, examples)
         except BaseException:
+            kept.drop(change.user) if before is None else kept.put(change.user, before)
             self.methods.reopen(method)  # what it has in memory may be half a change
             raise
         finally:
             self._owner(lambda methods: methods.unpin(method, change.user))
         return {}
 
+    def _earlier(self, fitted: Fitted, user: str, kept: Sequence[Example] | None) -> Sequence[Example]:
+        """Returns the labelled texts that a user is known by.
+
+        Raises:
+            RefusedError: they are known, and nobody can tell by what: it would be lost.
+        """
+        if kept is not None:
+            return kept
+        if not any(self.methods.fresh(label).knows(user) for label in self.methods.labels):
+            return ()  # new, or forgotten: what a table still has of them counts no more
+        earlier = trained_on(self.methods.place, user, fitted.seed)
+        if earlier is None:
+            where = "what this user's module was trained on is not here"
+            raise RefusedError(409, f"examples: {where} — pass all of them with replace")
+        return earlier
+
     def _forgotten(self, user: str) -> dict[str, Any]:
         """Deletes a user for good; returns what was deleted.
 
         If it fails, the user stays hidden for as long as others are asked to delete them; what is in the folder counts.
         """
-        methods = self.methods
         try:
-            if methods.single:
-                receipt = self._forgotten_by(methods.fresh(methods.labels[0]), user)
-            else:
-                receipt = forgotten(methods.place, user)  # from methods that are not served, too
+            receipt = forgotten(self.methods.place, user)  # from methods that are not served, too
         except UnknownUserError:
             raise RefusedError(404, "user: nobody here knows them — nothing was deleted") from None
         self._evict()
         return receipt
-
-    def _forgotten_by(self, fitted: Fitted, user: str) -> dict[str, Any]:
-        if not fitted.knows(user):
-            raise UnknownUserError(f"{fitted.label}: does not know the asked user")
-        fitted.forget(user)
-        return {"methods": 1}

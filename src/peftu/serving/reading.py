@@ -72,12 +72,28 @@ class _Reader:
         first = self.questions[0]
         users, texts = [user for user, _ in flat], [self.questions[q].texts[p] for _, (q, p) in flat]
         if first.writes:
-            seeds = [derived_seed(fitted.seed, "draw", str(p)) for _, (_, p) in flat]
+            asked = [(self.questions[q], p) for _, (q, p) in flat]
+            seeds = [
+                derived_seed(fitted.seed if question.seed is None else question.seed, "draw", str(question.first + p))
+                for question, p in asked
+            ]
+
+            def heard(pair: int, text: str) -> None:
+                question, p = asked[pair]
+                if question.hear is not None:
+                    question.hear(p, text)
+
+            hear = heard if any(question.hear for question in self.questions) else None
             rows: Iterable[dict[str, Any]] = (
-                {"answer": written} for written in fitted.write(users, texts, first.temperature, seeds)
+                {"answer": written} for written in fitted.write(users, texts, first.temperature, seeds, hear)
             )
         else:
-            rows = fitted.answered(users, texts).drop("text").iter_rows(named=True)
+            columns = [f"p_{label}" for label in fitted.task.labels]
+            named, chances = fitted.named(users, texts)
+            rows = (
+                {"labels": labels, **dict(zip(columns, row, strict=True))}
+                for labels, row in zip(named, chances.tolist(), strict=True)
+            )
         for (user, (q, p)), row in zip(flat, rows, strict=True):
             self.rows[q][p] = row
             self.answerers[q][user] = Answerer(now.modules[user], fallback)

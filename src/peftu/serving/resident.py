@@ -7,17 +7,21 @@ the store for each batch, so that a module which was replaced or deleted, by wha
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from peftu.errors import PeftuError
 from peftu.fitted.rows import MemoryRows, StoredRows
-from peftu.store import Collection, checksum
+from peftu.store import AdapterStore, Collection
 
 DOMAIN = "peftu-module-1"  # what the digest is of; another kind of thing with the same bytes has another
 ASKED = 1000  # checksums that the store is asked for at once
+MOST_KNOWN = 200_000  # keys whose newest row is known without asking the store
 Tell = Callable[[str, int], None]  # of 'hit', 'load' or 'eviction', and how many
 
 
@@ -47,6 +51,20 @@ class Residents:
         self._rows: OrderedDict[str, Tensor] = OrderedDict()
         self._kept: dict[str, tuple[StoredRows, str]] = {}  # where each is kept, and its checksum
         self._lock = threading.Lock()
+        self._stores: dict[Path, AdapterStore] = {}
+
+    def store(self, folder: Path) -> AdapterStore:
+        """Returns the store of a folder, which stays open to be read."""
+        with self._lock:
+            if folder not in self._stores:
+                self._stores[folder] = AdapterStore(folder)
+            return self._stores[folder]
+
+    def close(self) -> None:
+        """Lets go of the stores."""
+        with self._lock:
+            while self._stores:
+                self._stores.popitem()[1].close()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -108,7 +126,7 @@ class Residents:
 
 
 class ResidentRows(StoredRows):
-    """Rows of a store's collection, of which those in use are in memory.
+    """Rows of a store's collection, of which those in use are in memory; the store stays open to be read.
 
     Args:
         stored: where they are kept.
@@ -118,27 +136,56 @@ class ResidentRows(StoredRows):
     def __init__(self, stored: StoredRows, residents: Residents) -> None:
         super().__init__(stored.folder, stored.collection)
         self.residents = residents
+        self._revision: tuple[object, ...] = ()
+        self._marks: dict[str, str | None] = {}  # key -> checksum of the newest row, as of that revision
+
+    @contextmanager
+    def reading(self) -> Iterator[AdapterStore]:
+        """Yields the store, to be read."""
+        yield self.residents.store(self.folder)
 
     def at_once(self, keys: Sequence[str]) -> tuple[MemoryRows, dict[str, str]]:
         """Returns the newest rows of those keys that have one, all as of one moment, and their identities."""
         while True:
-            names = {key: identity(self.collection, mark) for key, mark in self.checksums(keys).items()}
+            self.look()
+            marks = self._known(keys)
+            names = {key: identity(self.collection, mark) for key, mark in marks.items()}
             order = list(names)
             rows = torch.empty(len(order), self.collection.width)
-            absent = self.residents.fill([names[key] for key in order], rows)
-            if self._load([order[place] for place in absent], absent, names, rows):
+            absent = self.residents.fill(list(names.values()), rows)
+            if not absent or self._load([order[place] for place in absent], absent, marks, names, rows):
                 return MemoryRows(order, rows, [0] * len(order)), names
 
-    def _load(self, keys: Sequence[str], places: Sequence[int], names: dict[str, str], rows: Tensor) -> bool:
+    def look(self) -> bool:
+        """Returns whether the store is as it was when this was last asked; if not, what was known of it is let go."""
+        before, self._revision = self._revision, self.residents.store(self.folder).revision
+        if same := before == self._revision:
+            return same
+        self._marks.clear()
+        return same
+
+    def _known(self, keys: Sequence[str]) -> dict[str, str]:
+        """Returns key -> checksum of the newest row, of those keys that have one."""
+        if new := [key for key in keys if key not in self._marks]:
+            if len(self._marks) > MOST_KNOWN:
+                self._marks.clear()
+                new = list(keys)
+            self._marks |= dict.fromkeys(new) | self.checksums(new)
+        return {key: mark for key in keys if (mark := self._marks[key]) is not None}
+
+    def _load(
+        self, keys: Sequence[str], places: Sequence[int], marks: dict[str, str], names: dict[str, str], rows: Tensor
+    ) -> bool:
         """Puts the rows of these keys in their places; returns whether they are still those of these names."""
-        if not keys:
-            return True
-        if self.missing(keys):
+        try:
+            loaded = self.get(keys)
+        except PeftuError:
+            if self.look():
+                raise
             return False
-        for key, place, row in zip(keys, places, self.get(keys), strict=True):
-            mark = checksum(row)
-            if identity(self.collection, mark) != names[key]:
-                return False
+        if not self.look():
+            return False
+        for key, place, row in zip(keys, places, loaded, strict=True):
             rows[place] = row
-            self.residents.put(names[key], row.clone(), mark, self)
+            self.residents.put(names[key], row.clone(), marks[key], self)
         return True

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,7 +83,7 @@ class Service:
         self.place = Path(place)
         self.limits, self.access, self.metrics = limits or Limits(), access or Access(), Metrics()
         residents = Residents(self.limits.resident_bytes, self.metrics.modules)
-        lab = Lab(hardware=hardware)
+        lab = Lab(hardware=hardware, kept_bytes=self.limits.text_bytes)
         opened = Methods(place, methods, seed, base, lab, residents)
         self.served = {label: Served.of(opened.fresh(label)) for label in opened.labels}
         self.named = opened.named
@@ -131,8 +131,8 @@ class Service:
         step = max(1, self.limits.batch_pairs // max(1, len(texts)))
         firsts = range(0, len(users), step)
         questions = [
-            replace(like, users=flat, texts=each, answer=Future())
-            for flat, each in (pairs_of(users[first : first + step], texts) for first in firsts)
+            replace(like, users=flat, texts=each, first=first * len(texts), answer=Future())
+            for first, (flat, each) in ((first, pairs_of(users[first : first + step], texts)) for first in firsts)
         ]
         try:
             for question in questions:
@@ -149,6 +149,28 @@ class Service:
             first_part.rows += part.rows
             first_part.answerers |= part.answerers
         return first_part
+
+    async def heard(
+        self, user: str, texts: Sequence[Text], like: Question
+    ) -> AsyncIterator[tuple[int, str] | Answered]:
+        """Yields a text's place and what is written to it so far, again and again; at the end, all that was answered.
+
+        Raises:
+            RefusedError: as `answers`.
+        """
+        loop, events = asyncio.get_running_loop(), asyncio.Queue[tuple[int, str] | None]()
+
+        def hear(place: int, text: str) -> None:
+            loop.call_soon_threadsafe(events.put_nowait, (place, text))
+
+        answers = asyncio.ensure_future(self.answers([user], texts, replace(like, hear=hear)))
+        answers.add_done_callback(lambda _: events.put_nowait(None))
+        try:
+            while (event := await events.get()) is not None:
+                yield event
+            yield await answers
+        finally:
+            answers.cancel()
 
     @staticmethod
     def _shifted(question: Question, error: RefusedError, by: int) -> tuple[int, ...]:

@@ -58,12 +58,13 @@ class Worker(Background):
                     if not self._changed.wait(SWEEP):
                         break
                 if not self._open and not self._waiting:
-                    return
+                    break
                 batch = self._batch()
             if batch:
                 self._answer(batch)
             else:
-                self._methods.residents.sweep()
+                self._methods.sweep()
+        self._methods.close()
 
     def _batch(self) -> list[Asked]:
         """Takes the first question and those like it, in order, within the limits."""

@@ -7,6 +7,7 @@ the index only, never in a path. Nothing is ever unpickled.
 """
 
 from peftu.store.collection import EVERYONE, Collection, recipe
+from peftu.store.int8 import rounded
 from peftu.store.shards import checksum
 from peftu.store.store import AdapterStore, is_store
 from peftu.store.versions import APPROVED, QUARANTINED, REVOKED, Status, Version
@@ -23,4 +24,5 @@ __all__ = [
     "checksum",
     "is_store",
     "recipe",
+    "rounded",
 ]

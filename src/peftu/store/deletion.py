@@ -1,20 +1,33 @@
-"""Deletion: what is hidden already goes to the byte, as shards are rewritten and the index's log is folded."""
+"""Shards rewritten: without what is deleted, so that it goes to the byte, small ones together, or in another form."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import NamedTuple
+
+import torch
 
 from peftu.store.index import Index
-from peftu.store.shards import SHARD_BYTES, Cell, GoneError, Shards
+from peftu.store.reading import Place, fill
+from peftu.store.shards import NUMBER, SHARD_BYTES, Cell, Form, GoneError, Shards, checksum, stretches
 
 SMALL = 4  # a shard of less than this part of a full one is small
 MANY = 16  # as many small shards are put together
 MOST_NAMES = 1000  # in one statement
 
-_Kept = tuple[int, str, int]  # rowid, shard and row of a module that stays
+_Kept = tuple[int, Place]  # rowid of a module that stays, and where it is
+
+
+class _Shard(NamedTuple):
+    """A shard as the index knows it."""
+
+    name: str
+    width: int
+    living: int
+    dead: int
 
 
 class Collector:
-    """Rewrites shards: without deleted modules, and small ones together.
+    """Rewrites shards.
 
     Args:
         index: of the store.
@@ -27,50 +40,88 @@ class Collector:
     def collect(self) -> int:
         """Returns how many deleted modules went; see `AdapterStore.gc`."""
         self._shards.sweep()
-        gone = sum(self._rewrite(names, width) for names, width in self._batches())
+        gone = 0
+        for shards in self._by_width():
+            small = {shard.name for shard in shards if not shard.dead and self._size(shard) < SHARD_BYTES // SMALL}
+            merged = small if len(small) >= MANY else set()
+            chosen = [shard for shard in shards if shard.dead or shard.name in merged]
+            by_form = sorted((form, shard) for shard in chosen if (form := self._form(shard)))
+            for form, group in groupby(by_form, key=lambda one: one[0]):
+                for batch in self._batches([shard for _, shard in group]):
+                    if len(batch) > 1 or batch[0].dead:
+                        gone += self._rewrite(batch, form)
+        self._tidy()
+        return gone
+
+    def settle(self) -> int:
+        """Returns how many modules were written anew, into the place and form that the store is set to."""
+        settled = 0
+        for shards in self._by_width():
+            chosen = [s for s in shards if (form := self._form(s)) and not self._shards.settled(s.name, form, s.width)]
+            for batch in self._batches(chosen):
+                settled += sum(shard.living for shard in batch)
+                self._rewrite(batch, self._shards.form(batch[0].width))
+        self._tidy()
+        return settled
+
+    def _tidy(self) -> None:
         with self._index.transaction():
             self._index.sql(
                 "DELETE FROM provenance WHERE id NOT IN (SELECT provenance FROM modules WHERE provenance NOT NULL)"
             )
         self._index.fold()
-        return gone
 
-    def _batches(self) -> Iterator[tuple[list[str], int]]:
-        """Yields names and width of shards that are rewritten together: about as much as fills one."""
+    def _by_width(self) -> Iterator[list[_Shard]]:
         found = self._index.sql(
-            "SELECT width, shard, sum(deleted IS NULL), sum(deleted IS NOT NULL) FROM modules"
+            "SELECT shard, width, sum(deleted IS NULL), sum(deleted IS NOT NULL) FROM modules"
             " JOIN collections ON collections.id = collection GROUP BY shard ORDER BY width, shard"
         ).fetchall()
-        for width, shards in groupby(found, key=lambda shard: shard[0]):
-            cell = self._shards.cell_size(width)
-            sizes = [(name, cell * living, dead) for _, name, living, dead in shards]
-            small = [name for name, size, dead in sizes if not dead and size < SHARD_BYTES // SMALL]
-            merged = set(small) if len(small) >= MANY else set()
-            names, filled = list[str](), 0
-            for name, size, dead in sizes:
-                if not dead and name not in merged:
-                    continue
-                if names and (filled + size > SHARD_BYTES or len(names) == MOST_NAMES):
-                    yield names, width
-                    names, filled = [], 0
-                names.append(name)
-                filled += size
-            if names:
-                yield names, width
+        for _, shards in groupby((_Shard(*row) for row in found), key=lambda shard: shard.width):
+            yield list(shards)
 
-    def _rewrite(self, names: Sequence[str], width: int) -> int:
-        """Puts shards without their deleted modules in their place; returns how many modules went."""
+    def _size(self, shard: _Shard) -> int:
+        """Returns the bytes of what stays of a shard, as it would be written now."""
+        return self._shards.form(shard.width).size * shard.living
+
+    def _form(self, shard: _Shard) -> Form | None:
+        """Returns how a shard's rows lie in it; None: another process has rewritten it."""
+        try:
+            return self._shards.form_of(shard.name)
+        except GoneError:
+            if self._shards.known(shard.name):
+                raise
+            return None
+
+    def _batches(self, shards: Sequence[_Shard]) -> Iterator[list[_Shard]]:
+        """Yields shards that are rewritten together: about as much as fills one."""
+        batch, filled = list[_Shard](), 0
+        for shard in shards:
+            size = self._size(shard)
+            if batch and (filled + size > SHARD_BYTES or len(batch) == MOST_NAMES):
+                yield batch
+                batch, filled = [], 0
+            batch.append(shard)
+            filled += size
+        if batch:
+            yield batch
+
+    def _rewrite(self, batch: Sequence[_Shard], form: Form) -> int:
+        """Puts shards of a form, without their deleted modules, in their place; returns how many modules went."""
+        names, width = [shard.name for shard in batch], batch[0].width
         marks = ",".join("?" * len(names))
         while True:
-            kept = self._living(names)
+            kept, sums = self._living(names), dict[int, str]()
             try:
                 with (
-                    self._shards.written(len(kept), width, self._cells(kept)) as places,
+                    self._shards.written(len(kept), form, self._cells(kept, form, width, sums)) as places,
                     self._index.transaction(),
                 ):
                     if unchanged := self._living(names) == kept:  # else more are deleted, or another gc was faster
-                        for (rowid, *_), place in zip(kept, places, strict=True):
-                            self._index.sql("UPDATE modules SET shard = ?, row = ? WHERE rowid = ?", (*place, rowid))
+                        for (rowid, old), place in zip(kept, places, strict=True):
+                            values = (*place, sums.get(rowid, old.checksum), rowid)
+                            self._index.sql(
+                                "UPDATE modules SET shard = ?, row = ?, checksum = ? WHERE rowid = ?", values
+                            )
                         query = f"DELETE FROM modules WHERE shard IN ({marks})"  # noqa: S608
                         gone = self._index.sql(query, tuple(names)).rowcount
             except GoneError:
@@ -85,11 +136,24 @@ class Collector:
     def _living(self, names: Sequence[str]) -> list[_Kept]:
         """Returns the modules of shards that are not deleted, in the order of their rows."""
         marks = ",".join("?" * len(names))
-        query = f"SELECT rowid, shard, row FROM modules WHERE shard IN ({marks}) AND deleted IS NULL"  # noqa: S608
-        return self._index.sql(f"{query} ORDER BY shard, row", tuple(names)).fetchall()
+        query = f"SELECT rowid, shard, row, checksum FROM modules WHERE shard IN ({marks}) AND deleted IS NULL"  # noqa: S608
+        found = self._index.sql(f"{query} ORDER BY shard, row", tuple(names))
+        return [(rowid, Place(*place)) for rowid, *place in found]
 
-    def _cells(self, kept: Sequence[_Kept]) -> Iterator[Cell]:
-        """Yields modules as they lie in their shards: no key is needed to delete."""
-        for name, modules in groupby(kept, key=lambda module: module[1]):
-            for _, cell in self._shards.read(name, [row for *_, row in modules]):
-                yield cell.data
+    def _cells(self, kept: Sequence[_Kept], form: Form, width: int, sums: dict[int, str]) -> Iterator[Cell]:
+        """Yields modules as they lie in their shards, for which no key is needed, or in another form.
+
+        Checksums of those whose numbers have another one then are put into ``sums``.
+        """
+        for name, modules in groupby(kept, key=lambda module: module[1].shard):
+            of_shard = {place.row: (rowid, place) for rowid, place in modules}
+            if self._shards.form_of(name) == form:
+                yield from self._shards.read(name, list(of_shard))
+                continue
+            for first, last in stretches(of_shard, NUMBER * width):
+                part = [of_shard[row] for row in range(first, last)]
+                rows = torch.empty(len(part), width)
+                fill(self._shards, rows, [place for _, place in part], name)
+                rows, cells = self._shards.as_kept(rows, form)
+                sums.update({rowid: checksum(row) for (rowid, _), row in zip(part, rows, strict=True)})
+                yield from cells

@@ -48,7 +48,7 @@ class Index:
     Args:
         folder: of the store.
         create: make a new index where there is none.
-        settings: of a new one, for good.
+        settings: of a new one.
 
     Raises:
         PeftuError: there is none, it was made by a newer version, or cannot be read.
@@ -146,10 +146,21 @@ class Index:
                 self.sql("INSERT INTO settings VALUES (?, ?)", setting)
             self.sql(f"PRAGMA user_version={SCHEMA_VERSION}")
 
+    @property
+    def revision(self) -> tuple[object, ...]:
+        """Returns what is another once anybody else has committed a change; this thread's own do not count."""
+        return threading.get_ident(), *self._stamp(), self.sql("PRAGMA data_version").fetchone()[0]
+
     def setting(self, name: str) -> str | None:
-        """Returns a setting that the index was made with."""
+        """Returns a setting; None: it was never set."""
         found = self.sql("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
         return None if found is None else str(found[0])
+
+    def set(self, settings: Mapping[str, str]) -> None:
+        """Changes settings, all at once."""
+        with self.transaction():
+            for setting in settings.items():
+                self.sql("INSERT OR REPLACE INTO settings VALUES (?, ?)", setting)
 
     def _version(self) -> int:
         return int(self.sql("PRAGMA user_version").fetchone()[0])

@@ -3,10 +3,11 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,16 +16,15 @@ from peftu.errors import PeftuError
 from peftu.files import owner_only
 from peftu.store import shards as numbers
 from peftu.store.collection import Collection
-from peftu.store.deletion import Collector
+from peftu.store.deletion import MOST_NAMES, Collector
 from peftu.store.index import INDEX, Index
+from peftu.store.reading import Place, fill
 from peftu.store.seal import KEY_FILE, given_seal
 from peftu.store.shards import FOLDER, NUMBER, GoneError, Shards, checksum
 from peftu.store.versions import ANSWERING, APPROVED, COLUMNS, JOINED, Status, Version, Versions
 
 SEAL = "seal"  # the setting of an encrypted store
 CHECKED_BYTES = 8 << 20  # of modules that are in memory at once while all are looked at
-
-_Place = tuple[str, int, str]  # shard, row and checksum of a module
 
 
 def is_store(folder: Path) -> bool:
@@ -59,7 +59,7 @@ class AdapterStore:
         if mark and seal and not seal.fits(mark):
             self.close()
             raise PeftuError(f"{self.folder}: is encrypted with another key — name its key file in {KEY_FILE}")
-        self._shards = Shards(shards, self._knows_shard, mark is not None, seal)
+        self._shards = Shards(shards, self._knows_shard, self._index.setting, mark is not None, seal)
         self._versions = Versions(self._index)
 
     def close(self) -> None:
@@ -104,10 +104,11 @@ class AdapterStore:
                 f"{collection.label}: {diverged} of {len(rows)} modules have numbers that are not finite, none is "
                 "stored — train with a lower lr"
             )
-        rows = rows.detach().cpu().float()
+        form = self._shards.form(collection.width)
+        rows, cells = self._shards.as_kept(rows.detach().cpu().float(), form)
         sums = [checksum(row) for row in rows]
         with (
-            self._shards.written(len(rows), collection.width, self._shards.cells(rows)) as places,
+            self._shards.written(len(rows), form, cells) as places,
             self._index.transaction(),
         ):
             number = self._number(collection, make=True)
@@ -149,6 +150,26 @@ class AdapterStore:
         """
         return Collector(self._index, self._shards).collect()
 
+    def pack(self, int8: bool = False, home: str | None = None) -> int:
+        """Returns how many modules were written anew: as all are from now on, in int8 or elsewhere.
+
+        Modules in int8 are others, of numbers nearby, with checksums of their own; there is no way back. Who is stopped
+        at it goes on by the same call. Others read and write meanwhile.
+
+        Args:
+            int8: a byte a number, and four for each 64.
+            home: a URL that fsspec writes to, under which the store's shards come to lie in a folder of their own;
+                'here': in the store's folder; None: where they are.
+
+        Raises:
+            PeftuError: it cannot be written there, the key is missing, or a module is not whole.
+        """
+        self._index.set(self._shards.changed(int8, home))
+        written = Collector(self._index, self._shards).settle()
+        self._shards.sweep()
+        self._index.set(self._shards.left())
+        return written
+
     def mark(self, collection: Collection, user: str, version: int, status: Status) -> None:
         """Gives one version of a user's module another status; the newest approved one answers.
 
@@ -174,10 +195,19 @@ class AdapterStore:
 
     # --- reading ------------------------------------------------------------------------------------------------
 
+    @property
+    def revision(self) -> tuple[object, ...]:
+        """Returns what is another once anybody else has committed a change; what this thread itself did is left out."""
+        return self._index.revision
+
     def collections(self) -> list[Collection]:
         """Returns every collection, in the order they were added."""
         query = "SELECT label, seed, base, fingerprint, width, recipe FROM collections ORDER BY id"
         return [Collection(*found) for found in self._index.sql(query)]
+
+    def row_bytes(self, collection: Collection) -> int:
+        """Returns the bytes that a module takes as modules are written now."""
+        return self._shards.form(collection.width).size
 
     def keys(self, collection: Collection) -> list[str]:
         """Returns the keys that have a module in a collection, sorted.
@@ -199,10 +229,9 @@ class AdapterStore:
         Raises:
             PeftuError: there is no such collection, or it fits another base.
         """
-        query = f"SELECT 1 FROM modules WHERE collection = ? AND user = ? AND {ANSWERING} LIMIT 1"  # noqa: S608
+        asked = set(keys)
         with self._index.transaction("DEFERRED"):
-            number = self._number(collection)
-            return {key for key in set(keys) if self._index.sql(query, (number, key)).fetchone() is None}
+            return asked - self._newest(self._number(collection), asked, "user").keys()
 
     def holding(self, collection: Collection, checksums: Sequence[str]) -> set[str]:
         """Returns those of the checksums that are of modules in a collection, of whatever version."""
@@ -216,13 +245,11 @@ class AdapterStore:
         with self._index.transaction("DEFERRED"):
             return self._versions.of(self._number(collection), user)
 
-    def answering(self, collection: Collection, keys: Sequence[str]) -> list[Version]:
-        """Returns the version of each key that `get` reads.
-
-        Raises:
-            PeftuError: a key has none.
-        """
-        return [Version.of(*row) for row in self._newest(collection, keys, COLUMNS, JOINED)]
+    def answering(self, collection: Collection, keys: Iterable[str]) -> dict[str, Version]:
+        """Returns key -> the version that `get` reads, of those keys that have one, all as of one moment."""
+        with self._index.transaction("DEFERRED"):
+            found = self._newest(self._number(collection), dict.fromkeys(keys), COLUMNS, JOINED)
+        return {key: Version.of(*row) for key, row in found.items()}
 
     def get(self, collection: Collection, keys: Sequence[str]) -> Tensor:
         """Returns [keys, width] the newest approved module of each key, checked against its checksum.
@@ -231,7 +258,7 @@ class AdapterStore:
             PeftuError: a key has no module (nothing falls back to the base in silence), the bytes were altered, or
                 a module is of numbers that are not finite.
         """
-        return self._read(collection, lambda: self._newest(collection, keys, "shard, row, checksum"))
+        return self._read(collection, lambda: [Place(*row) for row in self._asked(collection, keys)])
 
     def verify(self) -> int:
         """Returns how many modules are whole, of whatever version.
@@ -275,63 +302,49 @@ class AdapterStore:
             )
         return int(number)
 
-    def _newest(
-        self, collection: Collection, keys: Sequence[str], columns: str, tables: str = "modules"
-    ) -> list[tuple[Any, ...]]:
-        """Returns columns of each key's newest approved module, all as of one moment."""
-        query = (
-            f"SELECT {columns} FROM {tables} WHERE collection = ? AND user = ? AND {ANSWERING}"  # noqa: S608
-            " ORDER BY version DESC LIMIT 1"
-        )
-        rows = []
-        with self._index.transaction("DEFERRED"):
-            number = self._number(collection)
-            for place, key in enumerate(keys):
-                found = self._index.sql(query, (number, key)).fetchone()
-                if found is None:
-                    which = "the asked user" if len(keys) == 1 else f"user {place + 1} of {len(keys)}"
-                    mend = "train one, or ask a reference method"
-                    raise PeftuError(f"{which} has no module in {collection.label} — {mend}")
-                rows.append(found)
-        return rows
+    def _newest(self, number: int, keys: Iterable[str], columns: str, tables: str = "modules") -> dict[str, list[Any]]:
+        """Returns key -> columns of the newest approved module, of those keys that have one."""
+        query = f"SELECT user, max(version), {columns} FROM {tables} WHERE collection = ? AND {ANSWERING} AND user IN"  # noqa: S608
+        found: dict[str, list[Any]] = {}
+        rest = iter(keys)
+        while part := list(islice(rest, MOST_NAMES)):
+            marks = f"({','.join('?' * len(part))}) GROUP BY user"
+            found |= {user: row for user, _, *row in self._index.sql(f"{query} {marks}", (number, *part))}
+        return found
 
-    def _kept(self, number: int, modules: Sequence[tuple[str, int]]) -> list[_Place]:
+    def _asked(self, collection: Collection, keys: Sequence[str]) -> list[list[Any]]:
+        """Returns shard, row and checksum of each key's newest approved module, all as of one moment.
+
+        Raises:
+            PeftuError: a key has none.
+        """
+        with self._index.transaction("DEFERRED"):
+            found = self._newest(self._number(collection), dict.fromkeys(keys), "shard, row, checksum")
+        for place, key in enumerate(keys, 1):
+            if key not in found:
+                which = "the asked user" if len(keys) == 1 else f"user {place} of {len(keys)}"
+                mend = "train one, or ask a reference method"
+                raise PeftuError(f"{which} has no module in {collection.label} — {mend}")
+        return [found[key] for key in keys]
+
+    def _kept(self, number: int, modules: Sequence[tuple[str, int]]) -> list[Place]:
         """Returns where those (user, version) are that have not been deleted meanwhile."""
         query = "SELECT shard, row, checksum FROM modules WHERE collection = ? AND user = ? AND version = ?"
         query = f"{query} AND deleted IS NULL"
         with self._index.transaction("DEFERRED"):
             found = [self._index.sql(query, (number, *module)).fetchone() for module in modules]
-        return [place for place in found if place is not None]
+        return [Place(*place) for place in found if place is not None]
 
-    def _read(self, collection: Collection, look: Callable[[], list[_Place]]) -> Tensor:
+    def _read(self, collection: Collection, look: Callable[[], list[Place]]) -> Tensor:
         """Returns [places, width] the numbers at the places that are found; again where `gc` has moved them since."""
-        places: list[_Place] | None = None
+        places: list[Place] | None = None
         while True:
             before, places = places, look()
             try:
-                rows = torch.empty(len(places), collection.width)
-                self._fill(rows, places, collection.label)
+                rows = torch.from_numpy(np.empty((len(places), collection.width), dtype=np.float32))  # in large pages
+                fill(self._shards, rows, places, collection.label)
             except GoneError:
                 if places == before:
                     raise
             else:
                 return rows
-
-    def _fill(self, rows: Tensor, places: Sequence[_Place], label: str) -> None:
-        """Fills [places, width] with the numbers at each place, checked; no more than these rows are in memory."""
-        order = sorted(range(len(places)), key=lambda place: places[place][:2])
-        for shard, group in groupby(order, key=lambda place: places[place][0]):
-            wanted: dict[int, list[int]] = {}
-            for place in group:
-                wanted.setdefault(places[place][1], []).append(place)
-            for row, module in self._shards.rows(shard, list(wanted)):
-                where = f"{self._shards.folder / shard}: row {row}"
-                if checksum(module) != places[wanted[row][0]][2]:
-                    raise PeftuError(f"{where} does not match its checksum — restore or retrain")
-                if not numbers.finite_row(module):
-                    raise PeftuError(
-                        f"{where} of {label} has numbers that are not finite "
-                        "— delete that user's modules and train again"
-                    )
-                for place in wanted[row]:
-                    rows[place] = module

@@ -96,8 +96,9 @@ def check_fitted(method: str, base: str, kind: Kind = "single") -> None:
 
 
 def _enrolled_anew(fitted: Fitted, problem: Problem) -> None:
-    """Codes that were learned beside what all share are not found again with that at rest: they are left out."""
-    if fitted.kind == "joint" and not isinstance(fitted.job.method, EncodingMethod | PopulationMethod):
+    """Codes learned beside what all share are not found again with that at rest, nor are cross-fitted offsets."""
+    found_again = EncodingMethod | PopulationMethod
+    if fitted.job.offset is not None or (fitted.kind == "joint" and not isinstance(fitted.job.method, found_again)):
         return
     user = problem.users[1]
     train, val = (_examples(problem, part) for part in ("train", "val"))

@@ -6,7 +6,7 @@ import numpy as np
 
 from peftu.base.prompt import Prompt
 from peftu.data.problem import Text
-from peftu.train import Examples, Unit
+from peftu.train_rows import Examples, Unit
 
 TOPICS = ("cat", "rain", "train", "pea soup", "chess", "moss")
 

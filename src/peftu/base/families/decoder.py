@@ -99,6 +99,7 @@ class Decoder(Family):
     default_region: ClassVar[RegionSpec] = RegionSpec(depth=6, span="last")
     auto: ClassVar[Any] = AutoModelForCausalLM
     writers: ClassVar[tuple[str, ...]] = ("CausalLM", "LMHead")
+    shared: ClassVar[frozenset[str]] = frozenset({"head_floor", "head_kv", "head", "reach"})
 
     def __init__(self, model: nn.Module, tokenizer: Any, sentence: SentenceConfig | None = None) -> None:
         self.model, self.tokenizer = model, tokenizer

@@ -86,6 +86,7 @@ class Encoder(Family):
     spans: ClassVar[tuple[Span, ...]] = ("all",)
     default_region: ClassVar[RegionSpec] = RegionSpec(depth=2, span="all")
     auto: ClassVar[Any] = AutoModel
+    shared: ClassVar[frozenset[str]] = frozenset({"labels"})
     by_content: ClassVar[bool] = False  # what is added to an attention's logits depends on queries and keys
     sentence: SentenceConfig
 

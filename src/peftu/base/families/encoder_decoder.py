@@ -62,6 +62,7 @@ class EncoderDecoder(Family):
     default_region: ClassVar[RegionSpec] = RegionSpec(depth=None, span="answer")
     auto: ClassVar[Any] = AutoModelForSeq2SeqLM
     writers: ClassVar[tuple[str, ...]] = ("ConditionalGeneration", "LMHead")
+    shared: ClassVar[frozenset[str]] = frozenset({"tails"})
 
     def __init__(self, model: nn.Module, tokenizer: Any, sentence: SentenceConfig | None = None) -> None:
         self.model, self.tokenizer = model, tokenizer

@@ -100,6 +100,7 @@ class Family(ABC):
     auto: ClassVar[Any]  # transformers' class that reads the weights
     # In the name of a hub model that has an output matrix, one of these; none where the family writes nothing.
     writers: ClassVar[tuple[str, ...]] = ()
+    shared: ClassVar[frozenset[str]]  # entries of a context's state that are the prompt's, and no text's
 
     model: nn.Module
     tokenizer: Any

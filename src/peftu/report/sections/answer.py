@@ -132,6 +132,10 @@ def _notes(view: RunView) -> tuple[str, ...]:
     record = view.record
     notes = [record.error] if record.error else []
     notes += record.warnings
+    if record.deleted_users:
+        were = "user was" if record.deleted_users == 1 else "users were"
+        told = "means and intervals are of the run as it was, what is shown of single users is without them"
+        notes.append(f"{record.deleted_users} {were} deleted later: {told}")
     if record.task.content_warning:
         notes.append(f"content warning: {record.task.content_warning}")
     return tuple(notes)
