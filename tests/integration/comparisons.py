@@ -64,8 +64,9 @@ class Comparison:
 
 COMPARISONS = {
     "single-references": Comparison(
-        "single", "global-majority,user-majority,mixed-head,mixed-head@./bert,mixed-head[features=tfidf],lore@./bert,"
-        "history@./bert"
+        "single",
+        "global-majority,user-majority,mixed-head,mixed-head@./bert,mixed-head[features=tfidf],lore@./bert,"
+        "history@./bert",
     ),
     "single-prompting": Comparison("single", "zero-shot,few-shot,retrieval,profile,zero-shot@./bert,few-shot@./t5"),
     "single-shared": Comparison(
