@@ -76,6 +76,7 @@ class StoreAgainstDict(RuleBasedStateMachine):
         self.store = AdapterStore(self.folder, create=True)
         self.held: dict[tuple[int, str], dict[int, Kept]] = {}
         self.buried: list[tuple[str, bytes]] = []  # deleted, bytes may still be there
+        self.home = "here"
         self.numbers: dict[tuple[int, str], int] = {}  # the last version, since the bytes of those before it went
         self.stamp = 0
 
@@ -134,6 +135,9 @@ class StoreAgainstDict(RuleBasedStateMachine):
     @rule()
     def gc(self) -> None:
         assert self.store.gc() == len(self.buried)
+        self._buried_are_gone()
+
+    def _buried_are_gone(self) -> None:
         files = [path.read_bytes() for path in self.folder.rglob("*") if path.is_file()]
         everything = b"\0".join([*files, *map(MemoryFileSystem().cat_file, MemoryFileSystem().find(ELSEWHERE))])
         living = {user for _, user in self.held}
@@ -149,6 +153,9 @@ class StoreAgainstDict(RuleBasedStateMachine):
         self.store.pack(home=home)
         if home == "here":
             assert not MemoryFileSystem().find(ELSEWHERE)
+        if home != self.home:  # every shard is written anew, without what is deleted
+            self.home = home
+            self._buried_are_gone()
 
     @rule()
     def open_again(self) -> None:
