@@ -183,6 +183,12 @@ def threshold(scores: Reals, gold: Marks) -> float:
     return float((ranked[place] + ranked[place + 1]) / 2) if place + 1 < len(ranked) else -float("inf")
 
 
+def log_odds(log_probabilities: Reals, certain: float) -> Doubles:
+    """Returns log p - log(1 - p); log-probabilities above ``-certain`` count as that."""
+    bounded = np.minimum(log_probabilities.astype(np.float64), -certain)
+    return np.asarray(bounded - np.log(-np.expm1(bounded)))
+
+
 def commonest(group: Numbers, groups: int, answer: Numbers) -> Numbers:
     """Returns [groups] each group's commonest answer, the commoner of all in a tie, then the smaller number.
 

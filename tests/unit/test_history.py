@@ -1,5 +1,6 @@
 """`history`: attention over a user's items, held to plain loops and to what may never reach a score."""
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -143,6 +144,18 @@ def test_a_texts_own_label_never_reaches_what_is_added_to_its_score(speaking: No
         np.testing.assert_array_equal(after[row], before[row])
         assert not np.array_equal(after, before)  # but other texts see it
         fitted.past = list(past)
+
+
+def test_enrolling_and_forgetting_change_nothing_in_place(speaking: None) -> None:
+    problem = made_up()
+    fitted = History(features="tfidf").fit(problem, None, 0)
+    assert fitted.reader is not None
+    earlier, (users, texts) = copy.copy(fitted), every_pair(problem)
+    before = earlier.scores(users, texts)
+    fitted.enrol(0, list(problem.texts[:5]), problem.target[:5])
+    fitted.enrol(None, list(problem.texts[:5]), problem.target[:5])
+    fitted.forget(1)
+    assert np.array_equal(earlier.scores(users, texts), before)
 
 
 def test_a_judged_row_is_never_trained_on_with_its_text_among_the_items() -> None:

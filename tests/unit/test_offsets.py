@@ -20,9 +20,10 @@ from peftu.data.task import tasks
 from peftu.errors import PeftuError
 from peftu.execute.run import run
 from peftu.execute.stored import Kept, chosen, opened
+from peftu.fitted.fitted import Examples
 from peftu.fitted.modules import ModuleFitted
 from peftu.fitted.offsets import addable, fit_offset, folds
-from peftu.fitted.reference import fit_reference
+from peftu.fitted.reference import ReferenceFitted, fit_reference
 from peftu.fitted.training import offsets_of
 from peftu.lab.lab import Lab, items_of, prompt_of
 from peftu.lab.progress import Silent
@@ -150,6 +151,32 @@ def test_a_certain_answer_has_a_finite_offset() -> None:
     added = addable(scores, np.zeros_like(scores), prompt)
     assert np.isfinite(added).all()
     assert added[0, 1] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["mixed-head", "lore", "history", "user-majority"])
+def test_taking_in_or_forgetting_a_user_leaves_the_one_it_was_copied_from(method: str) -> None:
+    fitted, problem = fit_tiny(f"{method}@bert" if method != "user-majority" else method, "bert")
+    assert isinstance(fitted, ReferenceFitted)
+    users, texts = list(problem.users), list(problem.texts[:4])
+    before, state = fitted.scores(users, texts), fitted.state()
+    examples = Examples(tuple((text, None) for text in problem.texts[:6]), problem.target[:6])
+    assert fitted.with_user("newcomer", examples).knows("newcomer")
+    assert not fitted.with_user(users[0], examples).without_user(users[0]).knows(users[0])
+    assert np.array_equal(fitted.scores(users, texts), before)
+    after = fitted.state()
+    assert after.about == state.about
+    assert all(np.array_equal(after.tensors[name], values) for name, values in state.tensors.items())
+
+
+def test_forgetting_in_one_method_leaves_another_on_the_same_offset() -> None:
+    _, problem = fit_tiny("user-majority", "bert")
+    methods = tuple(map(MethodSpec.parse, ("lora[rank=2,offset=user-majority]", "ia3[offset=user-majority]")))
+    fits = Fits(problem.card, {0: problem}, 64, Silent())
+    jobs = plan(RunSpec(task="any", methods=methods, base="bert", train={"epochs": 1}))
+    first, second = (fits.run(job, 0).fitted for job in jobs)
+    first.forget(problem.users[0])
+    assert not first.knows(problem.users[0])
+    assert np.isfinite(second.scores([problem.users[0]], list(problem.texts[:1]))).all()
 
 
 def test_it_cannot_be_exported(tmp_path: Path) -> None:

@@ -87,27 +87,32 @@ class ModuleFitted(Fitted):
         return self.rows is not None and self.job.card.scope != "global"
 
     @property
+    def _users_offset(self) -> ReferenceFitted | None:
+        """Returns the offset, where users have something of their own in it."""
+        return self.offset if self.offset is not None and self.offset.personal else None
+
+    @property
     def personal(self) -> bool:
         """Returns whether users have modules or an offset of their own."""
-        return self.of_users or (self.offset is not None and self.offset.personal)
+        return self.of_users or self._users_offset is not None
 
     @property
     def users(self) -> tuple[str, ...]:
         """Returns the keys of all users with a module, sorted, where they have one; else of those with an offset."""
         if self.of_users:
             return tuple(cast(ModuleRows, self.rows).keys())
-        return self.offset.users if self.offset is not None and self.personal else ()
+        return () if self._users_offset is None else self._users_offset.users
 
     def unknown(self, users: Sequence[str]) -> set[str]:
         """Returns those of the users that lack a module or an offset of their own."""
         if not self.personal:
             return set(users)
         missing = cast(ModuleRows, self.rows).missing(users) if self.of_users else set()
-        return missing | (self.offset.unknown(users) if self.offset is not None and self.offset.personal else set())
+        return missing | (set() if self._users_offset is None else self._users_offset.unknown(users))
 
     def knows(self, user: str) -> bool:
         """Returns whether any module, one that is quarantined or revoked included, or an offset is a user's."""
-        return self._has_module(user) or (self.offset is not None and self.offset.personal and self.offset.knows(user))
+        return self._has_module(user) or (self._users_offset is not None and self._users_offset.knows(user))
 
     def _has_module(self, user: str) -> bool:
         return self.rows is not None and self.of_users and self.rows.holds(user)
@@ -218,9 +223,7 @@ class ModuleFitted(Fitted):
 
     def _offset_with(self, user: str, examples: Examples) -> ReferenceFitted | None:
         """Returns the offset with a user fitted to these examples; the one here stays as it is."""
-        if self.offset is None or not self.offset.personal:
-            return self.offset
-        return self.offset.with_user(user, examples)
+        return self.offset if self._users_offset is None else self._users_offset.with_user(user, examples)
 
     def _provenance(self, examples: Examples) -> dict[str, object]:
         """Returns what a module that was trained on these examples was made of."""
@@ -247,8 +250,8 @@ class ModuleFitted(Fitted):
     def _forget(self, user: str) -> None:
         if self._has_module(user):
             cast(ModuleRows, self.rows).drop(user)
-        if self.offset is not None and self.offset.personal and self.offset.knows(user):
-            self.offset._forget(user)
+        if self._users_offset is not None and self._users_offset.knows(user):
+            self.offset = self._users_offset.without_user(user)  # other methods of one lab may stand on the same
 
     def export(self, user: str, folder: Path | str) -> Path:
         """Returns the folder that now holds a user's module as peft writes it.

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from peftu.answers import log_odds
 from peftu.bank import derived_seed
 from peftu.base.prompt import Prompt
 from peftu.data.problem import PARTS, Floats, Problem
@@ -20,6 +21,7 @@ from peftu.methods.method import SearchingMethod
 from peftu.plan import Job
 
 FOLDS = 5
+CERTAIN = 1e-7  # of a log-probability: nearer to 0 float32 does not come
 ROW = {"user_id": pl.String(), "item_id": pl.String()}
 SCHEMA = {**ROW, "scores": pl.List(pl.Float32)}
 Places = npt.NDArray[np.int64]
@@ -92,8 +94,7 @@ def addable(scores: Floats, base_scores: Floats, prompt: Prompt) -> Floats:
         prompt: says whether one label holds, or each by itself: then the base reads logits.
     """
     if not prompt.exclusive:
-        certain = np.minimum(scores.astype(np.float64), -1e-7)
-        scores = (certain - np.log(-np.expm1(certain))).astype(np.float32)
+        scores = log_odds(scores, CERTAIN).astype(np.float32)
     return np.asarray(scores - base_scores, np.float32)
 
 

@@ -59,9 +59,19 @@ class ReferenceFitted(Fitted):
 
     def with_user(self, user: str, examples: Examples) -> "ReferenceFitted":
         """Returns this with a user fitted to these examples; this one itself stays as it is."""
+        other = self._copied()
+        other._enrol(user, examples, examples.some(np.zeros(len(examples), dtype=bool)))
+        return other
+
+    def without_user(self, user: str) -> "ReferenceFitted":
+        """Returns this without a user; this one itself stays as it is."""
+        other = self._copied()
+        other._forget(user)
+        return other
+
+    def _copied(self) -> "ReferenceFitted":
         other = copy.copy(self)
         other.model, other._users, other._number = copy.copy(self.model), [*self._users], {**self._number}
-        other._enrol(user, examples, examples.some(np.zeros(len(examples), dtype=bool)))
         return other
 
     def _enrol(self, user: str, train: Examples, val: Examples) -> None:

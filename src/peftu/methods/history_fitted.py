@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from scipy.special import log_expit, log_softmax
 
+from peftu.answers import log_odds
 from peftu.data.problem import Floats, Text
 from peftu.methods.history_model import Attention, Float32, Past, Reader, Shrinkage, Side
 from peftu.methods.method import Features, Numbers
@@ -19,6 +20,7 @@ from peftu.methods.mixed_model import USER_PARTS, MixedModel, Reals
 NOBODY = -1  # the leaf of a newcomer: everybody's model itself, which never saw their labels
 STEPS = 100  # of the search for own weights that stay
 OURS = "history."
+CERTAIN = 1e-12  # of a log-probability
 
 
 class FittedHistory(FittedMixedHead):
@@ -70,8 +72,7 @@ class FittedHistory(FittedMixedHead):
         added = self.added(np.asarray(users), texts, asked.astype(np.float32))
         if self.model.link == "softmax":
             return np.asarray(log_softmax(scores + added, axis=1), np.float32)
-        odds = scores - np.log(-np.expm1(np.minimum(scores, -1e-12)))
-        return np.asarray(log_expit(odds + added), np.float32)
+        return np.asarray(log_expit(log_odds(scores, CERTAIN) + added), np.float32)
 
     def added(self, users: Numbers, texts: Sequence[Text], asked: Float32) -> Float32:
         """Returns [pairs, labels] what attention adds, given the texts' features [pairs, directions].
@@ -121,7 +122,8 @@ class FittedHistory(FittedMixedHead):
             return super().enrol(user, texts, target)
         number, leaf = (len(self.past), NOBODY) if user is None else (user, self.leaf[user])
         past = self.taken(leaf, texts, target)
-        self.past[number : number + 1], self.leaf[number : number + 1] = [past], [leaf]
+        self.past = [*self.past[:number], past, *self.past[number + 1 :]]
+        self.leaf = [*self.leaf[:number], leaf, *self.leaf[number + 1 :]]
         parts = dict(self.model.parts)
         for name, values in self._own(Side.of([past])).items():
             if len(values):
@@ -133,7 +135,8 @@ class FittedHistory(FittedMixedHead):
         """Drops a user's weights and items; the numbers of later users fall by one."""
         super().forget(user)
         if self.reader is not None:
-            del self.past[user], self.leaf[user]
+            self.past = [*self.past[:user], *self.past[user + 1 :]]
+            self.leaf = [*self.leaf[:user], *self.leaf[user + 1 :]]
 
     def state(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """Returns named tensors, and JSON values, that `of` makes the same of; texts are numbers in it."""

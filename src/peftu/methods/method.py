@@ -73,7 +73,7 @@ class FittedReference(Protocol):
         ...
 
     def forget(self, user: int) -> None:
-        """Drops what belongs to a user; the numbers of later users fall by one."""
+        """Drops what belongs to a user, in place nothing; the numbers of later users fall by one."""
         ...
 
     def state(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
