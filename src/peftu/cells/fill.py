@@ -133,7 +133,7 @@ class Filler:
 
 def _take(need: CellSpec, folder: Path, fits: Fits) -> None:
     """Puts what is fitted on everyone where fits look for it; what it cost is in its own cell."""
-    take, key_of = (_offset, offset_key) if need.part == "offset" else (_everyone, everyone_key)
+    take, key_of = (_opened_offset, offset_key) if need.part == "offset" else (_opened_everyone, everyone_key)
     key = key_of(need.problem, need.job, need.seed)
     if fits.lab.memo.has(key):
         return
@@ -143,12 +143,12 @@ def _take(need: CellSpec, folder: Path, fits: Fits) -> None:
         raise PeftuError(f"cell {need.name}: was taken away while it was needed — start again") from None
 
 
-def _offset(need: CellSpec, folder: Path, fits: Fits) -> Offset:
+def _opened_offset(need: CellSpec, folder: Path, fits: Fits) -> Offset:
     scores = pl.read_parquet(folder / SCORES, glob=False)
     return Offset(cast(ReferenceFitted, load(folder / FITTED, fits.lab)), scores)
 
 
-def _everyone(need: CellSpec, folder: Path, fits: Fits) -> Modules:
+def _opened_everyone(need: CellSpec, folder: Path, fits: Fits) -> Modules:
     about = json.loads((folder / CELL).read_bytes())
     logs = [UnitLog(**json.loads(line)) for line in (folder / LOG).read_text(encoding="utf-8").splitlines()]
     rows = load_file(folder / ROW)["row"][None]

@@ -130,9 +130,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             notes=answered.notes,
             results=[
                 bodies.UserAnswers(
-                    user=user,
-                    module=answered.answerers[user].module,
-                    fallback=answered.answerers[user].fallback,
+                    **_answerer(answered, user),
                     answers=[_answer(row, labels) for row in answered.of(place, len(texts))],
                 )
                 for place, user in enumerate(users)
@@ -156,9 +154,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             notes=answered.notes,
             results=[
                 bodies.UserWritten(
-                    user=user,
-                    module=answered.answerers[user].module,
-                    fallback=answered.answerers[user].fallback,
+                    **_answerer(answered, user),
                     answers=[row["answer"] for row in answered.of(place, len(texts))],
                 )
                 for place, user in enumerate(users)
@@ -203,14 +199,18 @@ def _ranking(served: Served, users: list[str], answered: Answered, body: bodies.
         notes=answered.notes,
         ranking=[
             bodies.Ranked(
-                user=users[place],
+                **_answerer(answered, users[place]),
                 probability=chance[place],
-                module=answered.answerers[users[place]].module,
-                fallback=answered.answerers[users[place]].fallback,
             )
             for place in order
         ],
     )
+
+
+def _answerer(answered: Answered, user: str) -> dict[str, Any]:
+    """Returns whose answers these are, and what gave them."""
+    answerer = answered.answerers[user]
+    return {"user": user, "module": answerer.module, "fallback": answerer.fallback}
 
 
 def _answer(row: dict[str, Any], labels: tuple[str, ...]) -> bodies.LabelAnswer:
